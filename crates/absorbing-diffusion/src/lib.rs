@@ -1,0 +1,1 @@
+//! Absorbing-state discrete diffusion over code maps, with a spiking denoiser

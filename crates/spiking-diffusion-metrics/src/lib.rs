@@ -1,0 +1,1 @@
+//! Image and distribution metrics for generative models: MSE, SSIM, Fréchet and kernel distances

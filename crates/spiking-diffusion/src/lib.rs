@@ -1,0 +1,1 @@
+//! Spiking-Diffusion end to end: data, training, sampling, evaluation and reports

@@ -1,0 +1,1 @@
+//! A vector-quantised spiking autoencoder: images to discrete codes and back
