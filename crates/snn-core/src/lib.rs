@@ -1,5 +1,29 @@
-//! Spiking neurons, surrogate gradients and spiking layers for Candle.
+#![doc = include_str!("../README.md")]
 
+mod checkpoint;
+mod error;
+mod init;
+mod layer;
+mod monitor;
+mod ops;
+mod optim;
+mod params;
 mod rng;
+mod surrogate;
+mod time;
+mod trace;
 
+pub use checkpoint::{Checkpoint, write_atomically};
+pub use error::{Error, Result};
+pub use init::fan_in_bound;
+pub use layer::{ReadoutLayer, SpikingLayer};
+pub use monitor::{FiringRates, Observer, unobserved};
+pub use ops::batch_norm::{BatchNormed, batch_norm, batch_norm_reference};
+pub use ops::conv::{ConvConfig, conv_transpose2d, conv_transpose2d_reference, conv2d, conv2d_reference};
+pub use ops::lif::{LifConfig, Reset, lif, lif_constant, lif_reference, lif_step};
+pub use optim::{AdamW, AdamWConfig, LrSchedule, clip_gradients};
+pub use params::ParamStore;
 pub use rng::Seed;
+pub use surrogate::Surrogate;
+pub use time::direct_encode;
+pub use trace::{Readout, firing_rate, psp, rate};

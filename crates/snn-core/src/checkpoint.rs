@@ -1,0 +1,133 @@
+//! Checkpoints: a safetensors file whose metadata says what it is and how it was configured.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The one metadata key of our files (one, because safetensors writes several in no fixed order).
+const METADATA: &str = "spiking-diffusion";
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    kind: String,
+    config: serde_json::Value,
+}
+
+/// Named tensors, what they are, and the config that they belong to.
+///
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// let mut checkpoint = snn_core::Checkpoint::new("my-model", &42)?;
+/// checkpoint.tensors.insert("w".into(), Tensor::new(&[1f32, 2.], &Device::Cpu)?);
+/// checkpoint.save(&path)?;
+/// let loaded = snn_core::Checkpoint::load(&path, "my-model", &Device::Cpu)?;
+/// assert_eq!(loaded.config::<u32>()?, 42);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// What kind of thing is stored, such as `vq-svae`.
+    pub kind: String,
+    config: serde_json::Value,
+    /// The tensors, by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Where it came from, for messages.
+    path: std::path::PathBuf,
+}
+
+impl Checkpoint {
+    /// An empty checkpoint.
+    pub fn new(kind: &str, config: &impl Serialize) -> Result<Self> {
+        let config =
+            serde_json::to_value(config).map_err(|e| Error::config("config", kind, e.to_string()))?;
+        Ok(Self { kind: kind.into(), config, tensors: BTreeMap::new(), path: "(in memory)".into() })
+    }
+
+    /// Writes the file under a temporary name and renames it, so that a reader never sees half of one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let header = Header { kind: self.kind.clone(), config: self.config.clone() };
+        let header = serde_json::to_string(&header).map_err(|e| Error::checkpoint(path, e))?;
+        let metadata = HashMap::from([(METADATA.to_owned(), header)]);
+        let bytes =
+            safetensors::serialize(&self.tensors, Some(metadata)).map_err(|e| Error::checkpoint(path, e))?;
+        write_atomically(path, &bytes)
+    }
+
+    /// Reads a file of this kind.
+    ///
+    /// # Errors
+    /// The file is missing, damaged, not ours, or of another kind.
+    pub fn load(path: &Path, kind: &str, device: &Device) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let damaged = |e: &dyn std::fmt::Display| {
+            Error::checkpoint(path, format!("not a readable safetensors file: {e}"))
+        };
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
+        let header = metadata.metadata().as_ref().and_then(|m| m.get(METADATA));
+        let header = header.ok_or_else(|| {
+            Error::checkpoint(
+                path,
+                format!("has no `{METADATA}` metadata, so it was not written by this project"),
+            )
+        })?;
+        let header: Header = serde_json::from_str(header).map_err(|e| damaged(&e))?;
+        if header.kind != kind {
+            return Err(Error::checkpoint(path, format!("holds a `{}`, not a `{kind}`", header.kind)));
+        }
+        let tensors = candle_core::safetensors::load_buffer(&bytes, device).map_err(|e| damaged(&e))?;
+        Ok(Self {
+            kind: header.kind,
+            config: header.config,
+            tensors: tensors.into_iter().collect(),
+            path: path.to_owned(),
+        })
+    }
+
+    /// The stored config.
+    ///
+    /// # Errors
+    /// It does not have the form of `C`.
+    pub fn config<C: DeserializeOwned>(&self) -> Result<C> {
+        C::deserialize(&self.config).map_err(|e| Error::checkpoint(&self.path, format!("config: {e}")))
+    }
+
+    /// An error about this file.
+    pub fn error(&self, message: impl ToString) -> Error {
+        Error::checkpoint(&self.path, message)
+    }
+}
+
+/// Writes a file under a temporary name in the same folder, flushes it to the disk and renames it.
+///
+/// # Errors
+/// Whatever the system says, with the file's name.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let write = || {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|source| {
+        // Best effort: the error that matters is the first one.
+        let _ = std::fs::remove_file(&temporary);
+        Error::io(path)(source)
+    })
+}

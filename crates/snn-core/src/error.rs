@@ -1,0 +1,58 @@
+//! What can go wrong in `snn-core`.
+
+use std::path::{Path, PathBuf};
+
+/// The errors of this crate. Pure tensor functions return Candle's own `Result` instead.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A configuration field has a value that makes no sense.
+    #[error("config field `{field}` = {value}: {reason}")]
+    Config {
+        /// Dotted name of the field.
+        field: String,
+        /// The offending value.
+        value: String,
+        /// Why it was rejected.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A checkpoint does not fit what is being loaded.
+    #[error("checkpoint {}: {message}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The tensor or field, its value, and what was expected.
+        message: String,
+    },
+}
+
+impl Error {
+    /// A rejected config field.
+    pub fn config(field: impl Into<String>, value: impl ToString, reason: impl Into<String>) -> Self {
+        Self::Config { field: field.into(), value: value.to_string(), reason: reason.into() }
+    }
+
+    /// A checkpoint that does not fit.
+    pub fn checkpoint(path: &Path, message: impl ToString) -> Self {
+        Self::Checkpoint { path: path.to_owned(), message: message.to_string() }
+    }
+
+    /// A failed file operation.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

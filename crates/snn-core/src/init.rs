@@ -1,0 +1,29 @@
+//! PyTorch's default initialisation.
+
+use candle_core::Result;
+use candle_nn::{Init, VarBuilder};
+
+/// `U(-b, b)` with `b = 1/sqrt(fan_in)`, PyTorch's default for the weight *and* the bias of `Conv2d`,
+/// `ConvTranspose2d` and `Linear`.
+///
+/// PyTorch counts `fan_in = weight.size(1) * kh * kw`; for a transposed convolution, whose weight is
+/// `[C_in, C_out, kh, kw]`, that is `C_out * kh * kw`.
+///
+/// # Examples
+/// ```
+/// assert_eq!(snn_core::fan_in_bound(&[32, 1, 3, 3]), 1. / 3.);
+/// ```
+pub fn fan_in_bound(weight: &[usize]) -> f64 {
+    1. / (weight[1..].iter().product::<usize>() as f64).sqrt()
+}
+
+/// The `weight` and `bias` of a layer, created with PyTorch's default or loaded.
+pub(crate) fn weight_and_bias(
+    vb: &VarBuilder<'_>,
+    weight: &[usize],
+    bias: usize,
+) -> Result<(candle_core::Tensor, candle_core::Tensor)> {
+    let bound = fan_in_bound(weight);
+    let init = Init::Uniform { lo: -bound, up: bound };
+    Ok((vb.get_with_hints(weight, "weight", init)?, vb.get_with_hints(bias, "bias", init)?))
+}

@@ -1,0 +1,45 @@
+//! Looking into a network while it runs.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor};
+
+/// Called with the name and the spikes `[T, N, ...]` of every layer as they are made.
+pub type Observer<'a> = dyn FnMut(&str, &Tensor) -> Result<()> + 'a;
+
+/// An [`Observer`] that looks away.
+pub fn unobserved(_layer: &str, _spikes: &Tensor) -> Result<()> {
+    Ok(())
+}
+
+/// Firing rates by layer, summed over any number of batches.
+///
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let mut rates = snn_core::FiringRates::default();
+/// rates.record("encoder.0", &Tensor::new(&[1f32, 0., 0., 1.], &Device::Cpu)?)?;
+/// assert_eq!(rates.rates()["encoder.0"], 0.5);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct FiringRates {
+    /// Spikes and neuron-steps of each layer.
+    counts: BTreeMap<String, (f64, f64)>,
+}
+
+impl FiringRates {
+    /// Adds a layer's spikes.
+    pub fn record(&mut self, layer: &str, spikes: &Tensor) -> Result<()> {
+        let steps = spikes.elem_count() as f64;
+        let count = self.counts.entry(layer.to_owned()).or_default();
+        *count = (count.0 + crate::firing_rate(spikes)? * steps, count.1 + steps);
+        Ok(())
+    }
+
+    /// The fraction of neuron-steps with a spike, by layer.
+    pub fn rates(&self) -> BTreeMap<String, f64> {
+        self.counts.iter().map(|(name, (spikes, steps))| (name.clone(), spikes / steps.max(1.))).collect()
+    }
+}

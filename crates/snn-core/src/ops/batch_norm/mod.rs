@@ -1,0 +1,243 @@
+//! Batch normalisation over every axis but the channel, with batch statistics.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+
+use super::{Real, by_dtype, operand};
+use cpu::Planes;
+
+/// The result of [`batch_norm`].
+#[derive(Debug, Clone)]
+pub struct BatchNormed {
+    /// The normalised tensor, same shape as the input.
+    pub ys: Tensor,
+    /// Mean of each channel, `[C]`, without gradient.
+    pub mean: Tensor,
+    /// Biased variance of each channel, `[C]`, without gradient.
+    pub variance: Tensor,
+}
+
+/// Batch normalisation with the statistics of the batch itself; differentiable in all three arguments.
+///
+/// `y = (x - mean_c) / sqrt(var_c + eps) * weight_c + bias_c`, mean and (biased) variance over all axes but the
+/// second.
+///
+/// # Shapes
+/// `xs: [M, C, ...]`, `weight, bias: [C]`. f32 or f64; sums run in f64.
+/// # Errors
+/// A tensor of rank below 2 or without elements, affine parameters of another length.
+/// # Examples
+/// ```
+/// # use candle_core::{DType, Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let xs = Tensor::new(&[[1f32, 5.], [3., 5.]], &Device::Cpu)?; // [M = 2, C = 2]
+/// let (weight, bias) = (Tensor::ones(2, DType::F32, &Device::Cpu)?, Tensor::zeros(2, DType::F32, &Device::Cpu)?);
+/// let out = snn_core::batch_norm(&xs, &weight, &bias, 0.)?;
+/// assert_eq!(out.mean.to_vec1::<f32>()?, [2., 5.]);
+/// assert_eq!(out.variance.to_vec1::<f32>()?, [1., 0.]);
+/// # Ok(()) }
+/// ```
+pub fn batch_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
+    let channels = xs.dim(1)?;
+    if xs.elem_count() == 0 || weight.dims() != [channels] || bias.dims() != [channels] {
+        bail!("batch_norm: {:?} with weight {:?} and bias {:?}", xs.dims(), weight.dims(), bias.dims())
+    }
+    if !xs.device().is_cpu() {
+        return batch_norm_reference(xs, weight, bias, eps);
+    }
+    let xs = xs.contiguous()?;
+    let moments = xs.detach().apply_op1_no_bwd(&Moments)?;
+    let (mean, variance) = (moments.get(0)?, moments.get(1)?);
+    let op = BatchNorm { mean: mean.to_vec1()?, inv_std: inv_std(&variance.to_vec1()?, eps) };
+    let ys = xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
+    let like = |t: Tensor| t.to_dtype(xs.dtype());
+    Ok(BatchNormed { ys, mean: like(mean)?, variance: like(variance)? })
+}
+
+/// The twin of [`batch_norm`], with Candle's own operations. Any device.
+pub fn batch_norm_reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
+    let (m, c) = (xs.dim(0)?, xs.dim(1)?);
+    let flat = xs.reshape((m, c, ()))?.transpose(0, 1)?.flatten_from(1)?; // [C, M*S]
+    let mean = flat.mean_keepdim(1)?;
+    let centred = flat.broadcast_sub(&mean)?;
+    let variance = centred.sqr()?.mean_keepdim(1)?;
+    let normed = centred.broadcast_div(&(&variance + eps)?.sqrt()?)?;
+    let ys = normed.broadcast_mul(&weight.reshape((c, 1))?)?.broadcast_add(&bias.reshape((c, 1))?)?;
+    let ys = ys.reshape((c, m, ()))?.transpose(0, 1)?.reshape(xs.shape())?;
+    Ok(BatchNormed { ys, mean: mean.flatten_all()?.detach(), variance: variance.flatten_all()?.detach() })
+}
+
+fn inv_std(variance: &[f64], eps: f64) -> Vec<f64> {
+    variance.iter().map(|v| 1. / (v + eps).sqrt()).collect()
+}
+
+fn planes(layout: &Layout) -> Planes {
+    let dims = layout.dims();
+    Planes { channels: dims[1], size: dims[2..].iter().product() }
+}
+
+/// `x -> [2, C]` in f64: mean and biased variance of each channel.
+struct Moments;
+
+impl CustomOp1 for Moments {
+    fn name(&self) -> &'static str {
+        "batch_norm_moments"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let p = planes(layout);
+        let n = (layout.shape().elem_count() / p.channels) as f64;
+        let sums = by_dtype!(storage, "batch_norm", F => {
+            let xs = operand::<F>(storage, layout)?;
+            // Around a value of the channel itself, so that a large mean does not swallow a small variance.
+            let pivots: Vec<f64> = (0..p.channels).map(|c| WithDType::to_f64(xs[c * p.size])).collect();
+            moments(&p, xs, &pivots, n)
+        });
+        Ok((CpuStorage::F64(sums), (2, p.channels).into()))
+    }
+}
+
+fn moments<F: Real>(p: &Planes, xs: &[F], pivots: &[f64], n: f64) -> Vec<f64> {
+    let sums = p.sum_around(xs, pivots);
+    let means = sums.iter().zip(pivots).map(|(s, pivot)| pivot + s.0 / n);
+    let variances = sums.iter().map(|s| (s.1 / n - (s.0 / n).powi(2)).max(0.));
+    means.chain(variances).collect()
+}
+
+struct BatchNorm {
+    mean: Vec<f64>,
+    inv_std: Vec<f64>,
+}
+
+impl BatchNorm {
+    fn forward<F: Real>(&self, xs: &[F], weight: &[F], bias: &[F], p: Planes) -> Vec<F> {
+        let coefficients: Vec<[F; 2]> = (0..p.channels)
+            .map(|c| {
+                let scale = weight[c].to_f64() * self.inv_std[c];
+                [F::from_f64(scale), F::from_f64(bias[c].to_f64() - scale * self.mean[c])]
+            })
+            .collect();
+        p.affine(xs, &coefficients)
+    }
+}
+
+impl CustomOp3 for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let values = by_dtype!(s1, "batch_norm", F => {
+            let (xs, weight, bias) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?, operand::<F>(s3, l3)?);
+            F::storage(self.forward(xs, weight, bias, planes(l1)))
+        });
+        Ok((values, l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        _bias: &Tensor,
+        _ys: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let sums = xs.apply_op2_no_bwd(&grad, &GradientSums { mean: &self.mean, inv_std: &self.inv_std })?;
+        let (grad_bias, grad_weight) = (sums.get(0)?, sums.get(1)?);
+        let op = InputGradient {
+            norm: self,
+            weight: weight.to_dtype(candle_core::DType::F64)?.to_vec1()?,
+            grad_bias: grad_bias.to_vec1()?,
+            grad_weight: grad_weight.to_vec1()?,
+        };
+        let grad_xs = xs.track_op().then(|| xs.apply_op2_no_bwd(&grad, &op)).transpose()?;
+        let like = |t: Tensor| t.to_dtype(weight.dtype()).map(Some);
+        Ok((grad_xs, like(grad_weight)?, like(grad_bias)?))
+    }
+}
+
+/// `(x, gy) -> [2, C]` in f64: `sum gy` and `sum gy * x_hat`, the gradients of bias and weight.
+struct GradientSums<'a> {
+    mean: &'a [f64],
+    inv_std: &'a [f64],
+}
+
+impl CustomOp2 for GradientSums<'_> {
+    fn name(&self) -> &'static str {
+        "batch_norm_gradient_sums"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let p = planes(l1);
+        let sums = by_dtype!(s1, "batch_norm", F => {
+            p.sum_products(operand::<F>(s1, l1)?, operand::<F>(s2, l2)?, self.mean)
+        });
+        let weights = sums.iter().zip(self.inv_std).map(|(s, inv_std)| s.1 * inv_std);
+        let values = sums.iter().map(|s| s.0).chain(weights).collect();
+        Ok((CpuStorage::F64(values), (2, p.channels).into()))
+    }
+}
+
+/// `gx = weight inv_std (gy - mean(gy) - x_hat mean(gy x_hat))`, as one affine map of `(gy, x)` a channel.
+struct InputGradient<'a> {
+    norm: &'a BatchNorm,
+    weight: Vec<f64>,
+    grad_bias: Vec<f64>,
+    grad_weight: Vec<f64>,
+}
+
+impl InputGradient<'_> {
+    fn coefficients<F: Real>(&self, n: f64) -> Vec<[F; 3]> {
+        (0..self.weight.len())
+            .map(|c| {
+                let inv_std = self.norm.inv_std[c];
+                let scale = self.weight[c] * inv_std;
+                let slope = -scale * inv_std * self.grad_weight[c] / n;
+                let offset = -scale * self.grad_bias[c] / n - slope * self.norm.mean[c];
+                [scale, slope, offset].map(F::from_f64)
+            })
+            .collect()
+    }
+}
+
+impl CustomOp2 for InputGradient<'_> {
+    fn name(&self) -> &'static str {
+        "batch_norm_input_gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let p = planes(l1);
+        let n = (l1.shape().elem_count() / p.channels) as f64;
+        let values = by_dtype!(s1, "batch_norm", F => {
+            let (xs, grad) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
+            F::storage(p.map(grad, xs, &self.coefficients(n)))
+        });
+        Ok((values, l1.shape().clone()))
+    }
+}

@@ -1,0 +1,215 @@
+//! Convolution and transposed convolution, forward and both gradients on matrix products.
+//!
+//! Candle's own backward pass of a convolution is a scalar loop; these replace it for training.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{Real, by_dtype, operand};
+use cpu::Geometry;
+
+/// Geometry of a convolution with a square stride and padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvConfig {
+    /// Side of the kernel, for the layers that create one.
+    pub kernel: usize,
+    /// Step between output (for a transposed convolution: input) positions.
+    pub stride: usize,
+    /// Zeros around the input (transposed: cut from the output).
+    pub padding: usize,
+    /// Rows and columns added at the end of a transposed convolution's output; less than the stride.
+    pub output_padding: usize,
+}
+
+impl ConvConfig {
+    /// `kernel`, `stride`, `padding`, and no output padding.
+    pub fn new(kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { kernel, stride, padding, output_padding: 0 }
+    }
+
+    /// The same with output padding.
+    pub fn with_output_padding(self, output_padding: usize) -> Self {
+        Self { output_padding, ..self }
+    }
+}
+
+/// Two-dimensional convolution (cross-correlation, as PyTorch's), differentiable in both arguments.
+///
+/// `y[m, o, i, j] = sum_{c, u, v} w[o, c, u, v] x[m, c, i s + u - p, j s + v - p]`
+///
+/// # Shapes
+/// `xs: [M, C_in, H, W]`, `weight: [C_out, C_in, kh, kw]` -> `[M, C_out, (H + 2p - kh)/s + 1, ...]`. f32 or f64.
+/// # Errors
+/// Shapes that do not fit, a stride of 0, a kernel larger than the padded image.
+/// # Examples
+/// ```
+/// # use candle_core::{DType, Device, Tensor};
+/// # use snn_core::{ConvConfig, conv2d};
+/// # fn main() -> candle_core::Result<()> {
+/// let xs = Tensor::ones((2, 1, 28, 28), DType::F32, &Device::Cpu)?;
+/// let weight = Tensor::ones((32, 1, 3, 3), DType::F32, &Device::Cpu)?;
+/// assert_eq!(conv2d(&xs, &weight, &ConvConfig::new(3, 2, 1))?.dims(), [2, 32, 14, 14]);
+/// # Ok(()) }
+/// ```
+pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
+    let (_, c_in, h, w) = xs.dims4()?;
+    let (c_out, c_weight, kh, kw) = weight.dims4()?;
+    if c_in != c_weight || cfg.stride == 0 || h + 2 * cfg.padding < kh || w + 2 * cfg.padding < kw {
+        bail!("conv2d: input {:?}, weight {:?} and {cfg:?} do not fit", xs.dims(), weight.dims())
+    }
+    if !xs.device().is_cpu() {
+        return conv2d_reference(xs, weight, cfg);
+    }
+    let out = |len: usize, k: usize| (len + 2 * cfg.padding - k) / cfg.stride + 1;
+    let (oh, ow) = (out(h, kh), out(w, kw));
+    let g = Geometry { c_in, h, w, c_out, oh, ow, kh, kw, stride: cfg.stride, padding: cfg.padding };
+    xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::Correlate, g })
+}
+
+/// Two-dimensional transposed convolution, the adjoint of [`conv2d`]; differentiable in both arguments.
+///
+/// # Shapes
+/// `xs: [M, C_in, H, W]`, `weight: [C_in, C_out, kh, kw]` (PyTorch's order)
+/// -> `[M, C_out, (H - 1) s - 2p + kh + output_padding, ...]`. f32 or f64.
+/// # Errors
+/// Shapes that do not fit, a stride of 0, an output padding not below the stride, an empty output.
+/// # Examples
+/// ```
+/// # use candle_core::{DType, Device, Tensor};
+/// # use snn_core::{ConvConfig, conv_transpose2d};
+/// # fn main() -> candle_core::Result<()> {
+/// let xs = Tensor::ones((2, 16, 7, 7), DType::F32, &Device::Cpu)?;
+/// let weight = Tensor::ones((16, 64, 3, 3), DType::F32, &Device::Cpu)?;
+/// let cfg = ConvConfig::new(3, 2, 1).with_output_padding(1);
+/// assert_eq!(conv_transpose2d(&xs, &weight, &cfg)?.dims(), [2, 64, 14, 14]);
+/// # Ok(()) }
+/// ```
+pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
+    let (_, c_in, h, w) = xs.dims4()?;
+    let (c_weight, c_out, kh, kw) = weight.dims4()?;
+    let out = |len: usize, k: usize| {
+        (len.checked_sub(1)? * cfg.stride + k + cfg.output_padding)
+            .checked_sub(2 * cfg.padding)
+            .filter(|&n| n > 0)
+    };
+    let (Some(oh), Some(ow)) = (out(h, kh), out(w, kw)) else {
+        bail!(
+            "conv_transpose2d: input {:?}, weight {:?} and {cfg:?} give no output",
+            xs.dims(),
+            weight.dims()
+        )
+    };
+    if c_in != c_weight || cfg.stride == 0 || cfg.output_padding >= cfg.stride {
+        bail!("conv_transpose2d: input {:?}, weight {:?} and {cfg:?} do not fit", xs.dims(), weight.dims())
+    }
+    if !xs.device().is_cpu() {
+        return conv_transpose2d_reference(xs, weight, cfg);
+    }
+    // Seen from the convolution that this is the adjoint of, the output is the image and the input is the map.
+    let g = Geometry {
+        c_in: c_out,
+        h: oh,
+        w: ow,
+        c_out: c_in,
+        oh: h,
+        ow: w,
+        kh,
+        kw,
+        stride: cfg.stride,
+        padding: cfg.padding,
+    };
+    xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::ImageGradient, g })
+}
+
+/// The twin of [`conv2d`]: Candle's own.
+pub fn conv2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
+    xs.conv2d(weight, cfg.padding, cfg.stride, 1, 1)
+}
+
+/// The twin of [`conv_transpose2d`]: Candle's own.
+pub fn conv_transpose2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
+    xs.conv_transpose2d(weight, cfg.padding, cfg.output_padding, cfg.stride, 1)
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// `(image, kernel) -> map`
+    Correlate,
+    /// `(map, kernel) -> image`
+    ImageGradient,
+    /// `(image, map) -> kernel`
+    KernelGradient,
+}
+
+/// One of the three products; the adjoints of each are the other two.
+struct Product {
+    kind: Kind,
+    g: Geometry,
+}
+
+impl Product {
+    fn run<F: Real>(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (a, b, g) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?, &self.g);
+        let m = l1.dims()[0];
+        let (values, shape) = match self.kind {
+            Kind::Correlate => (cpu::correlate(g, a, b), (m, g.c_out, g.oh, g.ow)),
+            Kind::ImageGradient => (cpu::image_gradient(g, a, b), (m, g.c_in, g.h, g.w)),
+            Kind::KernelGradient => (cpu::kernel_gradient(g, a, b), (g.c_out, g.c_in, g.kh, g.kw)),
+        };
+        Ok((F::storage(values), shape.into()))
+    }
+
+    fn apply(kind: Kind, g: Geometry, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Product { kind, g })
+    }
+}
+
+impl CustomOp2 for Product {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Correlate => "conv2d",
+            Kind::ImageGradient => "conv_transpose2d",
+            Kind::KernelGradient => "conv2d_kernel_gradient",
+        }
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_dtype!(s1, self.name(), F => self.run::<F>(s1, l1, s2, l2))
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        kernel: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let g = self.g;
+        let (input_kind, image, map) = match self.kind {
+            Kind::Correlate => (Kind::ImageGradient, a, grad),
+            Kind::ImageGradient => (Kind::Correlate, grad, a),
+            Kind::KernelGradient => bail!("the kernel gradient is not differentiable"),
+        };
+        let input = a.track_op().then(|| Self::apply(input_kind, g, grad, kernel)).transpose()?;
+        let weight =
+            kernel.track_op().then(|| Self::apply(Kind::KernelGradient, g, image, map)).transpose()?;
+        Ok((input, weight))
+    }
+}

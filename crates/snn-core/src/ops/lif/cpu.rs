@@ -1,0 +1,158 @@
+//! The LIF recurrence over blocks of neurons: membranes live in a small buffer and are never stored.
+
+use rayon::prelude::*;
+
+use super::{LifConfig, Reset};
+use crate::ops::Real;
+
+/// Neurons a block: `T` membranes of a block stay in the first-level cache during the backward pass.
+const BLOCK: usize = 256;
+
+/// What the kernel needs of a [`LifConfig`], in the element type.
+#[derive(Clone, Copy)]
+struct Neuron<F> {
+    /// `H = leak V + drive X + rest`.
+    leak: F,
+    drive: F,
+    rest: F,
+    threshold: F,
+    reset: Reset,
+    v_reset: F,
+    detach: bool,
+    smooth: bool,
+    surrogate: crate::Surrogate,
+}
+
+impl<F: Real> Neuron<F> {
+    fn new(cfg: &LifConfig, smooth: bool) -> Self {
+        let v_reset = cfg.v_reset.potential();
+        let (leak, drive) = cfg.coefficients();
+        Self {
+            leak: F::from_f64(leak),
+            drive: F::from_f64(drive),
+            rest: F::from_f64((1. - leak) * v_reset),
+            threshold: F::from_f64(cfg.v_threshold),
+            reset: cfg.v_reset,
+            v_reset: F::from_f64(v_reset),
+            detach: cfg.detach_reset,
+            smooth,
+            surrogate: cfg.surrogate,
+        }
+    }
+
+    #[inline(always)]
+    fn charge(&self, v: F, x: F) -> F {
+        self.leak * v + self.drive * x + self.rest
+    }
+
+    #[inline(always)]
+    fn fire(&self, h: F) -> F {
+        if self.smooth {
+            self.surrogate.value_of(h - self.threshold)
+        } else if h >= self.threshold {
+            F::from_f64(1.)
+        } else {
+            F::from_f64(0.)
+        }
+    }
+
+    #[inline(always)]
+    fn reset(&self, h: F, s: F) -> F {
+        match self.reset {
+            Reset::Hard(_) => h * (F::from_f64(1.) - s) + self.v_reset * s,
+            Reset::Soft => h - self.threshold * s,
+        }
+    }
+
+    /// Gradient of `H[t]`, given those of `S[t]` and `V[t]`.
+    #[inline(always)]
+    fn charge_gradient(&self, h: F, s: F, gs: F, gv: F) -> F {
+        let slope = self.surrogate.derivative_of(h - self.threshold);
+        let (through_h, through_s) = match self.reset {
+            Reset::Hard(_) => (F::from_f64(1.) - s, self.v_reset - h),
+            Reset::Soft => (F::from_f64(1.), -self.threshold),
+        };
+        let spike = if self.detach { gs } else { gs + gv * through_s };
+        spike * slope + gv * through_h
+    }
+}
+
+/// The input current: one for each time step, or one for all of them.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a, F> {
+    pub(super) xs: &'a [F],
+    pub(super) neurons: usize,
+    pub(super) time_steps: usize,
+    pub(super) constant: bool,
+}
+
+impl<'a, F: Copy> Input<'a, F> {
+    fn at(&self, t: usize, from: usize, len: usize) -> &'a [F] {
+        let start = if self.constant { from } else { t * self.neurons + from };
+        &self.xs[start..start + len]
+    }
+}
+
+/// Cuts `[T, neurons]` into blocks of neurons, each with its `T` rows.
+fn blocks<F>(values: &mut [F], neurons: usize) -> Vec<Vec<&mut [F]>> {
+    let mut columns: Vec<Vec<&mut [F]>> = (0..neurons.div_ceil(BLOCK)).map(|_| Vec::new()).collect();
+    for row in values.chunks_mut(neurons.max(1)) {
+        for (column, part) in columns.iter_mut().zip(row.chunks_mut(BLOCK)) {
+            column.push(part);
+        }
+    }
+    columns
+}
+
+pub(super) fn forward<F: Real>(cfg: &LifConfig, smooth: bool, input: Input<'_, F>) -> Vec<F> {
+    let neuron = Neuron::<F>::new(cfg, smooth);
+    let mut spikes = vec![F::from_f64(0.); input.time_steps * input.neurons];
+    blocks(&mut spikes, input.neurons).into_par_iter().enumerate().for_each(|(i, rows)| {
+        let mut v = [neuron.v_reset; BLOCK];
+        for (t, row) in rows.into_iter().enumerate() {
+            let xs = input.at(t, i * BLOCK, row.len());
+            for ((s, v), &x) in row.iter_mut().zip(&mut v).zip(xs) {
+                let h = neuron.charge(*v, x);
+                *s = neuron.fire(h);
+                *v = neuron.reset(h, *s);
+            }
+        }
+    });
+    spikes
+}
+
+/// Backward through time (REFERENCE: gradient of the spikes in, of the input out). The membrane is recomputed.
+pub(super) fn backward<F: Real>(
+    cfg: &LifConfig,
+    smooth: bool,
+    input: Input<'_, F>,
+    grad_spikes: &[F],
+) -> Vec<F> {
+    let neuron = Neuron::<F>::new(cfg, smooth);
+    let (zero, steps, n) = (F::from_f64(0.), input.time_steps, input.neurons);
+    let mut grad = vec![zero; if input.constant { n } else { steps * n }];
+    blocks(&mut grad, n).into_par_iter().enumerate().for_each_init(
+        || vec![[zero; BLOCK]; steps],
+        |membrane, (i, mut rows)| {
+            let (from, len) = (i * BLOCK, rows.first().map_or(0, |row| row.len()));
+            let mut v = [neuron.v_reset; BLOCK];
+            for (t, hs) in membrane.iter_mut().enumerate() {
+                for ((h, v), &x) in hs.iter_mut().zip(&mut v).zip(input.at(t, from, len)) {
+                    *h = neuron.charge(*v, x);
+                    *v = neuron.reset(*h, neuron.fire(*h));
+                }
+            }
+            let mut gv = [zero; BLOCK];
+            for (t, hs) in membrane.iter().enumerate().rev() {
+                let row = &mut rows[if input.constant { 0 } else { t }];
+                let gs = &grad_spikes[t * n + from..t * n + from + len];
+                for (((gx, gv), &h), &gs) in row.iter_mut().zip(&mut gv).zip(hs).zip(gs) {
+                    let gh = neuron.charge_gradient(h, neuron.fire(h), gs, *gv);
+                    *gx += neuron.drive * gh;
+                    *gv = neuron.leak * gh;
+                }
+            }
+        },
+    );
+    grad
+}

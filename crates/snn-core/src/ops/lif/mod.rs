@@ -1,0 +1,263 @@
+//! The leaky integrate-and-fire neuron (paper Eq. 1-3).
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{by_dtype, operand};
+use crate::Surrogate;
+use crate::error::Error;
+
+/// What a spike does to the membrane (Eq. 3).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reset {
+    /// `V = V_reset`, the potential given.
+    Hard(f64),
+    /// `V = H - V_th`; the resting potential is 0.
+    Soft,
+}
+
+impl Reset {
+    pub(crate) fn potential(self) -> f64 {
+        match self {
+            Self::Hard(v) => v,
+            Self::Soft => 0.,
+        }
+    }
+}
+
+/// Parameters of a LIF neuron; potentials are in units of the threshold's scale, times in time steps.
+///
+/// ```text
+/// H[t] = V[t-1] + (X[t] - (V[t-1] - V_reset)) / tau      (Eq. 1; decay_input)
+/// H[t] = V[t-1] - (V[t-1] - V_reset) / tau + X[t]        (not decay_input)
+/// H[t] = V[t-1] + X[t]                                   (tau = None: integrate-and-fire)
+/// S[t] = Theta(H[t] - V_th),  Theta(0) = 1               (Eq. 2)
+/// V[t] = H[t] (1 - S[t]) + V_reset S[t]                  (Eq. 3; hard reset)
+/// V[t] = H[t] - V_th S[t]                                (soft reset)
+/// ```
+/// `V[-1] = V_reset` (0 for the soft reset).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LifConfig {
+    /// Membrane time constant in time steps, at least 1; `None` for no leak.
+    pub tau: Option<f64>,
+    /// Firing threshold `V_th`.
+    pub v_threshold: f64,
+    /// Reset rule.
+    pub v_reset: Reset,
+    /// Whether the input current is divided by `tau` too, as Eq. 1 has it.
+    pub decay_input: bool,
+    /// Whether gradients stop at the spike in the reset.
+    pub detach_reset: bool,
+    /// Stand-in for the derivative of `Theta`.
+    pub surrogate: Surrogate,
+}
+
+impl Default for LifConfig {
+    /// The paper's neuron: `tau = 2, V_th = 1, V_reset = 0`, ATan surrogate with `alpha = 2`.
+    fn default() -> Self {
+        Self {
+            tau: Some(2.),
+            v_threshold: 1.,
+            v_reset: Reset::Hard(0.),
+            decay_input: true,
+            detach_reset: false,
+            surrogate: Surrogate::Atan { alpha: 2. },
+        }
+    }
+}
+
+impl LifConfig {
+    /// The integrate-and-fire neuron: no leak, otherwise as the default.
+    pub fn integrate_and_fire() -> Self {
+        Self { tau: None, ..Self::default() }
+    }
+
+    /// # Errors
+    /// `tau` below 1, or any number that is not finite.
+    pub fn validate(&self) -> crate::error::Result<()> {
+        if let Some(tau) = self.tau.filter(|tau| !(tau.is_finite() && *tau >= 1.)) {
+            return Err(Error::config("lif.tau", tau, "must be at least 1 time step"));
+        }
+        let v_reset = self.v_reset.potential();
+        if !self.v_threshold.is_finite() || self.v_threshold <= v_reset {
+            return Err(Error::config(
+                "lif.v_threshold",
+                self.v_threshold,
+                "must lie above the reset potential",
+            ));
+        }
+        if !v_reset.is_finite() {
+            return Err(Error::config("lif.v_reset", v_reset, "must be finite"));
+        }
+        self.surrogate.validate()
+    }
+
+    /// `(dH/dV, dH/dX)`.
+    fn coefficients(&self) -> (f64, f64) {
+        match self.tau {
+            None => (1., 1.),
+            Some(tau) => (1. - 1. / tau, if self.decay_input { 1. / tau } else { 1. }),
+        }
+    }
+}
+
+/// Runs a layer of LIF neurons over all time steps, fused: one pass forward, one backward, no stored membrane.
+///
+/// # Shapes
+/// `xs: [T, N, ...]` input currents -> spikes `[T, N, ...]`, each 0 or 1. f32 or f64.
+/// # Errors
+/// A tensor without a time axis, or of another element type.
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let current = Tensor::new(&[[1.5f32], [1.5], [1.5], [1.5]], &Device::Cpu)?; // [T = 4, N = 1]
+/// let spikes = snn_core::lif(&current, &snn_core::LifConfig::default())?;
+/// assert_eq!(spikes.to_vec2::<f32>()?.concat(), [0., 1., 0., 1.]);
+/// # Ok(()) }
+/// ```
+pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
+    if xs.rank() == 0 {
+        bail!("lif: wants [T, ...], got a scalar")
+    }
+    if !xs.device().is_cpu() {
+        return lif_reference(xs, cfg);
+    }
+    xs.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: None })
+}
+
+/// [`lif`] under a current that does not change: equal to `lif(direct_encode(x, T))`, without the copies.
+///
+/// # Shapes
+/// `x: [N, ...]` -> spikes `[T, N, ...]`.
+pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return lif_reference(&crate::direct_encode(x, time_steps)?, cfg);
+    }
+    x.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: Some(time_steps) })
+}
+
+/// The twin of [`lif`]: [`lif_step`] in a loop, with Candle's own operations. Any device; slow.
+pub fn lif_reference(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
+    let time_steps = xs.dim(0)?;
+    let mut v = (xs.get(0)?.zeros_like()? + cfg.v_reset.potential())?;
+    let mut spikes = Vec::with_capacity(time_steps);
+    for t in 0..time_steps {
+        let (s, next) = lif_step(&xs.get(t)?, &v, cfg)?;
+        spikes.push(s);
+        v = next;
+    }
+    Tensor::stack(&spikes, 0)
+}
+
+/// One time step, for streaming: `(X[t], V[t-1]) -> (S[t], V[t])`. The state is a value; nothing is kept.
+///
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let cfg = snn_core::LifConfig::default();
+/// let (x, v) = (Tensor::new(&[1.5f32], &Device::Cpu)?, Tensor::new(&[0.5f32], &Device::Cpu)?);
+/// let (spike, v) = snn_core::lif_step(&x, &v, &cfg)?;
+/// assert_eq!((spike.to_vec1::<f32>()?[0], v.to_vec1::<f32>()?[0]), (1., 0.));
+/// # Ok(()) }
+/// ```
+pub fn lif_step(x: &Tensor, v: &Tensor, cfg: &LifConfig) -> Result<(Tensor, Tensor)> {
+    let v_reset = cfg.v_reset.potential();
+    let h = match cfg.tau {
+        None => (v + x)?,
+        Some(tau) if cfg.decay_input => (v + ((x - (v - v_reset)?)? / tau)?)?,
+        Some(tau) => ((v - ((v - v_reset)? / tau)?)? + x)?,
+    };
+    let s = cfg.surrogate.fire(&(&h - cfg.v_threshold)?)?;
+    let reset_by = if cfg.detach_reset { s.detach() } else { s.clone() };
+    let v = match cfg.v_reset {
+        Reset::Hard(_) => ((&h * (1. - &reset_by)?)? + (reset_by * v_reset)?)?,
+        Reset::Soft => (&h - (reset_by * cfg.v_threshold)?)?,
+    };
+    Ok((s, v))
+}
+
+/// [`lif`] with `g` in place of `Theta`: smooth, so that finite differences can check the backward pass.
+#[cfg(test)]
+fn lif_smooth(xs: &Tensor, cfg: &LifConfig, constant: Option<usize>) -> Result<Tensor> {
+    xs.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: true, constant })
+}
+
+#[derive(Clone, Copy)]
+struct Lif {
+    cfg: LifConfig,
+    smooth: bool,
+    /// Time steps, where the input has no time axis.
+    constant: Option<usize>,
+}
+
+impl Lif {
+    fn input<'a, F>(&self, xs: &'a [F], shape: &Shape) -> cpu::Input<'a, F> {
+        let time_steps = self.constant.unwrap_or_else(|| shape.dims().first().copied().unwrap_or(0));
+        let copies = if self.constant.is_some() { 1 } else { time_steps.max(1) };
+        cpu::Input { xs, neurons: xs.len() / copies, time_steps, constant: self.constant.is_some() }
+    }
+
+    fn forward<F: super::Real>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let input = self.input(operand::<F>(storage, layout)?, layout.shape());
+        let dims = match self.constant {
+            Some(time_steps) => [&[time_steps], layout.dims()].concat(),
+            None => layout.dims().to_vec(),
+        };
+        Ok((F::storage(cpu::forward(&self.cfg, self.smooth, input)), dims.into()))
+    }
+}
+
+impl CustomOp1 for Lif {
+    fn name(&self) -> &'static str {
+        "lif"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        by_dtype!(storage, "lif", F => self.forward::<F>(storage, layout))
+    }
+
+    fn bwd(&self, xs: &Tensor, _spikes: &Tensor, grad_spikes: &Tensor) -> Result<Option<Tensor>> {
+        let grad = xs.apply_op2_no_bwd(&grad_spikes.contiguous()?, &LifBackward(*self))?;
+        Ok(Some(grad))
+    }
+}
+
+struct LifBackward(Lif);
+
+impl LifBackward {
+    fn forward<F: super::Real>(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<CpuStorage> {
+        let input = self.0.input(operand::<F>(s1, l1)?, l1.shape());
+        let grad_spikes = operand::<F>(s2, l2)?;
+        Ok(F::storage(cpu::backward(&self.0.cfg, self.0.smooth, input, grad_spikes)))
+    }
+}
+
+impl CustomOp2 for LifBackward {
+    fn name(&self) -> &'static str {
+        "lif_backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_dtype!(s1, "lif_backward", F => Ok((self.forward::<F>(s1, l1, s2, l2)?, l1.shape().clone())))
+    }
+}

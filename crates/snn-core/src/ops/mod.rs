@@ -1,0 +1,91 @@
+//! The custom operations: one folder an op. `mod.rs` holds its contract, its twin and its tests, `cpu.rs` the kernel.
+//!
+//! On a device without a kernel of ours, an op runs as its twin, made of Candle's own operations.
+
+pub(crate) mod batch_norm;
+pub(crate) mod conv;
+mod gemm;
+pub(crate) mod lif;
+
+use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
+
+/// f32 and f64, the element types of the kernels.
+pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
+    fn slice(storage: &CpuStorage) -> Option<&[Self]>;
+    fn storage(values: Vec<Self>) -> CpuStorage;
+    fn exp(self) -> Self;
+    fn atan(self) -> Self;
+    fn abs(self) -> Self;
+    fn at_least(self, other: Self) -> Self;
+    fn at_most(self, other: Self) -> Self;
+}
+
+macro_rules! real {
+    ($t:ident, $variant:ident) => {
+        impl Real for $t {
+            fn slice(storage: &CpuStorage) -> Option<&[Self]> {
+                match storage {
+                    CpuStorage::$variant(values) => Some(values),
+                    _ => None,
+                }
+            }
+            fn storage(values: Vec<Self>) -> CpuStorage {
+                CpuStorage::$variant(values)
+            }
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $t::exp(self)
+            }
+            #[inline(always)]
+            fn atan(self) -> Self {
+                $t::atan(self)
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                $t::abs(self)
+            }
+            #[inline(always)]
+            fn at_least(self, other: Self) -> Self {
+                $t::max(self, other)
+            }
+            #[inline(always)]
+            fn at_most(self, other: Self) -> Self {
+                $t::min(self, other)
+            }
+        }
+    };
+}
+real!(f32, F32);
+real!(f64, F64);
+
+/// The elements of a contiguous operand.
+pub(crate) fn operand<'a, F: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [F]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("custom op: operand of shape {:?} is not contiguous", layout.shape())
+    };
+    match F::slice(storage) {
+        Some(values) => Ok(&values[start..end]),
+        None => bail!("custom op: operands must all be {:?}", F::DTYPE),
+    }
+}
+
+/// Runs `$body` with `$F` = f32 or f64, whichever `$storage` holds.
+macro_rules! by_dtype {
+    ($storage:expr, $name:expr, $F:ident => $body:expr) => {
+        match $storage {
+            candle_core::CpuStorage::F32(_) => {
+                type $F = f32;
+                $body
+            }
+            candle_core::CpuStorage::F64(_) => {
+                type $F = f64;
+                $body
+            }
+            other => {
+                use candle_core::backend::BackendStorage;
+                candle_core::bail!("{}: wants f32 or f64, not {:?}", $name, other.dtype())
+            }
+        }
+    };
+}
+pub(crate) use by_dtype;

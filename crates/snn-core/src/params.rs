@@ -1,0 +1,167 @@
+//! Where parameters live: seeded, ordered by name, and loaded strictly.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Shape, Tensor, Var, bail};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+
+use crate::error::Result;
+use crate::{Checkpoint, Seed};
+
+/// The parameters and running statistics of a model.
+///
+/// A layer that asks the [`VarBuilder`] for a name gets a variable, created from the stream `init/<name>` of the
+/// seed the first time: so initial values depend on the seed and the name only. Running statistics (names ending in
+/// `running_mean`, `running_var`) are stored with the rest but are not [trainable](Self::trainable).
+///
+/// # Examples
+/// ```
+/// # use candle_core::{DType, Device};
+/// # use snn_core::{ParamStore, Seed};
+/// # fn main() -> candle_core::Result<()> {
+/// let store = ParamStore::new(Seed(1), DType::F32, &Device::Cpu);
+/// let weight = store.builder().pp("layer").get((2, 3), "weight")?;
+/// assert_eq!(store.trainable()[0].0, "layer.weight");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct ParamStore {
+    seed: Seed,
+    dtype: DType,
+    device: Device,
+    vars: Arc<Mutex<BTreeMap<String, Var>>>,
+}
+
+impl std::fmt::Debug for ParamStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ParamStore").field("seed", &self.seed).field("names", &self.lock().keys()).finish()
+    }
+}
+
+impl ParamStore {
+    /// An empty store; parameters come into being as layers ask for them.
+    pub fn new(seed: Seed, dtype: DType, device: &Device) -> Self {
+        Self { seed, dtype, device: device.clone(), vars: Arc::default() }
+    }
+
+    /// The builder to hand to a model.
+    pub fn builder(&self) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self.clone()), self.dtype, self.device.clone())
+    }
+
+    /// All variables by name, running statistics included, in the order of their names.
+    pub fn vars(&self) -> Vec<(String, Var)> {
+        self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
+    }
+
+    /// The variables that an optimiser moves.
+    pub fn trainable(&self) -> Vec<(String, Var)> {
+        self.vars().into_iter().filter(|(name, _)| !is_statistic(name)).collect()
+    }
+
+    /// Number of trainable parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.trainable().iter().map(|(_, var)| var.elem_count()).sum()
+    }
+
+    /// The gradient of every trainable parameter; exact zeros where the loss does not depend on one.
+    pub fn gradients(&self, grads: &GradStore) -> candle_core::Result<BTreeMap<String, Tensor>> {
+        let gradient = |var: &Var| grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok);
+        self.trainable().into_iter().map(|(name, var)| Ok((name, gradient(&var)?))).collect()
+    }
+
+    /// Copies of all values, to be put into a checkpoint; `prefix` goes before each name.
+    pub fn snapshot(&self, prefix: &str) -> candle_core::Result<BTreeMap<String, Tensor>> {
+        self.vars()
+            .into_iter()
+            .map(|(name, var)| Ok((format!("{prefix}{name}"), var.as_tensor().copy()?)))
+            .collect()
+    }
+
+    /// Sets every variable from the checkpoint's tensors named `<prefix><name>`.
+    ///
+    /// # Errors
+    /// A tensor under the prefix is missing, of another shape, or belongs to no variable. Nothing is set then.
+    pub fn restore(&self, checkpoint: &Checkpoint, prefix: &str) -> Result<()> {
+        let vars = self.lock();
+        for name in checkpoint.tensors.keys().filter_map(|name| name.strip_prefix(prefix)) {
+            if !vars.contains_key(name) {
+                return Err(checkpoint.error(format!("unexpected tensor `{prefix}{name}`")));
+            }
+        }
+        let mut values = Vec::with_capacity(vars.len());
+        for (name, var) in vars.iter() {
+            let Some(value) = checkpoint.tensors.get(&format!("{prefix}{name}")) else {
+                return Err(checkpoint.error(format!("tensor `{prefix}{name}` is missing")));
+            };
+            if value.dims() != var.dims() {
+                let (found, wanted) = (value.dims(), var.dims());
+                let message = format!("tensor `{prefix}{name}` has shape {found:?}, expected {wanted:?}");
+                return Err(checkpoint.error(message));
+            }
+            values.push((var, value.to_dtype(self.dtype)?.to_device(&self.device)?));
+        }
+        values.into_iter().try_for_each(|(var, value)| Ok(var.set(&value)?))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
+        self.vars.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn create(&self, name: &str, shape: &Shape, init: Init) -> candle_core::Result<Var> {
+        let label = format!("init/{name}");
+        let (dtype, device) = (self.dtype, &self.device);
+        let value = match init {
+            Init::Const(value) => (Tensor::ones(shape, dtype, device)? * value)?,
+            Init::Randn { mean, stdev } => self.seed.normal(&label, shape, (mean, stdev), dtype, device)?,
+            Init::Uniform { lo, up } => self.seed.uniform(&label, shape, (lo, up), dtype, device)?,
+            Init::Kaiming { .. } => {
+                bail!("{name}: Kaiming init is Candle's; use `fan_in_bound` for PyTorch's")
+            }
+        };
+        Var::from_tensor(&value)
+    }
+}
+
+fn is_statistic(name: &str) -> bool {
+    name.ends_with("running_mean") || name.ends_with("running_var")
+}
+
+impl SimpleBackend for ParamStore {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        init: Init,
+        dtype: DType,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        if dtype != self.dtype {
+            bail!("{name}: asked for {dtype:?} of a store of {:?}", self.dtype)
+        }
+        if let Some(var) = self.lock().get(name) {
+            if var.shape() != &shape {
+                bail!("{name}: asked for {shape:?}, exists as {:?}", var.shape())
+            }
+            return Ok(var.as_tensor().clone());
+        }
+        let var = self.create(name, &shape, init)?;
+        let tensor = var.as_tensor().clone();
+        self.lock().insert(name.to_owned(), var);
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        match self.lock().get(name) {
+            Some(var) => Ok(var.as_tensor().clone()),
+            None => bail!("{name}: no such parameter, and no shape to create it with"),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+}

@@ -1,0 +1,152 @@
+//! Surrogate gradients: smooth stand-ins for the derivative of the Heaviside step.
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::ops::Real;
+
+/// A smooth function `g` whose derivative replaces that of the firing step `Theta` in the backward pass.
+///
+/// | variant | `g(x)` | `g'(x)` |
+/// | --- | --- | --- |
+/// | `Atan { alpha }` | `atan(pi/2 alpha x)/pi + 1/2` | `(alpha/2) / (1 + (pi/2 alpha x)^2)` |
+/// | `Sigmoid { alpha }` | `1/(1 + exp(-alpha x))` | `alpha g (1 - g)` |
+/// | `Rectangle { width }` | `clamp(x/width + 1/2, 0, 1)` | `1/width` where `\|x\| < width/2`, else 0 |
+/// | `Triangle { width }` | integral of `g'` | `max(0, 1 - \|x\|/width) / width` |
+///
+/// `x = H - V_th`, in units of the membrane potential. Section 3.2 of the paper prints the first with slips; this
+/// is the corrected form, equal to SpikingJelly's (see `docs/deviations.md`).
+///
+/// # Examples
+/// ```
+/// use snn_core::Surrogate;
+/// let atan = Surrogate::Atan { alpha: 2. };
+/// assert_eq!((atan.value(0.), atan.derivative(0.)), (0.5, 1.));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Surrogate {
+    /// Arc tangent, the paper's choice with `alpha = 2`.
+    Atan {
+        /// Slope.
+        alpha: f64,
+    },
+    /// Logistic function.
+    Sigmoid {
+        /// Slope.
+        alpha: f64,
+    },
+    /// Constant derivative in a window.
+    Rectangle {
+        /// Full width of the window.
+        width: f64,
+    },
+    /// Triangular derivative.
+    Triangle {
+        /// Half width of the base.
+        width: f64,
+    },
+}
+
+impl Surrogate {
+    /// `g(x)`.
+    pub fn value(&self, x: f64) -> f64 {
+        self.value_of(x)
+    }
+
+    /// `g'(x)`.
+    pub fn derivative(&self, x: f64) -> f64 {
+        self.derivative_of(x)
+    }
+
+    /// Rejects slopes and widths that are not positive and finite.
+    pub fn validate(&self) -> crate::error::Result<()> {
+        let (field, value) = match *self {
+            Self::Atan { alpha } | Self::Sigmoid { alpha } => ("surrogate.alpha", alpha),
+            Self::Rectangle { width } | Self::Triangle { width } => ("surrogate.width", width),
+        };
+        if value.is_finite() && value > 0. {
+            return Ok(());
+        }
+        Err(Error::config(field, value, "must be positive and finite"))
+    }
+
+    #[inline(always)]
+    pub(crate) fn value_of<F: Real>(&self, x: F) -> F {
+        let c = F::from_f64;
+        let (zero, half, one) = (c(0.), c(0.5), c(1.));
+        match *self {
+            Self::Atan { alpha } => {
+                (c(std::f64::consts::FRAC_PI_2 * alpha) * x).atan() / c(std::f64::consts::PI) + half
+            }
+            Self::Sigmoid { alpha } => one / (one + (c(-alpha) * x).exp()),
+            Self::Rectangle { width } => (x / c(width) + half).at_least(zero).at_most(one),
+            Self::Triangle { width } => {
+                let u = (x / c(width)).at_least(-one).at_most(one);
+                if u < zero { (u + one) * (u + one) * half } else { one - (one - u) * (one - u) * half }
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn derivative_of<F: Real>(&self, x: F) -> F {
+        let c = F::from_f64;
+        let (zero, one) = (c(0.), c(1.));
+        match *self {
+            Self::Atan { alpha } => {
+                let u = c(std::f64::consts::FRAC_PI_2 * alpha) * x;
+                c(alpha / 2.) / (one + u * u)
+            }
+            Self::Sigmoid { alpha } => {
+                let g = one / (one + (c(-alpha) * x).exp());
+                c(alpha) * g * (one - g)
+            }
+            Self::Rectangle { width } => {
+                if x.abs() < c(width / 2.) {
+                    c(1. / width)
+                } else {
+                    zero
+                }
+            }
+            Self::Triangle { width } => (one - x.abs() / c(width)).at_least(zero) / c(width),
+        }
+    }
+
+    /// `g'` of every element, with Candle's own operations (any device).
+    fn derivative_tensor(&self, x: &Tensor) -> Result<Tensor> {
+        match *self {
+            Self::Atan { alpha } => {
+                let u = (x * (std::f64::consts::FRAC_PI_2 * alpha))?;
+                (u.sqr()? + 1.)?.recip()? * (alpha / 2.)
+            }
+            Self::Sigmoid { alpha } => {
+                let g = ((x * -alpha)?.exp()? + 1.)?.recip()?;
+                (&g * (1. - &g)?)? * alpha
+            }
+            Self::Rectangle { width } => x.abs()?.lt(width / 2.)?.to_dtype(x.dtype())? / width,
+            Self::Triangle { width } => (1. - (x.abs()? / width)?)?.relu()? / width,
+        }
+    }
+
+    /// Firing: `Theta(x)` forward (1 where `x >= 0`), `g'(x)` backward. Any shape, any device.
+    ///
+    /// # Examples
+    /// ```
+    /// # use candle_core::{Device, Tensor, Var};
+    /// # fn main() -> candle_core::Result<()> {
+    /// let x = Var::new(&[-1f32, 0., 1.], &Device::Cpu)?;
+    /// let spikes = snn_core::Surrogate::Atan { alpha: 2. }.fire(&x)?;
+    /// assert_eq!(spikes.to_vec1::<f32>()?, [0., 1., 1.]);
+    /// let grads = spikes.sum_all()?.backward()?;
+    /// assert_eq!(grads.get(&x).unwrap().to_vec1::<f32>()?[1], 1.);
+    /// # Ok(()) }
+    /// ```
+    pub fn fire(&self, x: &Tensor) -> Result<Tensor> {
+        let fixed = x.detach();
+        let spikes = fixed.ge(0.)?.to_dtype(x.dtype())?;
+        // Zero in value, `g'(x)` in derivative.
+        let carrier = ((x - &fixed)? * self.derivative_tensor(&fixed)?)?;
+        spikes + carrier
+    }
+}

@@ -1,0 +1,118 @@
+//! From spike trains to dense features: firing rate, postsynaptic potential, read-outs (paper Eq. 4, 5).
+//!
+//! All of them are linear in time: one matrix times the spike train.
+
+use candle_core::{DType, Result, Tensor, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Spike firing rate (paper Eq. 4): `SFR = 1/T sum_t z[t]`.
+///
+/// # Shapes
+/// `spikes: [T, N, ...]` -> `[N, ...]`.
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let spikes = Tensor::new(&[[1f32], [0.], [1.], [1.]], &Device::Cpu)?;
+/// assert_eq!(snn_core::rate(&spikes)?.to_vec1::<f32>()?, [0.75]);
+/// # Ok(()) }
+/// ```
+pub fn rate(spikes: &Tensor) -> Result<Tensor> {
+    Readout::Mean.apply(spikes)
+}
+
+/// Postsynaptic potential of a spike train at every time step (paper Eq. 5).
+///
+/// `psp[t] = (1 - 1/tau) psp[t-1] + z[t]/tau`, `psp[-1] = 0`; computed as one `T x T` product.
+///
+/// # Shapes
+/// `spikes: [T, N, ...]` -> `[T, N, ...]`. `tau` is in time steps, at least 1.
+/// # Errors
+/// `tau` below 1; no time axis.
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let spikes = Tensor::new(&[[1f32], [0.], [1.]], &Device::Cpu)?;
+/// assert_eq!(snn_core::psp(&spikes, 2.)?.flatten_all()?.to_vec1::<f32>()?, [0.5, 0.25, 0.625]);
+/// # Ok(()) }
+/// ```
+pub fn psp(spikes: &Tensor, tau: f64) -> Result<Tensor> {
+    if !(tau >= 1. && tau.is_finite()) {
+        bail!("psp: tau = {tau} must be at least 1 time step")
+    }
+    let steps = spikes.dim(0)?;
+    let weight = |t: usize, s: usize| if s > t { 0. } else { (1. - 1. / tau).powi((t - s) as i32) / tau };
+    let weights: Vec<f64> = (0..steps).flat_map(|t| (0..steps).map(move |s| weight(t, s))).collect();
+    mix(spikes, weights, steps)?.reshape(spikes.shape())
+}
+
+/// `[T', T] x [T, rest] -> [T', rest]`.
+fn mix(spikes: &Tensor, weights: Vec<f64>, rows: usize) -> Result<Tensor> {
+    let weights =
+        Tensor::from_vec(weights, (rows, spikes.dim(0)?), spikes.device())?.to_dtype(spikes.dtype())?;
+    weights.matmul(&spikes.flatten_from(1)?.contiguous()?)
+}
+
+/// How a spike train becomes one number a neuron: a weighted sum over time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Readout {
+    /// The firing rate, Eq. 4.
+    Mean,
+    /// The postsynaptic potential at the last time step, Eq. 5.
+    Psp {
+        /// Synaptic time constant in time steps.
+        tau: f64,
+    },
+    /// `sum_t decay^(T-1-t) x[t]`, the released code's read-out (`decay = 0.8`, five times the PSP of `tau = 5`).
+    ExponentialSum {
+        /// Factor a time step.
+        decay: f64,
+    },
+}
+
+impl Readout {
+    /// The weight of each time step.
+    pub fn weights(self, time_steps: usize) -> Vec<f64> {
+        let ages = (0..time_steps as i32).rev();
+        match self {
+            Self::Mean => vec![1. / time_steps as f64; time_steps],
+            Self::Psp { tau } => ages.map(|age| (1. - 1. / tau).powi(age) / tau).collect(),
+            Self::ExponentialSum { decay } => ages.map(|age| decay.powi(age)).collect(),
+        }
+    }
+
+    /// `[T, N, ...]` -> `[N, ...]`.
+    ///
+    /// # Errors
+    /// No time axis, or zero time steps.
+    pub fn apply(self, xs: &Tensor) -> Result<Tensor> {
+        let time_steps = xs.dim(0)?;
+        if time_steps == 0 {
+            bail!("read-out of zero time steps")
+        }
+        mix(xs, self.weights(time_steps), 1)?.reshape(&xs.dims()[1..])
+    }
+
+    /// # Errors
+    /// A time constant below 1 or a decay outside (0, 1].
+    pub fn validate(self, field: &str) -> crate::error::Result<()> {
+        match self {
+            Self::Psp { tau } if !(tau >= 1. && tau.is_finite()) => {
+                Err(Error::config(format!("{field}.tau"), tau, "must be at least 1 time step"))
+            }
+            Self::ExponentialSum { decay } if !(decay > 0. && decay <= 1.) => {
+                Err(Error::config(format!("{field}.decay"), decay, "must lie in (0, 1]"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The fraction of ones in a tensor of spikes.
+pub fn firing_rate(spikes: &Tensor) -> Result<f64> {
+    spikes.detach().to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>().map(f64::from)
+}

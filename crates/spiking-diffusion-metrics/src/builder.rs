@@ -1,0 +1,149 @@
+//! Feature statistics, batch by batch.
+
+use candle_core::Tensor;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
+
+use crate::input::{self, Rows};
+use crate::stats::check_count;
+use crate::{Error, FeatureStats, Result};
+
+/// Collects [`FeatureStats`] from batches of features, and from other builders.
+///
+/// Holds the count `n`, the mean `m` and the scatter `M = sum_i (x[i] - m) (x[i] - m)^T`. Two of them merge
+/// into `m = m_a + (m_b - m_a) n_b / n`, `M = M_a + M_b + (m_b - m_a) (m_b - m_a)^T n_a n_b / n` (Chan et al.,
+/// 1979): a large mean costs no precision, and the order of the batches matters to rounding only.
+///
+/// # Examples
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use spiking_diffusion_metrics::FeatureStatsBuilder;
+///
+/// let mut builder = FeatureStatsBuilder::new(1)?;
+/// builder.update(&Tensor::new(&[[1f32], [3.0]], &Device::Cpu)?)?;
+/// builder.update(&Tensor::new(&[[5f32]], &Device::Cpu)?)?;
+/// let stats = builder.finish()?;
+/// assert_eq!((stats.mean(), stats.covariance(), stats.count()), (&[3.0][..], &[4.0][..], Some(3)));
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct FeatureStatsBuilder {
+    count: u64,
+    mean: Vec<f64>,
+    scatter: Mat<f64>,
+}
+
+impl FeatureStatsBuilder {
+    /// No samples yet of `dims` features.
+    ///
+    /// # Errors
+    /// If `dims` is 0.
+    pub fn new(dims: usize) -> Result<Self> {
+        if dims == 0 {
+            return Err(Error::TooFew { what: "features", need: 1, got: 0 });
+        }
+        Ok(Self { count: 0, mean: vec![0.0; dims], scatter: Mat::zeros(dims, dims) })
+    }
+
+    /// Number of features `D`.
+    pub fn dims(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// Number of samples so far.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Adds the samples of a batch `[N, D]`; one without rows changes nothing.
+    ///
+    /// # Errors
+    /// If the features have another shape, or one is not finite: the row of the message counts the samples of
+    /// earlier batches too. The builder is then as it was.
+    pub fn update(&mut self, features: &Tensor) -> Result<()> {
+        let mut batch = input::features(features, "features", self.count as usize)?;
+        self.check_dims(batch.cols)?;
+        if batch.rows == 0 {
+            return Ok(());
+        }
+        let mean = column_means(&batch);
+        for row in batch.values.chunks_exact_mut(batch.cols) {
+            row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m);
+        }
+        self.add_scatter(MatRef::from_row_major_slice(&batch.values, batch.rows, batch.cols));
+        self.shift_mean(&mean, batch.rows as u64);
+        Ok(())
+    }
+
+    /// Adds the samples of another builder.
+    ///
+    /// # Errors
+    /// If it has another number of features.
+    ///
+    /// # Examples
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use spiking_diffusion_metrics::FeatureStatsBuilder;
+    ///
+    /// let (mut left, mut right) = (FeatureStatsBuilder::new(1)?, FeatureStatsBuilder::new(1)?);
+    /// left.update(&Tensor::new(&[[1f32], [3.0]], &Device::Cpu)?)?;
+    /// right.update(&Tensor::new(&[[5f32]], &Device::Cpu)?)?;
+    /// left.merge(&right)?;
+    /// assert_eq!(left.finish()?.covariance(), [4.0]);
+    /// # Ok::<(), spiking_diffusion_metrics::Error>(())
+    /// ```
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        self.check_dims(other.dims())?;
+        if other.count > 0 {
+            self.scatter += &other.scatter;
+            self.shift_mean(&other.mean, other.count);
+        }
+        Ok(())
+    }
+
+    /// The statistics of the samples so far; the builder can go on.
+    ///
+    /// # Errors
+    /// If there are fewer than two samples.
+    pub fn finish(&self) -> Result<FeatureStats> {
+        check_count(Some(self.count))?;
+        let (dims, scale) = (self.dims(), (self.count - 1) as f64);
+        let element = |i: usize| {
+            let (row, column) = (i / dims, i % dims);
+            self.scatter[(row.max(column), row.min(column))] / scale
+        };
+        FeatureStats::new(self.mean.clone(), (0..dims * dims).map(element).collect(), Some(self.count))
+    }
+
+    fn check_dims(&self, dims: usize) -> Result<()> {
+        if dims == self.dims() {
+            return Ok(());
+        }
+        Err(Error::Mismatch { what: "feature dimensions", left: vec![self.dims()], right: vec![dims] })
+    }
+
+    /// `M += X^T X` for rows `X` that have been centred.
+    fn add_scatter(&mut self, rows: MatRef<'_, f64>) {
+        matmul(self.scatter.as_mut(), Accum::Add, rows.transpose(), rows, 1.0, Par::Seq);
+    }
+
+    /// Takes in the mean of `count` further samples, and adds the scatter between the two means.
+    fn shift_mean(&mut self, mean: &[f64], count: u64) {
+        let (old, new) = (self.count as f64, count as f64);
+        let gap: Vec<f64> = mean.iter().zip(&self.mean).map(|(b, a)| b - a).collect();
+        let weight = (old * new / (old + new)).sqrt();
+        let between: Vec<f64> = gap.iter().map(|g| g * weight).collect();
+        self.add_scatter(MatRef::from_row_major_slice(&between, 1, between.len()));
+        self.mean.iter_mut().zip(&gap).for_each(|(m, g)| *m += g * (new / (old + new)));
+        self.count += count;
+    }
+}
+
+fn column_means(batch: &Rows) -> Vec<f64> {
+    let mut sums = vec![0.0; batch.cols];
+    for row in batch.iter() {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    }
+    sums.iter_mut().for_each(|sum| *sum /= batch.rows as f64);
+    sums
+}

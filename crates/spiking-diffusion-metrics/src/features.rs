@@ -1,0 +1,160 @@
+//! From images to features.
+
+use candle_core::Tensor;
+
+use crate::{Error, Result};
+
+/// Something that turns images into feature vectors: an Inception network, or the pixels themselves.
+///
+/// A distance between features means nothing without the extractor and its preprocessing, so [`name`] says
+/// which they are and travels with the number.
+///
+/// [`name`]: FeatureExtractor::name
+///
+/// # Examples
+/// ```
+/// use candle_core::Tensor;
+/// use spiking_diffusion_metrics::{FeatureExtractor, Result};
+///
+/// /// Mean brightness: one feature.
+/// struct Brightness;
+///
+/// impl FeatureExtractor for Brightness {
+///     fn name(&self) -> String {
+///         "brightness".into()
+///     }
+///     fn dims(&self) -> usize {
+///         1
+///     }
+///     fn extract(&self, images: &Tensor) -> Result<Tensor> {
+///         Ok(images.flatten_from(1)?.mean_keepdim(1)?)
+///     }
+/// }
+/// ```
+pub trait FeatureExtractor {
+    /// Network, weights and preprocessing, as they should stand beside a result.
+    fn name(&self) -> String;
+
+    /// Number of features `D`.
+    fn dims(&self) -> usize;
+
+    /// Features of a batch: `images [N, C, H, W]` -> `[N, D]`.
+    ///
+    /// The features of an image must not depend on the other images of the batch.
+    ///
+    /// # Errors
+    /// If the images are not what the extractor takes.
+    fn extract(&self, images: &Tensor) -> Result<Tensor>;
+}
+
+/// The flattened pixels as features: no network, so a distance between them says little about perception.
+///
+/// `features[n, (c H + h) W + w] = images[n, c, h, w]`
+///
+/// # Examples
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use spiking_diffusion_metrics::{FeatureExtractor, Pixels};
+///
+/// let pixels = Pixels::new(1, 28, 28);
+/// let images = Tensor::zeros((4, 1, 28, 28), DType::F32, &Device::Cpu)?;
+/// assert_eq!(pixels.extract(&images)?.dims(), [4, 784]);
+/// assert_eq!(pixels.name(), "pixels 1x28x28");
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pixels {
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Pixels {
+    /// Pixels of images `[N, channels, height, width]`.
+    pub fn new(channels: usize, height: usize, width: usize) -> Self {
+        Self { channels, height, width }
+    }
+}
+
+impl FeatureExtractor for Pixels {
+    fn name(&self) -> String {
+        format!("pixels {}x{}x{}", self.channels, self.height, self.width)
+    }
+
+    fn dims(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    fn extract(&self, images: &Tensor) -> Result<Tensor> {
+        let Self { channels, height, width } = *self;
+        match images.dims() {
+            [_, c, h, w] if [*c, *h, *w] == [channels, height, width] => Ok(images.flatten_from(1)?),
+            got => Err(Error::Shape {
+                what: "images",
+                expected: format!("[N, {channels}, {height}, {width}]"),
+                got: got.to_vec(),
+            }),
+        }
+    }
+}
+
+/// Features of all images, at most `batch_size` images at a time.
+///
+/// # Shapes
+/// `images: [N, C, H, W]` -> `[N, D]`.
+///
+/// # Errors
+/// If `batch_size` is 0, there are no images, or the extractor fails or returns another shape than `[n, D]`.
+///
+/// # Examples
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use spiking_diffusion_metrics::{Pixels, extract_batches};
+///
+/// let images = Tensor::zeros((5, 1, 2, 2), DType::F32, &Device::Cpu)?;
+/// assert_eq!(extract_batches(&Pixels::new(1, 2, 2), &images, 2)?.dims(), [5, 4]);
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn extract_batches(
+    extractor: &dyn FeatureExtractor,
+    images: &Tensor,
+    batch_size: usize,
+) -> Result<Tensor> {
+    let mut features = Vec::new();
+    for_each_batch(extractor, images, batch_size, |batch| {
+        features.push(batch);
+        Ok(())
+    })?;
+    Ok(Tensor::cat(&features, 0)?)
+}
+
+/// Calls `use_features` with the features `[n, D]` of one batch after the other.
+pub(crate) fn for_each_batch(
+    extractor: &dyn FeatureExtractor,
+    images: &Tensor,
+    batch_size: usize,
+    mut use_features: impl FnMut(Tensor) -> Result<()>,
+) -> Result<()> {
+    if batch_size == 0 {
+        return Err(Error::config("batch_size", 0, "must be at least 1"));
+    }
+    let count = images.dims4()?.0;
+    if count == 0 {
+        return Err(Error::TooFew { what: "images", need: 1, got: 0 });
+    }
+    for start in (0..count).step_by(batch_size) {
+        let len = batch_size.min(count - start);
+        let features = extractor.extract(&images.narrow(0, start, len)?)?;
+        check_shape(&features, len, extractor.dims())?;
+        use_features(features)?;
+    }
+    Ok(())
+}
+
+fn check_shape(features: &Tensor, rows: usize, dims: usize) -> Result<()> {
+    if features.dims() == [rows, dims] {
+        return Ok(());
+    }
+    let (expected, got) = (format!("[{rows}, {dims}]"), features.dims().to_vec());
+    Err(Error::Shape { what: "features of a batch", expected, got })
+}

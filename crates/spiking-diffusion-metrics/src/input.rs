@@ -1,0 +1,67 @@
+//! Tensors in, checked `f64` slices out.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Error, Result};
+
+/// Row-major `rows x cols` values, all finite.
+pub(crate) struct Rows {
+    pub(crate) values: Vec<f64>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+}
+
+impl Rows {
+    pub(crate) fn row(&self, index: usize) -> &[f64] {
+        &self.values[index * self.cols..(index + 1) * self.cols]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[f64]> {
+        self.values.chunks_exact(self.cols.max(1))
+    }
+}
+
+/// Features `[N, D]` with `D >= 1`; `first_row` is the number that an error gives to row 0.
+pub(crate) fn features(xs: &Tensor, what: &'static str, first_row: usize) -> Result<Rows> {
+    match *xs.dims() {
+        [rows, cols] if cols > 0 => {
+            let values = to_f64(xs, what)?;
+            check_finite(&values, cols, what, first_row)?;
+            Ok(Rows { values, rows, cols })
+        }
+        _ => Err(Error::Shape { what, expected: "[N, D] with D >= 1".into(), got: xs.dims().to_vec() }),
+    }
+}
+
+/// Images `[N, C, H, W]`, none of them empty, one a row.
+pub(crate) fn images(xs: &Tensor, what: &'static str) -> Result<Rows> {
+    match *xs.dims() {
+        [rows, c, h, w] if rows * c * h * w > 0 => {
+            let (values, cols) = (to_f64(xs, what)?, c * h * w);
+            check_finite(&values, cols, what, 0)?;
+            Ok(Rows { values, rows, cols })
+        }
+        _ => Err(Error::Shape {
+            what,
+            expected: "[N, C, H, W] without an empty axis".into(),
+            got: xs.dims().to_vec(),
+        }),
+    }
+}
+
+fn to_f64(xs: &Tensor, what: &'static str) -> Result<Vec<f64>> {
+    if !xs.dtype().is_float() {
+        return Err(Error::DType { what, got: xs.dtype() });
+    }
+    Ok(xs.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+}
+
+/// Rejects the first NaN or infinity of a row-major matrix, by its row and column.
+pub(crate) fn check_finite(values: &[f64], cols: usize, what: &'static str, first_row: usize) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            Err(Error::NonFinite { what, row: first_row + at / cols, column: at % cols, value: values[at] })
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Pixel metrics between images that belong together: a reconstruction and its original.
+
+use candle_core::Tensor;
+
+use crate::input::{self, Rows};
+use crate::{Error, Result};
+
+/// Mean squared error of each image.
+///
+/// `mse[n] = mean over (c, h, w) of (a - b)^2`, computed in `f64`.
+///
+/// # Shapes
+/// `a`, `b`: `[N, C, H, W]`, floating point -> `N` values; [`mean`] gives the number of a table.
+///
+/// # Errors
+/// If the shapes differ or have an empty axis, or if a pixel is not finite.
+///
+/// # Examples
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use spiking_diffusion_metrics::mse;
+///
+/// let a = Tensor::new(&[[[[0.0, 1.0]]]], &Device::Cpu)?; // [1, 1, 1, 2]
+/// let b = Tensor::new(&[[[[0.0, 0.5]]]], &Device::Cpu)?;
+/// assert_eq!(mse(&a, &b)?, [0.125]);
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn mse(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
+    let (a, b) = image_pair(a, b)?;
+    let one = |(a, b): (&[f64], &[f64])| {
+        a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>() / a.len() as f64
+    };
+    Ok(a.iter().zip(b.iter()).map(one).collect())
+}
+
+/// Mean of per-image values, in the order of the images.
+///
+/// `mean = sum over n of values[n] / N`
+///
+/// # Errors
+/// If there are no values.
+///
+/// # Examples
+/// ```
+/// assert_eq!(spiking_diffusion_metrics::mean(&[1.0, 2.0])?, 1.5);
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn mean(values: &[f64]) -> Result<f64> {
+    if values.is_empty() {
+        return Err(Error::TooFew { what: "values to average", need: 1, got: 0 });
+    }
+    Ok(values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Both image tensors, checked to be of the same shape.
+pub(crate) fn image_pair(a: &Tensor, b: &Tensor) -> Result<(Rows, Rows)> {
+    if a.dims() != b.dims() {
+        let (left, right) = (a.dims().to_vec(), b.dims().to_vec());
+        return Err(Error::Mismatch { what: "image shapes", left, right });
+    }
+    Ok((input::images(a, "first images")?, input::images(b, "second images")?))
+}

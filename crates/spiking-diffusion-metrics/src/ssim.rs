@@ -1,0 +1,210 @@
+//! Structural similarity.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::pixel::image_pair;
+use crate::{Error, Result};
+
+/// What the window of [`ssim`] sees beyond the border of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Padding {
+    /// Zeros: every pixel is the centre of a window, and the border is compared through them.
+    Zero,
+    /// Nothing: only the windows that lie inside the image count.
+    Valid,
+}
+
+/// Window, border and constants of [`ssim`].
+///
+/// # Examples
+/// ```
+/// use spiking_diffusion_metrics::{Padding, SsimConfig};
+///
+/// let cfg = SsimConfig { padding: Padding::Valid, ..SsimConfig::paper() };
+/// assert_eq!(cfg, SsimConfig::standard());
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SsimConfig {
+    /// Side of the square Gaussian window in pixels; odd.
+    pub window: usize,
+    /// Standard deviation of the window in pixels.
+    pub sigma: f64,
+    /// What lies beyond the border.
+    pub padding: Padding,
+    /// `C1 = (k1 data_range)^2` steadies the ratio of the means.
+    pub k1: f64,
+    /// `C2 = (k2 data_range)^2` steadies the ratio of the variances.
+    pub k2: f64,
+    /// Largest pixel minus smallest pixel of the image format: 1 for `[0, 1]` and for `[-0.5, 0.5]`.
+    pub data_range: f64,
+}
+
+impl SsimConfig {
+    /// The paper's protocol: 11x11 window, sigma 1.5, zero padding, `C1 = 0.01^2`, `C2 = 0.03^2`.
+    ///
+    /// It is applied to images in `[-0.5, 0.5]` as they are. SSIM is not invariant to an offset, and the zeros
+    /// of the padding are mid-grey there, so the same images in `[0, 1]` give other values. The column that the
+    /// paper prints as SSIM is `1 - SSIM`: lower is better.
+    pub fn paper() -> Self {
+        Self { window: 11, sigma: 1.5, padding: Padding::Zero, k1: 0.01, k2: 0.03, data_range: 1.0 }
+    }
+
+    /// Wang et al. (2004): the window and constants of [`SsimConfig::paper`] on the valid region only.
+    ///
+    /// Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
+    /// use_sample_covariance=False, data_range=1)`, which crops what it padded.
+    pub fn standard() -> Self {
+        Self { padding: Padding::Valid, ..Self::paper() }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// If `window` is even, or if `sigma`, `k1`, `k2` or `data_range` is not a positive number.
+    ///
+    /// # Examples
+    /// ```
+    /// use spiking_diffusion_metrics::SsimConfig;
+    ///
+    /// let cfg = SsimConfig { window: 4, ..SsimConfig::paper() };
+    /// assert_eq!(cfg.validate().unwrap_err().to_string(), "`window` = 4: must be odd");
+    /// ```
+    pub fn validate(&self) -> Result<()> {
+        if self.window.is_multiple_of(2) {
+            return Err(Error::config("window", self.window, "must be odd"));
+        }
+        let positive =
+            [("sigma", self.sigma), ("k1", self.k1), ("k2", self.k2), ("data_range", self.data_range)];
+        match positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
+            Some((field, value)) => Err(Error::config(field, value, "must be a positive number")),
+            None => Ok(()),
+        }
+    }
+
+    /// One axis of the window, of sum 1; the window is its outer product with itself.
+    fn taps(&self) -> Vec<f64> {
+        let centre = (self.window / 2) as f64;
+        let weight = |k: usize| (-(k as f64 - centre).powi(2) / (2.0 * self.sigma * self.sigma)).exp();
+        let weights: Vec<f64> = (0..self.window).map(weight).collect();
+        let total: f64 = weights.iter().sum();
+        weights.iter().map(|w| w / total).collect()
+    }
+}
+
+/// Structural similarity of each image, averaged over its pixels and channels.
+///
+/// With Gaussian-weighted means `m`, variances `v` and covariance `c` around each pixel,
+/// `SSIM = (2 m_a m_b + C1) (2 c_ab + C2) / ((m_a^2 + m_b^2 + C1) (v_a + v_b + C2))`. It lies in `[-1, 1]` and
+/// is 1 for equal images. The column that the paper prints is `1 - SSIM`.
+///
+/// Computed in `f64` by a separable filter, the images in parallel; the result does not depend on the number
+/// of threads.
+///
+/// # Shapes
+/// `a`, `b`: `[N, C, H, W]`, floating point, any `C` -> `N` values; [`mean`](crate::mean) gives the number of
+/// a table.
+///
+/// # Errors
+/// If the config is invalid, the shapes differ or have an empty axis, a pixel is not finite, or the images are
+/// smaller than the window with [`Padding::Valid`].
+///
+/// # Examples
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use spiking_diffusion_metrics::{SsimConfig, mean, ssim};
+///
+/// let black = Tensor::zeros((2, 1, 28, 28), DType::F32, &Device::Cpu)?.affine(1.0, -0.5)?;
+/// let grey = Tensor::zeros((2, 1, 28, 28), DType::F32, &Device::Cpu)?;
+/// assert!((mean(&ssim(&black, &black, &SsimConfig::paper())?)? - 1.0).abs() < 1e-12);
+/// assert!(mean(&ssim(&black, &grey, &SsimConfig::paper())?)? < 0.1);
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn ssim(a: &Tensor, b: &Tensor, cfg: &SsimConfig) -> Result<Vec<f64>> {
+    cfg.validate()?;
+    let (rows_a, rows_b) = image_pair(a, b)?;
+    let (_, channels, height, width) = a.dims4()?;
+    if cfg.padding == Padding::Valid && height.min(width) < cfg.window {
+        let reason = format!("larger than the {height}x{width} images, which have no valid region");
+        return Err(Error::config("window", cfg.window, reason));
+    }
+    let filter = Filter::new(cfg, height, width);
+    let plane = height * width;
+    let image = |n: usize| {
+        let planes = rows_a.row(n).chunks_exact(plane).zip(rows_b.row(n).chunks_exact(plane));
+        planes.map(|(a, b)| filter.similarity(a, b)).sum::<f64>() / channels as f64
+    };
+    Ok((0..rows_a.rows).into_par_iter().map(image).collect())
+}
+
+/// The window, and the sizes of the planes it runs over.
+struct Filter {
+    taps: Vec<f64>,
+    pad: usize,
+    height: usize,
+    width: usize,
+    c1: f64,
+    c2: f64,
+}
+
+impl Filter {
+    fn new(cfg: &SsimConfig, height: usize, width: usize) -> Self {
+        let pad = match cfg.padding {
+            Padding::Zero => cfg.window / 2,
+            Padding::Valid => 0,
+        };
+        let c = |k: f64| (k * cfg.data_range).powi(2);
+        Self { taps: cfg.taps(), pad, height, width, c1: c(cfg.k1), c2: c(cfg.k2) }
+    }
+
+    /// Mean SSIM of one channel.
+    fn similarity(&self, a: &[f64], b: &[f64]) -> f64 {
+        let (a, b) = (self.padded(a), self.padded(b));
+        let product = |f: fn(f64, f64) -> f64| -> Vec<f64> {
+            self.blur(&a.iter().zip(&b).map(|(a, b)| f(*a, *b)).collect::<Vec<_>>())
+        };
+        let (mean_a, mean_b) = (self.blur(&a), self.blur(&b));
+        let (aa, bb, ab) = (product(|a, _| a * a), product(|_, b| b * b), product(|a, b| a * b));
+        let pixel = |i: usize| {
+            let (ma, mb) = (mean_a[i], mean_b[i]);
+            let (va, vb, cov) = (aa[i] - ma * ma, bb[i] - mb * mb, ab[i] - ma * mb);
+            let means = (2.0 * ma * mb + self.c1) / (ma * ma + mb * mb + self.c1);
+            means * (2.0 * cov + self.c2) / (va + vb + self.c2)
+        };
+        (0..mean_a.len()).map(pixel).sum::<f64>() / mean_a.len() as f64
+    }
+
+    /// The plane with `pad` zeros on every side.
+    fn padded(&self, plane: &[f64]) -> Vec<f64> {
+        let stride = self.width + 2 * self.pad;
+        let mut out = vec![0.0; stride * (self.height + 2 * self.pad)];
+        for (row, values) in plane.chunks_exact(self.width).enumerate() {
+            let start = (row + self.pad) * stride + self.pad;
+            out[start..start + self.width].copy_from_slice(values);
+        }
+        out
+    }
+
+    /// Gaussian mean around each pixel whose window lies inside the padded plane.
+    fn blur(&self, padded: &[f64]) -> Vec<f64> {
+        let (stride, reach) = (self.width + 2 * self.pad, self.taps.len() - 1);
+        let width = stride - reach;
+        let rows: Vec<f64> = padded.chunks_exact(stride).flat_map(|row| self.blur_row(row)).collect();
+        let height = rows.len() / width - reach;
+        let mut out = vec![0.0; height * width];
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            for (k, tap) in self.taps.iter().enumerate() {
+                let source = &rows[(row + k) * width..][..width];
+                out.iter_mut().zip(source).for_each(|(out, value)| *out += tap * value);
+            }
+        }
+        out
+    }
+
+    fn blur_row<'a>(&'a self, row: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+        row.windows(self.taps.len()).map(|window| window.iter().zip(&self.taps).map(|(v, tap)| v * tap).sum())
+    }
+}

@@ -1,0 +1,13 @@
+use spiking_diffusion_metrics::*;
+
+#[test]
+fn public_types_cross_threads() {
+    fn check<T: Send + Sync + Unpin>() {}
+    check::<Error>();
+    check::<FeatureStats>();
+    check::<FeatureStatsBuilder>();
+    check::<KernelDistance>();
+    check::<Padding>();
+    check::<Pixels>();
+    check::<SsimConfig>();
+}
