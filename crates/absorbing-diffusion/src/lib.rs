@@ -1,1 +1,21 @@
-//! Absorbing-state discrete diffusion over code maps, with a spiking denoiser
+#![doc = include_str!("../README.md")]
+
+mod categorical;
+mod denoiser;
+mod elbo;
+mod error;
+mod host;
+mod loss;
+mod order;
+mod process;
+mod sample;
+mod sdid;
+
+pub use denoiser::Denoiser;
+pub use elbo::{BitsPerToken, ElboConfig, bits_per_token};
+pub use error::{Error, Result};
+pub use loss::{Weighting, draw_noise, loss};
+pub use order::Order;
+pub use process::AbsorbingProcess;
+pub use sample::{SamplingConfig, sample};
+pub use sdid::{Sdid, SdidConfig, TokenInput};

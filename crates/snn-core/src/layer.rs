@@ -1,6 +1,6 @@
 //! Spiking layers: a synapse (convolution, transposed convolution or linear map), batch norm, LIF neurons.
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var, bail};
 use candle_nn::{Init, VarBuilder};
 
 use crate::init::weight_and_bias;
@@ -233,8 +233,18 @@ impl ReadoutLayer {
 
     /// The read-out of the synapse's output.
     pub fn forward(&self, spikes: &Tensor) -> Result<Tensor> {
-        let total: f64 = self.readout.weights(spikes.dim(0)?).iter().sum();
-        let ys = self.synapse.apply(&self.readout.apply(spikes)?, &self.synapse.weight)?;
+        self.forward_cat(&[spikes])
+    }
+
+    /// [`forward`](Self::forward) of several spike trains side by side, concatenated by channel after the sum.
+    pub fn forward_cat(&self, spikes: &[&Tensor]) -> Result<Tensor> {
+        let sums = spikes.iter().map(|s| self.readout.apply(s)).collect::<Result<Vec<_>>>()?;
+        let time_steps = spikes.first().map_or(Ok(0), |s| s.dim(0))?;
+        if spikes.iter().any(|s| s.dims()[0] != time_steps) {
+            bail!("read-out of spike trains of unequal length")
+        }
+        let total: f64 = self.readout.weights(time_steps).iter().sum();
+        let ys = self.synapse.apply(&Tensor::cat(&sums, 1)?, &self.synapse.weight)?;
         add_to_channels(&ys, &(&self.synapse.bias * total)?)
     }
 }

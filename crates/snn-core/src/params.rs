@@ -142,7 +142,8 @@ impl SimpleBackend for ParamStore {
         if dtype != self.dtype {
             bail!("{name}: asked for {dtype:?} of a store of {:?}", self.dtype)
         }
-        if let Some(var) = self.lock().get(name) {
+        let mut vars = self.lock();
+        if let Some(var) = vars.get(name) {
             if var.shape() != &shape {
                 bail!("{name}: asked for {shape:?}, exists as {:?}", var.shape())
             }
@@ -150,7 +151,7 @@ impl SimpleBackend for ParamStore {
         }
         let var = self.create(name, &shape, init)?;
         let tensor = var.as_tensor().clone();
-        self.lock().insert(name.to_owned(), var);
+        vars.insert(name.to_owned(), var);
         Ok(tensor)
     }
 

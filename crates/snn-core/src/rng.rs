@@ -32,6 +32,11 @@ impl Seed {
         ChaCha8Rng::from_seed(key.into())
     }
 
+    /// Another seed, for a part whose labels may coincide with another part's.
+    pub fn child(self, label: &str) -> Self {
+        Self(self.rng(label).random())
+    }
+
     /// Uniform numbers in `[low, high)`, drawn in f64 and rounded to `dtype`.
     pub fn uniform(
         self,

@@ -27,5 +27,5 @@ pub(crate) fn merge_time(xs: &Tensor) -> Result<Tensor> {
 /// `[T*N, ...]` -> `[T, N, ...]`.
 pub(crate) fn split_time(xs: &Tensor, time_steps: usize) -> Result<Tensor> {
     let dims = xs.dims();
-    xs.reshape([&[time_steps, dims[0] / time_steps], &dims[1..]].concat())
+    xs.reshape([&[time_steps, dims[0].checked_div(time_steps).unwrap_or(0)], &dims[1..]].concat())
 }

@@ -112,7 +112,10 @@ impl Readout {
     }
 }
 
-/// The fraction of ones in a tensor of spikes.
+/// The fraction of ones in a tensor of spikes, 0 if it has no elements.
 pub fn firing_rate(spikes: &Tensor) -> Result<f64> {
+    if spikes.elem_count() == 0 {
+        return Ok(0.);
+    }
     spikes.detach().to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>().map(f64::from)
 }

@@ -38,6 +38,13 @@ impl FeatureStatsBuilder {
     ///
     /// # Errors
     /// If `dims` is 0.
+    ///
+    /// # Examples
+    /// ```
+    /// let builder = spiking_diffusion_metrics::FeatureStatsBuilder::new(2048)?;
+    /// assert_eq!((builder.dims(), builder.count()), (2048, 0));
+    /// # Ok::<(), spiking_diffusion_metrics::Error>(())
+    /// ```
     pub fn new(dims: usize) -> Result<Self> {
         if dims == 0 {
             return Err(Error::TooFew { what: "features", need: 1, got: 0 });
@@ -60,6 +67,17 @@ impl FeatureStatsBuilder {
     /// # Errors
     /// If the features have another shape, or one is not finite: the row of the message counts the samples of
     /// earlier batches too. The builder is then as it was.
+    ///
+    /// # Examples
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use spiking_diffusion_metrics::FeatureStatsBuilder;
+    ///
+    /// let mut builder = FeatureStatsBuilder::new(2)?;
+    /// let error = builder.update(&Tensor::new(&[[0.0, f64::NAN]], &Device::Cpu)?).unwrap_err();
+    /// assert_eq!(error.to_string(), "features: row 0, column 1 is NaN");
+    /// # Ok::<(), spiking_diffusion_metrics::Error>(())
+    /// ```
     pub fn update(&mut self, features: &Tensor) -> Result<()> {
         let mut batch = input::features(features, "features", self.count as usize)?;
         self.check_dims(batch.cols)?;
@@ -70,7 +88,7 @@ impl FeatureStatsBuilder {
         for row in batch.values.chunks_exact_mut(batch.cols) {
             row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m);
         }
-        self.add_scatter(MatRef::from_row_major_slice(&batch.values, batch.rows, batch.cols));
+        self.add_scatter(MatRef::from_row_major_slice(&batch.values, batch.rows, batch.cols), 1.0);
         self.shift_mean(&mean, batch.rows as u64);
         Ok(())
     }
@@ -105,6 +123,13 @@ impl FeatureStatsBuilder {
     ///
     /// # Errors
     /// If there are fewer than two samples.
+    ///
+    /// # Examples
+    /// ```
+    /// let builder = spiking_diffusion_metrics::FeatureStatsBuilder::new(8)?;
+    /// assert_eq!(builder.finish().unwrap_err().to_string(), "samples: got 0, need at least 2");
+    /// # Ok::<(), spiking_diffusion_metrics::Error>(())
+    /// ```
     pub fn finish(&self) -> Result<FeatureStats> {
         check_count(Some(self.count))?;
         let (dims, scale) = (self.dims(), (self.count - 1) as f64);
@@ -122,18 +147,16 @@ impl FeatureStatsBuilder {
         Err(Error::Mismatch { what: "feature dimensions", left: vec![self.dims()], right: vec![dims] })
     }
 
-    /// `M += X^T X` for rows `X` that have been centred.
-    fn add_scatter(&mut self, rows: MatRef<'_, f64>) {
-        matmul(self.scatter.as_mut(), Accum::Add, rows.transpose(), rows, 1.0, Par::Seq);
+    /// `M += weight X^T X` for rows `X` that have been centred.
+    fn add_scatter(&mut self, rows: MatRef<'_, f64>, weight: f64) {
+        matmul(self.scatter.as_mut(), Accum::Add, rows.transpose(), rows, weight, Par::Seq);
     }
 
     /// Takes in the mean of `count` further samples, and adds the scatter between the two means.
     fn shift_mean(&mut self, mean: &[f64], count: u64) {
         let (old, new) = (self.count as f64, count as f64);
         let gap: Vec<f64> = mean.iter().zip(&self.mean).map(|(b, a)| b - a).collect();
-        let weight = (old * new / (old + new)).sqrt();
-        let between: Vec<f64> = gap.iter().map(|g| g * weight).collect();
-        self.add_scatter(MatRef::from_row_major_slice(&between, 1, between.len()));
+        self.add_scatter(MatRef::from_row_major_slice(&gap, 1, gap.len()), old * new / (old + new));
         self.mean.iter_mut().zip(&gap).for_each(|(m, g)| *m += g * (new / (old + new)));
         self.count += count;
     }

@@ -24,13 +24,15 @@ impl FeatureStats {
     /// If the file cannot be written, read back or renamed.
     ///
     /// # Examples
-    /// ```no_run
-    /// # use spiking_diffusion_metrics::FeatureStats;
-    /// # fn example(stats: FeatureStats) -> spiking_diffusion_metrics::Result<()> {
-    /// stats.write_npz("runs/mnist/test.npz")?;
-    /// assert_eq!(FeatureStats::read_npz("runs/mnist/test.npz")?, stats);
-    /// # Ok(())
-    /// # }
+    /// ```
+    /// use spiking_diffusion_metrics::FeatureStats;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("test.npz");
+    /// let stats = FeatureStats::new(vec![0.0], vec![1.0], Some(1280))?;
+    /// stats.write_npz(&path)?;
+    /// assert_eq!(FeatureStats::read_npz(&path)?, stats);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn write_npz(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
@@ -50,6 +52,14 @@ impl FeatureStats {
     /// # Errors
     /// If the file is not such an archive, or a field is missing, has another shape or type, or holds values
     /// that [`FeatureStats::new`] rejects. The message names the file and the field.
+    ///
+    /// # Examples
+    /// ```
+    /// use spiking_diffusion_metrics::FeatureStats;
+    ///
+    /// let error = FeatureStats::read_npz("no/such/file.npz").unwrap_err();
+    /// assert!(error.to_string().starts_with("no/such/file.npz: "));
+    /// ```
     pub fn read_npz(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         std::fs::File::open(path).map_err(Error::io(path))?;

@@ -1,1 +1,28 @@
-//! Spiking-Diffusion end to end: data, training, sampling, evaluation and reports
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "cli")]
+pub mod cli;
+mod config;
+pub mod data;
+pub mod error;
+mod evaluate;
+mod experiment;
+mod loss_plot;
+pub mod picture;
+pub mod plot;
+mod progress;
+mod report;
+mod run;
+mod stages;
+mod train;
+
+pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset, TrainingConfig};
+pub use error::{Error, Result};
+pub use evaluate::{Evaluation, Metrics, evaluate};
+pub use experiment::run_experiment;
+pub use progress::{Progress, Silent};
+pub use report::{Epochs, Machine, Report};
+pub use run::RunDir;
+pub use stages::{Codes, encode_dataset, generate, train_sdid, train_vqsvae};
+
+pub use {absorbing_diffusion, snn_core, spiking_diffusion_metrics as metrics, vq_svae};

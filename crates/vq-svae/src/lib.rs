@@ -1,1 +1,16 @@
-//! A vector-quantised spiking autoencoder: images to discrete codes and back
+#![doc = include_str!("../README.md")]
+
+mod codebook;
+mod config;
+mod decoder;
+mod encoder;
+mod error;
+mod generator;
+mod loss;
+mod model;
+
+pub use codebook::CodeUsage;
+pub use config::{DenseTerm, ImageSpec, Reconstruction, Reduction, StraightThrough, VqSvaeConfig};
+pub use error::{Error, Result};
+pub use loss::Losses;
+pub use model::{Output, VqSvae};

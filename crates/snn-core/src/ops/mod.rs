@@ -6,6 +6,8 @@ pub(crate) mod batch_norm;
 pub(crate) mod conv;
 mod gemm;
 pub(crate) mod lif;
+#[cfg(test)]
+mod testing;
 
 use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
 

@@ -9,6 +9,7 @@ mod npz;
 mod pixel;
 mod ssim;
 mod stats;
+mod threads;
 
 use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};

@@ -40,6 +40,7 @@ fn round_trip_is_exact_and_leaves_one_file() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+// `np.savez` and `np.savez_compressed` (numpy 2.4.6) of the values below.
 #[test]
 fn reads_a_file_of_numpy() {
     let stats = FeatureStats::read_npz(golden("numpy.npz")).unwrap();

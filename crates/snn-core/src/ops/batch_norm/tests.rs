@@ -1,1 +1,172 @@
-//! tests
+use candle_core::{DType, Device};
+use proptest::prelude::*;
+
+use super::*;
+use crate::Seed;
+use crate::ops::testing::{
+    assert_identical, assert_relative, check_gradients, check_threads, flat, random, run,
+};
+
+type Op = fn(&Tensor, &Tensor, &Tensor, f64) -> Result<BatchNormed>;
+
+const EPS: f64 = 1e-5;
+
+fn operands(shape: &[usize], dtype: DType) -> Result<[Tensor; 3]> {
+    let c = shape[1];
+    let spread = (random("spread", &[c], DType::F64)?.abs()? + 0.2)?;
+    let centre = (random("centre", &[c], DType::F64)? * 2.)?;
+    let by_channel: Vec<usize> = (0..shape.len()).map(|axis| if axis == 1 { c } else { 1 }).collect();
+    let xs = random("x", shape, DType::F64)?
+        .broadcast_mul(&spread.reshape(by_channel.as_slice())?)?
+        .broadcast_add(&centre.reshape(by_channel.as_slice())?)?;
+    Ok([xs.to_dtype(dtype)?, random("weight", &[c], dtype)?, random("bias", &[c], dtype)?])
+}
+
+/// `[y, gx, gweight, gbias, mean, variance]`.
+fn everything(op: Op, inputs: &[Tensor; 3]) -> Result<Vec<Tensor>> {
+    let mut out = run(|ops| Ok(op(&ops[0], &ops[1], &ops[2], EPS)?.ys), inputs)?;
+    let BatchNormed { mean, variance, .. } = op(&inputs[0], &inputs[1], &inputs[2], EPS)?;
+    out.extend([mean, variance]);
+    Ok(out)
+}
+
+fn compare(got: &[Tensor], wanted: &[Tensor], bound: f64) {
+    for ((got, wanted), name) in
+        got.iter().zip(wanted).zip(["y", "gx", "gweight", "gbias", "mean", "variance"])
+    {
+        assert_relative(name, got, wanted, bound);
+    }
+}
+
+#[test]
+fn gradients_are_finite_differences() -> Result<()> {
+    for shape in [&[5, 3][..], &[4, 2, 3], &[3, 2, 2, 3], &[2, 3, 2, 1, 2]] {
+        let f = |ops: &[Tensor]| Ok(batch_norm(&ops[0], &ops[1], &ops[2], EPS)?.ys);
+        check_gradients(&format!("{shape:?}"), f, &operands(shape, DType::F64)?, 1e-5, 1e-8)?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn twins_agree(
+        m in 2usize..=40,
+        c in 1usize..=9,
+        rest in prop::collection::vec(1usize..=9, 0..=3),
+    ) {
+        let shape = [vec![m, c], rest].concat();
+        let inputs = operands(&shape, DType::F64).unwrap();
+        let wanted = everything(batch_norm_reference, &inputs).unwrap();
+        compare(&everything(batch_norm, &inputs).unwrap(), &wanted, 1e-11);
+    }
+}
+
+#[test]
+fn twins_agree_over_many_tasks() -> Result<()> {
+    for shape in [&[37, 5, 31, 13][..], &[9001, 7], &[3, 2, 40_001]] {
+        let inputs = operands(shape, DType::F64)?;
+        let wanted = everything(batch_norm_reference, &inputs)?;
+        compare(&everything(batch_norm, &inputs)?, &wanted, 1e-11);
+        let single = [0, 1, 2].map(|i| inputs[i].to_dtype(DType::F32));
+        let [a, b, c] = single;
+        compare(&everything(batch_norm, &[a?, b?, c?])?, &wanted, 1e-5);
+    }
+    Ok(())
+}
+
+#[test]
+fn output_has_the_moments_asked_for() -> Result<()> {
+    let [xs, weight, bias] = operands(&[31, 4, 5, 3], DType::F64)?;
+    let out = batch_norm(&xs, &weight, &bias, 0.)?;
+    let moments = batch_norm(&out.ys, &weight, &bias, 0.)?;
+    assert_relative("mean", &moments.mean, &bias, 1e-13);
+    assert_relative("variance", &moments.variance, &weight.sqr()?, 1e-13);
+    Ok(())
+}
+
+#[test]
+fn a_large_mean_does_not_swallow_the_variance() -> Result<()> {
+    let xs = Seed(5).normal("x", (64, 1, 9), (4096., 0.5), DType::F32, &Device::Cpu)?;
+    let (weight, bias) =
+        (Tensor::ones(1, DType::F32, &Device::Cpu)?, Tensor::zeros(1, DType::F32, &Device::Cpu)?);
+    let out = batch_norm(&xs, &weight, &bias, EPS)?;
+    let double = |t: &Tensor| t.to_dtype(DType::F64);
+    let wanted = batch_norm_reference(&double(&xs)?, &double(&weight)?, &double(&bias)?, EPS)?;
+    assert_relative("variance", &out.variance, &wanted.variance, 1e-6);
+    assert_relative("mean", &out.mean, &wanted.mean, 1e-7);
+    Ok(())
+}
+
+#[test]
+fn a_constant_channel_becomes_its_bias() -> Result<()> {
+    let xs = Tensor::full(3f64, (4, 2, 5), &Device::Cpu)?;
+    let (weight, bias) = (Tensor::new(&[2f64, -1.], &Device::Cpu)?, Tensor::new(&[0.5, 0.25], &Device::Cpu)?);
+    let out = batch_norm(&xs, &weight, &bias, EPS)?;
+    assert_eq!(flat(&out.variance)?, [0., 0.]);
+    let wanted = bias.reshape((1, 2, 1))?.broadcast_as((4, 2, 5))?;
+    assert_relative("y", &out.ys, &wanted, 1e-12);
+    Ok(())
+}
+
+#[test]
+fn views_equal_their_copies() -> Result<()> {
+    let [xs, weight, bias] = operands(&[7, 3, 5, 4], DType::F64)?;
+    let swapped = xs.permute((3, 1, 0, 2))?.force_contiguous()?;
+    let affine = Tensor::stack(&[&weight, &bias], 1)?; // columns: not contiguous
+    let on = |copy: fn(Tensor) -> Result<Tensor>| {
+        let f = |ops: &[Tensor]| {
+            let column = |i| copy(ops[1].narrow(1, i, 1)?.squeeze(1)?);
+            let out = batch_norm(&copy(ops[0].permute((2, 1, 3, 0))?)?, &column(0)?, &column(1)?, EPS)?;
+            copy(out.ys.permute((1, 3, 0, 2))?)
+        };
+        run(f, &[swapped.clone(), affine.clone()])
+    };
+    for (a, b) in on(Ok)?.iter().zip(&on(|t| t.force_contiguous())?) {
+        assert_identical("view", a, b);
+    }
+    Ok(())
+}
+
+#[test]
+fn statistics_carry_no_gradient() -> Result<()> {
+    let [xs, weight, bias] = operands(&[4, 3, 2], DType::F64)?;
+    for op in [batch_norm as Op, batch_norm_reference] {
+        let xs = candle_core::Var::from_tensor(&xs)?;
+        let out = op(&xs, &weight, &bias, EPS)?;
+        assert!(!out.mean.track_op() && !out.variance.track_op());
+        // Nothing but the input wants a gradient here.
+        let grads = out.ys.sqr()?.sum_all()?.backward()?;
+        assert!(grads.get(&xs).is_some());
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_inputs_are_errors() -> Result<()> {
+    let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu);
+    for (xs, weight, bias) in [
+        (&[4][..], &[4][..], &[4][..]),
+        (&[], &[1], &[1]),
+        (&[4, 3, 2], &[2], &[3]),
+        (&[4, 3, 2], &[3], &[4]),
+        (&[4, 3, 2], &[3, 1], &[3]),
+        (&[0, 3, 2], &[3], &[3]),
+        (&[4, 3, 0], &[3], &[3]),
+        (&[4, 0, 2], &[0], &[0]),
+    ] {
+        let (xs, weight, bias) =
+            (zeros(xs, DType::F32)?, zeros(weight, DType::F32)?, zeros(bias, DType::F32)?);
+        assert!(batch_norm(&xs, &weight, &bias, EPS).is_err(), "{xs:?}");
+    }
+    for (a, b) in [(DType::U8, DType::U8), (DType::F32, DType::F64), (DType::F64, DType::F32)] {
+        assert!(batch_norm(&zeros(&[4, 3], a)?, &zeros(&[3], b)?, &zeros(&[3], b)?, EPS).is_err());
+    }
+    Ok(())
+}
+
+#[test]
+fn threads_do_not_matter() -> Result<()> {
+    check_threads(|| everything(batch_norm, &operands(&[61, 8, 17, 19], DType::F32)?))
+}

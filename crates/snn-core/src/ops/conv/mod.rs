@@ -45,7 +45,7 @@ impl ConvConfig {
 /// # Shapes
 /// `xs: [M, C_in, H, W]`, `weight: [C_out, C_in, kh, kw]` -> `[M, C_out, (H + 2p - kh)/s + 1, ...]`. f32 or f64.
 /// # Errors
-/// Shapes that do not fit, a stride of 0, a kernel larger than the padded image.
+/// Shapes that do not fit, an axis of length 0 other than `M`, a stride of 0, a kernel larger than the padded image.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -59,7 +59,8 @@ impl ConvConfig {
 pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     let (_, c_in, h, w) = xs.dims4()?;
     let (c_out, c_weight, kh, kw) = weight.dims4()?;
-    if c_in != c_weight || cfg.stride == 0 || h + 2 * cfg.padding < kh || w + 2 * cfg.padding < kw {
+    let too_small = h + 2 * cfg.padding < kh || w + 2 * cfg.padding < kw;
+    if c_in != c_weight || cfg.stride == 0 || too_small || has_empty_axis(xs, weight) {
         bail!("conv2d: input {:?}, weight {:?} and {cfg:?} do not fit", xs.dims(), weight.dims())
     }
     if !xs.device().is_cpu() {
@@ -77,7 +78,8 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> 
 /// `xs: [M, C_in, H, W]`, `weight: [C_in, C_out, kh, kw]` (PyTorch's order)
 /// -> `[M, C_out, (H - 1) s - 2p + kh + output_padding, ...]`. f32 or f64.
 /// # Errors
-/// Shapes that do not fit, a stride of 0, an output padding not below the stride, an empty output.
+/// Shapes that do not fit, an axis of length 0 other than `M`, an output padding not below the stride (nor a
+/// stride of 0), an empty output.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -104,7 +106,8 @@ pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
             weight.dims()
         )
     };
-    if c_in != c_weight || cfg.stride == 0 || cfg.output_padding >= cfg.stride {
+    let stride_fits = cfg.output_padding < cfg.stride; // and so it is not 0
+    if c_in != c_weight || !stride_fits || has_empty_axis(xs, weight) {
         bail!("conv_transpose2d: input {:?}, weight {:?} and {cfg:?} do not fit", xs.dims(), weight.dims())
     }
     if !xs.device().is_cpu() {
@@ -124,6 +127,11 @@ pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
         padding: cfg.padding,
     };
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::ImageGradient, g })
+}
+
+/// Whether any axis but that of the images has no length.
+fn has_empty_axis(xs: &Tensor, weight: &Tensor) -> bool {
+    xs.dims()[1..].iter().chain(weight.dims()).any(|&len| len == 0)
 }
 
 /// The twin of [`conv2d`]: Candle's own.

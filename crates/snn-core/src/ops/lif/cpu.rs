@@ -148,7 +148,8 @@ pub(super) fn backward<F: Real>(
                 let gs = &grad_spikes[t * n + from..t * n + from + len];
                 for (((gx, gv), &h), &gs) in row.iter_mut().zip(&mut gv).zip(hs).zip(gs) {
                     let gh = neuron.charge_gradient(h, neuron.fire(h), gs, *gv);
-                    *gx += neuron.drive * gh;
+                    // Written, not added, where no time step came before: reading fresh memory costs a page fault.
+                    *gx = if input.constant && t + 1 < steps { *gx + neuron.drive * gh } else { neuron.drive * gh };
                     *gv = neuron.leak * gh;
                 }
             }

@@ -1,0 +1,43 @@
+//! What the diffusion asks of a network.
+
+use candle_core::{Result, Tensor};
+
+/// A model of `p(h_0 | h_t)`: given partly masked codes, the logits of every code at every position.
+///
+/// Nothing in this crate but [`Sdid`](crate::Sdid) knows of spikes. Any network will do, spiking or not, and so will
+/// a closure, which is how one writes an oracle or a baseline:
+///
+/// ```
+/// use absorbing_diffusion::Denoiser;
+/// use candle_core::{DType, Device, Result, Tensor};
+///
+/// // Knows nothing: every one of 128 codes is as likely as the next.
+/// let uniform = |h_t: &Tensor, _t: &Tensor, _train: bool| -> Result<Tensor> {
+///     let (n, h, w) = h_t.dims3()?;
+///     Tensor::zeros((n, 128, h, w), DType::F32, h_t.device())
+/// };
+/// # fn main() -> Result<()> {
+/// let h_t = Tensor::full(128u32, (2, 7, 7), &Device::Cpu)?;
+/// let t = Tensor::new(&[49u32, 49], &Device::Cpu)?;
+/// assert_eq!(uniform.logits(&h_t, &t, false)?.dims(), [2, 128, 7, 7]);
+/// # Ok(()) }
+/// ```
+pub trait Denoiser {
+    /// The logits of `p(h_0 | h_t)`. Only those at masked positions are read.
+    ///
+    /// `train` is batch statistics or running ones, dropout or none: the usual switch. When it is off, the logits of
+    /// an image must not depend on the rest of its batch, or results will depend on the batch size.
+    ///
+    /// # Shapes
+    /// `h_t: u32 [N, H', W']` in `0..=K`, where `K` is the mask; `t: u32 [N]` in `1..=T_d`; both on one device ->
+    /// `[N, K, H', W']` on the same device, of any float type.
+    /// # Errors
+    /// Whatever the network's own tensor operations return.
+    fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> Result<Tensor>;
+}
+
+impl<F: Fn(&Tensor, &Tensor, bool) -> Result<Tensor>> Denoiser for F {
+    fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> Result<Tensor> {
+        self(h_t, t, train)
+    }
+}

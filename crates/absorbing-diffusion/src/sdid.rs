@@ -1,0 +1,241 @@
+//! The spiking diffusion image decoder (SDID): a denoiser of spiking layers. The one file here that knows of spikes.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor, bail};
+use candle_nn::{Init, VarBuilder};
+use serde::{Deserialize, Serialize};
+use snn_core::{
+    Checkpoint, ConvConfig, LifConfig, Observer, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer,
+    unobserved,
+};
+
+use crate::{Denoiser, Result};
+
+/// How tokens and diffusion time become the network's input current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum TokenInput {
+    /// Two channels of raw numbers: the token `0..=K`, and `t` (the released code).
+    Raw,
+    /// `token[h] + position[i, j] + time[t]`, each a learned vector (ours).
+    Embedding {
+        /// Length of the vectors, the number of input channels.
+        dim: usize,
+    },
+}
+
+/// An SDID. Defaults follow the released code; the paper gives no architecture.
+///
+/// # Examples
+/// ```
+/// use absorbing_diffusion::SdidConfig;
+/// let cfg = SdidConfig { time_steps: 4, ..SdidConfig::released_code(128, (7, 7)) };
+/// cfg.validate().unwrap();
+/// assert_eq!(cfg.steps, 49);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SdidConfig {
+    /// Codebook size `K`; the mask is token `K`.
+    pub codes: usize,
+    /// Rows of the code map.
+    pub height: usize,
+    /// Columns of the code map.
+    pub width: usize,
+    /// Diffusion steps `T_d`.
+    pub steps: usize,
+    /// Spiking time steps `T_s`.
+    pub time_steps: usize,
+    /// All neurons.
+    pub lif: LifConfig,
+    /// Output channels of the five spiking 3x3 convolutions.
+    pub channels: [usize; 5],
+    /// The input.
+    pub token_input: TokenInput,
+}
+
+impl SdidConfig {
+    /// The released code: raw numbers in, 64-128-256-512-256 channels, `T_s = 16`, one diffusion step a token.
+    pub fn released_code(codes: usize, (height, width): (usize, usize)) -> Self {
+        Self {
+            codes,
+            height,
+            width,
+            steps: height * width,
+            time_steps: 16,
+            lif: LifConfig::default(),
+            channels: [64, 128, 256, 512, 256],
+            token_input: TokenInput::Raw,
+        }
+    }
+
+    /// # Errors
+    /// The field, its value and the reason: fewer than two codes, or any size of 0.
+    pub fn validate(&self) -> Result<()> {
+        if self.codes < 2 {
+            return Err(snn_core::Error::config("sdid.codes", self.codes, "needs at least 2 codes").into());
+        }
+        let mut sizes = vec![
+            ("height", self.height),
+            ("width", self.width),
+            ("steps", self.steps),
+            ("time_steps", self.time_steps),
+        ];
+        sizes.extend(self.channels.map(|c| ("channels", c)));
+        if let TokenInput::Embedding { dim } = self.token_input {
+            sizes.push(("token_input.dim", dim));
+        }
+        match sizes.into_iter().find(|(_, size)| *size == 0) {
+            Some((field, size)) => {
+                Err(snn_core::Error::config(format!("sdid.{field}"), size, "must be at least 1").into())
+            }
+            None => Ok(self.lif.validate()?),
+        }
+    }
+}
+
+/// Tokens and diffusion time to `[N, channels, H', W']`.
+#[derive(Debug)]
+enum Input {
+    Raw,
+    Embedding { token: Tensor, position: Tensor, time: Tensor },
+}
+
+impl Input {
+    fn new(cfg: &SdidConfig, vb: &VarBuilder<'_>) -> candle_core::Result<(Self, usize)> {
+        let TokenInput::Embedding { dim } = cfg.token_input else { return Ok((Self::Raw, 2)) };
+        let table = |name: &str, rows: usize| {
+            vb.get_with_hints((rows, dim), &format!("{name}.weight"), Init::Randn { mean: 0., stdev: 1. })
+        };
+        let token = table("token", cfg.codes + 1)?;
+        let position = table("position", cfg.height * cfg.width)?;
+        let time = table("time", cfg.steps + 1)?;
+        Ok((Self::Embedding { token, position, time }, dim))
+    }
+
+    fn forward(&self, h_t: &Tensor, t: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+        let (n, h, w) = h_t.dims3()?;
+        match self {
+            Self::Raw => {
+                let t = t.reshape((n, 1, 1))?.broadcast_as((n, h, w))?;
+                Tensor::stack(&[h_t, &t], 1)?.to_dtype(dtype)
+            }
+            Self::Embedding { token, position, time } => {
+                let tokens = token.index_select(&h_t.flatten_all()?, 0)?.reshape((n, h * w, ()))?;
+                let times = time.index_select(t, 0)?.unsqueeze(1)?;
+                let sum = tokens.broadcast_add(position)?.broadcast_add(&times)?;
+                sum.transpose(1, 2)?.contiguous()?.reshape((n, (), h, w))
+            }
+        }
+    }
+}
+
+/// The spiking denoiser `S(h_t, t)`: five spiking 3x3 layers, the last joined by the first, and a read-out whose
+/// mean over time gives the logits of every code at every position.
+///
+/// # Examples
+/// ```
+/// use absorbing_diffusion::{Denoiser, Sdid, SdidConfig};
+/// use candle_core::{DType, Device, Tensor};
+/// use snn_core::{ParamStore, Seed};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cfg = SdidConfig { time_steps: 4, channels: [8; 5], ..SdidConfig::released_code(128, (7, 7)) };
+/// let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+/// let sdid = Sdid::new(&cfg, params.builder())?;
+/// let all_masked = Tensor::full(128u32, (2, 7, 7), &Device::Cpu)?;
+/// let t = Tensor::new(&[49u32, 49], &Device::Cpu)?;
+/// assert_eq!(sdid.logits(&all_masked, &t, false)?.dims(), [2, 128, 7, 7]);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Sdid {
+    cfg: SdidConfig,
+    input: Input,
+    layers: Vec<SpikingLayer>,
+    head: ReadoutLayer,
+    dtype: DType,
+}
+
+impl Sdid {
+    /// What a checkpoint of this model calls itself.
+    pub const KIND: &'static str = "sdid";
+
+    /// Builds the model, creating its parameters in `vb` or finding them there.
+    ///
+    /// # Errors
+    /// A config that does not [validate](SdidConfig::validate), parameters of other shapes.
+    pub fn new(cfg: &SdidConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        cfg.validate()?;
+        let (input, mut c_in) = Input::new(cfg, &vb)?;
+        let same = ConvConfig::new(3, 1, 1);
+        let mut layers = Vec::with_capacity(cfg.channels.len());
+        for (i, &c_out) in cfg.channels.iter().enumerate() {
+            layers.push(SpikingLayer::conv(c_in, c_out, same, cfg.lif, vb.pp("layers").pp(i))?);
+            c_in = c_out;
+        }
+        let head = ReadoutLayer::conv(c_in + cfg.channels[0], cfg.codes, same, Readout::Mean, vb.pp("head"))?;
+        Ok(Self { input, layers, head, dtype: vb.dtype(), cfg: cfg.clone() })
+    }
+
+    /// Loads a checkpoint; its config travels in it.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged, of another model, or whose tensors do not fit its config; all by name.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let checkpoint = Checkpoint::load(path, Self::KIND, device)?;
+        let params = ParamStore::new(Seed(0), DType::F32, device);
+        let model = Self::new(&checkpoint.config()?, params.builder())?;
+        params.restore(&checkpoint, "")?;
+        Ok(model)
+    }
+
+    /// The checkpoint that [`load`](Self::load) reads, of parameters that this model was built on.
+    ///
+    /// # Errors
+    /// A tensor that cannot be copied.
+    pub fn checkpoint(&self, params: &ParamStore) -> Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::new(Self::KIND, &self.cfg)?;
+        checkpoint.tensors = params.snapshot("")?;
+        Ok(checkpoint)
+    }
+
+    /// The config it was built with.
+    pub fn config(&self) -> &SdidConfig {
+        &self.cfg
+    }
+
+    /// [`Denoiser::logits`], with a look at every layer's spikes.
+    pub fn logits_observed(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        train: bool,
+        observe: &mut Observer<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let (_, h, w) = h_t.dims3()?;
+        if (h, w) != (self.cfg.height, self.cfg.width) {
+            bail!(
+                "sdid: codes are [N, {h}, {w}], the model wants [N, {}, {}]",
+                self.cfg.height,
+                self.cfg.width
+            )
+        }
+        let current = self.input.forward(h_t, t, self.dtype)?;
+        let first = self.layers[0].forward_constant(&current, self.cfg.time_steps, train)?;
+        observe("layers.0", &first)?;
+        let mut xs = first.clone();
+        for (i, layer) in self.layers.iter().enumerate().skip(1) {
+            xs = layer.forward_t(&xs, train)?;
+            observe(&format!("layers.{i}"), &xs)?;
+        }
+        self.head.forward_cat(&[&xs, &first])
+    }
+}
+
+impl Denoiser for Sdid {
+    fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+        self.logits_observed(h_t, t, train, &mut unobserved)
+    }
+}

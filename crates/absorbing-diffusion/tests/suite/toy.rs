@@ -1,0 +1,117 @@
+//! Two-by-two maps of three codes, small enough that the whole truth can be written down: training, sampling and the
+//! bound against the exact joint distribution.
+
+use absorbing_diffusion::{
+    AbsorbingProcess, Denoiser, ElboConfig, Order, SamplingConfig, Weighting, bits_per_token, draw_noise,
+    loss, sample,
+};
+use candle_core::{D, DType, Device, Result, Tensor, Var};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use rand::Rng;
+use snn_core::Seed;
+
+const STEPS: usize = 64;
+/// All maps there are, with their probabilities.
+const JOINT: [([u32; 4], f64); 4] =
+    [([0, 0, 1, 1], 0.4), ([1, 1, 0, 0], 0.3), ([2, 0, 0, 2], 0.2), ([0, 2, 2, 0], 0.1)];
+
+/// A row of 3x4 logits for each of the 4^4 partly masked maps: no network, so nothing it could not learn.
+struct Table(Var);
+
+impl Denoiser for Table {
+    fn logits(&self, h_t: &Tensor, _t: &Tensor, _train: bool) -> Result<Tensor> {
+        let places = Tensor::new(&[64u32, 16, 4, 1], h_t.device())?;
+        let row = h_t.flatten_from(1)?.broadcast_mul(&places)?.sum(D::Minus1)?;
+        self.0.index_select(&row, 0)?.reshape((h_t.dim(0)?, 3, 2, 2))
+    }
+}
+
+fn draw(n: usize, label: &str) -> Tensor {
+    let mut rng = Seed(0).rng(label);
+    let mut map = || {
+        let (u, mut cumulative) = (rng.random::<f64>(), 0.);
+        let drawn = JOINT.iter().find(|(_, p)| {
+            cumulative += p;
+            u < cumulative
+        });
+        drawn.unwrap_or(&JOINT[3]).0
+    };
+    let codes: Vec<u32> = (0..n).flat_map(|_| map()).collect();
+    Tensor::from_vec(codes, (n, 2, 2), &Device::Cpu).unwrap()
+}
+
+fn train(process: &AbsorbingProcess, weighting: Weighting) -> Table {
+    let table = Table(Var::zeros((256, 12), DType::F32, &Device::Cpu).unwrap());
+    let params = ParamsAdamW { lr: 0.1, weight_decay: 0., ..Default::default() };
+    let mut optimizer = AdamW::new(vec![table.0.clone()], params).unwrap();
+    for step in 0..400 {
+        optimizer.set_learning_rate(0.1 * (1. - step as f64 / 400.));
+        let h0 = draw(256, &format!("data/{step}"));
+        let (t, u) = draw_noise(process, (256, 2, 2), Seed(0), &format!("loss/{step}")).unwrap();
+        let total = loss(process, &table, &h0, &t, &u, weighting, true).unwrap();
+        optimizer.backward_step(&total).unwrap();
+    }
+    table
+}
+
+/// The bound of Eq. 14, bits a token, of one who knows the joint: every set of masked positions, summed up.
+fn ideal_bits_per_token() -> f64 {
+    let mut bits = 0.;
+    for set in 1u32..16 {
+        let masked = |i: usize| set >> i & 1 == 1;
+        let of_set: f64 = (1..=STEPS)
+            .map(|t| {
+                let p = t as f64 / STEPS as f64;
+                p.powi(set.count_ones() as i32) * (1. - p).powi(4 - set.count_ones() as i32) / t as f64
+            })
+            .sum();
+        for (map, p) in JOINT {
+            let consistent = |other: &&([u32; 4], f64)| (0..4).all(|i| masked(i) || other.0[i] == map[i]);
+            let seen: f64 = JOINT.iter().filter(consistent).map(|x| x.1).sum();
+            for i in (0..4).filter(|&i| masked(i)) {
+                let same: f64 =
+                    JOINT.iter().filter(consistent).filter(|x| x.0[i] == map[i]).map(|x| x.1).sum();
+                bits -= of_set * p * (same / seen).log2();
+            }
+        }
+    }
+    bits / 4.
+}
+
+fn total_variation(process: &AbsorbingProcess, table: &Table, order: Order) -> f64 {
+    const N: usize = 4000;
+    let config = SamplingConfig { order, batch_size: 1000, ..Default::default() };
+    let codes = sample(process, table, (0..N, 2, 2), &config, Seed(1), &Device::Cpu, &mut |_, _| ()).unwrap();
+    let codes: Vec<u32> = codes.flatten_all().unwrap().to_vec1().unwrap();
+    let frequency = |map: &[u32; 4]| codes.chunks(4).filter(|codes| codes == map).count() as f64 / N as f64;
+    let (mut distance, mut inside) = (0., 0.);
+    for (map, p) in &JOINT {
+        distance += (frequency(map) - p).abs();
+        inside += frequency(map);
+    }
+    (distance + 1. - inside) / 2.
+}
+
+#[test]
+fn absorbing_toy() {
+    let process = AbsorbingProcess::new(3, STEPS).unwrap();
+    let entropy = -JOINT.iter().map(|(_, p)| p * p.log2()).sum::<f64>() / 4.;
+    let ideal = ideal_bits_per_token();
+    assert!(ideal > entropy && ideal < 1.03 * entropy, "{ideal} {entropy}");
+    for weighting in [Weighting::Elbo, Weighting::Uniform] {
+        let table = train(&process, weighting);
+        let config = ElboConfig { batch_size: 1000, ..Default::default() };
+        let bits = bits_per_token(&process, &table, &draw(4000, "test"), Seed(2), &config).unwrap();
+        let slack = 4. * bits.standard_error;
+        assert!(bits.mean > entropy - slack, "{weighting:?}: {bits:?} beats the entropy {entropy}");
+        assert!(
+            bits.mean > ideal - slack && bits.mean < 1.03 * ideal + slack,
+            "{weighting:?}: {bits:?} {ideal}"
+        );
+        for order in [Order::Posterior, Order::ExactK] {
+            let distance = total_variation(&process, &table, order);
+            assert!(distance < 0.05, "{weighting:?} {order:?}: {distance}");
+        }
+        println!("{weighting:?}: {bits:?}, ideal {ideal}, entropy {entropy}");
+    }
+}

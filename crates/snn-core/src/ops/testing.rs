@@ -1,0 +1,93 @@
+//! Shared by the tests of the ops: random operands, gradients, finite differences, thread counts.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+use crate::Seed;
+
+pub(crate) fn random(label: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+    Seed(1).normal(label, shape, (0., 1.), dtype, &Device::Cpu)
+}
+
+pub(crate) fn flat(xs: &Tensor) -> Result<Vec<f64>> {
+    xs.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
+}
+
+/// `|got - wanted| / |wanted|` in the Euclidean norm; `|got|` where `wanted` is zero.
+pub(crate) fn relative_error(got: &Tensor, wanted: &Tensor) -> Result<f64> {
+    assert_eq!(got.dims(), wanted.dims());
+    let (got, wanted) = (flat(got)?, flat(wanted)?);
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let distance = norm(&mut got.iter().zip(&wanted).map(|(g, w)| g - w));
+    let size = norm(&mut wanted.iter().copied());
+    Ok(if size == 0. { distance } else { distance / size })
+}
+
+#[track_caller]
+pub(crate) fn assert_relative(what: &str, got: &Tensor, wanted: &Tensor, bound: f64) {
+    let error = relative_error(got, wanted).expect(what);
+    assert!(error <= bound, "{what}: relative error {error:e}, allowed {bound:e}");
+}
+
+#[track_caller]
+pub(crate) fn assert_identical(what: &str, got: &Tensor, wanted: &Tensor) {
+    assert_eq!(got.dims(), wanted.dims(), "{what}");
+    let differ =
+        flat(got).expect(what).iter().zip(flat(wanted).expect(what)).filter(|(g, w)| **g != *w).count();
+    assert_eq!(differ, 0, "{what}: elements that differ");
+}
+
+/// `f(inputs)` and the gradients of `sum(f * w)`, `w` random, in all inputs.
+pub(crate) fn run(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    let vars = inputs.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
+    let ys = f(&vars.iter().map(|var| var.as_tensor().clone()).collect::<Vec<_>>())?;
+    let grads = (&ys * random("upstream", ys.dims(), ys.dtype())?)?.sum_all()?.backward()?;
+    let of = |var: &Var| grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok);
+    let grads = vars.iter().map(of).collect::<Result<Vec<_>>>()?;
+    Ok([vec![ys.detach()], grads].concat())
+}
+
+/// The backward pass of `f` against central differences in every element of every input (f64).
+pub(crate) fn check_gradients(
+    what: &str,
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+    inputs: &[Tensor],
+    step: f64,
+    bound: f64,
+) -> Result<()> {
+    let loss = |inputs: &[Tensor]| {
+        let ys = f(inputs)?;
+        (&ys * random("upstream", ys.dims(), ys.dtype())?)?.sum_all()?.to_scalar::<f64>()
+    };
+    let grads = run(&f, inputs)?.split_off(1);
+    for (i, input) in inputs.iter().enumerate() {
+        let values = flat(input)?;
+        let moved = |at: usize, by: f64| {
+            let mut values = values.clone();
+            values[at] += by;
+            let mut inputs = inputs.to_vec();
+            inputs[i] = Tensor::from_vec(values, input.shape(), &Device::Cpu)?;
+            loss(&inputs)
+        };
+        let slopes = (0..values.len())
+            .map(|at| Ok((moved(at, step)? - moved(at, -step)?) / (2. * step)))
+            .collect::<Result<Vec<f64>>>()?;
+        let slopes = Tensor::from_vec(slopes, input.shape(), &Device::Cpu)?;
+        assert_relative(&format!("{what}: argument {i}"), &grads[i], &slopes, bound);
+    }
+    Ok(())
+}
+
+/// Asserts that `f` gives the same bits on one, two and three threads.
+pub(crate) fn check_threads(f: impl Fn() -> Result<Vec<Tensor>> + Sync) -> Result<()> {
+    let on = |threads: usize| -> Result<Vec<Vec<u64>>> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+        let bits = |t: &Tensor| Ok(flat(t)?.into_iter().map(f64::to_bits).collect());
+        pool.install(&f)?.iter().map(bits).collect()
+    };
+    let one = on(1)?;
+    assert!(one.iter().flatten().any(|&bits| bits != 0));
+    for threads in [2, 3] {
+        assert!(on(threads)? == one, "{threads} threads give other bits than one");
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Spike statistics and read-outs on their own: shapes, views, odd inputs.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Result, assert_close, flat};
+use snn_core::{FiringRates, Readout, Seed, direct_encode, firing_rate, psp, rate};
+
+const READOUTS: [Readout; 3] =
+    [Readout::Mean, Readout::Psp { tau: 3. }, Readout::ExponentialSum { decay: 0.5 }];
+
+fn spikes(shape: &[usize]) -> Result<Tensor> {
+    let xs = Seed(2).uniform("spikes", shape, (0., 1.), DType::F32, &Device::Cpu)?;
+    Ok(xs.lt(0.3f32)?.to_dtype(DType::F32)?)
+}
+
+#[test]
+fn weights_are_those_of_the_formulas() {
+    assert_eq!(Readout::Mean.weights(4), [0.25; 4]);
+    assert_eq!(Readout::Psp { tau: 2. }.weights(3), [0.125, 0.25, 0.5]);
+    assert_eq!(Readout::Psp { tau: 1. }.weights(3), [0., 0., 1.]);
+    assert_eq!(Readout::ExponentialSum { decay: 0.5 }.weights(3), [0.25, 0.5, 1.]);
+}
+
+#[test]
+fn views_equal_their_copies() -> Result {
+    let stored = spikes(&[3, 8, 2])?;
+    let (view, copy) = (stored.transpose(0, 1)?, stored.transpose(0, 1)?.force_contiguous()?);
+    for readout in READOUTS {
+        assert_close("read-out", &readout.apply(&view)?, &readout.apply(&copy)?, 0.);
+    }
+    assert_close("psp", &psp(&view, 2.)?, &psp(&copy, 2.)?, 0.);
+    let constant = direct_encode(&stored, 5)?;
+    assert_close("rate of a constant", &rate(&constant)?, &stored, 1e-6);
+    Ok(())
+}
+
+#[test]
+fn odd_inputs_are_errors_or_empty_but_no_panics() -> Result {
+    let scalar = Tensor::new(1f32, &Device::Cpu)?;
+    for readout in READOUTS {
+        for bad in [scalar.clone(), spikes(&[4])?, spikes(&[0, 3])?] {
+            assert!(readout.apply(&bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(readout.apply(&spikes(&[4, 0, 2])?)?.dims(), [0, 2]);
+        assert!(readout.apply(&Tensor::zeros((4, 2), DType::U8, &Device::Cpu)?).is_err());
+    }
+    assert!(psp(&scalar, 2.).is_err());
+    assert_eq!(psp(&spikes(&[4, 0, 2])?, 2.)?.dims(), [4, 0, 2]);
+    assert!(psp(&spikes(&[4])?, 2.).is_err());
+    for tau in [0.5, f64::NAN, f64::INFINITY] {
+        let error = psp(&spikes(&[4, 3])?, tau).unwrap_err().to_string();
+        assert!(error.contains("tau") && error.contains(&tau.to_string()), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn firing_rates_add_up_over_batches() -> Result {
+    let (large, small) = (spikes(&[16, 8, 5])?, spikes(&[16, 1, 5])?);
+    let mut rates = FiringRates::default();
+    rates.record("a", &large)?;
+    rates.record("b", &small)?;
+    rates.record("a", &small)?;
+    let count = |xs: &Tensor| Ok::<_, Box<dyn std::error::Error>>(flat(xs)?.iter().sum::<f64>());
+    let wanted = (count(&large)? + count(&small)?) / 720.;
+    assert!((rates.rates()["a"] - wanted).abs() < 1e-6);
+    assert!((rates.rates()["b"] - firing_rate(&small)?).abs() < 1e-12);
+    // An empty batch changes nothing.
+    rates.record("a", &spikes(&[16, 0, 5])?)?;
+    assert!((rates.rates()["a"] - wanted).abs() < 1e-6, "{}", rates.rates()["a"]);
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! The command line of the examples.
+
+mod bars;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use candle_core::Device;
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use snn_core::Seed;
+
+use crate::data::{self, Dataset};
+use crate::error::{Error, Result};
+use crate::{ExperimentConfig, Preset, Report, run_experiment};
+
+/// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
+#[derive(Debug, Parser)]
+#[command(after_help = "A run's folder then holds config.json, vqsvae.safetensors, codes.safetensors, \
+    sdid.safetensors, vqsvae.csv, sdid.csv, reconstructions.png, samples.png, loss.png, report.json and report.md.")]
+struct Arguments {
+    /// Folder with the data set's files, or with a folder of its name [default: the small built-in, synthetic set]
+    #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Folder for everything that the run writes [default: runs/<data set>-<preset>-<seed>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// What to start from
+    #[arg(long, value_enum, default_value = "quick")]
+    preset: PresetName,
+    /// Seed of everything random: the same seed gives the same bytes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Where to compute: cpu or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Go on with the run in the output folder; repeat its command
+    #[arg(long)]
+    resume: bool,
+    /// Use only the first N training images (the whole test set is always used)
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Passes over the training images for the autoencoder [default: the preset's]
+    #[arg(long, value_name = "N")]
+    epochs_vqsvae: Option<usize>,
+    /// Passes over the training images for the denoiser [default: the preset's]
+    #[arg(long, value_name = "N")]
+    epochs_sdid: Option<usize>,
+    /// Images a training step, for both networks [default: the preset's]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Images to generate [default: the preset's]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Set any field of config.json, such as vqsvae.time_steps=8; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PresetName {
+    /// A few minutes on two cores
+    Quick,
+    /// About an hour on two cores
+    Cpu,
+    /// The paper's text (days on a CPU)
+    Paper,
+    /// The released PyTorch code (days on a CPU)
+    ReleasedCode,
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::Quick => Self::Quick,
+            PresetName::Cpu => Self::Cpu,
+            PresetName::Paper => Self::Paper,
+            PresetName::ReleasedCode => Self::ReleasedCode,
+        }
+    }
+}
+
+/// The whole of the example `mnist`: arguments from the command line, the built-in digits where no folder is named.
+pub fn mnist() -> ExitCode {
+    main("mnist", data::mnist)
+}
+
+/// One experiment's program: parses the arguments, loads the data, runs, prints where the results are.
+///
+/// `load` gets the data folder, if one was named.
+pub fn main(name: &'static str, load: fn(Option<&Path>) -> Result<Dataset>) -> ExitCode {
+    let matches = Arguments::command().name(name).get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(e) => e.exit(),
+    };
+    match run(name, &arguments, load) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            say(&format!("error: {e}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(name: &str, arguments: &Arguments, load: fn(Option<&Path>) -> Result<Dataset>) -> Result<()> {
+    let device = device(&arguments.device)?;
+    let mut data = load(arguments.data_dir.as_deref())?;
+    if let Some(limit) = arguments.limit {
+        data = data.limit(limit)?;
+    }
+    let cfg = config(arguments, &data)?;
+    let folder = || format!("runs/{name}-{}-{}", cfg.preset.name(), cfg.seed.0).into();
+    let out: PathBuf = arguments.out.clone().unwrap_or_else(folder);
+    let kind = if data.synthetic { " (synthetic; --data-dir DIR for real images)" } else { "" };
+    say(&format!(
+        "{}{kind}: {} training and {} test images; preset {}, seed {}; writing to {}",
+        data.name,
+        data.train.len(),
+        data.test.len(),
+        cfg.preset.name(),
+        cfg.seed.0,
+        out.display(),
+    ));
+    let report = run_experiment(&cfg, &data, &out, arguments.resume, &device, &mut *bars::progress())?;
+    say(&summary(&report, &out));
+    Ok(())
+}
+
+fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
+    let mut cfg = ExperimentConfig::for_data(arguments.preset.into(), data)?;
+    cfg.seed = Seed(arguments.seed);
+    cfg.samples = arguments.samples.unwrap_or(cfg.samples);
+    cfg.vqsvae_training.epochs = arguments.epochs_vqsvae.unwrap_or(cfg.vqsvae_training.epochs);
+    cfg.sdid_training.epochs = arguments.epochs_sdid.unwrap_or(cfg.sdid_training.epochs);
+    for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
+        training.batch_size = arguments.batch_size.unwrap_or(training.batch_size);
+    }
+    for setting in &arguments.set {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(Error::config("--set", setting, "must have the form dotted.key=value"));
+        };
+        cfg = cfg.with(key, value)?;
+    }
+    cfg.validate()?;
+    Ok(cfg)
+}
+
+fn device(name: &str) -> Result<Device> {
+    let reject = |reason: String| Error::config("--device", name, reason);
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(Device::Cpu),
+        Some(("cuda", index)) => {
+            let index = index.parse().map_err(|_| reject("the number of a GPU must follow `cuda:`".into()))?;
+            Device::new_cuda(index).map_err(|e| reject(format!("{e} (was this built with --features cuda?)")))
+        }
+        _ => Err(reject("must be cpu or cuda:N".into())),
+    }
+}
+
+fn summary(report: &Report, out: &Path) -> String {
+    let m = &report.metrics;
+    format!(
+        "test MSE {:.5}, SSIM {:.4}, {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})\n\
+         look at {dir}/samples.png, {dir}/reconstructions.png and {dir}/report.md",
+        m.mse,
+        m.ssim,
+        m.bits_per_token,
+        m.bits_per_token_standard_error,
+        m.codebook_used,
+        m.codebook_perplexity,
+        dir = out.display(),
+    )
+}
+
+/// A line for a person. A closed pipe is no reason to stop.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

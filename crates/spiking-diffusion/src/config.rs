@@ -1,0 +1,320 @@
+//! One experiment as plain data: what travels through a whole run, into `config.json` and into the report.
+
+use absorbing_diffusion::{ElboConfig, Order, SamplingConfig, SdidConfig, TokenInput, Weighting};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use snn_core::{AdamWConfig, LrSchedule, Seed};
+use vq_svae::{ImageSpec, Reconstruction, VqSvaeConfig};
+
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+
+/// How one network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Passes over the training images. A pass drops a last batch that is not full.
+    pub epochs: usize,
+    /// Images a step.
+    pub batch_size: usize,
+    /// The optimiser.
+    pub adamw: AdamWConfig,
+    /// Its learning rate over all steps.
+    pub schedule: LrSchedule,
+    /// Largest gradient norm; `None` does not clip.
+    pub clip: Option<f64>,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: usize,
+}
+
+impl TrainingConfig {
+    /// The paper's optimiser, batch size and constant rate, for this many epochs.
+    pub fn paper(epochs: usize) -> Self {
+        Self {
+            epochs,
+            batch_size: 32,
+            adamw: AdamWConfig::default(),
+            schedule: LrSchedule::Constant,
+            clip: None,
+            checkpoint_every: 200,
+        }
+    }
+
+    fn validate(&self, stage: &str) -> Result<()> {
+        let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
+        for (field, value, least) in sizes.into_iter().chain([("checkpoint_every", self.checkpoint_every, 1)]) {
+            if value < least {
+                return Err(Error::config(format!("{stage}.{field}"), value, format!("must be at least {least}")));
+            }
+        }
+        if let Some(clip) = self.clip.filter(|clip| !(clip.is_finite() && *clip > 0.)) {
+            return Err(Error::config(format!("{stage}.clip"), clip, "must be positive and finite"));
+        }
+        Ok(self.adamw.validate()?)
+    }
+}
+
+/// What is measured after training, and on how much.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Test images whose codes `bits_per_token` is estimated on (the first ones).
+    pub bound_images: usize,
+    /// The bound itself.
+    pub bound: ElboConfig,
+    /// Images a batch in encoding, decoding and evaluation. Changes speed and memory, not results.
+    pub batch_size: usize,
+}
+
+/// A named starting point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// A few minutes on two cores: four spiking steps, a narrow SDID, few epochs.
+    Quick,
+    /// About an hour on two cores.
+    Cpu,
+    /// The paper's text; the released code's value where it is silent.
+    Paper,
+    /// The released PyTorch code.
+    ReleasedCode,
+}
+
+impl Preset {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Cpu => "cpu",
+            Self::Paper => "paper",
+            Self::ReleasedCode => "released-code",
+        }
+    }
+}
+
+/// Which data a run was made on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Name of the data set.
+    pub name: String,
+    /// Whether it was drawn by a program.
+    pub synthetic: bool,
+    /// Training images, after `limit`.
+    pub train_images: usize,
+    /// Test images.
+    pub test_images: usize,
+}
+
+/// Everything that a run depends on.
+///
+/// # Examples
+/// ```
+/// use spiking_diffusion::{ExperimentConfig, Preset};
+/// use spiking_diffusion::vq_svae::ImageSpec;
+/// let cfg = ExperimentConfig::new(Preset::Quick, ImageSpec::MNIST);
+/// let cfg = cfg.with("sdid_training.epochs", "3").unwrap().with("vqsvae.lif.tau", "2.5").unwrap();
+/// assert_eq!((cfg.sdid_training.epochs, cfg.vqsvae.lif.tau), (3, Some(2.5)));
+/// assert!(cfg.with("vqsvae.colour", "red").unwrap_err().to_string().contains("vqsvae.colour"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentConfig {
+    /// The data; see [`for_data`](Self::for_data).
+    pub data: DataConfig,
+    /// Where it started from.
+    pub preset: Preset,
+    /// Seed of everything random.
+    pub seed: Seed,
+    /// The autoencoder.
+    pub vqsvae: VqSvaeConfig,
+    /// Its training.
+    pub vqsvae_training: TrainingConfig,
+    /// The denoiser.
+    pub sdid: SdidConfig,
+    /// Its training.
+    pub sdid_training: TrainingConfig,
+    /// Weights of the diffusion loss.
+    pub weighting: Weighting,
+    /// Reverse diffusion.
+    pub sampling: SamplingConfig,
+    /// Images to generate.
+    pub samples: usize,
+    /// Evaluation.
+    pub evaluation: EvaluationConfig,
+}
+
+impl ExperimentConfig {
+    /// The preset's config for images of this shape.
+    pub fn new(preset: Preset, image: ImageSpec) -> Self {
+        match preset {
+            Preset::Quick => Self::quick(image),
+            Preset::Cpu => Self::cpu(image),
+            Preset::Paper => Self::paper(image),
+            Preset::ReleasedCode => Self::released_code(image),
+        }
+    }
+
+    /// The paper's text (100 epochs each, Eq. 9 and Eq. 14 as they are); elsewhere the released code's values.
+    pub fn paper(image: ImageSpec) -> Self {
+        let vqsvae = VqSvaeConfig::paper(image);
+        Self {
+            data: DataConfig::default(),
+            preset: Preset::Paper,
+            seed: Seed(0),
+            sdid: SdidConfig::released_code(vqsvae.codes, image.code_map()),
+            vqsvae,
+            vqsvae_training: TrainingConfig::paper(100),
+            sdid_training: TrainingConfig::paper(100),
+            weighting: Weighting::Elbo,
+            sampling: SamplingConfig { order: Order::Posterior, temperature: 1., batch_size: 64 },
+            samples: 64,
+            evaluation: EvaluationConfig { bound_images: 1280, bound: ElboConfig::default(), batch_size: 64 },
+        }
+    }
+
+    /// The released code: its loss, 100 and 200 epochs, its reweighted bound, its preview temperature.
+    pub fn released_code(image: ImageSpec) -> Self {
+        Self {
+            preset: Preset::ReleasedCode,
+            vqsvae: VqSvaeConfig::released_code(image),
+            sdid_training: TrainingConfig::paper(200),
+            weighting: Weighting::Released,
+            sampling: SamplingConfig { order: Order::Posterior, temperature: 0.65, batch_size: 64 },
+            ..Self::paper(image)
+        }
+    }
+
+    /// Ours, for two cores and a few minutes: `T_s = 4`, embedded tokens, a narrow SDID, all steps weighted alike, a
+    /// cosine schedule at a higher rate.
+    pub fn quick(image: ImageSpec) -> Self {
+        let training = |epochs, lr| TrainingConfig {
+            adamw: AdamWConfig { lr, ..AdamWConfig::default() },
+            schedule: LrSchedule::Cosine { floor: 0.05 },
+            clip: Some(1.),
+            ..TrainingConfig::paper(epochs)
+        };
+        let vqsvae = VqSvaeConfig { time_steps: 4, ..VqSvaeConfig::released_code(image) };
+        let sdid = SdidConfig {
+            time_steps: 4,
+            channels: [64; 5],
+            token_input: TokenInput::Embedding { dim: 32 },
+            ..SdidConfig::released_code(vqsvae.codes, image.code_map())
+        };
+        Self {
+            preset: Preset::Quick,
+            vqsvae,
+            sdid,
+            vqsvae_training: training(2, 2e-3),
+            sdid_training: training(6, 2e-3),
+            weighting: Weighting::Uniform,
+            sampling: SamplingConfig { order: Order::ExactK, temperature: 0.8, batch_size: 64 },
+            ..Self::paper(image)
+        }
+    }
+
+    /// Ours, for two cores and about an hour: as `quick`, with a wider SDID and more epochs.
+    pub fn cpu(image: ImageSpec) -> Self {
+        let quick = Self::quick(image);
+        Self {
+            preset: Preset::Cpu,
+            sdid: SdidConfig { channels: [128; 5], ..quick.sdid },
+            vqsvae_training: TrainingConfig { epochs: 4, ..quick.vqsvae_training },
+            sdid_training: TrainingConfig { epochs: 12, ..quick.sdid_training },
+            ..quick
+        }
+    }
+
+    /// The preset's config for a data set: its image shape, its sizes and, where the reconstruction term is divided by
+    /// the variance of the training pixels, that variance.
+    ///
+    /// # Errors
+    /// Pixels that cannot be read.
+    pub fn for_data(preset: Preset, data: &Dataset) -> Result<Self> {
+        let (channels, height, width) = data.image();
+        let mut cfg = Self::new(preset, ImageSpec { channels, height, width });
+        if let Reconstruction::OverVariance { variance } = &mut cfg.vqsvae.reconstruction {
+            *variance = data.train.pixel_variance()?;
+        }
+        cfg.data = DataConfig {
+            name: data.name.clone(),
+            synthetic: data.synthetic,
+            train_images: data.train.len(),
+            test_images: data.test.len(),
+        };
+        Ok(cfg)
+    }
+
+    /// The same config with one field set; `key` is dotted, `value` JSON (a bare word counts as a string).
+    ///
+    /// # Errors
+    /// No such field, or a value that does not fit it.
+    pub fn with(&self, key: &str, value: &str) -> Result<Self> {
+        let mut tree = self.to_value()?;
+        let mut place = &mut tree;
+        for part in key.split('.') {
+            let index = part.parse::<usize>().ok();
+            let next = match place {
+                Value::Object(fields) => fields.get_mut(part),
+                Value::Array(items) => index.and_then(|i| items.get_mut(i)),
+                _ => None,
+            };
+            place = next.ok_or_else(|| Error::config(key, value, "there is no such field"))?;
+        }
+        *place = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        serde_json::from_value(tree).map_err(|e| Error::config(key, value, e.to_string()))
+    }
+
+    /// Rejects what cannot work, by field, value and reason.
+    ///
+    /// # Errors
+    /// Also where the parts do not fit each other: `sdid` must have the codebook size and map of `vqsvae`.
+    pub fn validate(&self) -> Result<()> {
+        self.vqsvae.validate()?;
+        self.sdid.validate()?;
+        self.sampling.validate()?;
+        self.evaluation.bound.validate()?;
+        self.vqsvae_training.validate("vqsvae_training")?;
+        self.sdid_training.validate("sdid_training")?;
+        let (height, width) = self.vqsvae.image.code_map();
+        let pairs = [
+            ("sdid.codes", self.sdid.codes, self.vqsvae.codes),
+            ("sdid.height", self.sdid.height, height),
+            ("sdid.width", self.sdid.width, width),
+        ];
+        for (field, value, wanted) in pairs {
+            if value != wanted {
+                return Err(Error::config(field, value, format!("the autoencoder's codes need {wanted}")));
+            }
+        }
+        let counts = [
+            ("samples", self.samples),
+            ("evaluation.bound_images", self.evaluation.bound_images),
+            ("evaluation.batch_size", self.evaluation.batch_size),
+        ];
+        match counts.into_iter().find(|(_, count)| *count == 0) {
+            Some((field, count)) => Err(Error::config(field, count, "must be at least 1")),
+            None => Ok(()),
+        }
+    }
+
+    /// The first field, dotted, in which `other` differs, with both values.
+    pub(crate) fn first_difference(&self, other: &Self) -> Result<Option<(String, String, String)>> {
+        Ok(difference("", &self.to_value()?, &other.to_value()?))
+    }
+
+    fn to_value(&self) -> Result<Value> {
+        serde_json::to_value(self).map_err(|e| Error::config("config", "", e.to_string()))
+    }
+}
+
+fn difference(path: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
+    if let (Value::Object(a), Value::Object(b)) = (a, b) {
+        let missing = Value::Null;
+        let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        return a.keys().chain(b.keys()).find_map(|key| {
+            difference(&join(key), a.get(key).unwrap_or(&missing), b.get(key).unwrap_or(&missing))
+        });
+    }
+    (a != b).then(|| (path.to_owned(), a.to_string(), b.to_string()))
+}

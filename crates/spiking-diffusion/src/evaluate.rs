@@ -1,0 +1,109 @@
+//! Measuring a trained pair of networks.
+
+use std::collections::BTreeMap;
+
+use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use snn_core::FiringRates;
+use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
+use vq_svae::{CodeUsage, VqSvae};
+
+use crate::data::Split;
+use crate::error::Result;
+use crate::stages::{batches, process};
+use crate::{ExperimentConfig, Progress};
+
+/// The numbers of a run. Smaller is better but for `ssim` and the codebook's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Mean squared error of the test reconstructions, pixels in [-0.5, 0.5].
+    pub mse: f64,
+    /// Structural similarity of the test reconstructions, paper settings; the paper prints `1 - ssim`.
+    pub ssim: f64,
+    /// Eq. 14 on test codes, in bits a token: comparable only between runs on the same codes.
+    pub bits_per_token: f64,
+    /// Standard error of that estimate.
+    pub bits_per_token_standard_error: f64,
+    /// Images it was estimated on.
+    pub bits_per_token_images: usize,
+    /// Codes that occur in the test images.
+    pub codebook_used: usize,
+    /// `exp(entropy)` of the codes of the test images.
+    pub codebook_perplexity: f64,
+}
+
+/// What [`evaluate`] finds.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The numbers.
+    pub metrics: Metrics,
+    /// Fraction of neuron-steps with a spike, by layer (`vqsvae.encoder.0`, `sdid.layers.0`, ...).
+    pub firing_rates: BTreeMap<String, f64>,
+}
+
+/// Reconstruction on the whole test set, the bound on its first images, firing rates of all layers.
+///
+/// # Errors
+/// Images or codes that do not fit the networks.
+pub fn evaluate(
+    cfg: &ExperimentConfig,
+    (vqsvae, sdid): (&VqSvae, &Sdid),
+    test: &Split,
+    test_codes: &Tensor,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Evaluation> {
+    let mut rates = FiringRates::default();
+    let mut usage = CodeUsage::new(cfg.vqsvae.codes);
+    let (mut errors, mut similarities) = (Vec::new(), Vec::new());
+    progress.begin("evaluate", test.len(), 0);
+    for range in batches(test.len(), cfg.evaluation.batch_size) {
+        let images = test.range(range.clone(), device)?;
+        let out = vqsvae.forward_observed(&images, false, &mut |layer, spikes| {
+            rates.record(&format!("vqsvae.{layer}"), spikes)
+        })?;
+        usage.record(&out.codes)?;
+        errors.extend(mse(&images, &out.reconstruction)?);
+        similarities.extend(ssim(&images, &out.reconstruction, &SsimConfig::paper())?);
+        progress.advance(range.end, None);
+    }
+    progress.end();
+    let bound = bound(cfg, sdid, test_codes, device)?;
+    denoiser_rates(cfg, sdid, test_codes, device, &mut rates)?;
+    let metrics = Metrics {
+        mse: mean(&errors)?,
+        ssim: mean(&similarities)?,
+        bits_per_token: bound.mean,
+        bits_per_token_standard_error: bound.standard_error,
+        bits_per_token_images: bound.images,
+        codebook_used: usage.used(),
+        codebook_perplexity: usage.perplexity(),
+    };
+    Ok(Evaluation { metrics, firing_rates: rates.rates() })
+}
+
+fn bound(cfg: &ExperimentConfig, sdid: &Sdid, codes: &Tensor, device: &Device) -> Result<BitsPerToken> {
+    let images = cfg.evaluation.bound_images.min(codes.dim(0)?);
+    let codes = codes.narrow(0, 0, images)?.to_device(device)?;
+    Ok(bits_per_token(&process(cfg)?, sdid, &codes, cfg.seed, &cfg.evaluation.bound)?)
+}
+
+/// The denoiser on one batch of test codes, masked at random times.
+fn denoiser_rates(
+    cfg: &ExperimentConfig,
+    sdid: &Sdid,
+    codes: &Tensor,
+    device: &Device,
+    rates: &mut FiringRates,
+) -> Result<()> {
+    let (n, h, w) = codes.dims3()?;
+    let n = n.min(cfg.evaluation.batch_size);
+    let process = process(cfg)?;
+    let (t, u) = draw_noise(&process, (n, h, w), cfg.seed, "evaluate/rates")?;
+    let h_t = process.q_sample(&codes.narrow(0, 0, n)?, &t, &u)?.to_device(device)?;
+    sdid.logits_observed(&h_t, &t.to_device(device)?, false, &mut |layer, spikes| {
+        rates.record(&format!("sdid.{layer}"), spikes)
+    })?;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A whole run, from data to report.
+
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use vq_svae::VqSvae;
+
+use crate::data::{Dataset, Split};
+use crate::error::Result;
+use crate::report::Machine;
+use crate::{
+    ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture, train_sdid, train_vqsvae,
+};
+
+/// Trains, encodes, samples, measures and reports, all into the folder `out`.
+///
+/// With `resume`, goes on where an earlier run of the same config in that folder stopped, and ends with the same
+/// bytes as one that never did (times aside).
+///
+/// # Errors
+/// A config that does not [validate](ExperimentConfig::validate); a folder that [cannot be taken](RunDir::open); a
+/// loss that is not finite; files that cannot be read or written.
+pub fn run_experiment(
+    cfg: &ExperimentConfig,
+    data: &Dataset,
+    out: &Path,
+    resume: bool,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
+    cfg.validate()?;
+    let run = RunDir::open(out, cfg, resume)?;
+    let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
+    let codes = encode_dataset(cfg, &vqsvae, data, &run, device, progress)?;
+    save_reconstructions(&vqsvae, &data.test, &run, device)?;
+    let sdid = train_sdid(cfg, &codes.train, &run, device, progress)?;
+    crate::loss_plot::save(cfg, &run)?;
+
+    let clock = Instant::now();
+    let samples = generate(cfg, (&vqsvae, &sdid), 0..cfg.samples, device, progress)?;
+    run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
+    let columns = (cfg.samples as f64).sqrt().ceil() as usize;
+    picture::save_grid(&run.file("samples.png"), &samples, columns)?;
+
+    let clock = Instant::now();
+    let evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
+    run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
+    let report = Report::new(cfg, evaluation, run.seconds()?, Machine::here(&name_of(device)));
+    report.save(&run)?;
+    Ok(report)
+}
+
+/// The first test images over what comes back of them.
+fn save_reconstructions(vqsvae: &VqSvae, test: &Split, run: &RunDir, device: &Device) -> Result<()> {
+    let originals = test.range(0..test.len().min(16), device)?;
+    let again: Tensor = vqsvae.decode(&vqsvae.encode(&originals)?)?;
+    picture::save_pairs(&run.file("reconstructions.png"), &originals, &again)
+}
+
+fn name_of(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}

@@ -1,0 +1,25 @@
+//! How a long job tells somebody how far it is. Libraries never print.
+
+/// Listens to a run. All methods do nothing unless implemented.
+pub trait Progress {
+    /// A stage of `total` units begins, `done` of which an earlier run has done.
+    fn begin(&mut self, stage: &str, total: usize, done: usize) {
+        let _ = (stage, total, done);
+    }
+    /// `done` units are done; `loss` is the latest, where the stage has one.
+    fn advance(&mut self, done: usize, loss: Option<f64>) {
+        let _ = (done, loss);
+    }
+    /// The stage is over.
+    fn end(&mut self) {}
+    /// Something worth a line.
+    fn message(&mut self, text: &str) {
+        let _ = text;
+    }
+}
+
+/// Nobody listens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {}

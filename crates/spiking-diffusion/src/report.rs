@@ -1,0 +1,175 @@
+//! What a run says of itself: `report.json` and `report.md`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::{Evaluation, ExperimentConfig, Metrics, RunDir};
+
+/// How long a training was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epochs {
+    /// Of the autoencoder.
+    pub vqsvae: usize,
+    /// Of the denoiser.
+    pub sdid: usize,
+}
+
+/// One finished run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Name of the data set.
+    pub dataset: String,
+    /// Whether it was drawn by a program.
+    pub synthetic: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Preset that the config started from; `config.json` has every field.
+    pub preset: String,
+    /// Passes over the training images.
+    pub epochs: Epochs,
+    /// Training images used.
+    pub train_images: usize,
+    /// Test images used.
+    pub test_images: usize,
+    /// Generated images.
+    pub samples: usize,
+    /// Quality.
+    pub metrics: Metrics,
+    /// Fraction of neuron-steps with a spike, by layer.
+    pub firing_rates: BTreeMap<String, f64>,
+    /// Wall time by stage, over all sessions of the run.
+    pub seconds: BTreeMap<String, f64>,
+    /// Images through each stage, a second.
+    pub images_per_second: BTreeMap<String, f64>,
+    /// Threads, device and program.
+    pub machine: Machine,
+    /// How the metrics were measured.
+    pub protocol: String,
+}
+
+/// What the run ran on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads it could use.
+    pub threads: usize,
+    /// Version of this crate.
+    pub version: String,
+}
+
+impl Machine {
+    /// This machine.
+    pub(crate) fn here(device: &str) -> Self {
+        Self {
+            device: device.to_owned(),
+            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(
+        cfg: &ExperimentConfig,
+        evaluation: Evaluation,
+        seconds: BTreeMap<String, f64>,
+        machine: Machine,
+    ) -> Self {
+        let epochs = Epochs { vqsvae: cfg.vqsvae_training.epochs, sdid: cfg.sdid_training.epochs };
+        let (train, test) = (cfg.data.train_images, cfg.data.test_images);
+        let images = [
+            ("vqsvae", epochs.vqsvae * train),
+            ("encode", train + test),
+            ("sdid", epochs.sdid * train),
+            ("sample", cfg.samples),
+        ];
+        let speed = |&(stage, n): &(&str, usize)| Some((stage.to_owned(), n as f64 / seconds.get(stage)?));
+        Self {
+            dataset: cfg.data.name.clone(),
+            synthetic: cfg.data.synthetic,
+            seed: cfg.seed.0,
+            preset: cfg.preset.name().to_owned(),
+            epochs,
+            train_images: train,
+            test_images: test,
+            samples: cfg.samples,
+            protocol: protocol(cfg, &evaluation.metrics),
+            metrics: evaluation.metrics,
+            firing_rates: evaluation.firing_rates,
+            images_per_second: images.iter().filter_map(speed).collect(),
+            seconds,
+            machine,
+        }
+    }
+
+    pub(crate) fn save(&self, run: &RunDir) -> Result<()> {
+        run.write_json("report.json", self)?;
+        Ok(snn_core::write_atomically(&run.file("report.md"), self.to_markdown().as_bytes())?)
+    }
+
+    /// The report as a page.
+    pub fn to_markdown(&self) -> String {
+        let m = &self.metrics;
+        let kind = if self.synthetic { " (synthetic: drawn by this program)" } else { "" };
+        let mut page = format!(
+            "# Spiking-Diffusion on {}{kind}\n\nPreset `{}`, seed {}, {} + {} epochs on {} training images; {} test \
+             images. Device {}, {} threads.\n\n",
+            self.dataset,
+            self.preset,
+            self.seed,
+            self.epochs.vqsvae,
+            self.epochs.sdid,
+            self.train_images,
+            self.test_images,
+            self.machine.device,
+            self.machine.threads,
+        );
+        let rows = [
+            ("MSE of the test reconstructions", format!("{:.5}", m.mse)),
+            ("SSIM (the paper prints 1 - SSIM)", format!("{:.4} ({:.4})", m.ssim, 1. - m.ssim)),
+            ("bits per token", format!("{:.4} ± {:.4}", m.bits_per_token, m.bits_per_token_standard_error)),
+            ("codes in use", m.codebook_used.to_string()),
+            ("codebook perplexity", format!("{:.1}", m.codebook_perplexity)),
+        ];
+        table(&mut page, ["metric", "value"], rows);
+        let _ = write!(page, "\n{}\n\n", self.protocol);
+        let rate = |(layer, rate): (&String, &f64)| (layer.clone(), format!("{:.2} %", 100. * rate));
+        table(&mut page, ["layer", "firing rate"], self.firing_rates.iter().map(rate));
+        page.push('\n');
+        let speed = |(stage, seconds): (&String, &f64)| {
+            let speed = self.images_per_second.get(stage).map_or(String::new(), |s| format!(" ({s:.1} images/s)"));
+            (stage.clone(), format!("{seconds:.1} s{speed}"))
+        };
+        table(&mut page, ["stage", "wall time"], self.seconds.iter().map(speed));
+        page.push_str("\n![samples](samples.png)\n\n![reconstructions](reconstructions.png)\n\n![loss](loss.png)\n");
+        page
+    }
+}
+
+fn table<A: std::fmt::Display>(page: &mut String, head: [&str; 2], rows: impl IntoIterator<Item = (A, String)>) {
+    // Writing to a string cannot fail.
+    let _ = write!(page, "| {} | {} |\n| --- | --- |\n", head[0], head[1]);
+    for (name, value) in rows {
+        let _ = writeln!(page, "| {name} | {value} |");
+    }
+}
+
+fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
+    format!(
+        "MSE and SSIM: all {} test images, pixels in [-0.5, 0.5]; SSIM with an 11x11 Gaussian window, sigma 1.5, zero \
+         padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
+         stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
+         all test images. Firing rates: VQ-SVAE on all test images, SDID on one batch of test codes masked at random \
+         times. Samples: seed {}, order {:?}, temperature {}.",
+        cfg.data.test_images,
+        metrics.bits_per_token_images,
+        cfg.evaluation.bound.strata,
+        cfg.seed.0,
+        cfg.sampling.order,
+        cfg.sampling.temperature,
+    )
+}

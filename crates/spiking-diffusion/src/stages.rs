@@ -1,0 +1,180 @@
+//! The stages of a run, in order: train the VQ-SVAE, encode, train the SDID, sample and decode.
+//!
+//! Each reads only what the stages before it have written into the run's folder, and does nothing where its own
+//! result is already there.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use absorbing_diffusion::{AbsorbingProcess, Sdid, draw_noise, sample};
+use candle_core::{DType, Device, Tensor};
+use snn_core::{Checkpoint, ParamStore};
+use vq_svae::VqSvae;
+
+use crate::data::{Dataset, Split};
+use crate::error::Result;
+use crate::train::{Stage, StepLoss};
+use crate::{ExperimentConfig, Progress, RunDir};
+
+/// Trains the autoencoder into `vqsvae.safetensors`.
+///
+/// # Errors
+/// See [`run_experiment`](crate::run_experiment).
+pub fn train_vqsvae(
+    cfg: &ExperimentConfig,
+    images: &Split,
+    run: &RunDir,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<VqSvae> {
+    let path = run.file("vqsvae.safetensors");
+    let params = ParamStore::new(cfg.seed.child("vqsvae"), DType::F32, device);
+    let stage = Stage {
+        name: "vqsvae",
+        columns: &["reconstruction", "dense", "generator", "commitment"],
+        cfg: &cfg.vqsvae_training,
+        seed: cfg.seed,
+        items: images.len(),
+        params: &params,
+        run,
+        device,
+    };
+    if !path.exists() {
+        let model = VqSvae::new(&cfg.vqsvae, params.builder())?;
+        stage.train(progress, |batch, _| {
+            let images = images.batch(batch, device)?;
+            let losses = model.losses(&images, &model.forward_t(&images, true)?)?;
+            Ok(StepLoss { loss: losses.total()?, columns: losses.values()?.to_vec() })
+        })?;
+        model.checkpoint(&params)?.save(&path)?;
+    }
+    stage.discard_state()?;
+    Ok(VqSvae::load(&path, device)?)
+}
+
+/// The codes of a data set, u32 `[N, H', W']` on the CPU.
+#[derive(Clone, Debug)]
+pub struct Codes {
+    /// Of the training images.
+    pub train: Tensor,
+    /// Of the test images.
+    pub test: Tensor,
+}
+
+const CODES_KIND: &str = "codes";
+
+/// Encodes all images into `codes.safetensors`.
+///
+/// # Errors
+/// See [`run_experiment`](crate::run_experiment).
+pub fn encode_dataset(
+    cfg: &ExperimentConfig,
+    model: &VqSvae,
+    data: &Dataset,
+    run: &RunDir,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Codes> {
+    let path = run.file("codes.safetensors");
+    if !path.exists() {
+        let clock = Instant::now();
+        progress.begin("encode", data.train.len() + data.test.len(), 0);
+        let mut checkpoint = Checkpoint::new(CODES_KIND, &cfg.data)?;
+        let mut done = 0;
+        for (name, split) in [("train", &data.train), ("test", &data.test)] {
+            let mut parts = Vec::new();
+            for range in batches(split.len(), cfg.evaluation.batch_size) {
+                done += range.len();
+                parts.push(model.encode(&split.range(range, device)?)?.to_device(&Device::Cpu)?);
+                progress.advance(done, None);
+            }
+            checkpoint.tensors.insert(name.to_owned(), Tensor::cat(&parts, 0)?);
+        }
+        progress.end();
+        run.record_seconds("encode", clock.elapsed().as_secs_f64())?;
+        checkpoint.save(&path)?;
+    }
+    let checkpoint = Checkpoint::load(&path, CODES_KIND, &Device::Cpu)?;
+    let get = |name: &str| {
+        let found = checkpoint.tensors.get(name).cloned();
+        found.ok_or_else(|| checkpoint.error(format!("tensor `{name}` is missing")))
+    };
+    Ok(Codes { train: get("train")?, test: get("test")? })
+}
+
+/// Trains the denoiser on codes into `sdid.safetensors`.
+///
+/// # Errors
+/// See [`run_experiment`](crate::run_experiment).
+pub fn train_sdid(
+    cfg: &ExperimentConfig,
+    codes: &Tensor,
+    run: &RunDir,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Sdid> {
+    let path = run.file("sdid.safetensors");
+    let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, device);
+    let (items, h, w) = codes.dims3()?;
+    let stage = Stage {
+        name: "sdid",
+        columns: &[],
+        cfg: &cfg.sdid_training,
+        seed: cfg.seed,
+        items,
+        params: &params,
+        run,
+        device,
+    };
+    if !path.exists() {
+        let (process, model) = (process(cfg)?, Sdid::new(&cfg.sdid, params.builder())?);
+        stage.train(progress, |batch, step| {
+            let indices = Tensor::new(batch, codes.device())?;
+            let h0 = codes.index_select(&indices, 0)?.to_device(device)?;
+            let (t, u) = draw_noise(&process, (batch.len(), h, w), cfg.seed, &format!("sdid/noise/{step}"))?;
+            let loss = absorbing_diffusion::loss(&process, &model, &h0, &t, &u, cfg.weighting, true)?;
+            Ok(StepLoss { loss, columns: Vec::new() })
+        })?;
+        model.checkpoint(&params)?.save(&path)?;
+    }
+    stage.discard_state()?;
+    Ok(Sdid::load(&path, device)?)
+}
+
+/// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU.
+///
+/// Image `i` follows from the seed and `i`, whatever the range and the batch size.
+///
+/// # Errors
+/// Networks that do not fit each other, logits that are not finite.
+pub fn generate(
+    cfg: &ExperimentConfig,
+    (vqsvae, sdid): (&VqSvae, &Sdid),
+    images: Range<usize>,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Tensor> {
+    let (process, size) = (process(cfg)?, cfg.sampling.batch_size);
+    let steps_of = |n: usize| n.div_ceil(size) * process.steps();
+    progress.begin("sample", steps_of(images.len()), 0);
+    let mut decoded = Vec::new();
+    for range in batches(images.len(), size) {
+        let (before, steps) = (decoded.len() * process.steps(), process.steps());
+        let range = images.start + range.start..images.start + range.end;
+        let map = (range, cfg.sdid.height, cfg.sdid.width);
+        let mut observe = |_: &[u32], t: usize| progress.advance(before + steps - t, None);
+        let codes = sample(&process, sdid, map, &cfg.sampling, cfg.seed, device, &mut observe)?;
+        decoded.push(vqsvae.decode(&codes)?.to_device(&Device::Cpu)?);
+    }
+    progress.end();
+    Ok(Tensor::cat(&decoded, 0)?)
+}
+
+pub(crate) fn process(cfg: &ExperimentConfig) -> Result<AbsorbingProcess> {
+    Ok(AbsorbingProcess::new(cfg.sdid.codes, cfg.sdid.steps)?)
+}
+
+/// `0..n` in pieces of at most `size`.
+pub(crate) fn batches(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(size.max(1)).map(move |start| start..(start + size).min(n))
+}

@@ -1,0 +1,98 @@
+//! The codebook: nearest neighbour, look-up, and how much of it is used.
+
+use candle_core::{D, Result, Tensor, bail};
+use candle_nn::{Init, VarBuilder};
+
+use crate::VqSvaeConfig;
+
+/// `K` code vectors of `C` channels (paper Eq. 7, 8).
+#[derive(Debug)]
+pub(crate) struct Codebook {
+    /// `[K, C]`
+    weight: Tensor,
+}
+
+impl Codebook {
+    pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        let init = Init::Randn { mean: 0., stdev: cfg.codebook_std };
+        Ok(Self { weight: vb.get_with_hints((cfg.codes, cfg.code_channels), "weight", init)? })
+    }
+
+    /// Eq. 7: `argmin_k |z - z_k|_2`. `[N, C, H', W']` -> codes u32 `[N, H', W']`, without gradient.
+    pub(crate) fn nearest(&self, z: &Tensor) -> Result<Tensor> {
+        let (n, c, h, w) = z.dims4()?;
+        let z = z.detach().permute((0, 2, 3, 1))?.reshape((n * h * w, c))?;
+        let codes = self.weight.detach();
+        // |z - z_k|^2 without |z|^2, which is the same for every k.
+        let squares = codes.sqr()?.sum(1)?;
+        let distances = (z.matmul(&codes.t()?)? * -2.)?.broadcast_add(&squares)?;
+        distances.argmin(D::Minus1)?.reshape((n, h, w))
+    }
+
+    /// Eq. 8: codes u32 `[N, H', W']` -> `[N, C, H', W']`, differentiable in the codebook.
+    pub(crate) fn look_up(&self, codes: &Tensor) -> Result<Tensor> {
+        let (n, h, w) = codes.dims3()?;
+        let z = self.weight.index_select(&codes.flatten_all()?, 0)?;
+        z.reshape((n, h, w, ()))?.permute((0, 3, 1, 2))?.contiguous()
+    }
+
+    pub(crate) fn size(&self) -> Result<usize> {
+        self.weight.dim(0)
+    }
+}
+
+/// How often each code occurs.
+///
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let mut usage = vq_svae::CodeUsage::new(8);
+/// usage.record(&Tensor::new(&[[[0u32, 3], [3, 0]]], &Device::Cpu)?)?;
+/// assert_eq!(usage.used(), 2);
+/// assert!((usage.perplexity() - 2.).abs() < 1e-12);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeUsage {
+    counts: Vec<u64>,
+}
+
+impl CodeUsage {
+    /// No counts yet, for a codebook of this size.
+    pub fn new(codes: usize) -> Self {
+        Self { counts: vec![0; codes] }
+    }
+
+    /// Counts the codes in a u32 tensor of any shape.
+    ///
+    /// # Errors
+    /// A code outside the codebook.
+    pub fn record(&mut self, codes: &Tensor) -> Result<()> {
+        let size = self.counts.len();
+        for code in codes.flatten_all()?.to_vec1::<u32>()? {
+            match self.counts.get_mut(code as usize) {
+                Some(count) => *count += 1,
+                None => bail!("code {code} outside a codebook of {size}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Occurrences by code.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Codes that occur at all.
+    pub fn used(&self) -> usize {
+        self.counts.iter().filter(|&&n| n > 0).count()
+    }
+
+    /// `exp(-sum p ln p)`: the number of codes, were they used alike.
+    pub fn perplexity(&self) -> f64 {
+        let total = self.counts.iter().sum::<u64>() as f64;
+        let share = self.counts.iter().filter(|&&n| n > 0).map(|&n| n as f64 / total);
+        share.map(|p| -p * p.ln()).sum::<f64>().exp()
+    }
+}

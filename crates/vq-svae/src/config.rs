@@ -1,0 +1,221 @@
+//! Everything that defines a VQ-SVAE, as plain data.
+
+use serde::{Deserialize, Serialize};
+use snn_core::{LifConfig, Readout};
+
+use crate::error::{Error, Result};
+
+/// The shape of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSpec {
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// Rows, divisible by 4.
+    pub height: usize,
+    /// Columns, divisible by 4.
+    pub width: usize,
+}
+
+impl ImageSpec {
+    /// MNIST and its relatives.
+    pub const MNIST: Self = Self { channels: 1, height: 28, width: 28 };
+    /// CIFAR-10.
+    pub const CIFAR: Self = Self { channels: 3, height: 32, width: 32 };
+
+    /// Height and width of the code map: a quarter of the image's.
+    pub fn code_map(&self) -> (usize, usize) {
+        (self.height / 4, self.width / 4)
+    }
+}
+
+/// Where the gradient jumps over the quantiser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StraightThrough {
+    /// From the generator's spikes `z^Q_{1:T}` to the encoder's `z^E_{1:T}` (the paper's text).
+    ///
+    /// The decoder's gradient then passes *around* the ASG: it learns from its own term of the loss alone, and the
+    /// codebook from the dense and the ASG term.
+    Spikes,
+    /// From the embedding `z^Q` to `z^E`, in front of the ASG (the released code).
+    Embedding,
+}
+
+/// How the terms of Eq. 9 are put together from their elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// Every term is a mean over all its elements; the reconstruction term is a mean squared error.
+    Mean,
+    /// As printed: sums over one image's elements, averaged over the batch; the reconstruction term is a norm, not
+    /// squared.
+    Sum,
+}
+
+/// The second term of Eq. 9, which ties `z^E` and `z^Q` together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DenseTerm {
+    /// `|z^E - z^Q|^2`, pulling on both alike (the paper's text).
+    Unbalanced,
+    /// `|z^Q - sg z^E|^2 + commitment |z^E - sg z^Q|^2` (the released code).
+    Balanced {
+        /// Weight of the encoder's share.
+        commitment: f64,
+    },
+}
+
+/// What the reconstruction term is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reconstruction {
+    /// Nothing (the paper's text).
+    Plain,
+    /// The variance of the training pixels (the released code).
+    OverVariance {
+        /// That variance; MNIST's is 0.0949.
+        variance: f64,
+    },
+}
+
+/// A VQ-SVAE: architecture and loss.
+///
+/// [`paper`](Self::paper) follows the text of the paper, [`released_code`](Self::released_code) its released code;
+/// each difference is one field here and one row of `docs/deviations.md`.
+///
+/// # Examples
+/// ```
+/// use vq_svae::{ImageSpec, VqSvaeConfig};
+/// let cfg = VqSvaeConfig { time_steps: 4, ..VqSvaeConfig::paper(ImageSpec::MNIST) };
+/// cfg.validate().unwrap();
+/// assert_eq!(cfg.image.code_map(), (7, 7));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VqSvaeConfig {
+    /// The images.
+    pub image: ImageSpec,
+    /// Spiking time steps `T_s`. The paper does not say; the released code has 16.
+    pub time_steps: usize,
+    /// All neurons.
+    pub lif: LifConfig,
+    /// Output channels of the encoder's two strided convolutions.
+    pub encoder_channels: [usize; 2],
+    /// Channels `C` of a code vector.
+    pub code_channels: usize,
+    /// Codebook size `K`.
+    pub codes: usize,
+    /// Output channels of the decoder's two strided transposed convolutions.
+    pub decoder_channels: [usize; 2],
+    /// Standard deviation of the codebook's initial, normally distributed entries.
+    pub codebook_std: f64,
+    /// The second feature of Eq. 6, beside the firing rate: `z^E = k SFR + (1 - k) features`.
+    pub features: Readout,
+    /// The operator `k` of Eq. 6 at the start.
+    pub initial_k: f64,
+    /// Synaptic time constant of the PSP in the loss (its third and fourth term), in time steps.
+    pub tau_syn: f64,
+    /// How the decoder's last layer becomes an image: this sum over time, then `tanh`.
+    pub readout: Readout,
+    /// Where the gradient jumps over the quantiser.
+    pub straight_through: StraightThrough,
+    /// Sums or means in Eq. 9.
+    pub reduction: Reduction,
+    /// First term of Eq. 9.
+    pub reconstruction: Reconstruction,
+    /// Second term of Eq. 9.
+    pub dense: DenseTerm,
+    /// Weight of the fourth term of Eq. 9.
+    pub beta: f64,
+}
+
+impl VqSvaeConfig {
+    /// The paper's text; where it is silent, the released code's value.
+    pub fn paper(image: ImageSpec) -> Self {
+        Self {
+            image,
+            time_steps: 16,
+            lif: LifConfig::default(),
+            encoder_channels: [32, 64],
+            code_channels: 16,
+            codes: 128,
+            decoder_channels: [64, 32],
+            codebook_std: 1.,
+            features: Readout::Psp { tau: 2. },
+            initial_k: 0.5,
+            tau_syn: 2.,
+            readout: Readout::ExponentialSum { decay: 0.8 },
+            straight_through: StraightThrough::Spikes,
+            reduction: Reduction::Mean,
+            reconstruction: Reconstruction::Plain,
+            dense: DenseTerm::Unbalanced,
+            beta: 0.25,
+        }
+    }
+
+    /// The released PyTorch code. Its reconstruction term is divided by the variance of the training pixels: MNIST's
+    /// here, set your own.
+    pub fn released_code(image: ImageSpec) -> Self {
+        Self {
+            features: Readout::ExponentialSum { decay: 0.8 },
+            straight_through: StraightThrough::Embedding,
+            reconstruction: Reconstruction::OverVariance { variance: 0.0949 },
+            dense: DenseTerm::Balanced { commitment: 0.25 },
+            ..Self::paper(image)
+        }
+    }
+
+    /// Rejects what cannot work.
+    ///
+    /// # Errors
+    /// The field, its value and the reason: no time steps, fewer than two codes, an image that is not divisible by 4,
+    /// a number of channels other than 1 or 3, an empty layer, constants out of range.
+    pub fn validate(&self) -> Result<()> {
+        let ImageSpec { channels, height, width } = self.image;
+        if channels != 1 && channels != 3 {
+            return Err(Error::config("image.channels", channels, "must be 1 or 3"));
+        }
+        for (field, size) in [("image.height", height), ("image.width", width)] {
+            if size == 0 || size % 4 != 0 {
+                return Err(Error::config(field, size, "must be a positive multiple of 4"));
+            }
+        }
+        if self.codes < 2 {
+            return Err(Error::config("codes", self.codes, "a codebook needs at least 2 codes"));
+        }
+        let sizes = [("time_steps", self.time_steps), ("code_channels", self.code_channels)];
+        let layers = self.encoder_channels.map(|c| ("encoder_channels", c));
+        let more = self.decoder_channels.map(|c| ("decoder_channels", c));
+        for (field, size) in sizes.into_iter().chain(layers).chain(more) {
+            if size == 0 {
+                return Err(Error::config(field, size, "must be at least 1"));
+            }
+        }
+        self.validate_numbers()
+    }
+
+    fn validate_numbers(&self) -> Result<()> {
+        let mut weights = vec![("beta", self.beta), ("codebook_std", self.codebook_std)];
+        if let DenseTerm::Balanced { commitment } = self.dense {
+            weights.push(("dense.commitment", commitment));
+        }
+        for (field, value) in weights {
+            if !(value.is_finite() && value >= 0.) {
+                return Err(Error::config(field, value, "must be finite and not negative"));
+            }
+        }
+        if !self.initial_k.is_finite() {
+            return Err(Error::config("initial_k", self.initial_k, "must be finite"));
+        }
+        if let Reconstruction::OverVariance { variance } = self.reconstruction
+            && !(variance.is_finite() && variance > 0.)
+        {
+            return Err(Error::config("reconstruction.variance", variance, "must be positive and finite"));
+        }
+        Readout::Psp { tau: self.tau_syn }.validate("vqsvae.tau_syn")?;
+        self.features.validate("vqsvae.features")?;
+        self.readout.validate("vqsvae.readout")?;
+        Ok(self.lif.validate()?)
+    }
+}

@@ -1,0 +1,58 @@
+//! Image to spikes, and spikes to dense features.
+
+use candle_core::{Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+use snn_core::{ConvConfig, Observer, Readout, SpikingLayer, rate};
+
+use crate::VqSvaeConfig;
+
+/// Three spiking layers: two that halve the image, one that sets the number of channels.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    layers: [SpikingLayer; 3],
+    time_steps: usize,
+}
+
+impl Encoder {
+    pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        let [c1, c2] = cfg.encoder_channels;
+        let (halve, mix) = (ConvConfig::new(3, 2, 1), ConvConfig::new(1, 1, 0));
+        let layers = [
+            SpikingLayer::conv(cfg.image.channels, c1, halve, cfg.lif, vb.pp(0))?,
+            SpikingLayer::conv(c1, c2, halve, cfg.lif, vb.pp(1))?,
+            SpikingLayer::conv(c2, cfg.code_channels, mix, cfg.lif, vb.pp(2))?,
+        ];
+        Ok(Self { layers, time_steps: cfg.time_steps })
+    }
+
+    /// `[N, channels, H, W]` -> `[T, N, C, H/4, W/4]`.
+    pub(crate) fn forward_t(&self, images: &Tensor, train: bool, observe: &mut Observer<'_>) -> Result<Tensor> {
+        let mut xs = self.layers[0].forward_constant(images, self.time_steps, train)?;
+        observe("encoder.0", &xs)?;
+        for (i, layer) in self.layers.iter().enumerate().skip(1) {
+            xs = layer.forward_t(&xs, train)?;
+            observe(&format!("encoder.{i}"), &xs)?;
+        }
+        Ok(xs)
+    }
+}
+
+/// Eq. 6: `z^E = k SFR + (1 - k) PSP`, with a trainable scalar `k`.
+#[derive(Debug)]
+pub(crate) struct Features {
+    k: Tensor,
+    second: Readout,
+}
+
+impl Features {
+    pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        Ok(Self { k: vb.get_with_hints(1, "k", Init::Const(cfg.initial_k))?, second: cfg.features })
+    }
+
+    /// `[T, N, C, H', W']` -> `[N, C, H', W']`.
+    pub(crate) fn forward(&self, spikes: &Tensor) -> Result<Tensor> {
+        let second = self.second.apply(spikes)?;
+        // The same as Eq. 6, with one product by `k`.
+        &second + (rate(spikes)? - &second)?.broadcast_mul(&self.k.reshape((1, 1, 1, 1))?)?
+    }
+}

@@ -1,0 +1,26 @@
+//! The adaptive spike generator (ASG): a code vector becomes a spike train again.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use snn_core::{ConvConfig, SpikingLayer};
+
+use crate::VqSvaeConfig;
+
+/// One spiking 1x1 layer under the constant current `z^Q`.
+#[derive(Debug)]
+pub(crate) struct Generator {
+    layer: SpikingLayer,
+    time_steps: usize,
+}
+
+impl Generator {
+    pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        let (c, mix) = (cfg.code_channels, ConvConfig::new(1, 1, 0));
+        Ok(Self { layer: SpikingLayer::conv(c, c, mix, cfg.lif, vb)?, time_steps: cfg.time_steps })
+    }
+
+    /// `[N, C, H', W']` -> `[T, N, C, H', W']`.
+    pub(crate) fn forward_t(&self, z: &Tensor, train: bool) -> Result<Tensor> {
+        self.layer.forward_constant(z, self.time_steps, train)
+    }
+}

@@ -1,0 +1,75 @@
+//! The loss of Eq. 9, term by term.
+
+use candle_core::{Result, Tensor};
+use snn_core::psp;
+
+use crate::config::{DenseTerm, Reconstruction, Reduction};
+use crate::{Output, VqSvaeConfig};
+
+/// The four terms of Eq. 9, scalars with gradients. Their sum is what is minimised.
+#[derive(Clone, Debug)]
+pub struct Losses {
+    /// `|x - x^|`: squared error, or the norm (see [`Reduction`]).
+    pub reconstruction: Tensor,
+    /// `|z^E - z^Q|^2` (see [`DenseTerm`]).
+    pub dense: Tensor,
+    /// `sum_t |PSP(sg z^E) - PSP(z^Q)|^2`: what the ASG learns from.
+    pub generator: Tensor,
+    /// `beta sum_t |PSP(sg z^Q) - PSP(z^E)|^2`; `beta` is in it.
+    pub commitment: Tensor,
+}
+
+impl Losses {
+    /// Eq. 9 itself.
+    pub fn total(&self) -> Result<Tensor> {
+        ((&self.reconstruction + &self.dense)? + &self.generator)? + &self.commitment
+    }
+
+    /// The values of the four terms, in the order of the fields.
+    pub fn values(&self) -> Result<[f64; 4]> {
+        let value = |t: &Tensor| t.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>();
+        Ok([
+            value(&self.reconstruction)?,
+            value(&self.dense)?,
+            value(&self.generator)?,
+            value(&self.commitment)?,
+        ])
+    }
+
+    pub(crate) fn new(cfg: &VqSvaeConfig, images: &Tensor, out: &Output) -> Result<Self> {
+        let square = |difference: Tensor, images: usize| -> Result<Tensor> {
+            match cfg.reduction {
+                Reduction::Mean => difference.sqr()?.mean_all(),
+                Reduction::Sum => difference.sqr()?.sum_all()? / images as f64,
+            }
+        };
+        let n = images.dim(0)?;
+        let potential = |a: &Tensor, b: &Tensor| square(psp(&(a - b)?, cfg.tau_syn)?, n);
+        let dense = match cfg.dense {
+            DenseTerm::Unbalanced => square((&out.z_e - &out.z_q)?, n)?,
+            DenseTerm::Balanced { commitment } => {
+                let codebook = square((&out.z_q - out.z_e.detach())?, n)?;
+                (codebook + (square((&out.z_e - out.z_q.detach())?, n)? * commitment)?)?
+            }
+        };
+        Ok(Self {
+            reconstruction: reconstruction(cfg, images, &out.reconstruction)?,
+            dense,
+            // PSP is linear: the difference of two potentials is the potential of the difference.
+            generator: potential(&out.spikes_e.detach(), &out.spikes_q)?,
+            commitment: (potential(&out.spikes_q.detach(), &out.spikes_e)? * cfg.beta)?,
+        })
+    }
+}
+
+fn reconstruction(cfg: &VqSvaeConfig, images: &Tensor, reconstruction: &Tensor) -> Result<Tensor> {
+    let squares = (images - reconstruction)?.sqr()?;
+    let value = match cfg.reduction {
+        Reduction::Mean => squares.mean_all()?,
+        Reduction::Sum => squares.flatten_from(1)?.sum(1)?.sqrt()?.mean_all()?,
+    };
+    match cfg.reconstruction {
+        Reconstruction::Plain => Ok(value),
+        Reconstruction::OverVariance { variance } => value / variance,
+    }
+}

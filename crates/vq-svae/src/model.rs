@@ -1,0 +1,187 @@
+//! The VQ-SVAE: encoder, features, codebook, spike generator, decoder (paper section 2.2).
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor, bail};
+use candle_nn::VarBuilder;
+use snn_core::{Checkpoint, Observer, ParamStore, Seed, unobserved};
+
+use crate::codebook::Codebook;
+use crate::config::StraightThrough;
+use crate::decoder::Decoder;
+use crate::encoder::{Encoder, Features};
+use crate::generator::Generator;
+use crate::{Losses, Result, VqSvaeConfig};
+
+/// Everything that one pass makes.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Encoder spikes `z^E_{1:T}`, `[T, N, C, H', W']`.
+    pub spikes_e: Tensor,
+    /// Dense features `z^E` (Eq. 6), `[N, C, H', W']`.
+    pub z_e: Tensor,
+    /// Codes `h_0` (Eq. 7), u32 `[N, H', W']`.
+    pub codes: Tensor,
+    /// Embedding `z^Q` (Eq. 8), `[N, C, H', W']`.
+    pub z_q: Tensor,
+    /// Generator spikes `z^Q_{1:T}`, `[T, N, C, H', W']`.
+    pub spikes_q: Tensor,
+    /// The image again, `[N, channels, H, W]`.
+    pub reconstruction: Tensor,
+}
+
+/// A vector-quantised spiking autoencoder.
+///
+/// # Examples
+/// One training step, then codes and images:
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use snn_core::{AdamW, AdamWConfig, ParamStore, Seed};
+/// use vq_svae::{ImageSpec, VqSvae, VqSvaeConfig};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cfg = VqSvaeConfig { time_steps: 4, ..VqSvaeConfig::paper(ImageSpec::MNIST) };
+/// let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+/// let model = VqSvae::new(&cfg, params.builder())?;
+/// let mut optimiser = AdamW::new(params.trainable(), AdamWConfig::default())?;
+///
+/// let images = Tensor::zeros((2, 1, 28, 28), DType::F32, &Device::Cpu)?; // in [-0.5, 0.5]
+/// let out = model.forward_t(&images, true)?;
+/// let loss = model.losses(&images, &out)?.total()?;
+/// optimiser.step(&params.gradients(&loss.backward()?)?, 1.)?;
+///
+/// let codes = model.encode(&images)?;
+/// assert_eq!(codes.dims(), [2, 7, 7]);
+/// assert_eq!(model.decode(&codes)?.dims(), [2, 1, 28, 28]);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct VqSvae {
+    cfg: VqSvaeConfig,
+    encoder: Encoder,
+    features: Features,
+    codebook: Codebook,
+    generator: Generator,
+    decoder: Decoder,
+}
+
+impl VqSvae {
+    /// What a checkpoint of this model calls itself.
+    pub const KIND: &'static str = "vq-svae";
+
+    /// Builds the model, creating its parameters in `vb` or finding them there.
+    ///
+    /// # Errors
+    /// A config that does not [validate](VqSvaeConfig::validate), parameters of other shapes.
+    pub fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        cfg.validate()?;
+        Ok(Self {
+            encoder: Encoder::new(cfg, vb.pp("encoder"))?,
+            features: Features::new(cfg, vb.pp("features"))?,
+            codebook: Codebook::new(cfg, vb.pp("codebook"))?,
+            generator: Generator::new(cfg, vb.pp("generator"))?,
+            decoder: Decoder::new(cfg, vb.pp("decoder"), vb.pp("head"))?,
+            cfg: cfg.clone(),
+        })
+    }
+
+    /// Loads a checkpoint; its config travels in it.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged, of another model, or whose tensors do not fit its config; all by name.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let checkpoint = Checkpoint::load(path, Self::KIND, device)?;
+        let params = ParamStore::new(Seed(0), DType::F32, device);
+        let model = Self::new(&checkpoint.config()?, params.builder())?;
+        params.restore(&checkpoint, "")?;
+        Ok(model)
+    }
+
+    /// The checkpoint that [`load`](Self::load) reads, of parameters that this model was built on.
+    ///
+    /// # Errors
+    /// A tensor that cannot be copied.
+    pub fn checkpoint(&self, params: &ParamStore) -> Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::new(Self::KIND, &self.cfg)?;
+        checkpoint.tensors = params.snapshot("")?;
+        Ok(checkpoint)
+    }
+
+    /// The config it was built with.
+    pub fn config(&self) -> &VqSvaeConfig {
+        &self.cfg
+    }
+
+    /// A whole pass. With `train`, batch norms use the batch's statistics and move the running ones.
+    ///
+    /// # Shapes
+    /// `images: [N, channels, H, W]` in [-0.5, 0.5].
+    /// # Errors
+    /// Images of another shape.
+    pub fn forward_t(&self, images: &Tensor, train: bool) -> candle_core::Result<Output> {
+        self.forward_observed(images, train, &mut unobserved)
+    }
+
+    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes.
+    pub fn forward_observed(
+        &self,
+        images: &Tensor,
+        train: bool,
+        observe: &mut Observer<'_>,
+    ) -> candle_core::Result<Output> {
+        let (spikes_e, z_e, codes) = self.quantise(images, train, observe)?;
+        let z_q = self.codebook.look_up(&codes)?;
+        let current = match self.cfg.straight_through {
+            StraightThrough::Spikes => z_q.clone(),
+            StraightThrough::Embedding => (&z_e + (&z_q - &z_e)?.detach())?,
+        };
+        let spikes_q = self.generator.forward_t(&current, train)?;
+        observe("generator", &spikes_q)?;
+        let decoded = match self.cfg.straight_through {
+            StraightThrough::Spikes => (&spikes_e + (&spikes_q - &spikes_e)?.detach())?,
+            StraightThrough::Embedding => spikes_q.clone(),
+        };
+        let reconstruction = self.decoder.forward_t(&decoded, train, observe)?;
+        Ok(Output { spikes_e, z_e, codes, z_q, spikes_q, reconstruction })
+    }
+
+    fn quantise(
+        &self,
+        images: &Tensor,
+        train: bool,
+        observe: &mut Observer<'_>,
+    ) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
+        let wanted = (self.cfg.image.channels, self.cfg.image.height, self.cfg.image.width);
+        let (_, c, h, w) = images.dims4()?;
+        if (c, h, w) != wanted {
+            bail!("vq-svae: images are [N, {c}, {h}, {w}], the model wants [N, ..] of {wanted:?}")
+        }
+        let spikes = self.encoder.forward_t(images, train, observe)?;
+        let z = self.features.forward(&spikes)?;
+        let codes = self.codebook.nearest(&z)?;
+        Ok((spikes, z, codes))
+    }
+
+    /// The four terms of Eq. 9 for a pass over these images.
+    pub fn losses(&self, images: &Tensor, out: &Output) -> candle_core::Result<Losses> {
+        Losses::new(&self.cfg, images, out)
+    }
+
+    /// Images `[N, channels, H, W]` -> codes u32 `[N, H', W']` (Eq. 7), with running statistics.
+    pub fn encode(&self, images: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.quantise(images, false, &mut unobserved)?.2)
+    }
+
+    /// Codes u32 `[N, H', W']` -> images `[N, channels, H, W]`, with running statistics.
+    ///
+    /// # Errors
+    /// A code outside the codebook (a mask token, say).
+    pub fn decode(&self, codes: &Tensor) -> candle_core::Result<Tensor> {
+        let (largest, size) = (codes.max_all()?.to_scalar::<u32>()?, self.codebook.size()?);
+        if largest as usize >= size {
+            bail!("vq-svae: cannot decode code {largest} with a codebook of {size}")
+        }
+        let spikes = self.generator.forward_t(&self.codebook.look_up(codes)?, false)?;
+        self.decoder.forward_t(&spikes, false, &mut unobserved)
+    }
+}
