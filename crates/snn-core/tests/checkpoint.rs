@@ -1,4 +1,5 @@
 //! Checkpoint files: same bytes, whole or not at all, and clear errors.
+#![allow(clippy::expect_used)] // A helper of tests may panic like one.
 
 mod common;
 

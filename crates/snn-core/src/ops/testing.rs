@@ -12,20 +12,30 @@ pub(crate) fn flat(xs: &Tensor) -> Result<Vec<f64>> {
     xs.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
 }
 
-/// `|got - wanted| / |wanted|` in the Euclidean norm; `|got|` where `wanted` is zero.
-pub(crate) fn relative_error(got: &Tensor, wanted: &Tensor) -> Result<f64> {
+/// `|got - wanted| / |size|` in the Euclidean norm; without the division where `size` is zero.
+fn error(got: &Tensor, wanted: &Tensor, size: &Tensor) -> Result<f64> {
     assert_eq!(got.dims(), wanted.dims());
-    let (got, wanted) = (flat(got)?, flat(wanted)?);
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let distance = norm(&mut got.iter().zip(&wanted).map(|(g, w)| g - w));
-    let size = norm(&mut wanted.iter().copied());
+    let norm = |values: Vec<f64>| values.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let distance = norm(flat(got)?.iter().zip(flat(wanted)?).map(|(g, w)| g - w).collect());
+    let size = norm(flat(size)?);
     Ok(if size == 0. { distance } else { distance / size })
+}
+
+pub(crate) fn relative_error(got: &Tensor, wanted: &Tensor) -> Result<f64> {
+    error(got, wanted, wanted)
+}
+
+/// Asserts that `got` differs from `wanted` by no more than `bound` times `size`: the size of the terms that they are
+/// sums of, since sums that cancel have no relative accuracy.
+#[track_caller]
+pub(crate) fn assert_within(what: &str, got: &Tensor, wanted: &Tensor, size: &Tensor, bound: f64) {
+    let error = error(got, wanted, size).expect(what);
+    assert!(error <= bound, "{what}: relative error {error:e}, allowed {bound:e}");
 }
 
 #[track_caller]
 pub(crate) fn assert_relative(what: &str, got: &Tensor, wanted: &Tensor, bound: f64) {
-    let error = relative_error(got, wanted).expect(what);
-    assert!(error <= bound, "{what}: relative error {error:e}, allowed {bound:e}");
+    assert_within(what, got, wanted, wanted, bound);
 }
 
 #[track_caller]

@@ -136,15 +136,15 @@ fn detached_reset_changes_the_gradient() -> Result<()> {
 fn views_equal_their_copies() -> Result<()> {
     let cfg = LifConfig::default();
     let xs = dyadic(4, &[9, 5, 7], DType::F64)?; // [N, T, C]
-    let view = run_on(&xs, |xs| lif(xs.transpose(0, 1)?, &cfg)?.transpose(0, 1))?;
+    let view = run_on(&xs, |xs| lif(&xs.transpose(0, 1)?, &cfg)?.transpose(0, 1))?;
     let copy = run_on(&xs, |xs| {
-        lif(xs.transpose(0, 1)?.force_contiguous()?, &cfg)?.transpose(0, 1)?.force_contiguous()
+        lif(&xs.transpose(0, 1)?.force_contiguous()?, &cfg)?.transpose(0, 1)?.force_contiguous()
     })?;
-    let part = run_on(&xs, |xs| lif(xs.narrow(2, 1, 3)?, &cfg))?;
-    let part_copy = run_on(&xs, |xs| lif(xs.narrow(2, 1, 3)?.force_contiguous()?, &cfg))?;
+    let part = run_on(&xs, |xs| lif(&xs.narrow(2, 1, 3)?, &cfg))?;
+    let part_copy = run_on(&xs, |xs| lif(&xs.narrow(2, 1, 3)?.force_contiguous()?, &cfg))?;
     let x = xs.narrow(1, 2, 1)?.squeeze(1)?;
-    let constant = run_on(&x, |x| lif_constant(x.t()?, 6, &cfg))?;
-    let constant_copy = run_on(&x, |x| lif_constant(x.t()?.force_contiguous()?, 6, &cfg))?;
+    let constant = run_on(&x, |x| lif_constant(&x.t()?, 6, &cfg))?;
+    let constant_copy = run_on(&x, |x| lif_constant(&x.t()?.force_contiguous()?, 6, &cfg))?;
     for (a, b) in [(view, copy), (part, part_copy), (constant, constant_copy)] {
         assert_identical("spikes", &a[0], &b[0]);
         assert_identical("gradient", &a[1], &b[1]);

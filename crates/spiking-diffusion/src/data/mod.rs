@@ -1,0 +1,90 @@
+//! Images and labels in memory: read from files, drawn by a program, or handed in by the caller.
+
+pub mod idx;
+mod mnist;
+mod split;
+mod synthetic;
+
+use rand::Rng;
+use snn_core::Seed;
+
+pub use mnist::mnist;
+pub use split::Split;
+pub use synthetic::synthetic_digits;
+
+use crate::error::{Error, Result};
+
+/// A data set: two splits of images of one shape.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// Its name, as in reports and default folders.
+    pub name: String,
+    /// Whether a program drew it.
+    pub synthetic: bool,
+    /// What networks are trained on.
+    pub train: Split,
+    /// What they are measured on.
+    pub test: Split,
+}
+
+impl Dataset {
+    /// Joins two splits.
+    ///
+    /// # Errors
+    /// The splits' images have different shapes.
+    /// # Examples
+    /// ```
+    /// use spiking_diffusion::data::{Dataset, Split};
+    /// # fn main() -> spiking_diffusion::Result<()> {
+    /// let grey = |n: usize| Split::new(vec![128; n * 64], vec![0; n], (1, 8, 8));
+    /// let data = Dataset::new("grey", grey(100)?, grey(10)?)?;
+    /// assert_eq!((data.train.len(), data.image()), (100, (1, 8, 8)));
+    /// # Ok(()) }
+    /// ```
+    pub fn new(name: impl Into<String>, train: Split, test: Split) -> Result<Self> {
+        if train.image() != test.image() {
+            let shapes = format!("{:?} and {:?}", train.image(), test.image());
+            return Err(Error::config("data", shapes, "training and test images must have one shape"));
+        }
+        Ok(Self { name: name.into(), synthetic: false, train, test })
+    }
+
+    /// `(channels, height, width)` of every image.
+    pub fn image(&self) -> (usize, usize, usize) {
+        self.train.image()
+    }
+
+    /// With at most the first `n` training images. The test images stay.
+    ///
+    /// # Errors
+    /// `n = 0`.
+    pub fn limit(self, n: usize) -> Result<Self> {
+        Ok(Self { train: self.train.first(n)?, ..self })
+    }
+}
+
+/// The order of the items in an epoch of a stage: a permutation of `0..items` from a stream of its own.
+pub(crate) fn epoch_order(seed: Seed, stage: &str, epoch: usize, items: usize) -> Vec<u32> {
+    let mut rng = seed.rng(&format!("{stage}/shuffle/{epoch}"));
+    let mut order: Vec<u32> = (0..items as u32).collect();
+    for i in (1..items).rev() {
+        order.swap(i, rng.random_range(0..=i));
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_visits_every_item_once_and_no_two_are_alike() {
+        let order = |epoch| epoch_order(Seed(1), "vqsvae", epoch, 1000);
+        let mut sorted = order(0);
+        sorted.sort_unstable();
+        assert!(sorted.iter().copied().eq(0..1000));
+        assert_eq!(order(0), order(0));
+        assert_ne!(order(0), order(1));
+        assert_ne!(order(0), epoch_order(Seed(1), "sdid", 0, 1000));
+    }
+}

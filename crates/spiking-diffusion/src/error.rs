@@ -1,0 +1,86 @@
+//! What can go wrong in a run.
+
+use std::path::{Path, PathBuf};
+
+/// The errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A config value, a file or a checkpoint was rejected; the message names it.
+    #[error(transparent)]
+    Core(#[from] snn_core::Error),
+    /// The autoencoder rejected something.
+    #[error(transparent)]
+    VqSvae(#[from] vq_svae::Error),
+    /// The diffusion or its denoiser rejected something.
+    #[error(transparent)]
+    Diffusion(#[from] absorbing_diffusion::Error),
+    /// A metric could not be computed.
+    #[error(transparent)]
+    Metrics(#[from] spiking_diffusion_metrics::Error),
+    /// A data file is missing, damaged, or does not fit the others.
+    #[error("{}: {message}", path.display())]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, with the offending value.
+        message: String,
+    },
+    /// A run's folder or one of its files cannot be used.
+    #[error("{}: {message}", path.display())]
+    Run {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A training went off to infinity; its last good checkpoint is still there.
+    #[error("{stage}: the {what} of step {step} is {value}; {}", kept_checkpoint(kept.as_deref()))]
+    NotFinite {
+        /// The stage.
+        stage: String,
+        /// What is not finite.
+        what: &'static str,
+        /// The step, counted from 0.
+        step: usize,
+        /// Its value.
+        value: f64,
+        /// The last good checkpoint, if there is one.
+        kept: Option<PathBuf>,
+    },
+}
+
+fn kept_checkpoint(path: Option<&Path>) -> String {
+    match path {
+        Some(path) => format!("{} still holds the last good state; try a lower learning rate", path.display()),
+        None => "no checkpoint had been written yet; try a lower learning rate".to_owned(),
+    }
+}
+
+impl Error {
+    /// A rejected config field.
+    pub fn config(field: impl Into<String>, value: impl ToString, reason: impl Into<String>) -> Self {
+        snn_core::Error::config(field, value, reason).into()
+    }
+
+    /// A data file that cannot be used.
+    pub fn data(path: &Path, message: impl Into<String>) -> Self {
+        Self::Data { path: path.to_owned(), message: message.into() }
+    }
+
+    /// A run's folder or file that cannot be used.
+    pub fn run(path: &Path, message: impl Into<String>) -> Self {
+        Self::Run { path: path.to_owned(), message: message.into() }
+    }
+
+    /// A failed file operation.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| snn_core::Error::io(path)(source).into()
+    }
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,135 @@
+//! The IDX reader: round trips, damage of every kind, and its twin in candle-datasets.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+use spiking_diffusion::data::idx::{Idx, find, read};
+
+use crate::rejects;
+
+/// The file of an array.
+pub(crate) fn encode(dims: &[usize], bytes: &[u8]) -> Vec<u8> {
+    let mut file = vec![0, 0, 8, dims.len() as u8];
+    dims.iter().for_each(|&n| file.extend((n as u32).to_be_bytes()));
+    file.extend(bytes);
+    file
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn array() -> impl Strategy<Value = Idx> {
+    proptest::collection::vec(0usize..6, 1..4).prop_flat_map(|dims| {
+        let n = dims.iter().product::<usize>();
+        proptest::collection::vec(any::<u8>(), n).prop_map(move |bytes| Idx { dims: dims.clone(), bytes })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..Default::default() })]
+
+    #[test]
+    fn what_is_written_is_read(array in array()) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = encode(&array.dims, &array.bytes);
+        let plain = write(folder.path(), "a", &file);
+        let zipped = write(folder.path(), "a.gz", &gzip(&file));
+        prop_assert_eq!(&read(&plain, array.dims.len()).unwrap(), &array);
+        prop_assert_eq!(&read(&zipped, array.dims.len()).unwrap(), &array);
+    }
+
+    #[test]
+    fn any_truncation_and_any_extra_byte_is_an_error(array in array(), cut in 0f64..1.) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = encode(&array.dims, &array.bytes);
+        let axes = array.dims.len();
+        let cut_at = |bytes: &[u8]| bytes[..(cut * bytes.len() as f64) as usize].to_vec();
+        for (name, bytes) in [
+            ("cut", cut_at(&file)),
+            ("cut.gz", cut_at(&gzip(&file))),
+            ("long", [file.clone(), vec![7]].concat()),
+            ("long.gz", gzip(&[file.clone(), vec![7]].concat())),
+        ] {
+            let path = write(folder.path(), name, &bytes);
+            let message = read(&path, axes).unwrap_err().to_string();
+            prop_assert!(message.contains(name), "{}", message);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), axes in 0usize..4) {
+        let folder = tempfile::tempdir().unwrap();
+        let with_magic = [vec![0, 0, 8, axes as u8], bytes.clone()].concat();
+        for (name, bytes) in [("a", &bytes), ("a.gz", &bytes), ("b", &with_magic)] {
+            // Whatever it is, it is an answer.
+            if let Ok(array) = read(&write(folder.path(), name, bytes), axes) {
+                prop_assert_eq!(array.dims.iter().product::<usize>(), array.bytes.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_name_the_file_and_the_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = encode(&[2, 3], &[1, 2, 3, 4, 5, 6]);
+    let changed = |at: usize, byte: u8| {
+        let mut file = file.clone();
+        file[at] = byte;
+        file
+    };
+    let case = |name: &str, bytes: &[u8], parts: &[&str]| {
+        rejects(read(&write(folder.path(), name, bytes), 2), &[&[name], parts].concat());
+    };
+    case("png", b"\x89PNG\r\n", &["no IDX file", "89"]);
+    case("floats", &changed(2, 0x0d), &["0x0d", "0x08"]);
+    case("labels", &encode(&[3], &[1, 2, 3]), &["1 axes", "expected 2"]);
+    case("huge", &encode(&[0xffff_ffff, 0xffff_ffff], &[1, 2]), &["cut short", "holds 2"]);
+    case("empty", &[], &["magic"]);
+    case("plain.gz", &file, &["magic number cannot be read"]);
+    let mut zipped = gzip(&encode(&[100, 100], &[9; 10000]));
+    let at = zipped.len() - 6; // in the checksum
+    zipped[at] ^= 0xff;
+    case("checksum.gz", &zipped, &["damaged"]);
+    rejects(read(&folder.path().join("absent"), 2), &["absent"]);
+}
+
+#[test]
+fn a_plain_file_goes_before_a_compressed_one() {
+    let folder = tempfile::tempdir().unwrap();
+    rejects(find(folder.path(), "x"), &["`x`", "`x.gz`"]);
+    let zipped = write(folder.path(), "x.gz", &[]);
+    assert_eq!(find(folder.path(), "x").unwrap(), zipped);
+    let plain = write(folder.path(), "x", &[]);
+    assert_eq!(find(folder.path(), "x").unwrap(), plain);
+}
+
+#[test]
+fn agrees_with_the_reader_of_candle_datasets() {
+    let folder = tempfile::tempdir().unwrap();
+    let ramp = |n: usize, step: usize| (0..n).map(|i| (i * step % 251) as u8).collect::<Vec<_>>();
+    for (prefix, n) in [("train", 5), ("t10k", 3)] {
+        let images = encode(&[n, 28, 28], &ramp(n * 784, 7));
+        write(folder.path(), &format!("{prefix}-images-idx3-ubyte"), &images);
+        write(folder.path(), &format!("{prefix}-labels-idx1-ubyte"), &encode(&[n], &ramp(n, 3)));
+    }
+    let theirs = candle_datasets::vision::mnist::load_dir(folder.path()).unwrap();
+    let ours = read(&find(folder.path(), "train-images-idx3-ubyte").unwrap(), 3).unwrap();
+    assert_eq!(theirs.train_images.dims(), [5, 784]);
+    let pixels = theirs.train_images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!(pixels.iter().zip(&ours.bytes).all(|(p, &b)| (p * 255. - f32::from(b)).abs() < 1e-4));
+    let labels = read(&find(folder.path(), "t10k-labels-idx1-ubyte").unwrap(), 1).unwrap();
+    assert_eq!(theirs.test_labels.to_vec1::<u8>().unwrap(), labels.bytes);
+}

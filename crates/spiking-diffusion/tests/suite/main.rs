@@ -1,0 +1,70 @@
+//! Data, configs, whole runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
+
+mod autotraits;
+mod config;
+mod idx;
+mod interrupted;
+mod mnist;
+mod run;
+
+use std::path::Path;
+
+use spiking_diffusion::data::{Dataset, Split, synthetic_digits};
+use spiking_diffusion::{ExperimentConfig, Preset};
+
+/// Asserts that this is an error, with each of these parts in its message.
+#[track_caller]
+fn rejects<T>(result: spiking_diffusion::Result<T>, parts: &[&str]) {
+    let message = result.err().map(|e| e.to_string()).unwrap_or_else(|| panic!("accepted, wanted {parts:?}"));
+    assert!(parts.iter().all(|part| message.contains(part)), "{message:?} lacks one of {parts:?}");
+}
+
+/// The first of the built-in digits: 160 to train on, 24 to test on.
+fn few_digits() -> Dataset {
+    let all = synthetic_digits().unwrap();
+    let first = |split: &Split, n: usize| {
+        let pixels = (0..n).flat_map(|i| split.bytes(i).unwrap().to_vec()).collect();
+        Split::new(pixels, split.labels()[..n].to_vec(), split.image()).unwrap()
+    };
+    let data = Dataset::new("few-digits", first(&all.train, 160), first(&all.test, 24)).unwrap();
+    Dataset { synthetic: true, ..data }
+}
+
+/// A run of ten steps a stage and a checkpoint every third.
+fn tiny(data: &Dataset) -> ExperimentConfig {
+    let mut cfg = ExperimentConfig::for_data(Preset::Quick, data).unwrap();
+    cfg.vqsvae.time_steps = 2;
+    cfg.vqsvae.encoder_channels = [8, 8];
+    cfg.vqsvae.decoder_channels = [8, 8];
+    cfg.sdid.time_steps = 2;
+    cfg.sdid.channels = [8; 5];
+    for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
+        training.epochs = 2;
+        training.checkpoint_every = 3;
+    }
+    cfg.samples = 5;
+    cfg.evaluation.bound_images = 16;
+    cfg
+}
+
+/// What must be equal between equal runs: every file whose bytes follow from the seed.
+const REPRODUCIBLE: [&str; 9] = [
+    "config.json",
+    "vqsvae.safetensors",
+    "codes.safetensors",
+    "sdid.safetensors",
+    "vqsvae.csv",
+    "sdid.csv",
+    "reconstructions.png",
+    "samples.png",
+    "loss.png",
+];
+
+#[track_caller]
+fn assert_same_bytes(a: &Path, b: &Path) {
+    for name in REPRODUCIBLE {
+        let read = |folder: &Path| std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(read(a) == read(b), "{name} differs");
+    }
+}

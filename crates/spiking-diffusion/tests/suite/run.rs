@@ -1,0 +1,130 @@
+//! Whole runs of a few steps: their files, their report, and what they refuse.
+
+use std::path::Path;
+
+use candle_core::Device;
+use spiking_diffusion::data::Dataset;
+use spiking_diffusion::{ExperimentConfig, Report, Result, RunDir, Silent, run_experiment};
+
+use crate::{REPRODUCIBLE, assert_same_bytes, few_digits, rejects, tiny};
+
+fn run(cfg: &ExperimentConfig, data: &Dataset, out: &Path, resume: bool) -> Result<Report> {
+    run_experiment(cfg, data, out, resume, &Device::Cpu, &mut Silent)
+}
+
+#[test]
+fn a_run_leaves_all_its_files_and_an_honest_report() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    let report = run(&cfg, &data, folder.path(), false).unwrap();
+
+    let json = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    assert_eq!((report.dataset.as_str(), report.synthetic, report.preset.as_str()), ("few-digits", true, "quick"));
+    assert_eq!((report.train_images, report.test_images, report.samples), (160, 24, 5));
+    assert!(report.metrics.mse > 0. && report.metrics.mse < 1.);
+    assert!(report.metrics.bits_per_token > 0. && report.metrics.bits_per_token_images == 16);
+    assert!((1..=128).contains(&report.metrics.codebook_used));
+    assert_eq!(report.firing_rates.len(), 11, "{:?}", report.firing_rates);
+    assert!(report.firing_rates.values().all(|rate| (0. ..=1.).contains(rate)));
+    for stage in ["vqsvae", "encode", "sdid", "sample"] {
+        assert!(report.seconds[stage] > 0. && report.images_per_second[stage] > 0., "{stage}");
+    }
+    let page = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
+    assert!(page.contains("synthetic") && page.contains("samples.png") && page.contains(&report.protocol));
+    let rows = std::fs::read_to_string(folder.path().join("vqsvae.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 11);
+    assert!(rows.starts_with("step,epoch,lr,loss,reconstruction,dense,generator,commitment,grad_norm\n0,0,"));
+
+    let mut names: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let mut wanted = [&REPRODUCIBLE[..], &[".lock", "report.json", "report.md", "timing.json"]].concat();
+    wanted.sort_unstable();
+    assert_eq!(names, wanted);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_does_not() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    let (a, b, c) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("c"));
+    run(&cfg, &data, &a, false).unwrap();
+    run(&cfg, &data, &b, false).unwrap();
+    assert_same_bytes(&a, &b);
+    run(&cfg.with("seed", "1").unwrap(), &data, &c, false).unwrap();
+    let read = |folder: &Path| std::fs::read(folder.join("samples.png")).unwrap();
+    assert_ne!(read(&a), read(&c));
+    // A finished run, resumed, does nothing but report again.
+    run(&cfg, &data, &a, true).unwrap();
+    assert_same_bytes(&a, &b);
+}
+
+#[test]
+fn folders_of_others_are_refused_and_left_alone() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    let out = folder.path().join("run");
+    let held = RunDir::open(&out, &cfg, false).unwrap();
+    rejects(RunDir::open(&out, &cfg, true), &["run", "another process"]);
+    drop(held);
+    rejects(RunDir::open(&out, &cfg, false), &["already holds a run", "--resume"]);
+    let other = cfg.with("vqsvae.beta", "0.5").unwrap();
+    rejects(RunDir::open(&out, &other, true), &["vqsvae.beta", "0.25", "0.5"]);
+    RunDir::open(&out, &cfg, true).unwrap();
+
+    let photos = folder.path().join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    std::fs::write(photos.join("cat.jpg"), "meow").unwrap();
+    rejects(RunDir::open(&photos, &cfg, true), &["photos", "cat.jpg"]);
+    assert_eq!(std::fs::read(photos.join("cat.jpg")).unwrap(), b"meow");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    rejects(run(&tiny(&data), &data, &file.join("run"), false), &["file/run"]);
+    rejects(run(&tiny(&data), &data, &file, false), &["file"]);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let mut cfg = tiny(&data);
+    cfg.vqsvae_training.adamw.lr = 1e30;
+    cfg.vqsvae_training.checkpoint_every = 1;
+    rejects(run(&cfg, &data, folder.path(), false), &["vqsvae", "step", "vqsvae.state.safetensors", "last good"]);
+    let kept = folder.path().join("vqsvae.state.safetensors");
+    let tensors = candle_core::safetensors::load(&kept, &Device::Cpu).unwrap();
+    assert!(tensors.contains_key("adamw.m.head.weight") && tensors.contains_key("model.head.weight"));
+    assert!(!folder.path().join("vqsvae.safetensors").exists());
+}
+
+#[test]
+fn damaged_results_of_a_stage_are_named() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    let out = folder.path().join("run");
+    run(&cfg, &data, &out, false).unwrap();
+    for name in ["vqsvae.safetensors", "codes.safetensors", "sdid.safetensors"] {
+        let whole = std::fs::read(out.join(name)).unwrap();
+        std::fs::write(out.join(name), &whole[..whole.len() - 9]).unwrap();
+        rejects(run(&cfg, &data, &out, true), &[name]);
+        std::fs::write(out.join(name), whole).unwrap();
+    }
+    // The other model's weights under this one's name.
+    std::fs::copy(out.join("sdid.safetensors"), out.join("vqsvae.safetensors")).unwrap();
+    rejects(run(&cfg, &data, &out, true), &["vqsvae.safetensors", "`sdid`", "`vq-svae`"]);
+}
+
+#[test]
+fn too_few_images_for_a_batch() {
+    let (data, folder) = (few_digits().limit(20).unwrap(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    rejects(run(&cfg, &data, folder.path(), false), &["vqsvae_training.batch_size", "32", "20 training images"]);
+    rejects(few_digits().limit(0), &["limit", "0"]);
+}
