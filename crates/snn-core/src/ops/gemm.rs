@@ -19,6 +19,11 @@ impl<'a, F> Matrix<'a, F> {
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
+    /// The same rows, further apart.
+    pub(crate) fn with_row_stride(self, row_stride: usize) -> Self {
+        Self { row_stride, ..self }
+    }
+
     pub(crate) fn transposed(self) -> Self {
         Self {
             rows: self.cols,

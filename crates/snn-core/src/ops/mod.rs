@@ -3,6 +3,7 @@
 //! On a device without a kernel of ours, an op runs as its twin, made of Candle's own operations.
 
 pub(crate) mod batch_norm;
+pub(crate) mod chain;
 pub(crate) mod conv;
 mod gemm;
 pub(crate) mod lif;

@@ -10,21 +10,21 @@ const BLOCK: usize = 256;
 
 /// What the kernel needs of a [`LifConfig`], in the element type.
 #[derive(Clone, Copy)]
-struct Neuron<F> {
+pub(crate) struct Neuron<F> {
     /// `H = leak V + drive X + rest`.
-    leak: F,
-    drive: F,
+    pub(crate) leak: F,
+    pub(crate) drive: F,
     rest: F,
     threshold: F,
     reset: Reset,
-    v_reset: F,
+    pub(crate) v_reset: F,
     detach: bool,
     smooth: bool,
     surrogate: crate::Surrogate,
 }
 
 impl<F: Real> Neuron<F> {
-    fn new(cfg: &LifConfig, smooth: bool) -> Self {
+    pub(crate) fn new(cfg: &LifConfig, smooth: bool) -> Self {
         let v_reset = cfg.v_reset.potential();
         let (leak, drive) = cfg.coefficients();
         Self {
@@ -41,12 +41,12 @@ impl<F: Real> Neuron<F> {
     }
 
     #[inline(always)]
-    fn charge(&self, v: F, x: F) -> F {
+    pub(crate) fn charge(&self, v: F, x: F) -> F {
         self.leak * v + self.drive * x + self.rest
     }
 
     #[inline(always)]
-    fn fire(&self, h: F) -> F {
+    pub(crate) fn fire(&self, h: F) -> F {
         if self.smooth {
             self.surrogate.value_of(h - self.threshold)
         } else if h >= self.threshold {
@@ -57,7 +57,7 @@ impl<F: Real> Neuron<F> {
     }
 
     #[inline(always)]
-    fn reset(&self, h: F, s: F) -> F {
+    pub(crate) fn reset(&self, h: F, s: F) -> F {
         match self.reset {
             Reset::Hard(_) => h * (F::from_f64(1.) - s) + self.v_reset * s,
             Reset::Soft => h - self.threshold * s,
@@ -66,7 +66,7 @@ impl<F: Real> Neuron<F> {
 
     /// Gradient of `H[t]`, given those of `S[t]` and `V[t]`.
     #[inline(always)]
-    fn charge_gradient(&self, h: F, s: F, gs: F, gv: F) -> F {
+    pub(crate) fn charge_gradient(&self, h: F, s: F, gs: F, gv: F) -> F {
         let slope = self.surrogate.derivative_of(h - self.threshold);
         let (through_h, through_s) = match self.reset {
             Reset::Hard(_) => (F::from_f64(1.) - s, self.v_reset - h),

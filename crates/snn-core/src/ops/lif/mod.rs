@@ -8,6 +8,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use serde::{Deserialize, Serialize};
 
 use super::{by_dtype, operand};
+pub(crate) use cpu::Neuron;
 use crate::Surrogate;
 use crate::error::Error;
 

@@ -1,0 +1,186 @@
+//! Spikes as lists: for every time step and position, the channels that fire.
+
+/// The input of a layer for one item of a batch, channels last.
+#[derive(Debug)]
+pub(super) enum Signal {
+    /// Zeros and ones.
+    Events(Events),
+    /// Anything: `[time steps, positions, channels]`.
+    Dense(Vec<f32>),
+}
+
+/// `[time steps, positions]` lists of channels, ascending, one after the other.
+#[derive(Debug)]
+pub(super) struct Events {
+    pub(super) positions: usize,
+    pub(super) channels: usize,
+    /// Where each list begins; one more at the end.
+    offsets: Vec<u32>,
+    fired: Vec<u16>,
+}
+
+impl Events {
+    /// From bytes `[time steps, positions, channels]`, each 0 or 1.
+    pub(super) fn pack(spikes: &[u8], positions: usize, channels: usize) -> Self {
+        let mut offsets = Vec::with_capacity(spikes.len() / channels.max(1) + 1);
+        let mut fired = Vec::with_capacity(spikes.len() / 16);
+        offsets.push(0);
+        for row in spikes.chunks_exact(channels) {
+            let (words, rest) = row.as_chunks::<8>();
+            for (i, word) in words.iter().enumerate() {
+                let mut bits = u64::from_le_bytes(*word);
+                while bits != 0 {
+                    fired.push((i * 8) as u16 + (bits.trailing_zeros() / 8) as u16);
+                    bits &= bits - 1;
+                }
+            }
+            let first = row.len() - rest.len();
+            fired.extend(rest.iter().enumerate().filter(|(_, s)| **s != 0).map(|(i, _)| (first + i) as u16));
+            offsets.push(fired.len() as u32);
+        }
+        fired.shrink_to_fit();
+        Self { positions, channels, offsets, fired }
+    }
+
+    /// The channels that fire at time step `t`, position `q`.
+    #[inline(always)]
+    pub(super) fn at(&self, t: usize, q: usize) -> &[u16] {
+        let i = t * self.positions + q;
+        &self.fired[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
+    pub(super) fn time_steps(&self) -> usize {
+        (self.offsets.len() - 1) / self.positions.max(1)
+    }
+
+    /// The fraction of ones.
+    pub(super) fn density(&self) -> f64 {
+        self.fired.len() as f64 / ((self.offsets.len() - 1) * self.channels).max(1) as f64
+    }
+
+    /// The time steps `times` as numbers, `[times, positions, channels]`.
+    pub(super) fn densify(&self, times: std::ops::Range<usize>, out: &mut Vec<f32>) {
+        out.clear();
+        out.resize(times.len() * self.positions * self.channels, 0.);
+        let rows = times.flat_map(|t| (0..self.positions).map(move |q| (t, q)));
+        for (row, (t, q)) in out.chunks_exact_mut(self.channels).zip(rows) {
+            self.at(t, q).iter().for_each(|&c| row[usize::from(c)] = 1.);
+        }
+    }
+
+    /// The spikes of these time steps by channel instead: `(time - times.start) * positions + position`, ascending.
+    pub(super) fn by_channel(&self, times: std::ops::Range<usize>, out: &mut ByChannel) {
+        let all = &self.fired[self.offsets[times.start * self.positions] as usize
+            ..self.offsets[times.end * self.positions] as usize];
+        out.offsets.clear();
+        out.offsets.resize(self.channels + 2, 0);
+        all.iter().for_each(|&c| out.offsets[usize::from(c) + 2] += 1);
+        for c in 2..out.offsets.len() {
+            out.offsets[c] += out.offsets[c - 1];
+        }
+        out.places.resize(all.len(), 0);
+        let rows = times.flat_map(|t| (0..self.positions).map(move |q| (t, q)));
+        for (place, (t, q)) in rows.enumerate() {
+            for &c in self.at(t, q) {
+                let next = &mut out.offsets[usize::from(c) + 1];
+                out.places[*next as usize] = place as u32;
+                *next += 1;
+            }
+        }
+    }
+}
+
+/// See [`Events::by_channel`].
+#[derive(Default)]
+pub(super) struct ByChannel {
+    offsets: Vec<u32>,
+    places: Vec<u32>,
+}
+
+impl ByChannel {
+    #[inline(always)]
+    pub(super) fn at(&self, channel: usize) -> &[u32] {
+        &self.places[self.offsets[channel] as usize..self.offsets[channel + 1] as usize]
+    }
+}
+
+impl Signal {
+    /// From values `[channels, positions]` of each time step; events where all of them are 0 or 1.
+    pub(super) fn new<'a>(steps: impl Iterator<Item = &'a [f32]> + Clone, positions: usize, channels: usize) -> Self {
+        let binary = steps.clone().all(|step| step.iter().all(|&x| x == 0. || x == 1.));
+        let size = positions * channels;
+        if binary {
+            let mut bytes = Vec::new();
+            for step in steps {
+                let start = bytes.len();
+                bytes.resize(start + size, 0);
+                channels_last(step, positions, &mut bytes[start..], |x| x as u8);
+            }
+            return Self::Events(Events::pack(&bytes, positions, channels));
+        }
+        let mut values = Vec::new();
+        for step in steps {
+            let start = values.len();
+            values.resize(start + size, 0.);
+            channels_last(step, positions, &mut values[start..], |x| x);
+        }
+        Self::Dense(values)
+    }
+}
+
+/// `[channels, positions]` -> `[positions, channels]`.
+pub(super) fn channels_last<A: Copy, B>(from: &[A], positions: usize, to: &mut [B], f: impl Fn(A) -> B) {
+    let channels = from.len() / positions.max(1);
+    for (c, plane) in from.chunks_exact(positions).enumerate() {
+        for (p, &x) in plane.iter().enumerate() {
+            to[p * channels + c] = f(x);
+        }
+    }
+}
+
+/// `[positions, channels]` -> `[channels, positions]`.
+pub(super) fn channels_first<A: Copy, B>(from: &[A], channels: usize, to: &mut [B], f: impl Fn(A) -> B) {
+    let positions = from.len() / channels.max(1);
+    for (p, row) in from.chunks_exact(channels).enumerate() {
+        for (c, &x) in row.iter().enumerate() {
+            to[c * positions + p] = f(x);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spikes() -> Vec<u8> {
+        (0..3 * 4 * 19).map(|i| u8::from(i * 7 % 11 < 3)).collect()
+    }
+
+    #[test]
+    fn lists_hold_exactly_the_ones() {
+        let (spikes, (positions, channels)) = (spikes(), (4, 19));
+        let events = Events::pack(&spikes, positions, channels);
+        assert_eq!(events.time_steps(), 3);
+        let mut values = Vec::new();
+        events.densify(0..3, &mut values);
+        assert!(values.iter().zip(&spikes).all(|(v, &s)| *v == f32::from(s)));
+        let mut by_channel = ByChannel::default();
+        events.by_channel(1..3, &mut by_channel);
+        for c in 0..channels {
+            let wanted = (0..2 * positions).filter(|i| spikes[(positions + i) * channels + c] == 1);
+            assert!(by_channel.at(c).iter().map(|&i| i as usize).eq(wanted), "channel {c}");
+        }
+        let ones = spikes.iter().filter(|&&s| s == 1).count() as f64;
+        assert_eq!(events.density(), ones / spikes.len() as f64);
+    }
+
+    #[test]
+    fn only_zeros_and_ones_become_events() {
+        let binary = [1f32, 0., 0., 1., 1., 0.];
+        assert!(matches!(Signal::new([&binary[..]].into_iter(), 3, 2), Signal::Events(_)));
+        let mut other = binary;
+        other[4] = 0.5;
+        let Signal::Dense(values) = Signal::new([&other[..]].into_iter(), 3, 2) else { panic!("binary") };
+        assert_eq!(values, [1., 1., 0., 0.5, 0., 0.]);
+    }
+}

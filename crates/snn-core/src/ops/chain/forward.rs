@@ -1,0 +1,162 @@
+//! A chain from its input to its output.
+
+use rayon::prelude::*;
+
+use super::events::{Events, Signal, channels_first};
+use super::layer::{Buffers, Layer, Packed};
+use super::neuron::{Affine, Neurons, Out};
+use super::norm::{Moments, Statistics};
+use super::{End, Norm, Plan, simd};
+
+/// What a layer keeps for its backward pass; one entry an item of the batch.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) signals: Vec<Signal>,
+    /// `[steps, neurons]`; one step where the input is constant.
+    pub(super) currents: Vec<Vec<f32>>,
+    pub(super) affine: Affine,
+    /// Of the batch, in training.
+    pub(super) statistics: Option<Statistics>,
+}
+
+impl Plan {
+    /// Cuts the input `[T, N, C, H, W]`, or `[N, C, H, W]` where it is constant, into items, channels last.
+    pub(super) fn signals(&self, xs: &[f32]) -> Vec<Signal> {
+        let layer = &self.layers[0];
+        let (positions, channels) = (layer.links.sources, layer.channels.0);
+        let size = positions * channels;
+        let steps = if self.constant { 1 } else { self.time_steps };
+        let item = |n: usize| {
+            let steps = (0..steps).map(move |t| &xs[(t * self.items + n) * size..][..size]);
+            simd(|| Signal::new(steps, positions, channels))
+        };
+        (0..self.items).into_par_iter().map(item).collect()
+    }
+
+    /// Runs layer after layer over the whole batch, and keeps what the backward pass needs.
+    pub(super) fn run_keeping(&self, xs: &[f32], weights: &[f32], affines: &[f32]) -> (Vec<f32>, Vec<Kept>) {
+        let mut signals = self.signals(xs);
+        let mut kept = Vec::with_capacity(self.layers.len());
+        for (i, layer) in self.layers.iter().enumerate() {
+            let packed = layer.pack(self.weights_of(i, weights));
+            let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
+            let (currents, statistics) = self.currents(layer, &packed, &signals, steps);
+            let (scale, shift) = self.affine_of(i, affines);
+            let (affine, statistics) = match self.norm {
+                Norm::Batch { eps } => (statistics.affine(scale, shift, eps), Some(statistics)),
+                Norm::Fixed => (Affine { scale: scale.to_vec(), shift: shift.to_vec() }, None),
+            };
+            let next = if i + 1 < self.layers.len() { self.fire_all(layer, &affine, &currents) } else { Vec::new() };
+            kept.push(Kept { signals: std::mem::replace(&mut signals, next), currents, affine, statistics });
+        }
+        let last = kept.len() - 1;
+        let output = self.output(|n, out| {
+            let (layer, kept) = (&self.layers[last], &kept[last]);
+            self.end_item(layer, &kept.affine, &kept.currents[n], out);
+        });
+        (output, kept)
+    }
+
+    /// Runs item after item through all layers and keeps nothing.
+    pub(super) fn run_through(&self, xs: &[f32], weights: &[f32], affines: &[f32]) -> Vec<f32> {
+        let packed: Vec<Packed<'_>> =
+            self.layers.iter().enumerate().map(|(i, layer)| layer.pack(self.weights_of(i, weights))).collect();
+        let affines: Vec<Affine> = (0..self.layers.len())
+            .map(|i| self.affine_of(i, affines))
+            .map(|(scale, shift)| Affine { scale: scale.to_vec(), shift: shift.to_vec() })
+            .collect();
+        let signals = self.signals(xs);
+        self.output(|n, out| {
+            let mut buffers = Buffers::default();
+            let mut next = None;
+            for (i, (layer, packed)) in self.layers.iter().zip(&packed).enumerate() {
+                let signal = next.as_ref().unwrap_or(&signals[n]);
+                let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
+                let mut currents = vec![0.; steps * layer.neurons()];
+                simd(|| packed.currents(signal, &mut currents, &mut buffers));
+                if i + 1 == self.layers.len() {
+                    return self.end_item(layer, &affines[i], &currents, out);
+                }
+                next = Some(self.fire(layer, &affines[i], &currents));
+            }
+        })
+    }
+
+    fn currents(
+        &self,
+        layer: &Layer,
+        packed: &Packed<'_>,
+        signals: &[Signal],
+        steps: usize,
+    ) -> (Vec<Vec<f32>>, Statistics) {
+        let item = |buffers: &mut Buffers, signal: &Signal| {
+            let mut currents = vec![0.; steps * layer.neurons()];
+            let moments = simd(|| {
+                packed.currents(signal, &mut currents, buffers);
+                Moments::of(&currents, layer.channels.1)
+            });
+            (currents, moments)
+        };
+        let items: Vec<_> = signals.par_iter().map_init(Buffers::default, item).collect();
+        let (currents, moments): (Vec<_>, Vec<_>) = items.into_iter().unzip();
+        // In the order of the items, whatever the threads did.
+        let total = moments.iter().skip(1).fold(moments[0].clone(), Moments::merge);
+        (currents, Statistics::new(&total))
+    }
+
+    fn fire_all(&self, layer: &Layer, affine: &Affine, currents: &[Vec<f32>]) -> Vec<Signal> {
+        currents.par_iter().map(|currents| self.fire(layer, affine, currents)).collect()
+    }
+
+    fn neurons<'a>(&self, layer: &'a Layer, affine: &'a Affine) -> Neurons<'a> {
+        Neurons { lif: &layer.lif, affine, time_steps: self.time_steps }
+    }
+
+    fn spikes(&self, layer: &Layer, affine: &Affine, currents: &[f32]) -> Vec<u8> {
+        let mut spikes = vec![0u8; self.time_steps * layer.neurons()];
+        let neurons = self.neurons(layer, affine);
+        simd(|| neurons.run(currents, layer.neurons(), Out::Bytes(&mut spikes)));
+        spikes
+    }
+
+    fn fire(&self, layer: &Layer, affine: &Affine, currents: &[f32]) -> Signal {
+        let spikes = self.spikes(layer, affine, currents);
+        Signal::Events(simd(|| Events::pack(&spikes, layer.links.targets, layer.channels.1)))
+    }
+
+    /// The output of one item: its time steps, or their sum.
+    fn end_item(&self, layer: &Layer, affine: &Affine, currents: &[f32], mut out: Vec<&mut [f32]>) {
+        let channels = layer.channels.1;
+        match &self.end {
+            End::Spikes => {
+                let spikes = self.spikes(layer, affine, currents);
+                for (out, spikes) in out.into_iter().zip(spikes.chunks_exact(layer.neurons())) {
+                    channels_first(spikes, channels, out, f32::from);
+                }
+            }
+            End::Sum(weights) => {
+                let mut sums = vec![0f32; layer.neurons()];
+                let neurons = self.neurons(layer, affine);
+                simd(|| neurons.run(currents, layer.neurons(), Out::Sum(weights, &mut sums)));
+                out.iter_mut().for_each(|out| channels_first(&sums, channels, out, |x| x));
+            }
+        }
+    }
+
+    /// Fills the output tensor item by item; `f` gets the item's number and its parts.
+    fn output(&self, f: impl Fn(usize, Vec<&mut [f32]>) + Sync) -> Vec<f32> {
+        let size = self.layers.last().map_or(0, Layer::neurons);
+        let mut output = vec![0f32; self.output_steps() * self.items * size];
+        parts(&mut output, self.items, size).into_par_iter().enumerate().for_each(|(n, parts)| f(n, parts));
+        output
+    }
+}
+
+/// `[steps, items, size]`, by item.
+pub(super) fn parts(values: &mut [f32], items: usize, size: usize) -> Vec<Vec<&mut [f32]>> {
+    let mut parts: Vec<Vec<&mut [f32]>> = (0..items).map(|_| Vec::new()).collect();
+    for (i, part) in values.chunks_exact_mut(size).enumerate() {
+        parts[i % items].push(part);
+    }
+    parts
+}

@@ -1,0 +1,333 @@
+//! One layer of a chain: its geometry, its weights as the kernels want them, its three products.
+
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::dense::{Direction, Scratch};
+use super::events::{ByChannel, Events, Signal};
+use super::links::{Kind, Links};
+use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
+use super::simd;
+use super::winograd::Winograd;
+use crate::{ConvConfig, LifConfig};
+
+/// Above this fraction of ones the matrix product is faster than the additions (see `docs/performance.md`).
+const DENSE_ABOVE: f64 = 0.3;
+/// Rows of a tile that the forward kernel, and the gradient kernel, work on at once.
+const FORWARD_ROWS: usize = 400;
+const GRADIENT_ROWS: usize = 200;
+
+/// What a layer is, before it meets an input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec {
+    pub(crate) kind: Kind,
+    pub(crate) conv: ConvConfig,
+    pub(crate) kernel: (usize, usize),
+    /// Source and target channels.
+    pub(crate) channels: (usize, usize),
+    /// Source and target maps, rows and columns.
+    pub(crate) source: (usize, usize),
+    pub(crate) target: (usize, usize),
+    pub(crate) lif: LifConfig,
+}
+
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) links: Links,
+    pub(super) channels: (usize, usize),
+    pub(super) lif: LifConfig,
+}
+
+/// The weights of a layer in the orders that its products read.
+pub(super) struct Packed<'a> {
+    layer: &'a Layer,
+    weights: &'a [f32],
+    /// `[tiles, taps, source channels, tile]`.
+    sparse: Vec<f32>,
+    dense: OnceLock<Vec<f32>>,
+}
+
+impl Layer {
+    pub(super) fn new(spec: &Spec) -> Self {
+        let links = Links::new(spec.kind, &spec.conv, spec.kernel, spec.source, spec.target);
+        Self { links, channels: spec.channels, lif: spec.lif }
+    }
+
+    /// Neurons.
+    pub(super) fn neurons(&self) -> usize {
+        self.links.targets * self.channels.1
+    }
+
+    pub(super) fn weight_count(&self) -> usize {
+        self.links.taps * self.channels.0 * self.channels.1
+    }
+
+    fn weight_index(&self, source: usize, tap: usize, target: usize) -> usize {
+        self.links.weight_index(self.channels, source, tap, target)
+    }
+
+    /// `(width, number)` of the tiles of target channels.
+    fn tiles(&self) -> (usize, usize) {
+        let width = tile(self.channels.1);
+        (width, self.channels.1.div_ceil(width))
+    }
+
+    pub(super) fn pack<'a>(&'a self, weights: &'a [f32]) -> Packed<'a> {
+        let (width, tiles) = self.tiles();
+        let size = self.links.taps * self.channels.0 * width;
+        let mut sparse = vec![0f32; tiles * size];
+        sparse.par_chunks_mut(width * self.channels.0).enumerate().for_each(|(i, rows)| {
+            let (first, tap) = (i / self.links.taps * width, i % self.links.taps);
+            for (c, row) in rows.chunks_exact_mut(width).enumerate() {
+                for (w, target) in row.iter_mut().zip(first..self.channels.1) {
+                    *w = weights[self.weight_index(c, tap, target)];
+                }
+            }
+        });
+        Packed { layer: self, weights, sparse, dense: OnceLock::new() }
+    }
+
+    pub(super) fn forward_direction(&self) -> Direction<'_> {
+        Direction::forward(&self.links, self.channels)
+    }
+}
+
+/// Whether a signal goes through the event-driven kernels.
+pub(super) fn sparse_events(signal: &Signal) -> Option<&Events> {
+    match signal {
+        Signal::Events(events) if events.density() <= DENSE_ABOVE => Some(events),
+        _ => None,
+    }
+}
+
+/// Time steps of a signal with so many values each.
+pub(super) fn steps(signal: &Signal, values: usize) -> usize {
+    match signal {
+        Signal::Events(events) => events.time_steps(),
+        Signal::Dense(rows) => rows.len() / values,
+    }
+}
+
+/// The rows of these time steps as numbers.
+fn numbers<'a>(signal: &'a Signal, times: std::ops::Range<usize>, values: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+    match signal {
+        Signal::Dense(rows) => &rows[times.start * values..times.end * values],
+        Signal::Events(events) => {
+            events.densify(times, buffer);
+            buffer
+        }
+    }
+}
+
+/// `0..steps` in pieces of at most `size`.
+pub(super) fn pieces(steps: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..steps).step_by(size).map(move |start| start..(start + size).min(steps))
+}
+
+/// Buffers of one thread.
+#[derive(Default)]
+pub(super) struct Buffers {
+    rows: Vec<f32>,
+    values: Vec<f32>,
+    pub(super) dense: Scratch,
+    by_channel: ByChannel,
+}
+
+impl Packed<'_> {
+    /// The currents `[steps, targets, target channels]` that a signal causes.
+    #[inline(always)]
+    pub(super) fn currents(&self, signal: &Signal, out: &mut [f32], buffers: &mut Buffers) {
+        let (links, channels) = (&self.layer.links, self.layer.channels);
+        let block = (FORWARD_ROWS / links.targets).max(1);
+        match sparse_events(signal) {
+            Some(events) => {
+                for times in pieces(events.time_steps(), block) {
+                    let out = &mut out[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
+                    by_tile!(self.layer.tiles().0, L => self.sparse_block::<L>(events, times, out, &mut buffers.rows));
+                }
+            }
+            None => {
+                let direction = self.layer.forward_direction();
+                let weights = self.dense.get_or_init(|| {
+                    direction.pack(|f, tap, t| self.weights[self.layer.weight_index(f, tap, t)])
+                });
+                let values = links.sources * channels.0;
+                for times in pieces(steps(signal, values), block) {
+                    let out = &mut out[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
+                    let rows = numbers(signal, times, values, &mut buffers.values);
+                    direction.run(rows, weights, out, &mut buffers.dense);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn sparse_block<const L: usize>(
+        &self,
+        events: &Events,
+        times: std::ops::Range<usize>,
+        out: &mut [f32],
+        buffer: &mut Vec<f32>,
+    ) {
+        let (links, target) = (&self.layer.links, self.layer.channels.1);
+        let size = links.taps * self.layer.channels.0 * L;
+        buffer.resize(times.len() * links.targets * L, 0.);
+        for (tile, weights) in self.sparse.chunks_exact(size).enumerate() {
+            buffer.fill(0.);
+            gather::<L>(links, events, times.clone(), weights, buffer);
+            let (first, width) = (tile * L, L.min(target - tile * L));
+            for (out, row) in out.chunks_exact_mut(target).zip(buffer.chunks_exact(L)) {
+                out[first..first + width].copy_from_slice(&row[..width]);
+            }
+        }
+    }
+}
+
+/// The gradient of a layer's weights, summed over some items of a batch.
+pub(super) struct WeightGradient<'a> {
+    layer: &'a Layer,
+    /// `[tiles, source channels, taps, tile]`.
+    sparse: Vec<f32>,
+    dense: Vec<f32>,
+    table: Vec<u32>,
+}
+
+impl<'a> WeightGradient<'a> {
+    pub(super) fn zeros(layer: &'a Layer) -> Self {
+        Self { layer, sparse: Vec::new(), dense: Vec::new(), table: Vec::new() }
+    }
+
+    /// Adds what comes of one signal and the gradient `[steps, targets, target channels]` of its currents.
+    #[inline(always)]
+    pub(super) fn add(&mut self, signal: &Signal, grads: &[f32], buffers: &mut Buffers) {
+        let (links, channels) = (&self.layer.links, self.layer.channels);
+        let block = (GRADIENT_ROWS / links.targets).max(1);
+        match sparse_events(signal) {
+            Some(events) => {
+                let (width, tiles) = self.layer.tiles();
+                self.sparse.resize(tiles * width * links.taps * channels.0, 0.);
+                for times in pieces(events.time_steps(), block) {
+                    let grads = &grads[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
+                    by_tile!(width, L => self.sparse_block::<L>(events, times, grads, buffers));
+                }
+            }
+            None => {
+                self.dense.resize(self.layer.weight_count(), 0.);
+                let values = links.sources * channels.0;
+                for times in pieces(steps(signal, values), block) {
+                    let grads = &grads[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
+                    let rows = numbers(signal, times, values, &mut buffers.values);
+                    self.layer.forward_direction().weight_gradient(rows, grads, &mut self.dense, &mut buffers.dense);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn sparse_block<const L: usize>(
+        &mut self,
+        events: &Events,
+        times: std::ops::Range<usize>,
+        grads: &[f32],
+        buffers: &mut Buffers,
+    ) {
+        let (links, (source, target)) = (&self.layer.links, self.layer.channels);
+        if self.table.len() != links.taps * times.len() * links.sources {
+            self.table = target_rows(links, times.len());
+        }
+        events.by_channel(times.clone(), &mut buffers.by_channel);
+        let rows = &mut buffers.rows;
+        rows.clear();
+        rows.resize((times.len() * links.targets + 1) * L, 0.);
+        for (tile, grad) in self.sparse.chunks_exact_mut(source * links.taps * L).enumerate() {
+            let (first, width) = (tile * L, L.min(target - tile * L));
+            for (row, grads) in rows.chunks_exact_mut(L).zip(grads.chunks_exact(target)) {
+                row[..width].copy_from_slice(&grads[first..first + width]);
+            }
+            weight_gradient::<L>(links.taps, &buffers.by_channel, &self.table, rows, grad);
+        }
+    }
+
+    /// Adds another sum.
+    pub(super) fn merge(mut self, other: Self) -> Self {
+        let add = |into: &mut Vec<f32>, from: Vec<f32>| {
+            if into.is_empty() {
+                *into = from;
+            } else if !from.is_empty() {
+                into.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(into, from)| {
+                    simd(|| into.iter_mut().zip(from).for_each(|(i, f)| *i += f));
+                });
+            }
+        };
+        add(&mut self.sparse, other.sparse);
+        add(&mut self.dense, other.dense);
+        self
+    }
+
+    /// Writes it in the order of the layer's weights.
+    pub(super) fn write(&self, into: &mut [f32]) {
+        let (links, (source, target)) = (&self.layer.links, self.layer.channels);
+        let (taps, width) = (links.taps, self.layer.tiles().0);
+        let (rows, columns) = match links.kind {
+            Kind::Conv => (target, source),
+            Kind::Transposed => (source, target),
+        };
+        into.par_chunks_mut(columns * taps).enumerate().take(rows).for_each(|(row, into)| {
+            for (i, into) in into.iter_mut().enumerate() {
+                let (column, tap) = (i / taps, i % taps);
+                let (c, t) = if links.kind == Kind::Conv { (column, row) } else { (row, column) };
+                if !self.sparse.is_empty() {
+                    *into += self.sparse[((t / width * source + c) * taps + tap) * width + t % width];
+                }
+                if !self.dense.is_empty() {
+                    let at = if links.kind == Kind::Conv { tap * source + c } else { c * taps + tap };
+                    *into += self.dense[at * target + t];
+                }
+            }
+        });
+    }
+}
+
+/// Elements a task, in sums.
+const CHUNK: usize = 1 << 14;
+
+/// The weights of a layer's input gradient.
+pub(super) enum Adjoint<'a> {
+    Winograd(Winograd),
+    Product(Direction<'a>, Vec<f32>),
+}
+
+impl<'a> Adjoint<'a> {
+    pub(super) fn new(layer: &'a Layer, weights: &[f32]) -> Self {
+        let (source, target) = layer.channels;
+        match layer.links.same_3x3 {
+            Some(map) if source.min(target) >= 16 => Self::Winograd(Winograd::new(map, (target, source), |t, tap, c| {
+                // The adjoint turns the filter round.
+                weights[layer.weight_index(c, 8 - tap, t)]
+            })),
+            _ => {
+                let direction = Direction::backward(&layer.links, layer.channels);
+                let packed = direction.pack(|t, tap, c| weights[layer.weight_index(c, tap, t)]);
+                Self::Product(direction, packed)
+            }
+        }
+    }
+
+    /// Time steps that [`run`](Self::run) is best called with.
+    pub(super) fn block(&self, targets: usize) -> usize {
+        match self {
+            Self::Winograd(winograd) => winograd.maps_a_block(),
+            Self::Product(..) => (FORWARD_ROWS / targets).max(1),
+        }
+    }
+
+    /// From the gradient of the currents to that of the layer's input.
+    #[inline(always)]
+    pub(super) fn run(&self, grads: &[f32], out: &mut [f32], scratch: &mut Scratch) {
+        match self {
+            Self::Winograd(winograd) => winograd.run(grads, out, scratch),
+            Self::Product(direction, weights) => direction.run(grads, weights, out, scratch),
+        }
+    }
+}

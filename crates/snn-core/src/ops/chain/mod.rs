@@ -1,0 +1,235 @@
+//! A chain of spiking layers as one operation: synapse, batch norm, LIF, again and again.
+//!
+//! What makes it fast, and where:
+//! - between layers spikes are lists of events, not tensors, and every spike costs additions only (`events`, `sparse`);
+//! - the spikes of a layer are used three times from one list: forward, weight gradient, firing rate;
+//! - batch norm and LIF are one pass, backward too; membranes and normalised currents are never stored (`neuron`);
+//! - the dense gradient of the input goes through Winograd's minimal filtering (`winograd`);
+//! - everything inside is channels last, so that spikes, weights and gradients are read in rows;
+//! - Candle's backward pass adds every gradient to a tensor of zeros first: a chain has one gradient to hand over, not
+//!   five a layer.
+//!
+//! The twin is the same chain made of `conv2d`, `batch_norm` and `lif`; it runs wherever this does not (f64, GPUs).
+
+mod backward;
+mod dense;
+mod events;
+mod forward;
+mod layer;
+mod links;
+mod neuron;
+mod norm;
+mod sparse;
+#[cfg(test)]
+mod tests;
+mod winograd;
+
+use std::ops::{Deref, Range};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+
+use super::operand;
+use forward::Kept;
+use layer::Layer;
+pub(crate) use layer::Spec;
+pub(crate) use links::Kind;
+pub(crate) use norm::Statistics;
+
+/// Runs a kernel with the widest vectors of this machine: AVX-512, AVX2, NEON, or whatever the target has.
+#[inline(always)]
+fn simd<R>(kernel: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(kernel)
+}
+
+/// How currents are normalised in front of the neurons.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Norm {
+    /// By the batch: `affines` are weight and bias of the norm.
+    Batch {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Not at all: `affines` are scale and shift of the currents.
+    Fixed,
+}
+
+/// What a chain returns.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum End {
+    /// The last layer's spikes, `[T, N, C, H, W]`.
+    Spikes,
+    /// Their sum over time with these weights, `[N, C, H, W]`.
+    Sum(Vec<f32>),
+}
+
+/// What a chain is, once the shape of its input is known.
+#[derive(Debug)]
+struct Plan {
+    layers: Vec<Layer>,
+    items: usize,
+    time_steps: usize,
+    /// Whether the input has no time axis.
+    constant: bool,
+    norm: Norm,
+    end: End,
+}
+
+impl Plan {
+    fn weight_range(&self, layer: usize) -> Range<usize> {
+        let before: usize = self.layers[..layer].iter().map(Layer::weight_count).sum();
+        before..before + self.layers[layer].weight_count()
+    }
+
+    fn weights_of<'a>(&self, layer: usize, weights: &'a [f32]) -> &'a [f32] {
+        &weights[self.weight_range(layer)]
+    }
+
+    /// Where weight (or scale) and bias (or shift) of a layer's norm lie.
+    fn affine_ranges(&self, layer: usize) -> (Range<usize>, Range<usize>) {
+        let before: usize = self.layers[..layer].iter().map(|layer| 2 * layer.channels.1).sum();
+        let channels = self.layers[layer].channels.1;
+        (before..before + channels, before + channels..before + 2 * channels)
+    }
+
+    fn affine_of<'a>(&self, layer: usize, affines: &'a [f32]) -> (&'a [f32], &'a [f32]) {
+        let (scale, shift) = self.affine_ranges(layer);
+        (&affines[scale], &affines[shift])
+    }
+
+    fn output_steps(&self) -> usize {
+        match self.end {
+            End::Spikes => self.time_steps,
+            End::Sum(_) => 1,
+        }
+    }
+
+    fn output_shape(&self, target: (usize, usize)) -> Shape {
+        let channels = self.layers.last().map_or(0, |layer| layer.channels.1);
+        match self.end {
+            End::Spikes => (self.time_steps, self.items, channels, target.0, target.1).into(),
+            End::Sum(_) => (self.items, channels, target.0, target.1).into(),
+        }
+    }
+}
+
+/// Whether a chain can run on this tensor.
+pub(crate) fn supports(xs: &Tensor) -> bool {
+    xs.device().is_cpu() && xs.dtype() == DType::F32 && xs.elem_count() > 0
+}
+
+/// What [`run`] takes beside tensors.
+pub(crate) struct Chain<'a> {
+    pub(crate) layers: &'a [Spec],
+    /// Time steps of an input that is constant.
+    pub(crate) constant: Option<usize>,
+    pub(crate) norm: Norm,
+    pub(crate) end: End,
+}
+
+/// Runs a chain on `xs: [T, N, C, H, W]`, or `[N, C, H, W]` where it is constant; differentiable in all three tensors.
+///
+/// `weights` holds the weights of all layers one after the other, `affines` two rows of channels a layer (see [`Norm`]).
+/// Returns the output and, for [`Norm::Batch`], the statistics of each layer. f32, CPU.
+pub(crate) fn run(
+    xs: &Tensor,
+    weights: &Tensor,
+    affines: &Tensor,
+    chain: &Chain<'_>,
+) -> Result<(Tensor, Vec<Statistics>)> {
+    let (time_steps, items) = match chain.constant {
+        Some(time_steps) => (time_steps, xs.dim(0)?),
+        None => (xs.dim(0)?, xs.dim(1)?),
+    };
+    let Some(last) = chain.layers.last() else { bail!("a chain of no layers") };
+    let plan = Plan {
+        layers: chain.layers.iter().map(Layer::new).collect(),
+        items,
+        time_steps,
+        constant: chain.constant.is_some(),
+        norm: chain.norm,
+        end: chain.end.clone(),
+    };
+    if let End::Sum(weights) = &plan.end
+        && weights.len() != time_steps
+    {
+        bail!("a sum of {time_steps} time steps with {} weights", weights.len())
+    }
+    let shape = plan.output_shape(last.target);
+    let op = ChainOp(Arc::new(State { plan, shape, kept: Mutex::new(None) }));
+    let state = op.0.clone();
+    let ys = xs.contiguous()?.apply_op3(&weights.contiguous()?, &affines.contiguous()?, op)?;
+    let kept = state.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let statistics = kept.iter().flatten().filter_map(|kept| kept.statistics.clone()).collect();
+    drop(kept);
+    Ok((ys, statistics))
+}
+
+/// Shared by the forward and the backward pass of one call.
+#[derive(Debug)]
+struct State {
+    plan: Plan,
+    shape: Shape,
+    kept: Mutex<Option<Vec<Kept>>>,
+}
+
+struct ChainOp(Arc<State>);
+
+impl CustomOp3 for ChainOp {
+    fn name(&self) -> &'static str {
+        "spiking_chain"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let State { plan, shape, kept } = &*self.0;
+        let (xs, weights, affines) = (operand::<f32>(s1, l1)?, operand::<f32>(s2, l2)?, operand::<f32>(s3, l3)?);
+        let ys = match plan.norm {
+            Norm::Batch { .. } => {
+                let (ys, all) = plan.run_keeping(xs, weights, affines);
+                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
+                ys
+            }
+            Norm::Fixed => plan.run_through(xs, weights, affines),
+        };
+        Ok((CpuStorage::F32(ys), shape.clone()))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weights: &Tensor,
+        affines: &Tensor,
+        _ys: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let State { plan, kept, .. } = &*self.0;
+        let (values, grad) = ([xs.contiguous()?, weights.contiguous()?, affines.contiguous()?], grad.contiguous()?);
+        let guards = values.each_ref().map(Tensor::storage_and_layout);
+        let [inputs, weight_values, affine_values] = [slice(&guards[0])?, slice(&guards[1])?, slice(&guards[2])?];
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Evaluation keeps nothing: whoever wants gradients there pays with another forward pass.
+        let kept = kept.get_or_insert_with(|| plan.run_keeping(inputs, weight_values, affine_values).1);
+        let grad_guard = grad.storage_and_layout();
+        let arguments = (weight_values, affine_values);
+        let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op());
+        let input = gradients.input.map(|values| Tensor::from_vec(values, xs.shape(), xs.device())).transpose()?;
+        let like = |values: Vec<f32>, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device()).map(Some);
+        Ok((input, like(gradients.weights, weights)?, like(gradients.affines, affines)?))
+    }
+}
+
+/// The elements of a contiguous f32 tensor on the CPU.
+fn slice<'a, S: Deref<Target = Storage>>((storage, layout): &'a (S, &Layout)) -> Result<&'a [f32]> {
+    match &**storage {
+        Storage::Cpu(storage) => operand(storage, layout),
+        _ => bail!("spiking_chain: operands must be on the CPU"),
+    }
+}

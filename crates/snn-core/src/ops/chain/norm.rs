@@ -1,0 +1,126 @@
+//! Batch statistics by channel, and the coefficients of batch norm forward and backward.
+
+use super::neuron::{Affine, Sums};
+
+/// Mean and sum of squared deviations of each channel over a number of rows, in f64.
+#[derive(Debug, Clone)]
+pub(super) struct Moments {
+    count: f64,
+    mean: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    /// Of rows of channels.
+    #[inline(always)]
+    pub(super) fn of(rows: &[f32], channels: usize) -> Self {
+        let count = (rows.len() / channels) as f64;
+        // Around the first row, so that a large mean does not swallow a small variance.
+        let pivot: Vec<f64> = rows[..channels].iter().map(|&x| f64::from(x)).collect();
+        let (mut sum, mut square) = (vec![0f64; channels], vec![0f64; channels]);
+        for row in rows.chunks_exact(channels) {
+            let (pivot, sum, square) = (&pivot[..row.len()], &mut sum[..row.len()], &mut square[..row.len()]);
+            for c in 0..row.len() {
+                let d = f64::from(row[c]) - pivot[c];
+                sum[c] += d;
+                square[c] += d * d;
+            }
+        }
+        let squares = square.iter().zip(&sum).map(|(q, s)| (q - s * s / count).max(0.)).collect();
+        let mean = sum.iter().zip(&pivot).map(|(s, p)| p + s / count).collect();
+        Self { count, mean, squares }
+    }
+
+    /// Of both lots of rows.
+    pub(super) fn merge(mut self, other: &Self) -> Self {
+        let total = self.count + other.count;
+        let (share, cross) = (other.count / total, self.count * other.count / total);
+        for c in 0..self.mean.len() {
+            let d = other.mean[c] - self.mean[c];
+            self.mean[c] += d * share;
+            self.squares[c] += other.squares[c] + d * d * cross;
+        }
+        self.count = total;
+        self
+    }
+}
+
+/// The statistics of one batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Statistics {
+    /// Elements of each channel, copies in time aside.
+    pub(crate) count: f64,
+    pub(crate) mean: Vec<f64>,
+    /// Biased.
+    pub(crate) variance: Vec<f64>,
+}
+
+impl Statistics {
+    pub(super) fn new(moments: &Moments) -> Self {
+        let variance = moments.squares.iter().map(|q| q / moments.count).collect();
+        Self { count: moments.count, mean: moments.mean.clone(), variance }
+    }
+
+    fn inverse_std(&self, c: usize, eps: f64) -> f64 {
+        1. / (self.variance[c] + eps).sqrt()
+    }
+
+    /// `y -> weight (y - mean) / std + bias`.
+    pub(super) fn affine(&self, weight: &[f32], bias: &[f32], eps: f64) -> Affine {
+        let scale = |c: usize| f64::from(weight[c]) * self.inverse_std(c, eps);
+        let channels = 0..self.mean.len();
+        Affine {
+            scale: channels.clone().map(|c| scale(c) as f32).collect(),
+            shift: channels.map(|c| (f64::from(bias[c]) - scale(c) * self.mean[c]) as f32).collect(),
+        }
+    }
+
+    /// Gradient of the weight.
+    pub(super) fn weight_gradient(&self, sums: &Sums, eps: f64) -> Vec<f32> {
+        let grads = sums.grad_current.iter().enumerate();
+        grads.map(|(c, g)| (g * self.inverse_std(c, eps)) as f32).collect()
+    }
+
+    /// The gradient of `y` as an affine map of the gradient `g` of the normalised current and of `y`, `[p, q, r]` by
+    /// channel: `weight/std (g - mean(g) - y^ mean(g y^)) = p g + q y + r`.
+    pub(super) fn gradient(&self, weight: &[f32], sums: &Sums, eps: f64) -> InputGradient {
+        let mut map = InputGradient { grad: Vec::new(), current: Vec::new(), constant: Vec::new() };
+        for c in 0..self.mean.len() {
+            let inverse_std = self.inverse_std(c, eps);
+            let scale = f64::from(weight[c]) * inverse_std;
+            let slope = -scale * inverse_std * inverse_std * sums.grad_current[c] / self.count;
+            map.grad.push(scale as f32);
+            map.current.push(slope as f32);
+            map.constant.push((-scale * sums.grad[c] / self.count - slope * self.mean[c]) as f32);
+        }
+        map
+    }
+}
+
+/// See [`Statistics::gradient`].
+#[derive(Debug)]
+pub(super) struct InputGradient {
+    grad: Vec<f32>,
+    current: Vec<f32>,
+    constant: Vec<f32>,
+}
+
+impl InputGradient {
+    /// Of an affine map that does not depend on the batch.
+    pub(super) fn fixed(affine: &Affine) -> Self {
+        let zeros = vec![0.; affine.scale.len()];
+        Self { grad: affine.scale.clone(), current: zeros.clone(), constant: zeros }
+    }
+
+    /// The gradient of each row of currents.
+    #[inline(always)]
+    pub(super) fn apply_in_place(&self, grads: &mut [f32], currents: &[f32]) {
+        let n = self.grad.len();
+        let (p, q, r) = (&self.grad[..n], &self.current[..n], &self.constant[..n]);
+        for (g, y) in grads.chunks_exact_mut(n).zip(currents.chunks_exact(n)) {
+            for c in 0..n {
+                g[c] = p[c] * g[c] + q[c] * y[c] + r[c];
+            }
+        }
+    }
+}
