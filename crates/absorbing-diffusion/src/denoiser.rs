@@ -11,12 +11,12 @@ use candle_core::{Result, Tensor};
 /// use absorbing_diffusion::Denoiser;
 /// use candle_core::{DType, Device, Result, Tensor};
 ///
+/// # fn main() -> Result<()> {
 /// // Knows nothing: every one of 128 codes is as likely as the next.
 /// let uniform = |h_t: &Tensor, _t: &Tensor, _train: bool| -> Result<Tensor> {
 ///     let (n, h, w) = h_t.dims3()?;
 ///     Tensor::zeros((n, 128, h, w), DType::F32, h_t.device())
 /// };
-/// # fn main() -> Result<()> {
 /// let h_t = Tensor::full(128u32, (2, 7, 7), &Device::Cpu)?;
 /// let t = Tensor::new(&[49u32, 49], &Device::Cpu)?;
 /// assert_eq!(uniform.logits(&h_t, &t, false)?.dims(), [2, 128, 7, 7]);

@@ -182,11 +182,14 @@ impl Sdid {
     /// Loads a checkpoint; its config travels in it.
     ///
     /// # Errors
-    /// A file that is missing, damaged, of another model, or whose tensors do not fit its config; all by name.
+    /// A file that is missing, damaged, of another model, whose config does not [validate](SdidConfig::validate), or
+    /// whose tensors do not fit it; all by name.
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let checkpoint = Checkpoint::load(path, Self::KIND, device)?;
+        let cfg: SdidConfig = checkpoint.config()?;
+        cfg.validate().map_err(|e| checkpoint.error(e))?;
         let params = ParamStore::new(Seed(0), DType::F32, device);
-        let model = Self::new(&checkpoint.config()?, params.builder())?;
+        let model = Self::new(&cfg, params.builder())?;
         params.restore(&checkpoint, "")?;
         Ok(model)
     }
@@ -207,6 +210,9 @@ impl Sdid {
     }
 
     /// [`Denoiser::logits`], with a look at every layer's spikes.
+    ///
+    /// # Errors
+    /// Maps of another size than the config's, not one time for each, and whatever the observer returns.
     pub fn logits_observed(
         &self,
         h_t: &Tensor,
@@ -214,7 +220,10 @@ impl Sdid {
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
-        let (_, h, w) = h_t.dims3()?;
+        let (n, h, w) = h_t.dims3()?;
+        if t.dims() != [n] {
+            bail!("sdid: diffusion times are {:?}, the codes want [{n}]", t.dims())
+        }
         if (h, w) != (self.cfg.height, self.cfg.width) {
             bail!(
                 "sdid: codes are [N, {h}, {w}], the model wants [N, {}, {}]",

@@ -23,11 +23,19 @@ impl Decoder {
             SpikingLayer::conv_transpose(c1, c2, double, cfg.lif, vb.pp(1))?,
         ];
         let same = ConvConfig::new(3, 1, 1);
-        Ok(Self { layers, head: ReadoutLayer::conv_transpose(c2, cfg.image.channels, same, cfg.readout, head)? })
+        Ok(Self {
+            layers,
+            head: ReadoutLayer::conv_transpose(c2, cfg.image.channels, same, cfg.readout, head)?,
+        })
     }
 
     /// `[T, N, C, H', W']` -> `[N, channels, 4H', 4W']` in (-1, 1).
-    pub(crate) fn forward_t(&self, spikes: &Tensor, train: bool, observe: &mut Observer<'_>) -> Result<Tensor> {
+    pub(crate) fn forward_t(
+        &self,
+        spikes: &Tensor,
+        train: bool,
+        observe: &mut Observer<'_>,
+    ) -> Result<Tensor> {
         let mut xs = spikes.clone();
         for (i, layer) in self.layers.iter().enumerate() {
             xs = layer.forward_t(&xs, train)?;

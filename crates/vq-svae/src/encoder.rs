@@ -26,7 +26,12 @@ impl Encoder {
     }
 
     /// `[N, channels, H, W]` -> `[T, N, C, H/4, W/4]`.
-    pub(crate) fn forward_t(&self, images: &Tensor, train: bool, observe: &mut Observer<'_>) -> Result<Tensor> {
+    pub(crate) fn forward_t(
+        &self,
+        images: &Tensor,
+        train: bool,
+        observe: &mut Observer<'_>,
+    ) -> Result<Tensor> {
         let mut xs = self.layers[0].forward_constant(images, self.time_steps, train)?;
         observe("encoder.0", &xs)?;
         for (i, layer) in self.layers.iter().enumerate().skip(1) {

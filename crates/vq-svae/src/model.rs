@@ -91,8 +91,10 @@ impl VqSvae {
     /// A file that is missing, damaged, of another model, or whose tensors do not fit its config; all by name.
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let checkpoint = Checkpoint::load(path, Self::KIND, device)?;
+        let cfg: VqSvaeConfig = checkpoint.config()?;
+        cfg.validate().map_err(|e| checkpoint.error(e))?;
         let params = ParamStore::new(Seed(0), DType::F32, device);
-        let model = Self::new(&checkpoint.config()?, params.builder())?;
+        let model = Self::new(&cfg, params.builder())?;
         params.restore(&checkpoint, "")?;
         Ok(model)
     }

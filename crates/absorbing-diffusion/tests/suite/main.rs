@@ -1,12 +1,16 @@
-//! Closed forms, slow twins, invariances and rejections.
+//! Closed forms, slow twins, golden tensors, invariances and rejections.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod autotraits;
 mod elbo;
+mod golden;
 mod loss;
 mod process;
 mod sample;
 mod sample_distribution;
+mod sdid;
+mod sdid_checkpoint;
+mod sdid_config;
 mod toy;
 
 use candle_core::{DType, Device, Result, Tensor};

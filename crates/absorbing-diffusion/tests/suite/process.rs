@@ -6,7 +6,7 @@ use snn_core::Seed;
 use crate::{maps, rejects};
 
 /// `Q_t` of Eq. 11, rows from, columns to.
-fn transition(process: &AbsorbingProcess, t: usize) -> Vec<Vec<f64>> {
+pub(crate) fn transition(process: &AbsorbingProcess, t: usize) -> Vec<Vec<f64>> {
     let k = process.codes();
     let mut q = vec![vec![0.; k + 1]; k + 1];
     for (i, row) in q.iter_mut().enumerate().take(k) {
@@ -17,7 +17,7 @@ fn transition(process: &AbsorbingProcess, t: usize) -> Vec<Vec<f64>> {
     q
 }
 
-fn product(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
+pub(crate) fn product(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let entry = |row: &[f64], j: usize| row.iter().zip(b).map(|(x, b)| x * b[j]).sum();
     a.iter().map(|row| (0..b.len()).map(|j| entry(row, j)).collect()).collect()
 }

@@ -4,6 +4,7 @@ use absorbing_diffusion::{AbsorbingProcess, Denoiser, Order, SamplingConfig, sam
 use candle_core::{DType, Device, Result, Tensor};
 use snn_core::Seed;
 
+use crate::process::{product, transition};
 use crate::{oracle, rejects, uniform};
 
 const ORDERS: [Order; 2] = [Order::Posterior, Order::ExactK];
@@ -68,6 +69,40 @@ fn an_oracle_gets_its_map_back() {
         let process = AbsorbingProcess::new(10, 8).unwrap();
         let (codes, _) = film(&process, &oracle(10, &map, (3, 4)), (5, 3, 4), order);
         assert_eq!(codes, map.repeat(5));
+    }
+}
+
+/// Eq. 13 by Bayes, `q(h_{t-1} | h_t, h_0) = q(h_t | h_{t-1}) q(h_{t-1} | h_0) / q(h_t | h_0)`, from the transition
+/// matrices, against what the posterior order does with an oracle; and the chain's own marginals at every time.
+#[test]
+fn posterior_order_is_bayes_of_the_chain() {
+    const IMAGES: usize = 3000;
+    let (k, steps) = (3, 7);
+    let process = AbsorbingProcess::new(k, steps).unwrap();
+    let map: Vec<u32> = (0..12).map(|i| i % 3).collect();
+    let (_, frames) = film(&process, &oracle(k, &map, (3, 4)), (IMAGES, 3, 4), Order::Posterior);
+    // From 0 steps to all, the products of the matrices.
+    let identity: Vec<Vec<f64>> = (0..=k).map(|i| (0..=k).map(|j| f64::from(i == j)).collect()).collect();
+    let mut cumulative = vec![identity];
+    (1..=steps).for_each(|t| cumulative.push(product(&cumulative[t - 1], &transition(&process, t))));
+    let near = |count: usize, of: usize, p: f64| {
+        (count as f64 - of as f64 * p).abs() <= 5. * (of as f64 * p * (1. - p).max(0.)).sqrt() + 1e-6
+    };
+    for t in 1..=steps {
+        let (before, after) = (&frames[steps - t], &frames[steps - t + 1]);
+        for code in [0, 1, 2] {
+            let posterior: Vec<f64> = (0..=k)
+                .map(|j| transition(&process, t)[j][k] * cumulative[t - 1][code][j] / cumulative[t][code][k])
+                .collect();
+            assert!((posterior.iter().sum::<f64>() - 1.).abs() < 1e-12);
+            let of_code = |i: &usize| map[i % 12] as usize == code;
+            let masked: Vec<usize> = (0..before.len()).filter(of_code).filter(|&i| before[i] == 3).collect();
+            assert!(near(masked.len(), IMAGES * 4, cumulative[t][code][k]), "t = {t}: {}", masked.len());
+            for (j, &p) in posterior.iter().enumerate() {
+                let count = masked.iter().filter(|&&i| after[i] as usize == j).count();
+                assert!(near(count, masked.len(), p), "t = {t}, {code} to {j}: {count} of {}", masked.len());
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The IDX reader: round trips, damage of every kind, and its twin in candle-datasets.
+//! The IDX reader: round trips, and damage of every kind.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -114,22 +114,4 @@ fn a_plain_file_goes_before_a_compressed_one() {
     assert_eq!(find(folder.path(), "x").unwrap(), zipped);
     let plain = write(folder.path(), "x", &[]);
     assert_eq!(find(folder.path(), "x").unwrap(), plain);
-}
-
-#[test]
-fn agrees_with_the_reader_of_candle_datasets() {
-    let folder = tempfile::tempdir().unwrap();
-    let ramp = |n: usize, step: usize| (0..n).map(|i| (i * step % 251) as u8).collect::<Vec<_>>();
-    for (prefix, n) in [("train", 5), ("t10k", 3)] {
-        let images = encode(&[n, 28, 28], &ramp(n * 784, 7));
-        write(folder.path(), &format!("{prefix}-images-idx3-ubyte"), &images);
-        write(folder.path(), &format!("{prefix}-labels-idx1-ubyte"), &encode(&[n], &ramp(n, 3)));
-    }
-    let theirs = candle_datasets::vision::mnist::load_dir(folder.path()).unwrap();
-    let ours = read(&find(folder.path(), "train-images-idx3-ubyte").unwrap(), 3).unwrap();
-    assert_eq!(theirs.train_images.dims(), [5, 784]);
-    let pixels = theirs.train_images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    assert!(pixels.iter().zip(&ours.bytes).all(|(p, &b)| (p * 255. - f32::from(b)).abs() < 1e-4));
-    let labels = read(&find(folder.path(), "t10k-labels-idx1-ubyte").unwrap(), 1).unwrap();
-    assert_eq!(theirs.test_labels.to_vec1::<u8>().unwrap(), labels.bytes);
 }

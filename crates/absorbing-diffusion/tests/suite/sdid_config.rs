@@ -1,0 +1,220 @@
+//! [`SdidConfig`]: what it builds, what it rejects, how it is written.
+
+use std::collections::BTreeMap;
+
+use absorbing_diffusion::{Error, Sdid, SdidConfig, TokenInput};
+use candle_core::{DType, Device};
+use proptest::prelude::*;
+use snn_core::{LifConfig, ParamStore, Reset, Seed, Surrogate};
+
+fn good() -> SdidConfig {
+    SdidConfig::released_code(128, (7, 7))
+}
+
+fn build(cfg: &SdidConfig) -> (ParamStore, Sdid) {
+    let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+    let sdid = Sdid::new(cfg, params.builder()).unwrap();
+    (params, sdid)
+}
+
+#[test]
+fn the_released_code_is_what_it_was() {
+    let cfg = good();
+    assert_eq!((cfg.steps, cfg.time_steps, cfg.lif), (49, 16, LifConfig::default()));
+    let (params, sdid) = build(&cfg);
+    assert_eq!(params.parameter_count(), 3_101_504);
+    assert_eq!(sdid.config(), &cfg);
+    assert_eq!(SdidConfig::released_code(128, (8, 8)).steps, 64);
+}
+
+/// PyTorch's defaults: `U(-b, b)`, `b = 1/sqrt(9 C_in)`, for the weight and bias of every convolution.
+#[test]
+fn parameters_start_as_pytorchs_do() {
+    let (params, _) = build(&good());
+    let vars: BTreeMap<_, _> = params.vars().into_iter().collect();
+    let values = |name: &str| vars[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let convolutions =
+        [("layers.0.conv", 2), ("layers.1.conv", 64), ("layers.2.conv", 128), ("layers.3.conv", 256)]
+            .into_iter()
+            .chain([("layers.4.conv", 512), ("head", 256 + 64)]);
+    for (name, c_in) in convolutions {
+        let bound = 1. / f64::from(9 * c_in).sqrt();
+        for part in ["weight", "bias"] {
+            let xs: Vec<f64> =
+                values(&format!("{name}.{part}")).into_iter().map(|x| f64::from(x) / bound).collect();
+            let n = xs.len() as f64;
+            let largest = xs.iter().fold(0., |a: f64, x| a.max(x.abs()));
+            // All within a bound rounded to f32; and the chance of staying 20/n below it is e^-20.
+            assert!(largest <= 1. + 1e-6 && largest > 1. - 20. / n, "{name}.{part}: {largest} of the bound");
+            let (mean, square) = (xs.iter().sum::<f64>() / n, xs.iter().map(|x| x * x).sum::<f64>() / n);
+            assert!(mean.abs() < 5. * (1. / 3. / n).sqrt(), "{name}.{part}: mean {mean}");
+            assert!((square - 1. / 3.).abs() < 5. * (4. / 45. / n).sqrt(), "{name}.{part}: {square}");
+        }
+    }
+    for i in 0..5 {
+        for (part, value) in [("weight", 1.), ("bias", 0.), ("running_mean", 0.), ("running_var", 1.)] {
+            let xs = values(&format!("layers.{i}.bn.{part}"));
+            assert!(xs.len() == good().channels[i] && xs.iter().all(|&x| x == value), "{i} {part}");
+        }
+    }
+}
+
+#[test]
+fn embeddings_start_normal() {
+    let (params, _) = build(&SdidConfig { token_input: TokenInput::Embedding { dim: 32 }, ..good() });
+    let vars: BTreeMap<_, _> = params.vars().into_iter().collect();
+    for (name, rows) in [("token", 129), ("position", 49), ("time", 50)] {
+        let table = &vars[&format!("{name}.weight")];
+        assert_eq!(table.dims(), [rows, 32]);
+        let xs = table.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+        let n = xs.len() as f64;
+        let (mean, square) = (xs.iter().sum::<f64>() / n, xs.iter().map(|x| x * x).sum::<f64>() / n);
+        assert!(mean.abs() < 5. / n.sqrt() && (square - 1.).abs() < 5. * (2. / n).sqrt(), "{mean} {square}");
+    }
+    // The first convolution grows from 2 to 32 input channels.
+    assert_eq!(params.parameter_count(), 3_101_504 + 30 * 64 * 9 + (129 + 49 + 50) * 32);
+}
+
+/// Rejected on its own and on building a model, with the field and its value in the message.
+#[track_caller]
+fn rejects(cfg: SdidConfig, field: &str, value: &str) {
+    let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+    let built = Sdid::new(&cfg, params.builder()).map(|_| ());
+    for result in [cfg.validate(), built] {
+        let error = result.unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(&format!("`{field}` = {value}: ")), "{message}");
+        assert!(matches!(error, Error::Core(snn_core::Error::Config { .. })), "{message}");
+    }
+    assert!(params.vars().is_empty(), "parameters of a rejected model");
+}
+
+#[test]
+fn one_code_is_rejected() {
+    rejects(SdidConfig { codes: 1, ..good() }, "sdid.codes", "1");
+}
+
+#[test]
+fn no_code_is_rejected() {
+    rejects(SdidConfig { codes: 0, ..good() }, "sdid.codes", "0");
+}
+
+#[test]
+fn no_row_is_rejected() {
+    rejects(SdidConfig { height: 0, ..good() }, "sdid.height", "0");
+}
+
+#[test]
+fn no_column_is_rejected() {
+    rejects(SdidConfig { width: 0, ..good() }, "sdid.width", "0");
+}
+
+#[test]
+fn no_diffusion_step_is_rejected() {
+    rejects(SdidConfig { steps: 0, ..good() }, "sdid.steps", "0");
+}
+
+#[test]
+fn no_time_step_is_rejected() {
+    rejects(SdidConfig { time_steps: 0, ..good() }, "sdid.time_steps", "0");
+}
+
+#[test]
+fn no_channel_is_rejected() {
+    for i in 0..5 {
+        let mut cfg = good();
+        cfg.channels[i] = 0;
+        rejects(cfg, "sdid.channels", "0");
+    }
+}
+
+#[test]
+fn empty_embeddings_are_rejected() {
+    let token_input = TokenInput::Embedding { dim: 0 };
+    rejects(SdidConfig { token_input, ..good() }, "sdid.token_input.dim", "0");
+}
+
+#[test]
+fn bad_time_constants_are_rejected() {
+    for (tau, value) in [(0.5, "0.5"), (f64::NAN, "NaN")] {
+        rejects(SdidConfig { lif: LifConfig { tau: Some(tau), ..good().lif }, ..good() }, "lif.tau", value);
+    }
+}
+
+#[test]
+fn bad_thresholds_are_rejected() {
+    let lif = LifConfig { v_threshold: -1., ..good().lif };
+    rejects(SdidConfig { lif, ..good() }, "lif.v_threshold", "-1");
+}
+
+#[test]
+fn bad_surrogates_are_rejected() {
+    let lif = LifConfig { surrogate: Surrogate::Atan { alpha: 0. }, ..good().lif };
+    rejects(SdidConfig { lif, ..good() }, "surrogate.alpha", "0");
+}
+
+#[test]
+fn the_least_of_everything_is_accepted() {
+    let token_input = TokenInput::Embedding { dim: 1 };
+    let least = SdidConfig { steps: 1, time_steps: 1, channels: [1; 5], token_input, ..good() };
+    for cfg in [good(), SdidConfig { codes: 2, height: 1, width: 1, ..least }] {
+        cfg.validate().unwrap();
+        build(&cfg);
+    }
+}
+
+#[test]
+fn json_is_as_documented() {
+    let cfg = SdidConfig { token_input: TokenInput::Embedding { dim: 6 }, ..good() };
+    let text = serde_json::to_string(&cfg).unwrap();
+    assert!(text.starts_with(r#"{"codes":128,"height":7,"width":7,"steps":49,"time_steps":16,"lif":{"#));
+    assert!(text.ends_with(r#""channels":[64,128,256,512,256],"token_input":{"embedding":{"dim":6}}}"#));
+    assert!(serde_json::to_string(&good()).unwrap().ends_with(r#""token_input":"raw"}"#));
+}
+
+#[test]
+fn unknown_and_missing_keys_are_rejected() {
+    let cfg = SdidConfig { token_input: TokenInput::Embedding { dim: 6 }, ..good() };
+    let text = serde_json::to_string(&cfg).unwrap();
+    // In every object of it, one at a time: the config, the neuron, the surrogate, the input, the embedding.
+    for (at, _) in text.match_indices('{') {
+        let longer = format!("{}\"chanels\":2,{}", &text[..=at], &text[at + 1..]);
+        assert!(serde_json::from_str::<SdidConfig>(&longer).is_err(), "accepts {longer}");
+    }
+    let error = serde_json::from_str::<SdidConfig>(&text.replacen('{', r#"{"chanels":2,"#, 1)).unwrap_err();
+    assert!(error.to_string().contains("chanels"), "{error}");
+    for key in ["codes", "height", "width", "steps", "time_steps", "lif", "channels", "token_input"] {
+        let mut value = serde_json::to_value(&cfg).unwrap();
+        value.as_object_mut().unwrap().remove(key).unwrap();
+        let error = serde_json::from_value::<SdidConfig>(value).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`")), "{error}");
+    }
+    assert!(serde_json::from_str::<SdidConfig>(&text.replace("[64,", "[64,64,")).is_err());
+}
+
+fn number() -> impl Strategy<Value = f64> {
+    prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn configs_survive_json(
+        sizes: [usize; 5],
+        channels: [usize; 5],
+        dim: Option<usize>,
+        tau in prop::option::of(number()),
+        (v_threshold, v_reset, alpha) in (number(), prop::option::of(number()), number()),
+        (decay_input, detach_reset) in any::<(bool, bool)>(),
+    ) {
+        let [codes, height, width, steps, time_steps] = sizes;
+        let v_reset = v_reset.map_or(Reset::Soft, Reset::Hard);
+        let surrogate = Surrogate::Sigmoid { alpha };
+        let lif = LifConfig { tau, v_threshold, v_reset, decay_input, detach_reset, surrogate };
+        let token_input = dim.map_or(TokenInput::Raw, |dim| TokenInput::Embedding { dim });
+        let cfg = SdidConfig { codes, height, width, steps, time_steps, lif, channels, token_input };
+        let text = serde_json::to_string(&cfg).unwrap();
+        prop_assert_eq!(serde_json::from_str::<SdidConfig>(&text).unwrap(), cfg, "{}", text);
+    }
+}

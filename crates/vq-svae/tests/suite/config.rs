@@ -1,0 +1,277 @@
+//! What is rejected, and how a config is written.
+
+use candle_core::DType;
+use proptest::prelude::*;
+use snn_core::{LifConfig, Readout, Reset, Surrogate};
+use vq_svae::{DenseTerm, ImageSpec, Reconstruction, Reduction, StraightThrough, VqSvaeConfig};
+
+use crate::{rejects, tiny};
+
+/// Makes one change to the paper's config and asserts that it is refused, by field, value and reason.
+#[track_caller]
+fn refuses(change: impl FnOnce(&mut VqSvaeConfig), field: &str, value: &str, reason: &str) {
+    let mut cfg = VqSvaeConfig::paper(ImageSpec::MNIST);
+    change(&mut cfg);
+    rejects(cfg.validate(), &[&format!("`{field}` = {value}:"), reason]);
+}
+
+/// Values that are no finite number of at least 0.
+const NO_WEIGHTS: [(f64, &str); 3] = [(-0.1, "-0.1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")];
+
+#[test]
+fn published_configs_are_accepted() {
+    for image in [ImageSpec::MNIST, ImageSpec::CIFAR, ImageSpec { channels: 3, height: 4, width: 12 }] {
+        VqSvaeConfig::paper(image).validate().unwrap();
+        VqSvaeConfig::released_code(image).validate().unwrap();
+    }
+}
+
+#[test]
+fn models_refuse_what_validation_refuses() {
+    let params = snn_core::ParamStore::new(snn_core::Seed(0), DType::F32, &candle_core::Device::Cpu);
+    let cfg = VqSvaeConfig { codes: 1, ..tiny(VqSvaeConfig::paper) };
+    rejects(vq_svae::VqSvae::new(&cfg, params.builder()), &["`vqsvae.codes` = 1:"]);
+    assert_eq!(params.parameter_count(), 0, "parameters of a config that was refused");
+}
+
+#[test]
+fn image_channels() {
+    for (channels, value) in [(0, "0"), (2, "2"), (4, "4")] {
+        refuses(|cfg| cfg.image.channels = channels, "vqsvae.image.channels", value, "must be 1 or 3");
+    }
+}
+
+#[test]
+fn image_height() {
+    for (height, value) in [(0, "0"), (2, "2"), (29, "29"), (30, "30")] {
+        refuses(|cfg| cfg.image.height = height, "vqsvae.image.height", value, "multiple of 4");
+    }
+}
+
+#[test]
+fn image_width() {
+    for (width, value) in [(0, "0"), (3, "3"), (31, "31")] {
+        refuses(|cfg| cfg.image.width = width, "vqsvae.image.width", value, "multiple of 4");
+    }
+}
+
+#[test]
+fn time_steps() {
+    refuses(|cfg| cfg.time_steps = 0, "vqsvae.time_steps", "0", "at least 1");
+}
+
+#[test]
+fn codes() {
+    for (codes, value) in [(0, "0"), (1, "1")] {
+        refuses(|cfg| cfg.codes = codes, "vqsvae.codes", value, "at least 2");
+    }
+}
+
+#[test]
+fn code_channels() {
+    refuses(|cfg| cfg.code_channels = 0, "vqsvae.code_channels", "0", "at least 1");
+}
+
+#[test]
+fn encoder_channels() {
+    for channels in [[0, 64], [32, 0]] {
+        refuses(|cfg| cfg.encoder_channels = channels, "vqsvae.encoder_channels", "0", "at least 1");
+    }
+}
+
+#[test]
+fn decoder_channels() {
+    for channels in [[0, 32], [64, 0]] {
+        refuses(|cfg| cfg.decoder_channels = channels, "vqsvae.decoder_channels", "0", "at least 1");
+    }
+}
+
+#[test]
+fn beta() {
+    for (beta, value) in NO_WEIGHTS {
+        refuses(|cfg| cfg.beta = beta, "vqsvae.beta", value, "finite and not negative");
+    }
+}
+
+#[test]
+fn codebook_std() {
+    for (std, value) in NO_WEIGHTS {
+        refuses(|cfg| cfg.codebook_std = std, "vqsvae.codebook_std", value, "finite and not negative");
+    }
+}
+
+#[test]
+fn commitment() {
+    for (commitment, value) in NO_WEIGHTS {
+        let dense = DenseTerm::Balanced { commitment };
+        refuses(|cfg| cfg.dense = dense, "vqsvae.dense.commitment", value, "finite and not negative");
+    }
+}
+
+#[test]
+fn variance() {
+    for (variance, value) in [(0., "0"), (-1., "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+        let over = Reconstruction::OverVariance { variance };
+        refuses(|cfg| cfg.reconstruction = over, "vqsvae.reconstruction.variance", value, "positive");
+    }
+}
+
+#[test]
+fn initial_k() {
+    for (k, value) in [(f64::NAN, "NaN"), (f64::NEG_INFINITY, "-inf")] {
+        refuses(|cfg| cfg.initial_k = k, "vqsvae.initial_k", value, "must be finite");
+    }
+}
+
+/// Time constants that are no finite number of at least 1.
+const NO_TAUS: [(f64, &str); 4] = [(0.5, "0.5"), (-2., "-2"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")];
+
+#[test]
+fn tau_syn() {
+    for (tau, value) in NO_TAUS {
+        refuses(|cfg| cfg.tau_syn = tau, "vqsvae.tau_syn.tau", value, "at least 1 time step");
+    }
+}
+
+#[test]
+fn features() {
+    for (tau, value) in NO_TAUS {
+        let features = Readout::Psp { tau };
+        refuses(|cfg| cfg.features = features, "vqsvae.features.tau", value, "at least 1 time step");
+    }
+}
+
+#[test]
+fn readout() {
+    for (decay, value) in [(0., "0"), (1.5, "1.5"), (f64::NAN, "NaN")] {
+        let readout = Readout::ExponentialSum { decay };
+        refuses(|cfg| cfg.readout = readout, "vqsvae.readout.decay", value, "(0, 1]");
+    }
+}
+
+#[test]
+fn lif() {
+    for (tau, value) in NO_TAUS {
+        refuses(|cfg| cfg.lif.tau = Some(tau), "lif.tau", value, "at least 1 time step");
+    }
+    refuses(|cfg| cfg.lif.v_threshold = 0., "lif.v_threshold", "0", "above the reset potential");
+    refuses(|cfg| cfg.lif.v_reset = Reset::Hard(1.), "lif.v_threshold", "1", "above the reset potential");
+    let surrogate = Surrogate::Atan { alpha: 0. };
+    refuses(|cfg| cfg.lif.surrogate = surrogate, "surrogate.alpha", "0", "positive");
+}
+
+/// Adds a key to every object in the text, one at a time.
+#[test]
+fn unknown_keys_are_rejected_everywhere() {
+    let text = serde_json::to_string(&VqSvaeConfig::released_code(ImageSpec::MNIST)).unwrap();
+    // The config, the image, the neuron with its reset and its surrogate, and four enums of two objects each.
+    let objects: Vec<_> = text.match_indices('{').map(|(at, _)| at).collect();
+    assert_eq!(objects.len(), 14, "{text}");
+    for at in objects {
+        let longer = format!("{}\"betaa\":2,{}", &text[..=at], &text[at + 1..]);
+        let result = serde_json::from_str::<VqSvaeConfig>(&longer);
+        assert!(result.is_err(), "accepts {longer}");
+    }
+    let longer = text.replacen('{', r#"{"betaa":2,"#, 1);
+    rejects(serde_json::from_str::<VqSvaeConfig>(&longer), &["unknown field `betaa`", "`beta`"]);
+}
+
+#[test]
+fn missing_keys_are_rejected() {
+    let mut value = serde_json::to_value(VqSvaeConfig::paper(ImageSpec::MNIST)).unwrap();
+    value.as_object_mut().unwrap().remove("beta");
+    rejects(serde_json::from_value::<VqSvaeConfig>(value), &["missing field `beta`"]);
+}
+
+#[test]
+fn json_says_what_it_means() {
+    let json = |cfg: VqSvaeConfig| serde_json::to_value(cfg).unwrap();
+    let paper = json(VqSvaeConfig::paper(ImageSpec::MNIST));
+    assert_eq!(paper["straight_through"], "spikes");
+    assert_eq!(paper["reduction"], "mean");
+    assert_eq!(paper["reconstruction"], "plain");
+    assert_eq!(paper["dense"], "unbalanced");
+    let released = json(VqSvaeConfig::released_code(ImageSpec::MNIST));
+    assert_eq!(released["straight_through"], "embedding");
+    assert_eq!(released["reconstruction"]["over_variance"]["variance"], 0.0949);
+    assert_eq!(released["dense"]["balanced"]["commitment"], 0.25);
+}
+
+fn number() -> impl Strategy<Value = f64> {
+    prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO
+}
+
+fn any_readout() -> impl Strategy<Value = Readout> {
+    prop_oneof![
+        Just(Readout::Mean),
+        number().prop_map(|tau| Readout::Psp { tau }),
+        number().prop_map(|decay| Readout::ExponentialSum { decay }),
+    ]
+}
+
+fn choices() -> impl Strategy<Value = (StraightThrough, Reduction, Reconstruction, DenseTerm)> {
+    (
+        prop_oneof![Just(StraightThrough::Spikes), Just(StraightThrough::Embedding)],
+        prop_oneof![Just(Reduction::Mean), Just(Reduction::Sum)],
+        prop_oneof![
+            Just(Reconstruction::Plain),
+            number().prop_map(|variance| Reconstruction::OverVariance { variance }),
+        ],
+        prop_oneof![
+            Just(DenseTerm::Unbalanced),
+            number().prop_map(|commitment| DenseTerm::Balanced { commitment }),
+        ],
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn configs_survive_json(
+        sizes in any::<[usize; 10]>(),
+        numbers in [number(), number(), number(), number(), number()],
+        readouts in (any_readout(), any_readout()),
+        (straight_through, reduction, reconstruction, dense) in choices(),
+    ) {
+        let [channels, height, width, time_steps, e0, e1, code_channels, codes, d0, d1] = sizes;
+        let [v_threshold, codebook_std, initial_k, tau_syn, beta] = numbers;
+        let cfg = VqSvaeConfig {
+            image: ImageSpec { channels, height, width },
+            time_steps,
+            lif: LifConfig { v_threshold, ..LifConfig::default() },
+            encoder_channels: [e0, e1],
+            code_channels,
+            codes,
+            decoder_channels: [d0, d1],
+            codebook_std,
+            features: readouts.0,
+            initial_k,
+            tau_syn,
+            readout: readouts.1,
+            straight_through,
+            reduction,
+            reconstruction,
+            dense,
+            beta,
+        };
+        let text = serde_json::to_string(&cfg).unwrap();
+        prop_assert_eq!(serde_json::from_str::<VqSvaeConfig>(&text).unwrap(), cfg);
+    }
+}
+
+#[test]
+fn the_two_published_models_differ_where_the_reference_says() {
+    let paper = VqSvaeConfig::paper(ImageSpec::MNIST);
+    let released = VqSvaeConfig::released_code(ImageSpec::MNIST);
+    assert_eq!(paper.features, Readout::Psp { tau: 2. });
+    assert_eq!(released.features, Readout::ExponentialSum { decay: 0.8 });
+    let common = VqSvaeConfig {
+        features: paper.features,
+        straight_through: paper.straight_through,
+        reconstruction: paper.reconstruction,
+        dense: paper.dense,
+        ..released
+    };
+    assert_eq!(common, paper);
+}
