@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use snn_core::{
-    Checkpoint, ConvConfig, LifConfig, Observer, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer,
-    unobserved,
+    Checkpoint, ConvConfig, Drive, LifConfig, Observer, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer,
+    SpikingStack,
 };
 
 use crate::{Denoiser, Result};
@@ -153,7 +153,8 @@ impl Input {
 pub struct Sdid {
     cfg: SdidConfig,
     input: Input,
-    layers: Vec<SpikingLayer>,
+    first: SpikingLayer,
+    rest: SpikingStack,
     head: ReadoutLayer,
     dtype: DType,
 }
@@ -175,8 +176,9 @@ impl Sdid {
             layers.push(SpikingLayer::conv(c_in, c_out, same, cfg.lif, vb.pp("layers").pp(i))?);
             c_in = c_out;
         }
+        let first = layers.remove(0);
         let head = ReadoutLayer::conv(c_in + cfg.channels[0], cfg.codes, same, Readout::Mean, vb.pp("head"))?;
-        Ok(Self { input, layers, head, dtype: vb.dtype(), cfg: cfg.clone() })
+        Ok(Self { input, first, rest: SpikingStack::new(layers), head, dtype: vb.dtype(), cfg: cfg.clone() })
     }
 
     /// Loads a checkpoint; its config travels in it.
@@ -220,6 +222,15 @@ impl Sdid {
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
+        let first = self.first(h_t, t, train)?;
+        observe("layers.0", &first)?;
+        let mut name = |i: usize, spikes: &Tensor| observe(&format!("layers.{}", i + 1), spikes);
+        let last = self.rest.forward_observed(Drive::Spikes(&first), train, &mut name)?;
+        self.head.forward_cat(&[&last, &first])
+    }
+
+    /// The first layer's spikes.
+    fn first(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
         let (n, h, w) = h_t.dims3()?;
         if t.dims() != [n] {
             bail!("sdid: diffusion times are {:?}, the codes want [{n}]", t.dims())
@@ -232,19 +243,15 @@ impl Sdid {
             )
         }
         let current = self.input.forward(h_t, t, self.dtype)?;
-        let first = self.layers[0].forward_constant(&current, self.cfg.time_steps, train)?;
-        observe("layers.0", &first)?;
-        let mut xs = first.clone();
-        for (i, layer) in self.layers.iter().enumerate().skip(1) {
-            xs = layer.forward_t(&xs, train)?;
-            observe(&format!("layers.{i}"), &xs)?;
-        }
-        self.head.forward_cat(&[&xs, &first])
+        self.first.forward_constant(&current, self.cfg.time_steps, train)
     }
 }
 
 impl Denoiser for Sdid {
     fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        self.logits_observed(h_t, t, train, &mut unobserved)
+        let first = self.first(h_t, t, train)?;
+        let readout = self.head.readout();
+        let sums = [self.rest.readout(Drive::Spikes(&first), readout, train)?, readout.apply(&first)?];
+        self.head.forward_sums(&sums, self.cfg.time_steps)
     }
 }

@@ -7,11 +7,6 @@ use candle_core::{Result, Tensor};
 /// Called with the name and the spikes `[T, N, ...]` of every layer as they are made.
 pub type Observer<'a> = dyn FnMut(&str, &Tensor) -> Result<()> + 'a;
 
-/// An [`Observer`] that looks away.
-pub fn unobserved(_layer: &str, _spikes: &Tensor) -> Result<()> {
-    Ok(())
-}
-
 /// Firing rates by layer, summed over any number of batches.
 ///
 /// # Examples

@@ -2,14 +2,14 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::{ConvConfig, Observer, ReadoutLayer, SpikingLayer};
+use snn_core::{ConvConfig, Drive, Observer, ReadoutLayer, SpikingLayer, SpikingStack};
 
 use crate::VqSvaeConfig;
 
 /// Two spiking layers that double the map, then a read-out and `tanh`.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    layers: [SpikingLayer; 2],
+    layers: SpikingStack,
     head: ReadoutLayer,
 }
 
@@ -18,10 +18,10 @@ impl Decoder {
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>, head: VarBuilder<'_>) -> Result<Self> {
         let [c1, c2] = cfg.decoder_channels;
         let double = ConvConfig::new(3, 2, 1).with_output_padding(1);
-        let layers = [
+        let layers = SpikingStack::new(vec![
             SpikingLayer::conv_transpose(cfg.code_channels, c1, double, cfg.lif, vb.pp(0))?,
             SpikingLayer::conv_transpose(c1, c2, double, cfg.lif, vb.pp(1))?,
-        ];
+        ]);
         let same = ConvConfig::new(3, 1, 1);
         Ok(Self {
             layers,
@@ -34,13 +34,14 @@ impl Decoder {
         &self,
         spikes: &Tensor,
         train: bool,
-        observe: &mut Observer<'_>,
+        observe: Option<&mut Observer<'_>>,
     ) -> Result<Tensor> {
-        let mut xs = spikes.clone();
-        for (i, layer) in self.layers.iter().enumerate() {
-            xs = layer.forward_t(&xs, train)?;
-            observe(&format!("decoder.{i}"), &xs)?;
-        }
-        self.head.forward(&xs)?.tanh()
+        let drive = Drive::Spikes(spikes);
+        let Some(observe) = observe else {
+            let sum = self.layers.readout(drive, self.head.readout(), train)?;
+            return self.head.forward_sums(&[sum], spikes.dim(0)?)?.tanh();
+        };
+        let mut name = |i: usize, spikes: &Tensor| observe(&format!("decoder.{i}"), spikes);
+        self.head.forward(&self.layers.forward_observed(drive, train, &mut name)?)?.tanh()
     }
 }

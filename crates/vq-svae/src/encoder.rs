@@ -2,14 +2,14 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-use snn_core::{ConvConfig, Observer, Readout, SpikingLayer, rate};
+use snn_core::{ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, rate};
 
 use crate::VqSvaeConfig;
 
 /// Three spiking layers: two that halve the image, one that sets the number of channels.
 #[derive(Debug)]
 pub(crate) struct Encoder {
-    layers: [SpikingLayer; 3],
+    layers: SpikingStack,
     time_steps: usize,
 }
 
@@ -17,11 +17,11 @@ impl Encoder {
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
         let [c1, c2] = cfg.encoder_channels;
         let (halve, mix) = (ConvConfig::new(3, 2, 1), ConvConfig::new(1, 1, 0));
-        let layers = [
+        let layers = SpikingStack::new(vec![
             SpikingLayer::conv(cfg.image.channels, c1, halve, cfg.lif, vb.pp(0))?,
             SpikingLayer::conv(c1, c2, halve, cfg.lif, vb.pp(1))?,
             SpikingLayer::conv(c2, cfg.code_channels, mix, cfg.lif, vb.pp(2))?,
-        ];
+        ]);
         Ok(Self { layers, time_steps: cfg.time_steps })
     }
 
@@ -30,15 +30,16 @@ impl Encoder {
         &self,
         images: &Tensor,
         train: bool,
-        observe: &mut Observer<'_>,
+        observe: Option<&mut Observer<'_>>,
     ) -> Result<Tensor> {
-        let mut xs = self.layers[0].forward_constant(images, self.time_steps, train)?;
-        observe("encoder.0", &xs)?;
-        for (i, layer) in self.layers.iter().enumerate().skip(1) {
-            xs = layer.forward_t(&xs, train)?;
-            observe(&format!("encoder.{i}"), &xs)?;
+        let drive = Drive::Constant(images, self.time_steps);
+        match observe {
+            Some(observe) => {
+                let mut name = |i: usize, spikes: &Tensor| observe(&format!("encoder.{i}"), spikes);
+                self.layers.forward_observed(drive, train, &mut name)
+            }
+            None => self.layers.forward(drive, train),
         }
-        Ok(xs)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::VarBuilder;
-use snn_core::{Checkpoint, Observer, ParamStore, Seed, unobserved};
+use snn_core::{Checkpoint, Observer, ParamStore, Seed};
 
 use crate::codebook::Codebook;
 use crate::config::StraightThrough;
@@ -121,7 +121,7 @@ impl VqSvae {
     /// # Errors
     /// Images of another shape.
     pub fn forward_t(&self, images: &Tensor, train: bool) -> candle_core::Result<Output> {
-        self.forward_observed(images, train, &mut unobserved)
+        self.pass(images, train, None)
     }
 
     /// [`forward_t`](Self::forward_t), with a look at every layer's spikes.
@@ -131,14 +131,25 @@ impl VqSvae {
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Output> {
-        let (spikes_e, z_e, codes) = self.quantise(images, train, observe)?;
+        self.pass(images, train, Some(observe))
+    }
+
+    fn pass(
+        &self,
+        images: &Tensor,
+        train: bool,
+        mut observe: Option<&mut Observer<'_>>,
+    ) -> candle_core::Result<Output> {
+        let (spikes_e, z_e, codes) = self.quantise(images, train, observe.as_deref_mut())?;
         let z_q = self.codebook.look_up(&codes)?;
         let current = match self.cfg.straight_through {
             StraightThrough::Spikes => z_q.clone(),
             StraightThrough::Embedding => (&z_e + (&z_q - &z_e)?.detach())?,
         };
         let spikes_q = self.generator.forward_t(&current, train)?;
-        observe("generator", &spikes_q)?;
+        if let Some(observe) = observe.as_deref_mut() {
+            observe("generator", &spikes_q)?;
+        }
         let decoded = match self.cfg.straight_through {
             StraightThrough::Spikes => (&spikes_e + (&spikes_q - &spikes_e)?.detach())?,
             StraightThrough::Embedding => spikes_q.clone(),
@@ -151,7 +162,7 @@ impl VqSvae {
         &self,
         images: &Tensor,
         train: bool,
-        observe: &mut Observer<'_>,
+        observe: Option<&mut Observer<'_>>,
     ) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
         let wanted = (self.cfg.image.channels, self.cfg.image.height, self.cfg.image.width);
         let (_, c, h, w) = images.dims4()?;
@@ -171,7 +182,7 @@ impl VqSvae {
 
     /// Images `[N, channels, H, W]` -> codes u32 `[N, H', W']` (Eq. 7), with running statistics.
     pub fn encode(&self, images: &Tensor) -> candle_core::Result<Tensor> {
-        Ok(self.quantise(images, false, &mut unobserved)?.2)
+        Ok(self.quantise(images, false, None)?.2)
     }
 
     /// Codes u32 `[N, H', W']` -> images `[N, channels, H, W]`, with running statistics.
@@ -184,6 +195,6 @@ impl VqSvae {
             bail!("vq-svae: cannot decode code {largest} with a codebook of {size}")
         }
         let spikes = self.generator.forward_t(&self.codebook.look_up(codes)?, false)?;
-        self.decoder.forward_t(&spikes, false, &mut unobserved)
+        self.decoder.forward_t(&spikes, false, None)
     }
 }

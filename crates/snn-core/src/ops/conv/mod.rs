@@ -58,16 +58,11 @@ impl ConvConfig {
 /// ```
 pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     let (_, c_in, h, w) = xs.dims4()?;
-    let (c_out, c_weight, kh, kw) = weight.dims4()?;
-    let too_small = h + 2 * cfg.padding < kh || w + 2 * cfg.padding < kw;
-    if c_in != c_weight || cfg.stride == 0 || too_small || has_empty_axis(xs, weight) {
-        bail!("conv2d: input {:?}, weight {:?} and {cfg:?} do not fit", xs.dims(), weight.dims())
-    }
+    let (c_out, _, kh, kw) = weight.dims4()?;
+    let (oh, ow) = conv2d_map(&[c_in, h, w], weight, cfg)?;
     if !xs.device().is_cpu() {
         return conv2d_reference(xs, weight, cfg);
     }
-    let out = |len: usize, k: usize| (len + 2 * cfg.padding - k) / cfg.stride + 1;
-    let (oh, ow) = (out(h, kh), out(w, kw));
     let g = Geometry { c_in, h, w, c_out, oh, ow, kh, kw, stride: cfg.stride, padding: cfg.padding };
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::Correlate, g })
 }
@@ -93,23 +88,8 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> 
 /// ```
 pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     let (_, c_in, h, w) = xs.dims4()?;
-    let (c_weight, c_out, kh, kw) = weight.dims4()?;
-    let out = |len: usize, k: usize| {
-        (len.checked_sub(1)? * cfg.stride + k + cfg.output_padding)
-            .checked_sub(2 * cfg.padding)
-            .filter(|&n| n > 0)
-    };
-    let (Some(oh), Some(ow)) = (out(h, kh), out(w, kw)) else {
-        bail!(
-            "conv_transpose2d: input {:?}, weight {:?} and {cfg:?} give no output",
-            xs.dims(),
-            weight.dims()
-        )
-    };
-    let stride_fits = cfg.output_padding < cfg.stride; // and so it is not 0
-    if c_in != c_weight || !stride_fits || has_empty_axis(xs, weight) {
-        bail!("conv_transpose2d: input {:?}, weight {:?} and {cfg:?} do not fit", xs.dims(), weight.dims())
-    }
+    let (_, c_out, kh, kw) = weight.dims4()?;
+    let (oh, ow) = conv_transpose2d_map(&[c_in, h, w], weight, cfg)?;
     if !xs.device().is_cpu() {
         return conv_transpose2d_reference(xs, weight, cfg);
     }
@@ -129,9 +109,39 @@ pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::ImageGradient, g })
 }
 
-/// Whether any axis but that of the images has no length.
-fn has_empty_axis(xs: &Tensor, weight: &Tensor) -> bool {
-    xs.dims()[1..].iter().chain(weight.dims()).any(|&len| len == 0)
+/// Rows and columns that [`conv2d`] makes of an image `[C_in, H, W]`.
+pub(crate) fn conv2d_map(image: &[usize; 3], weight: &Tensor, cfg: &ConvConfig) -> Result<(usize, usize)> {
+    let ([c_in, h, w], (_, c_weight, kh, kw)) = (*image, weight.dims4()?);
+    let too_small = h + 2 * cfg.padding < kh || w + 2 * cfg.padding < kw;
+    if c_in != c_weight || cfg.stride == 0 || too_small || has_empty_axis(image, weight) {
+        bail!("conv2d: input [.., {c_in}, {h}, {w}], weight {:?} and {cfg:?} do not fit", weight.dims())
+    }
+    let out = |len: usize, k: usize| (len + 2 * cfg.padding - k) / cfg.stride + 1;
+    Ok((out(h, kh), out(w, kw)))
+}
+
+/// Rows and columns that [`conv_transpose2d`] makes of a map `[C_in, H, W]`.
+pub(crate) fn conv_transpose2d_map(
+    map: &[usize; 3],
+    weight: &Tensor,
+    cfg: &ConvConfig,
+) -> Result<(usize, usize)> {
+    let ([c_in, h, w], (c_weight, _, kh, kw)) = (*map, weight.dims4()?);
+    let out = |len: usize, k: usize| {
+        (len.checked_sub(1)? * cfg.stride + k + cfg.output_padding)
+            .checked_sub(2 * cfg.padding)
+            .filter(|&n| n > 0)
+    };
+    let stride_fits = cfg.output_padding < cfg.stride; // and so it is not 0
+    match (out(h, kh), out(w, kw)) {
+        (Some(oh), Some(ow)) if c_in == c_weight && stride_fits && !has_empty_axis(map, weight) => Ok((oh, ow)),
+        _ => bail!("conv_transpose2d: input [.., {c_in}, {h}, {w}], weight {:?} and {cfg:?} do not fit", weight.dims()),
+    }
+}
+
+/// Whether any axis has no length.
+fn has_empty_axis(image: &[usize; 3], weight: &Tensor) -> bool {
+    image.iter().chain(weight.dims()).any(|&len| len == 0)
 }
 
 /// The twin of [`conv2d`]: Candle's own.
