@@ -1,0 +1,277 @@
+//! Images as PNG files that a person can look at: grids of samples, originals over reconstructions.
+//!
+//! The same images give the same bytes. Files appear whole or not at all.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use snn_core::write_atomically;
+
+use crate::error::{Error, Result};
+
+/// Side of the square that a pixel becomes.
+const SCALE: usize = 3;
+/// Between two tiles, in pixels of the file.
+const GAP: usize = 2;
+/// Between two blocks of rows, on top of `GAP`.
+const BLOCK_GAP: usize = 8;
+/// Pairs side by side in [`save_pairs`].
+const PAIRS: usize = 16;
+/// Between tiles; no shade of grey, so that it is no pixel of a grey image.
+const BACKGROUND: [u8; 3] = [64, 96, 144];
+/// A pixel that is NaN.
+const NOT_A_NUMBER: [u8; 3] = [255, 0, 255];
+
+/// Draws images side by side, `columns` a row, each pixel three pixels wide.
+///
+/// Pixels are cut to [-0.5, 0.5], black to white; a NaN is drawn in magenta.
+///
+/// # Shapes
+/// `images: [N, C, H, W]`, `C` = 1 or 3 (red, green, blue), a float type.
+/// # Errors
+/// No images, other shapes, no columns, a picture of more than 2^31 bytes, a file that cannot be written.
+/// # Examples
+/// ```
+/// # use candle_core::{DType, Device, Tensor};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("grid.png");
+/// let images = Tensor::zeros((10, 1, 28, 28), DType::F32, &Device::Cpu)?;
+/// spiking_diffusion::picture::save_grid(&path, &images, 5)?;
+/// assert_eq!(image::image_dimensions(&path)?, (5 * 3 * 28 + 4 * 2, 2 * 3 * 28 + 2));
+/// # Ok(()) }
+/// ```
+pub fn save_grid(path: &Path, images: &Tensor, columns: usize) -> Result<()> {
+    if columns == 0 {
+        return Err(Error::run(path, "cannot be drawn in 0 columns"));
+    }
+    let tiles = Tiles::new(path, images)?;
+    let columns = columns.min(tiles.count);
+    let rows = tiles.count.div_ceil(columns);
+    let mut canvas = Canvas::new(path, &tiles, (rows, columns), rows)?;
+    for i in 0..tiles.count {
+        canvas.put(&tiles, i, (i / columns, i % columns));
+    }
+    canvas.save(path)
+}
+
+/// Draws each original over its reconstruction, up to 16 pairs side by side, then a next block of two rows.
+///
+/// # Shapes
+/// Both `[N, C, H, W]`, as in [`save_grid`].
+/// # Errors
+/// As [`save_grid`]; two different shapes.
+/// # Examples
+/// ```
+/// # use candle_core::{DType, Device, Tensor};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("pairs.png");
+/// let originals = Tensor::zeros((4, 3, 8, 8), DType::F32, &Device::Cpu)?;
+/// spiking_diffusion::picture::save_pairs(&path, &originals, &(&originals + 0.1)?)?;
+/// assert_eq!(image::image_dimensions(&path)?, (4 * 3 * 8 + 3 * 2, 2 * 3 * 8 + 2));
+/// # Ok(()) }
+/// ```
+pub fn save_pairs(path: &Path, originals: &Tensor, reconstructions: &Tensor) -> Result<()> {
+    if originals.dims() != reconstructions.dims() {
+        let (a, b) = (originals.dims(), reconstructions.dims());
+        return Err(Error::run(path, format!("originals are {a:?} but reconstructions {b:?}")));
+    }
+    let (upper, lower) = (Tiles::new(path, originals)?, Tiles::new(path, reconstructions)?);
+    let columns = upper.count.min(PAIRS);
+    let rows = 2 * upper.count.div_ceil(columns);
+    let mut canvas = Canvas::new(path, &upper, (rows, columns), 2)?;
+    for i in 0..upper.count {
+        let (row, column) = (i / columns * 2, i % columns);
+        canvas.put(&upper, i, (row, column));
+        canvas.put(&lower, i, (row + 1, column));
+    }
+    canvas.save(path)
+}
+
+/// Writes 8-bit RGB pixels, row by row, as a PNG.
+pub(crate) fn save_rgb(path: &Path, pixels: &[u8], (width, height): (u32, u32)) -> Result<()> {
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png)
+        .write_image(pixels, width, height, ExtendedColorType::Rgb8)
+        .map_err(|e| Error::run(path, format!("cannot be encoded: {e}")))?;
+    Ok(write_atomically(path, &png)?)
+}
+
+/// Images on the CPU, `[count, channels, height, width]`.
+struct Tiles {
+    values: Vec<f32>,
+    count: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Tiles {
+    fn new(path: &Path, images: &Tensor) -> Result<Self> {
+        let shape = images.dims();
+        let &[count, channels @ (1 | 3), height, width] = shape else {
+            return Err(Error::run(path, format!("images are {shape:?}, not [N, 1 or 3, H, W]")));
+        };
+        if images.elem_count() == 0 {
+            return Err(Error::run(path, format!("images are {shape:?}: there is nothing to draw")));
+        }
+        let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(Self { values, count, channels, height, width })
+    }
+
+    fn rgb(&self, image: usize, y: usize, x: usize) -> [u8; 3] {
+        let channel = |c: usize| {
+            let c = c.min(self.channels - 1);
+            self.values[((image * self.channels + c) * self.height + y) * self.width + x]
+        };
+        let pixel = [channel(0), channel(1), channel(2)];
+        if pixel.iter().any(|value| value.is_nan()) {
+            return NOT_A_NUMBER;
+        }
+        pixel.map(|value| ((value + 0.5).clamp(0., 1.) * 255.).round() as u8)
+    }
+}
+
+/// The picture being drawn.
+struct Canvas {
+    pixels: Vec<u8>,
+    width: usize,
+    height: usize,
+    rows_per_block: usize,
+}
+
+impl Canvas {
+    fn new(
+        path: &Path,
+        tiles: &Tiles,
+        (rows, columns): (usize, usize),
+        rows_per_block: usize,
+    ) -> Result<Self> {
+        let blocks = rows.div_ceil(rows_per_block);
+        // A side so long that this overflows has as many values in memory first.
+        let width = columns * (tiles.width * SCALE + GAP) - GAP;
+        let height = rows * (tiles.height * SCALE + GAP) - GAP + (blocks - 1) * BLOCK_GAP;
+        if width.checked_mul(height).is_none_or(|area| area > (1 << 31) / 3) {
+            return Err(Error::run(path, format!("a picture of {width} x {height} pixels is too large")));
+        }
+        let pixels = BACKGROUND.repeat(width * height);
+        Ok(Self { pixels, width, height, rows_per_block })
+    }
+
+    fn put(&mut self, tiles: &Tiles, image: usize, (row, column): (usize, usize)) {
+        let left = column * (tiles.width * SCALE + GAP);
+        let top = row * (tiles.height * SCALE + GAP) + row / self.rows_per_block * BLOCK_GAP;
+        for y in 0..tiles.height * SCALE {
+            for x in 0..tiles.width * SCALE {
+                let at = 3 * ((top + y) * self.width + left + x);
+                self.pixels[at..at + 3].copy_from_slice(&tiles.rgb(image, y / SCALE, x / SCALE));
+            }
+        }
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        save_rgb(path, &self.pixels, (self.width as u32, self.height as u32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    fn drawn(
+        draw: impl FnOnce(&Path) -> Result<()>,
+    ) -> std::result::Result<image::RgbImage, Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("picture.png");
+        draw(&path)?;
+        Ok(image::open(&path)?.into_rgb8())
+    }
+
+    fn images(values: &[f32], shape: (usize, usize, usize, usize)) -> candle_core::Result<Tensor> {
+        Tensor::from_slice(values, shape, &Device::Cpu)
+    }
+
+    #[test]
+    fn pixels_are_scaled_cut_and_in_reading_order() -> TestResult {
+        let tiles = images(&[-0.5, 0.5, 0., -7., 7., 0.1], (3, 1, 1, 2))?;
+        let picture = drawn(|path| save_grid(path, &tiles, 2))?;
+        assert_eq!(picture.dimensions(), (2 * 6 + 2, 2 * 3 + 2));
+        let gray = |x, y| picture.get_pixel(x, y).0;
+        assert_eq!((gray(0, 0), gray(2, 2), gray(3, 0), gray(5, 2)), ([0; 3], [0; 3], [255; 3], [255; 3]));
+        assert_eq!((gray(6, 0), gray(7, 1)), (BACKGROUND, BACKGROUND)); // between the columns
+        assert_eq!((gray(8, 0), gray(11, 0)), ([128; 3], [0; 3])); // second tile, the second pixel cut
+        assert_eq!((gray(0, 3), gray(0, 5), gray(3, 5)), (BACKGROUND, [255; 3], [153; 3])); // third tile
+        assert_eq!(gray(8, 5), BACKGROUND); // no fourth
+        Ok(())
+    }
+
+    #[test]
+    fn channels_are_red_green_blue() -> TestResult {
+        let tile = images(&[0.5, -0.5, 0.1], (1, 3, 1, 1))?;
+        let picture = drawn(|path| save_grid(path, &tile, 8))?;
+        assert_eq!((picture.dimensions(), picture.get_pixel(1, 1).0), ((3, 3), [255, 0, 153]));
+        Ok(())
+    }
+
+    #[test]
+    fn pairs_are_stacked_in_blocks() -> TestResult {
+        let originals = Tensor::zeros((PAIRS + 1, 1, 1, 1), DType::F32, &Device::Cpu)?;
+        let picture = drawn(|path| save_pairs(path, &originals, &(&originals + 0.5)?))?;
+        let step = (SCALE + GAP) as u32;
+        assert_eq!(picture.dimensions(), (16 * step - 2, 4 * step - 2 + 8));
+        let at = |x, y| picture.get_pixel(x, y).0;
+        assert_eq!((at(0, 0), at(0, step)), ([128; 3], [255; 3]));
+        assert_eq!((at(15 * step, 0), at(15 * step, step)), ([128; 3], [255; 3]));
+        assert_eq!((at(0, 2 * step + 8), at(0, 3 * step + 8)), ([128; 3], [255; 3]));
+        assert_eq!((at(0, 2 * step), at(step, 2 * step + 8)), (BACKGROUND, BACKGROUND));
+        Ok(())
+    }
+
+    #[test]
+    fn not_a_number_is_magenta_and_infinity_is_cut() -> TestResult {
+        let tile = images(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY], (1, 1, 1, 3))?;
+        let picture = drawn(|path| save_grid(path, &tile, 1))?;
+        let pixels = [0, 3, 6].map(|x| picture.get_pixel(x, 0).0);
+        assert_eq!(pixels, [NOT_A_NUMBER, [255; 3], [0; 3]]);
+        Ok(())
+    }
+
+    #[test]
+    fn equal_images_give_equal_bytes() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let tiles = snn_core::Seed(1).uniform("x", (4, 3, 9, 7), (-0.5, 0.5), DType::F32, &Device::Cpu)?;
+        let bytes = |name: &str| -> std::result::Result<Vec<u8>, Box<dyn std::error::Error>> {
+            let path = folder.path().join(name);
+            save_grid(&path, &tiles, 2)?;
+            Ok(std::fs::read(path)?)
+        };
+        assert_eq!(bytes("a.png")?, bytes("b.png")?);
+        Ok(())
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_shape() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("bad.png");
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+        let shapes: [&[usize]; 4] = [&[0, 1, 8, 8], &[2, 2, 8, 8], &[1, 8, 8], &[3, 1, 0, 8]];
+        for shape in shapes {
+            let message = save_grid(&path, &zeros(shape)?, 4).unwrap_err().to_string();
+            assert!(message.contains("bad.png") && message.contains(&format!("{shape:?}")), "{message}");
+        }
+        let message =
+            save_pairs(&path, &zeros(&[2, 1, 4, 4])?, &zeros(&[3, 1, 4, 4])?).unwrap_err().to_string();
+        assert!(message.contains("bad.png") && message.contains("[3, 1, 4, 4]"), "{message}");
+        let message = save_grid(&path, &zeros(&[1, 1, 4, 4])?, 0).unwrap_err().to_string();
+        assert!(message.contains("bad.png") && message.contains("0 columns"), "{message}");
+        let nowhere = folder.path().join("no folder/x.png");
+        assert!(save_grid(&nowhere, &zeros(&[1, 1, 4, 4])?, 1).unwrap_err().to_string().contains("x.png"));
+        assert!(!path.exists());
+        Ok(())
+    }
+}
