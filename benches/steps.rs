@@ -1,4 +1,5 @@
 //! Whole steps of both networks at the paper's sizes (batch 32, T = 16, MNIST), and at the quick preset's.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench may stop")]
 
 use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sdid, SdidConfig, Weighting, draw_noise};
 use candle_core::{DType, Device, Tensor};

@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use snn_core::{
-    Checkpoint, ConvConfig, Drive, LifConfig, Observer, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer,
-    SpikingStack,
+    Checkpoint, ConvConfig, Drive, LifConfig, Observer, ParamStore, Readout, ReadoutLayer, Seed,
+    SpikingLayer, SpikingStack,
 };
 
 use crate::{Denoiser, Result};

@@ -40,7 +40,13 @@ impl BatchNorm {
     }
 
     /// Moves the running statistics towards those of a batch of `n` elements a channel, left without `synapse_bias`.
-    pub(crate) fn observe(&self, mean: &Tensor, variance: &Tensor, synapse_bias: &Tensor, n: usize) -> Result<()> {
+    pub(crate) fn observe(
+        &self,
+        mean: &Tensor,
+        variance: &Tensor,
+        synapse_bias: &Tensor,
+        n: usize,
+    ) -> Result<()> {
         self.update(&self.running_mean, &(mean + synapse_bias.detach())?)?;
         self.update(&self.running_var, &(variance * (n as f64 / (n as f64 - 1.).max(1.)))?)
     }

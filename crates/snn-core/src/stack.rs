@@ -170,7 +170,10 @@ fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, train: b
     let mut map = match *dims {
         [c] => [c, 1, 1],
         [c, h, w] => [c, h, w],
-        _ => bail!("a spiking layer wants [T, N, C, H, W] or [T, N, C] (without T where constant), not {:?}", xs.dims()),
+        _ => bail!(
+            "a spiking layer wants [T, N, C, H, W] or [T, N, C] (without T where constant), not {:?}",
+            xs.dims()
+        ),
     };
     let specs = layers.iter().map(|layer| spec(layer, &mut map)).collect::<Result<Vec<_>>>()?;
     let weights = layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?;
@@ -227,7 +230,12 @@ fn spec(layer: &SpikingLayer, map: &mut [usize; 3]) -> Result<Spec> {
         Map::Linear => {
             let (c_out, c_in) = weight.dims2()?;
             if source != [c_in, 1, 1] {
-                bail!("linear: input [.., {}, {}, {}], weight [{c_out}, {c_in}] do not fit", source[0], source[1], source[2])
+                bail!(
+                    "linear: input [.., {}, {}, {}], weight [{c_out}, {c_in}] do not fit",
+                    source[0],
+                    source[1],
+                    source[2]
+                )
             }
             (Kind::Conv, ConvConfig::new(1, 1, 0), (1, 1), (c_in, c_out), (1, 1))
         }

@@ -28,7 +28,12 @@ impl Synapse {
         Ok(Self { map: Map::Conv(cfg), weight, bias })
     }
 
-    pub(crate) fn conv_transpose(c_in: usize, c_out: usize, cfg: ConvConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn conv_transpose(
+        c_in: usize,
+        c_out: usize,
+        cfg: ConvConfig,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
         let (weight, bias) = weight_and_bias(vb, &[c_in, c_out, cfg.kernel, cfg.kernel], c_out)?;
         Ok(Self { map: Map::ConvTranspose(cfg), weight, bias })
     }

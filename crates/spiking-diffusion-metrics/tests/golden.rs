@@ -1,5 +1,6 @@
 //! Against the values of PyTorch, scikit-image, numpy and scipy (`scripts/golden/metrics.py`).
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::panic, reason = "helpers of tests are tests")]
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -42,9 +42,14 @@ impl TrainingConfig {
 
     fn validate(&self, stage: &str) -> Result<()> {
         let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
-        for (field, value, least) in sizes.into_iter().chain([("checkpoint_every", self.checkpoint_every, 1)]) {
+        for (field, value, least) in sizes.into_iter().chain([("checkpoint_every", self.checkpoint_every, 1)])
+        {
             if value < least {
-                return Err(Error::config(format!("{stage}.{field}"), value, format!("must be at least {least}")));
+                return Err(Error::config(
+                    format!("{stage}.{field}"),
+                    value,
+                    format!("must be at least {least}"),
+                ));
             }
         }
         if let Some(clip) = self.clip.filter(|clip| !(clip.is_finite() && *clip > 0.)) {
@@ -288,12 +293,12 @@ impl ExperimentConfig {
             }
         }
         let counts = [
-            ("samples", self.samples),
-            ("evaluation.bound_images", self.evaluation.bound_images),
-            ("evaluation.batch_size", self.evaluation.batch_size),
+            ("samples", self.samples, 1),
+            ("evaluation.bound_images", self.evaluation.bound_images, 2),
+            ("evaluation.batch_size", self.evaluation.batch_size, 1),
         ];
-        match counts.into_iter().find(|(_, count)| *count == 0) {
-            Some((field, count)) => Err(Error::config(field, count, "must be at least 1")),
+        match counts.into_iter().find(|(_, count, least)| count < least) {
+            Some((field, count, least)) => Err(Error::config(field, count, format!("must be at least {least}"))),
             None => Ok(()),
         }
     }

@@ -10,7 +10,8 @@ use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::report::Machine;
 use crate::{
-    ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture, train_sdid, train_vqsvae,
+    ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture, train_sdid,
+    train_vqsvae,
 };
 
 /// Trains, encodes, samples, measures and reports, all into the folder `out`.

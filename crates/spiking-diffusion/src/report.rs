@@ -141,16 +141,23 @@ impl Report {
         table(&mut page, ["layer", "firing rate"], self.firing_rates.iter().map(rate));
         page.push('\n');
         let speed = |(stage, seconds): (&String, &f64)| {
-            let speed = self.images_per_second.get(stage).map_or(String::new(), |s| format!(" ({s:.1} images/s)"));
+            let speed =
+                self.images_per_second.get(stage).map_or(String::new(), |s| format!(" ({s:.1} images/s)"));
             (stage.clone(), format!("{seconds:.1} s{speed}"))
         };
         table(&mut page, ["stage", "wall time"], self.seconds.iter().map(speed));
-        page.push_str("\n![samples](samples.png)\n\n![reconstructions](reconstructions.png)\n\n![loss](loss.png)\n");
+        page.push_str(
+            "\n![samples](samples.png)\n\n![reconstructions](reconstructions.png)\n\n![loss](loss.png)\n",
+        );
         page
     }
 }
 
-fn table<A: std::fmt::Display>(page: &mut String, head: [&str; 2], rows: impl IntoIterator<Item = (A, String)>) {
+fn table<A: std::fmt::Display>(
+    page: &mut String,
+    head: [&str; 2],
+    rows: impl IntoIterator<Item = (A, String)>,
+) {
     // Writing to a string cannot fail.
     let _ = write!(page, "| {} | {} |\n| --- | --- |\n", head[0], head[1]);
     for (name, value) in rows {

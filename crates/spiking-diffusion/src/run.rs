@@ -37,7 +37,8 @@ impl RunDir {
             return Ok(run);
         }
         if !resume {
-            let message = "already holds a run: add --resume to continue it, or name another folder with --out";
+            let message =
+                "already holds a run: add --resume to continue it, or name another folder with --out";
             return Err(Error::run(path, message));
         }
         let stored: ExperimentConfig = run.read_json("config.json")?;
@@ -58,7 +59,10 @@ impl RunDir {
             let name = entry.map_err(Error::io(&self.path))?.file_name();
             if name != ".lock" && name != "config.json.tmp" {
                 let name = name.to_string_lossy();
-                return Err(Error::run(&self.path, format!("is not a run's folder: it holds `{name}` and no config.json")));
+                return Err(Error::run(
+                    &self.path,
+                    format!("is not a run's folder: it holds `{name}` and no config.json"),
+                ));
             }
         }
         Ok(())

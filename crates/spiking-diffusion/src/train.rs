@@ -65,7 +65,8 @@ impl Stage<'_> {
         let total = steps_per_epoch * self.cfg.epochs;
         let mut optimiser = AdamW::new(self.params.trainable(), self.cfg.adamw)?;
         self.restore(&mut optimiser)?;
-        let mut csv = Csv::open(self.run.file(&format!("{}.csv", self.name)), self.columns, optimiser.steps())?;
+        let mut csv =
+            Csv::open(self.run.file(&format!("{}.csv", self.name)), self.columns, optimiser.steps())?;
         let (clock, before) = (Instant::now(), self.seconds_before(optimiser.steps())?);
         let mut order = Vec::new();
         progress.begin(self.name, total, optimiser.steps());
@@ -81,7 +82,11 @@ impl Stage<'_> {
             let norm = self.finite("gradient norm", now, clip_gradients(&mut grads, self.cfg.clip)?)?;
             let factor = self.cfg.schedule.factor(now, total);
             optimiser.step(&grads, factor)?;
-            csv.row(now, epoch, &[&[self.cfg.adamw.lr * factor, value], columns.as_slice(), &[norm]].concat())?;
+            csv.row(
+                now,
+                epoch,
+                &[&[self.cfg.adamw.lr * factor, value], columns.as_slice(), &[norm]].concat(),
+            )?;
             progress.advance(now + 1, Some(value));
             if (now + 1) % self.cfg.checkpoint_every == 0 || now + 1 == total {
                 csv.flush()?;
@@ -127,7 +132,10 @@ impl Stage<'_> {
         let mut checkpoint = Checkpoint::load(&path, STATE_KIND, self.device)?;
         let state: TrainingState = checkpoint.config()?;
         if state.stage != self.name {
-            return Err(Error::run(&path, format!("is the state of stage `{}`, not `{}`", state.stage, self.name)));
+            return Err(Error::run(
+                &path,
+                format!("is the state of stage `{}`, not `{}`", state.stage, self.name),
+            ));
         }
         optimiser.restore(&checkpoint, "adamw.", state.step)?;
         checkpoint.tensors.retain(|name, _| name.starts_with("model."));
@@ -151,9 +159,10 @@ struct Csv {
 
 impl Csv {
     fn open(path: PathBuf, columns: &[&str], rows: usize) -> Result<Self> {
-        let mut lines = if rows == 0 { Vec::new() } else { head(&path, rows + 1).map_err(Error::io(&path))? };
+        let mut lines =
+            if rows == 0 { Vec::new() } else { head(&path, rows + 1).map_err(Error::io(&path))? };
         if lines.is_empty() {
-            lines.push(format!("step,epoch,lr,loss,{},grad_norm", columns.join(",")));
+            lines.push([&["step", "epoch", "lr", "loss"], columns, &["grad_norm"]].concat().join(","));
         }
         write_atomically(&path, (lines.join("\n") + "\n").as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;

@@ -10,7 +10,11 @@ use crate::Progress;
 
 /// The listener that fits where the output goes.
 pub(super) fn progress() -> Box<dyn Progress> {
-    if std::io::stderr().is_terminal() { Box::new(Bar(ProgressBar::hidden())) } else { Box::new(Lines::default()) }
+    if std::io::stderr().is_terminal() {
+        Box::new(Bar(ProgressBar::hidden()))
+    } else {
+        Box::new(Lines::default())
+    }
 }
 
 struct Bar(ProgressBar);

@@ -151,7 +151,8 @@ fn device(name: &str) -> Result<Device> {
     match name.split_once(':') {
         None if name == "cpu" => Ok(Device::Cpu),
         Some(("cuda", index)) => {
-            let index = index.parse().map_err(|_| reject("the number of a GPU must follow `cuda:`".into()))?;
+            let index =
+                index.parse().map_err(|_| reject("the number of a GPU must follow `cuda:`".into()))?;
             Device::new_cuda(index).map_err(|e| reject(format!("{e} (was this built with --features cuda?)")))
         }
         _ => Err(reject("must be cpu or cuda:N".into())),

@@ -33,7 +33,10 @@ fn split(folder: &Path, prefix: &str, classes: u8) -> Result<Split> {
     let labels_path = idx::find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
     let (images, labels) = (idx::read(&images_path, 3)?, idx::read(&labels_path, 1)?);
     if images.dims[1..] != [28, 28] {
-        return Err(Error::data(&images_path, format!("holds images of {:?}, expected [28, 28]", &images.dims[1..])));
+        return Err(Error::data(
+            &images_path,
+            format!("holds images of {:?}, expected [28, 28]", &images.dims[1..]),
+        ));
     }
     if images.dims[0] == 0 {
         return Err(Error::data(&images_path, "holds no images"));

@@ -23,11 +23,16 @@ impl Split {
         let size = image.0 * image.1 * image.2;
         if labels.is_empty() || size == 0 {
             let what = format!("{} images of {image:?}", labels.len());
-            return Err(Error::config("data", what, "there must be at least one image, of at least one pixel"));
+            return Err(Error::config(
+                "data",
+                what,
+                "there must be at least one image, of at least one pixel",
+            ));
         }
         if pixels.len() != labels.len() * size {
             let what = format!("{} pixels", pixels.len());
-            let reason = format!("{} labels of images of {image:?} need {}", labels.len(), labels.len() * size);
+            let reason =
+                format!("{} labels of images of {image:?} need {}", labels.len(), labels.len() * size);
             return Err(Error::config("data", what, reason));
         }
         Ok(Self { pixels, labels, image })
@@ -90,7 +95,8 @@ impl Split {
         self.pixels.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
         let n = self.pixels.len() as f64;
         let moment = |f: &dyn Fn(f64) -> f64| {
-            counts.iter().enumerate().map(|(byte, &count)| count as f64 * f(byte as f64 / 255.)).sum::<f64>() / n
+            counts.iter().enumerate().map(|(byte, &count)| count as f64 * f(byte as f64 / 255.)).sum::<f64>()
+                / n
         };
         let mean = moment(&|x| x);
         Ok(moment(&|x| (x - mean).powi(2)))

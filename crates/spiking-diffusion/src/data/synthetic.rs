@@ -93,15 +93,18 @@ fn strokes(label: u8) -> Vec<Vec<Point>> {
         0 => vec![arc((0.5, 0.5), (0.21, 0.31), 0., 360.)],
         1 => vec![vec![(0.41, 0.3), (0.53, 0.18), (0.52, 0.5), (0.51, 0.82)]],
         2 => vec![[arc((0.49, 0.36), (0.19, 0.17), 190., 385.), vec![(0.3, 0.8), (0.72, 0.8)]].concat()],
-        3 => vec![
-            arc((0.47, 0.34), (0.19, 0.15), 200., 450.),
-            arc((0.47, 0.65), (0.21, 0.16), 270., 515.),
-        ],
-        4 => vec![vec![(0.5, 0.19), (0.28, 0.58), (0.5, 0.58), (0.75, 0.57)], vec![(0.62, 0.38), (0.6, 0.82)]],
+        3 => vec![arc((0.47, 0.34), (0.19, 0.15), 200., 450.), arc((0.47, 0.65), (0.21, 0.16), 270., 515.)],
+        4 => {
+            vec![vec![(0.5, 0.19), (0.28, 0.58), (0.5, 0.58), (0.75, 0.57)], vec![(0.62, 0.38), (0.6, 0.82)]]
+        }
         5 => vec![
-            [vec![(0.69, 0.2), (0.37, 0.21), (0.35, 0.45)], arc((0.48, 0.62), (0.21, 0.19), 235., 500.)].concat(),
+            [vec![(0.69, 0.2), (0.37, 0.21), (0.35, 0.45)], arc((0.48, 0.62), (0.21, 0.19), 235., 500.)]
+                .concat(),
         ],
-        6 => vec![[arc((0.68, 0.62), (0.38, 0.44), 265., 190.), arc((0.5, 0.65), (0.19, 0.16), 180., 540.)].concat()],
+        6 => vec![
+            [arc((0.68, 0.62), (0.38, 0.44), 265., 190.), arc((0.5, 0.65), (0.19, 0.16), 180., 540.)]
+                .concat(),
+        ],
         7 => vec![vec![(0.29, 0.21), (0.5, 0.2), (0.71, 0.2), (0.56, 0.5), (0.45, 0.82)]],
         8 => vec![arc((0.5, 0.34), (0.16, 0.14), 90., 450.), arc((0.5, 0.65), (0.19, 0.17), 270., 630.)],
         _ => vec![arc((0.49, 0.36), (0.18, 0.16), 0., 360.), vec![(0.67, 0.36), (0.65, 0.6), (0.58, 0.82)]],
@@ -152,17 +155,21 @@ mod tests {
             mean.iter_mut().zip(train.bytes(i).unwrap()).for_each(|(m, &byte)| *m += f64::from(byte) / 100.);
         }
         let nearest = |image: &[u8]| {
-            let squares = |mean: &[f64]| -> f64 { mean.iter().zip(image).map(|(m, &b)| (m - f64::from(b)).powi(2)).sum() };
+            let squares = |mean: &[f64]| -> f64 {
+                mean.iter().zip(image).map(|(m, &b)| (m - f64::from(b)).powi(2)).sum()
+            };
             (0..10).min_by(|&a, &b| squares(&means[a]).total_cmp(&squares(&means[b]))).unwrap()
         };
-        let right = (0..200).filter(|&i| nearest(test.bytes(i).unwrap()) == usize::from(test.labels()[i])).count();
+        let right =
+            (0..200).filter(|&i| nearest(test.bytes(i).unwrap()) == usize::from(test.labels()[i])).count();
         assert!(right >= 150, "{right} of 200");
     }
 
     #[test]
     fn ink_is_about_as_much_as_in_mnist() {
         let split = draw("train", 300).unwrap();
-        let mean = (0..300).flat_map(|i| split.bytes(i).unwrap()).map(|&b| f64::from(b) / 255.).sum::<f64>() / (300. * 784.);
+        let mean = (0..300).flat_map(|i| split.bytes(i).unwrap()).map(|&b| f64::from(b) / 255.).sum::<f64>()
+            / (300. * 784.);
         assert!((0.09..0.2).contains(&mean), "{mean}"); // MNIST: 0.131
     }
 }

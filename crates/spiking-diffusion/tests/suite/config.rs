@@ -25,7 +25,8 @@ fn presets_are_valid_for_grey_and_colour() {
 fn the_variance_is_that_of_the_training_pixels() {
     let data = few_digits();
     let cfg = ExperimentConfig::for_data(Preset::ReleasedCode, &data).unwrap();
-    let variance = serde_json::to_value(&cfg.vqsvae.reconstruction).unwrap()["over_variance"]["variance"].as_f64();
+    let variance =
+        serde_json::to_value(cfg.vqsvae.reconstruction).unwrap()["over_variance"]["variance"].as_f64();
     assert_eq!(variance.unwrap(), data.train.pixel_variance().unwrap());
     assert_eq!((cfg.data.train_images, cfg.data.test_images, cfg.data.synthetic), (160, 24, true));
 }
@@ -41,7 +42,9 @@ fn settings_reach_every_depth_and_misses_are_named() {
     for (key, value) in [("vqsvae.colour", "1"), ("sdid.channels.5", "1"), ("", "1"), ("seed.x", "1")] {
         rejects(set(key, value), &[key, "no such field"]);
     }
-    for (key, value) in [("samples", "-1"), ("weighting", "heavy"), ("sdid.time_steps", "4.5"), ("vqsvae", "{}")] {
+    for (key, value) in
+        [("samples", "-1"), ("weighting", "heavy"), ("sdid.time_steps", "4.5"), ("vqsvae", "{}")]
+    {
         rejects(set(key, value), &[key, value]);
     }
 }
@@ -49,7 +52,9 @@ fn settings_reach_every_depth_and_misses_are_named() {
 #[test]
 fn unknown_keys_are_rejected_at_every_depth() {
     let cfg = serde_json::to_value(ExperimentConfig::new(Preset::Quick, ImageSpec::MNIST)).unwrap();
-    for pointer in ["", "/vqsvae", "/vqsvae/lif", "/vqsvae/image", "/sdid", "/sampling", "/evaluation", "/data"] {
+    for pointer in
+        ["", "/vqsvae", "/vqsvae/lif", "/vqsvae/image", "/sdid", "/sampling", "/evaluation", "/data"]
+    {
         let mut changed = cfg.clone();
         changed.pointer_mut(pointer).unwrap()["colour"] = 1.into();
         let message = serde_json::from_value::<ExperimentConfig>(changed).unwrap_err().to_string();

@@ -61,7 +61,9 @@ fn a_run_killed_in_both_stages_ends_as_one_that_was_not() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     finish(&whole, 2);
-    for file in ["config.json", "vqsvae.csv", "vqsvae.state.safetensors", "sdid.csv", "sdid.state.safetensors"] {
+    for file in
+        ["config.json", "vqsvae.csv", "vqsvae.state.safetensors", "sdid.csv", "sdid.state.safetensors"]
+    {
         kill_at(&killed, file);
     }
     finish(&killed, 1);

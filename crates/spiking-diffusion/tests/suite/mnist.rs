@@ -77,7 +77,8 @@ fn the_real_files() {
     let data = mnist(Some(&root)).unwrap();
     assert_eq!((data.train.len(), data.test.len()), (60_000, 10_000));
     let n = (60_000 * 784) as f64;
-    let mean = (0..60_000).flat_map(|i| data.train.bytes(i).unwrap()).map(|&b| f64::from(b)).sum::<f64>() / n / 255.;
+    let mean =
+        (0..60_000).flat_map(|i| data.train.bytes(i).unwrap()).map(|&b| f64::from(b)).sum::<f64>() / n / 255.;
     let std = data.train.pixel_variance().unwrap().sqrt();
     assert!((mean - 0.13066).abs() < 1e-5 && (std - 0.30811).abs() < 1e-5, "{mean} {std}");
     // The first training image is a five; its top stroke runs to the right at row 5.

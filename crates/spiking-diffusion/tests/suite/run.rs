@@ -20,7 +20,10 @@ fn a_run_leaves_all_its_files_and_an_honest_report() {
 
     let json = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
-    assert_eq!((report.dataset.as_str(), report.synthetic, report.preset.as_str()), ("few-digits", true, "quick"));
+    assert_eq!(
+        (report.dataset.as_str(), report.synthetic, report.preset.as_str()),
+        ("few-digits", true, "quick")
+    );
     assert_eq!((report.train_images, report.test_images, report.samples), (160, 24, 5));
     assert!(report.metrics.mse > 0. && report.metrics.mse < 1.);
     assert!(report.metrics.bits_per_token > 0. && report.metrics.bits_per_token_images == 16);
@@ -97,7 +100,10 @@ fn a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint() {
     let mut cfg = tiny(&data);
     cfg.vqsvae_training.adamw.lr = 1e30;
     cfg.vqsvae_training.checkpoint_every = 1;
-    rejects(run(&cfg, &data, folder.path(), false), &["vqsvae", "step", "vqsvae.state.safetensors", "last good"]);
+    rejects(
+        run(&cfg, &data, folder.path(), false),
+        &["vqsvae", "step", "vqsvae.state.safetensors", "last good"],
+    );
     let kept = folder.path().join("vqsvae.state.safetensors");
     let tensors = candle_core::safetensors::load(&kept, &Device::Cpu).unwrap();
     assert!(tensors.contains_key("adamw.m.head.weight") && tensors.contains_key("model.head.weight"));
@@ -125,6 +131,9 @@ fn damaged_results_of_a_stage_are_named() {
 fn too_few_images_for_a_batch() {
     let (data, folder) = (few_digits().limit(20).unwrap(), tempfile::tempdir().unwrap());
     let cfg = tiny(&data);
-    rejects(run(&cfg, &data, folder.path(), false), &["vqsvae_training.batch_size", "32", "20 training images"]);
+    rejects(
+        run(&cfg, &data, folder.path(), false),
+        &["vqsvae_training.batch_size", "32", "20 training images"],
+    );
     rejects(few_digits().limit(0), &["limit", "0"]);
 }

@@ -74,7 +74,13 @@ impl Plan {
     }
 
     /// From the spikes' gradient to that of the normalised currents, with its sums.
-    fn through_neurons(&self, layer: &Layer, kept: &Kept, grads: &[Vec<f32>], end: &End) -> (Vec<Vec<f32>>, Sums) {
+    fn through_neurons(
+        &self,
+        layer: &Layer,
+        kept: &Kept,
+        grads: &[Vec<f32>],
+        end: &End,
+    ) -> (Vec<Vec<f32>>, Sums) {
         let mean: Vec<f32> = match &kept.statistics {
             Some(statistics) => statistics.mean.iter().map(|&m| m as f32).collect(),
             None => vec![0.; layer.channels.1],
@@ -163,8 +169,10 @@ impl Pass<'_> {
             let item = |grads: Vec<f32>| {
                 let mut out = vec![0f32; steps * to];
                 for times in pieces(steps, block) {
-                    let (grads, out) =
-                        (&grads[times.start * from..times.end * from], &mut out[times.start * to..times.end * to]);
+                    let (grads, out) = (
+                        &grads[times.start * from..times.end * from],
+                        &mut out[times.start * to..times.end * to],
+                    );
                     simd(|| adjoint.run(grads, out, &mut buffers.dense));
                 }
                 out

@@ -70,7 +70,8 @@ impl<'a> Direction<'a> {
         for tap in 0..taps {
             for f in 0..from {
                 for t in 0..to {
-                    let at = if self.gathered { (tap * from + f) * to + t } else { (f * taps + tap) * to + t };
+                    let at =
+                        if self.gathered { (tap * from + f) * to + t } else { (f * taps + tap) * to + t };
                     packed[at] = weight(f, tap, t);
                 }
             }
@@ -100,12 +101,23 @@ impl<'a> Direction<'a> {
 
     /// Adds to the weight gradient `[from * taps * to]`, laid out as [`pack`](Self::pack) does, what comes of these rows
     /// and the gradient of what [`run`](Self::run) makes of them.
-    pub(super) fn weight_gradient(&self, rows: &[f32], grad: &[f32], into: &mut [f32], scratch: &mut Scratch) {
+    pub(super) fn weight_gradient(
+        &self,
+        rows: &[f32],
+        grad: &[f32],
+        into: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
         let steps = rows.len() / (self.senders * self.from);
         if self.gathered {
             let columns = self.gather(rows, &mut scratch.columns);
             let columns = Matrix::row_major(columns, steps * self.receivers, self.taps * self.from);
-            matmul(into, columns.transposed(), Matrix::row_major(grad, steps * self.receivers, self.to), true);
+            matmul(
+                into,
+                columns.transposed(),
+                Matrix::row_major(grad, steps * self.receivers, self.to),
+                true,
+            );
         } else {
             let columns = self.gather_adjoint(grad, &mut scratch.columns);
             let columns = Matrix::row_major(columns, steps * self.senders, self.taps * self.to);

@@ -106,7 +106,11 @@ impl ByChannel {
 
 impl Signal {
     /// From values `[channels, positions]` of each time step; events where all of them are 0 or 1.
-    pub(super) fn new<'a>(steps: impl Iterator<Item = &'a [f32]> + Clone, positions: usize, channels: usize) -> Self {
+    pub(super) fn new<'a>(
+        steps: impl Iterator<Item = &'a [f32]> + Clone,
+        positions: usize,
+        channels: usize,
+    ) -> Self {
         let binary = steps.clone().all(|step| step.iter().all(|&x| x == 0. || x == 1.));
         let size = positions * channels;
         if binary {

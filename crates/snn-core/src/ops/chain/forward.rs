@@ -46,7 +46,8 @@ impl Plan {
                 Norm::Batch { eps } => (statistics.affine(scale, shift, eps), Some(statistics)),
                 Norm::Fixed => (Affine { scale: scale.to_vec(), shift: shift.to_vec() }, None),
             };
-            let next = if i + 1 < self.layers.len() { self.fire_all(layer, &affine, &currents) } else { Vec::new() };
+            let next =
+                if i + 1 < self.layers.len() { self.fire_all(layer, &affine, &currents) } else { Vec::new() };
             kept.push(Kept { signals: std::mem::replace(&mut signals, next), currents, affine, statistics });
         }
         let last = kept.len() - 1;
@@ -59,8 +60,12 @@ impl Plan {
 
     /// Runs item after item through all layers and keeps nothing.
     pub(super) fn run_through(&self, xs: &[f32], weights: &[f32], affines: &[f32]) -> Vec<f32> {
-        let packed: Vec<Packed<'_>> =
-            self.layers.iter().enumerate().map(|(i, layer)| layer.pack(self.weights_of(i, weights))).collect();
+        let packed: Vec<Packed<'_>> = self
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| layer.pack(self.weights_of(i, weights)))
+            .collect();
         let affines: Vec<Affine> = (0..self.layers.len())
             .map(|i| self.affine_of(i, affines))
             .map(|(scale, shift)| Affine { scale: scale.to_vec(), shift: shift.to_vec() })

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use super::dense::{Direction, Scratch};
 use super::events::{ByChannel, Events, Signal};
 use super::links::{Kind, Links};
-use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use super::simd;
+use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use super::winograd::Winograd;
 use crate::{ConvConfig, LifConfig};
 
@@ -110,7 +110,12 @@ pub(super) fn steps(signal: &Signal, values: usize) -> usize {
 }
 
 /// The rows of these time steps as numbers.
-fn numbers<'a>(signal: &'a Signal, times: std::ops::Range<usize>, values: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+fn numbers<'a>(
+    signal: &'a Signal,
+    times: std::ops::Range<usize>,
+    values: usize,
+    buffer: &'a mut Vec<f32>,
+) -> &'a [f32] {
     match signal {
         Signal::Dense(rows) => &rows[times.start * values..times.end * values],
         Signal::Events(events) => {
@@ -218,7 +223,12 @@ impl<'a> WeightGradient<'a> {
                 for times in pieces(steps(signal, values), block) {
                     let grads = &grads[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
                     let rows = numbers(signal, times, values, &mut buffers.values);
-                    self.layer.forward_direction().weight_gradient(rows, grads, &mut self.dense, &mut buffers.dense);
+                    self.layer.forward_direction().weight_gradient(
+                        rows,
+                        grads,
+                        &mut self.dense,
+                        &mut buffers.dense,
+                    );
                 }
             }
         }
@@ -302,10 +312,12 @@ impl<'a> Adjoint<'a> {
     pub(super) fn new(layer: &'a Layer, weights: &[f32]) -> Self {
         let (source, target) = layer.channels;
         match layer.links.same_3x3 {
-            Some(map) if source.min(target) >= 16 => Self::Winograd(Winograd::new(map, (target, source), |t, tap, c| {
-                // The adjoint turns the filter round.
-                weights[layer.weight_index(c, 8 - tap, t)]
-            })),
+            Some(map) if source.min(target) >= 16 => {
+                Self::Winograd(Winograd::new(map, (target, source), |t, tap, c| {
+                    // The adjoint turns the filter round.
+                    weights[layer.weight_index(c, 8 - tap, t)]
+                }))
+            }
             _ => {
                 let direction = Direction::backward(&layer.links, layer.channels);
                 let packed = direction.pack(|t, tap, c| weights[layer.weight_index(c, tap, t)]);

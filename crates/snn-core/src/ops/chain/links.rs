@@ -51,7 +51,8 @@ impl Links {
             by_tap: vec![Vec::new(); taps],
             source_of: vec![NOWHERE; taps * targets],
             target_of: vec![NOWHERE; taps * sources],
-            same_3x3: (kind == Kind::Conv && (kh, kw, cfg.stride, cfg.padding) == (3, 3, 1, 1)).then_some(source),
+            same_3x3: (kind == Kind::Conv && (kh, kw, cfg.stride, cfg.padding) == (3, 3, 1, 1))
+                .then_some(source),
         };
         for tap in 0..taps {
             for at in 0..map.0 * map.1 {
@@ -71,7 +72,13 @@ impl Links {
     }
 
     /// The index of a weight in the layer's own order.
-    pub(super) fn weight_index(&self, channels: (usize, usize), source: usize, tap: usize, target: usize) -> usize {
+    pub(super) fn weight_index(
+        &self,
+        channels: (usize, usize),
+        source: usize,
+        tap: usize,
+        target: usize,
+    ) -> usize {
         let row = match self.kind {
             Kind::Conv => target * channels.0 + source,
             Kind::Transposed => source * channels.1 + target,

@@ -190,7 +190,8 @@ impl CustomOp3 for ChainOp {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let State { plan, shape, kept } = &*self.0;
-        let (xs, weights, affines) = (operand::<f32>(s1, l1)?, operand::<f32>(s2, l2)?, operand::<f32>(s3, l3)?);
+        let (xs, weights, affines) =
+            (operand::<f32>(s1, l1)?, operand::<f32>(s2, l2)?, operand::<f32>(s3, l3)?);
         let ys = match plan.norm {
             Norm::Batch { .. } => {
                 let (ys, all) = plan.run_keeping(xs, weights, affines);
@@ -211,16 +212,19 @@ impl CustomOp3 for ChainOp {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let State { plan, kept, .. } = &*self.0;
-        let (values, grad) = ([xs.contiguous()?, weights.contiguous()?, affines.contiguous()?], grad.contiguous()?);
+        let (values, grad) =
+            ([xs.contiguous()?, weights.contiguous()?, affines.contiguous()?], grad.contiguous()?);
         let guards = values.each_ref().map(Tensor::storage_and_layout);
-        let [inputs, weight_values, affine_values] = [slice(&guards[0])?, slice(&guards[1])?, slice(&guards[2])?];
+        let [inputs, weight_values, affine_values] =
+            [slice(&guards[0])?, slice(&guards[1])?, slice(&guards[2])?];
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         // Evaluation keeps nothing: whoever wants gradients there pays with another forward pass.
         let kept = kept.get_or_insert_with(|| plan.run_keeping(inputs, weight_values, affine_values).1);
         let grad_guard = grad.storage_and_layout();
         let arguments = (weight_values, affine_values);
         let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op());
-        let input = gradients.input.map(|values| Tensor::from_vec(values, xs.shape(), xs.device())).transpose()?;
+        let input =
+            gradients.input.map(|values| Tensor::from_vec(values, xs.shape(), xs.device())).transpose()?;
         let like = |values: Vec<f32>, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device()).map(Some);
         Ok((input, like(gradients.weights, weights)?, like(gradients.affines, affines)?))
     }

@@ -85,9 +85,9 @@ impl Statistics {
     /// channel: `weight/std (g - mean(g) - y^ mean(g y^)) = p g + q y + r`.
     pub(super) fn gradient(&self, weight: &[f32], sums: &Sums, eps: f64) -> InputGradient {
         let mut map = InputGradient { grad: Vec::new(), current: Vec::new(), constant: Vec::new() };
-        for c in 0..self.mean.len() {
+        for (c, weight) in weight.iter().enumerate() {
             let inverse_std = self.inverse_std(c, eps);
-            let scale = f64::from(weight[c]) * inverse_std;
+            let scale = f64::from(*weight) * inverse_std;
             let slope = -scale * inverse_std * inverse_std * sums.grad_current[c] / self.count;
             map.grad.push(scale as f32);
             map.current.push(slope as f32);

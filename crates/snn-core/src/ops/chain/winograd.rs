@@ -143,19 +143,20 @@ impl Winograd {
         for (map, rows) in rows.chunks_exact(positions * from).enumerate() {
             for tile in 0..self.tiles() {
                 for c in (0..from).step_by(LANES) {
-                    self.to_points(rows, tile, c, data, (map * self.tiles() + tile, tiles));
+                    self.points(rows, tile, c, data, (map * self.tiles() + tile, tiles));
                 }
             }
         }
         let points = product.chunks_exact_mut(tiles * to).zip(data.chunks_exact(tiles * from));
         for (point, (product, data)) in points.enumerate() {
-            let weights = Matrix::row_major(&self.weights[point * to..], from, to).with_row_stride(n * n * to);
+            let weights =
+                Matrix::row_major(&self.weights[point * to..], from, to).with_row_stride(n * n * to);
             matmul(product, Matrix::row_major(data, tiles, from), weights, false);
         }
         for (map, out) in out.chunks_exact_mut(positions * to).enumerate() {
             for tile in 0..self.tiles() {
                 for c in (0..to).step_by(LANES) {
-                    self.from_points(product, tile, c, out, (map * self.tiles() + tile, tiles));
+                    self.outputs(product, tile, c, out, (map * self.tiles() + tile, tiles));
                 }
             }
         }
@@ -169,7 +170,7 @@ impl Winograd {
 
     /// Channels `c..c + LANES` of one tile: `data[point][tile][c] = (B d B^T)[point]`.
     #[inline(always)]
-    fn to_points(&self, rows: &[f32], tile: usize, c: usize, data: &mut [f32], at: (usize, usize)) {
+    fn points(&self, rows: &[f32], tile: usize, c: usize, data: &mut [f32], at: (usize, usize)) {
         let (n, from) = (self.transform.n, self.from);
         let lanes = LANES.min(from - c);
         let (y0, x0) = self.corner(tile);
@@ -202,7 +203,7 @@ impl Winograd {
 
     /// Channels `c..c + LANES` of one tile: `out = A^T product A`.
     #[inline(always)]
-    fn from_points(&self, product: &[f32], tile: usize, c: usize, out: &mut [f32], at: (usize, usize)) {
+    fn outputs(&self, product: &[f32], tile: usize, c: usize, out: &mut [f32], at: (usize, usize)) {
         let (n, m, to) = (self.transform.n, self.transform.m, self.to);
         let lanes = LANES.min(to - c);
         let (y0, x0) = self.corner(tile);

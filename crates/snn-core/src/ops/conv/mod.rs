@@ -134,8 +134,13 @@ pub(crate) fn conv_transpose2d_map(
     };
     let stride_fits = cfg.output_padding < cfg.stride; // and so it is not 0
     match (out(h, kh), out(w, kw)) {
-        (Some(oh), Some(ow)) if c_in == c_weight && stride_fits && !has_empty_axis(map, weight) => Ok((oh, ow)),
-        _ => bail!("conv_transpose2d: input [.., {c_in}, {h}, {w}], weight {:?} and {cfg:?} do not fit", weight.dims()),
+        (Some(oh), Some(ow)) if c_in == c_weight && stride_fits && !has_empty_axis(map, weight) => {
+            Ok((oh, ow))
+        }
+        _ => bail!(
+            "conv_transpose2d: input [.., {c_in}, {h}, {w}], weight {:?} and {cfg:?} do not fit",
+            weight.dims()
+        ),
     }
 }
 

@@ -149,7 +149,11 @@ pub(super) fn backward<F: Real>(
                 for (((gx, gv), &h), &gs) in row.iter_mut().zip(&mut gv).zip(hs).zip(gs) {
                     let gh = neuron.charge_gradient(h, neuron.fire(h), gs, *gv);
                     // Written, not added, where no time step came before: reading fresh memory costs a page fault.
-                    *gx = if input.constant && t + 1 < steps { *gx + neuron.drive * gh } else { neuron.drive * gh };
+                    *gx = if input.constant && t + 1 < steps {
+                        *gx + neuron.drive * gh
+                    } else {
+                        neuron.drive * gh
+                    };
                     *gv = neuron.leak * gh;
                 }
             }

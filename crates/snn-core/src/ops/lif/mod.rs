@@ -8,9 +8,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use serde::{Deserialize, Serialize};
 
 use super::{by_dtype, operand};
-pub(crate) use cpu::Neuron;
 use crate::Surrogate;
 use crate::error::Error;
+pub(crate) use cpu::Neuron;
 
 /// What a spike does to the membrane (Eq. 3).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
