@@ -49,6 +49,24 @@ pub enum Surrogate {
     },
 }
 
+/// Runs `$body` with `$slope` the derivative of `$surrogate`: one copy of the body for each variant, so that loops in it
+/// do not ask which it is.
+macro_rules! by_surrogate {
+    ($surrogate:expr, $F:ty, $slope:ident => $body:expr) => {
+        by_surrogate!(@ $surrogate, $F, $slope => $body; Atan { alpha }, Sigmoid { alpha }, Rectangle { width }, Triangle { width })
+    };
+    (@ $surrogate:expr, $F:ty, $slope:ident => $body:expr; $($variant:ident { $field:ident }),+) => {
+        match $surrogate {
+            $(crate::Surrogate::$variant { $field } => {
+                let known = crate::Surrogate::$variant { $field };
+                let $slope = |x: $F| known.derivative_of(x);
+                $body
+            })+
+        }
+    };
+}
+pub(crate) use by_surrogate;
+
 impl Surrogate {
     /// `g(x)`.
     pub fn value(&self, x: f64) -> f64 {

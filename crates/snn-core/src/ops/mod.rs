@@ -7,6 +7,7 @@ pub(crate) mod chain;
 pub(crate) mod conv;
 mod gemm;
 pub(crate) mod lif;
+mod simd;
 #[cfg(test)]
 mod testing;
 

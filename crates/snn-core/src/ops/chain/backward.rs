@@ -7,7 +7,7 @@ use super::forward::{Kept, parts};
 use super::layer::{Adjoint, Buffers, Layer, WeightGradient, pieces};
 use super::neuron::{Neurons, SpikeGradient, Sums};
 use super::norm::InputGradient;
-use super::{End, Norm, Plan, simd};
+use super::{End, Norm, Plan};
 
 /// Items are cut into this many groups whatever the number of threads, so that sums are always formed alike.
 const GROUPS: usize = 8;
@@ -92,7 +92,7 @@ impl Plan {
                 End::Spikes => SpikeGradient::Each(grads),
                 End::Sum(weights) => SpikeGradient::Sum(weights, grads),
             };
-            let sums = simd(|| neurons.backward(currents, layer.neurons(), &mean, grads, &mut into));
+            let sums = neurons.backward(currents, layer.neurons(), &mean, grads, &mut into);
             (into, sums)
         };
         let items: Vec<_> = kept.currents.par_iter().zip(grads).map(item).collect();
@@ -131,10 +131,8 @@ impl Pass<'_> {
             let mut buffers = Buffers::default();
             for (i, grads) in grads.iter_mut().enumerate() {
                 let n = g * size + i;
-                simd(|| {
-                    self.map.apply_in_place(grads, &self.kept.currents[n]);
-                    gradient.add(&self.kept.signals[n], grads, &mut buffers);
-                });
+                self.map.apply_in_place(grads, &self.kept.currents[n]);
+                gradient.add(&self.kept.signals[n], grads, &mut buffers);
             }
             let inputs = self.adjoint.as_ref().map(|adjoint| self.inputs(adjoint, grads, &mut buffers));
             (gradient, inputs.unwrap_or_default())
@@ -173,7 +171,7 @@ impl Pass<'_> {
                         &grads[times.start * from..times.end * from],
                         &mut out[times.start * to..times.end * to],
                     );
-                    simd(|| adjoint.run(grads, out, &mut buffers.dense));
+                    adjoint.run(grads, out, &mut buffers.dense);
                 }
                 out
             };
@@ -184,7 +182,7 @@ impl Pass<'_> {
         for grads in grads.chunks(block.div_ceil(steps.max(1))) {
             let rows = grads.concat();
             let mut all = vec![0f32; grads.len() * steps * to];
-            simd(|| adjoint.run(&rows, &mut all, &mut buffers.dense));
+            adjoint.run(&rows, &mut all, &mut buffers.dense);
             out.extend(all.chunks_exact(steps * to).map(<[f32]>::to_vec));
         }
         out

@@ -1,5 +1,7 @@
 //! Spikes as lists: for every time step and position, the channels that fire.
 
+use crate::ops::simd::vectorised;
+
 /// The input of a layer for one item of a batch, channels last.
 #[derive(Debug)]
 pub(super) enum Signal {
@@ -19,11 +21,9 @@ pub(super) struct Events {
     fired: Vec<u16>,
 }
 
-impl Events {
-    /// From bytes `[time steps, positions, channels]`, each 0 or 1.
-    pub(super) fn pack(spikes: &[u8], positions: usize, channels: usize) -> Self {
-        let mut offsets = Vec::with_capacity(spikes.len() / channels.max(1) + 1);
-        let mut fired = Vec::with_capacity(spikes.len() / 16);
+vectorised! {
+    /// Lists the ones of each row of channels.
+    fn list(spikes: &[u8], channels: usize, offsets: &mut Vec<u32>, fired: &mut Vec<u16>) {
         offsets.push(0);
         for row in spikes.chunks_exact(channels) {
             let (words, rest) = row.as_chunks::<8>();
@@ -38,6 +38,15 @@ impl Events {
             fired.extend(rest.iter().enumerate().filter(|(_, s)| **s != 0).map(|(i, _)| (first + i) as u16));
             offsets.push(fired.len() as u32);
         }
+    }
+}
+
+impl Events {
+    /// From bytes `[time steps, positions, channels]`, each 0 or 1.
+    pub(super) fn pack(spikes: &[u8], positions: usize, channels: usize) -> Self {
+        let mut offsets = Vec::with_capacity(spikes.len() / channels.max(1) + 1);
+        let mut fired = Vec::with_capacity(spikes.len() / 16);
+        list(spikes, channels, &mut offsets, &mut fired);
         fired.shrink_to_fit();
         Self { positions, channels, offsets, fired }
     }

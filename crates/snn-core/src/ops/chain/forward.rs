@@ -6,7 +6,7 @@ use super::events::{Events, Signal, channels_first};
 use super::layer::{Buffers, Layer, Packed};
 use super::neuron::{Affine, Neurons, Out};
 use super::norm::{Moments, Statistics};
-use super::{End, Norm, Plan, simd};
+use super::{End, Norm, Plan};
 
 /// What a layer keeps for its backward pass; one entry an item of the batch.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Plan {
         let steps = if self.constant { 1 } else { self.time_steps };
         let item = |n: usize| {
             let steps = (0..steps).map(move |t| &xs[(t * self.items + n) * size..][..size]);
-            simd(|| Signal::new(steps, positions, channels))
+            Signal::new(steps, positions, channels)
         };
         (0..self.items).into_par_iter().map(item).collect()
     }
@@ -78,7 +78,7 @@ impl Plan {
                 let signal = next.as_ref().unwrap_or(&signals[n]);
                 let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
                 let mut currents = vec![0.; steps * layer.neurons()];
-                simd(|| packed.currents(signal, &mut currents, &mut buffers));
+                packed.currents(signal, &mut currents, &mut buffers);
                 if i + 1 == self.layers.len() {
                     return self.end_item(layer, &affines[i], &currents, out);
                 }
@@ -96,10 +96,8 @@ impl Plan {
     ) -> (Vec<Vec<f32>>, Statistics) {
         let item = |buffers: &mut Buffers, signal: &Signal| {
             let mut currents = vec![0.; steps * layer.neurons()];
-            let moments = simd(|| {
-                packed.currents(signal, &mut currents, buffers);
-                Moments::of(&currents, layer.channels.1)
-            });
+            packed.currents(signal, &mut currents, buffers);
+            let moments = Moments::of(&currents, layer.channels.1);
             (currents, moments)
         };
         let items: Vec<_> = signals.par_iter().map_init(Buffers::default, item).collect();
@@ -120,13 +118,13 @@ impl Plan {
     fn spikes(&self, layer: &Layer, affine: &Affine, currents: &[f32]) -> Vec<u8> {
         let mut spikes = vec![0u8; self.time_steps * layer.neurons()];
         let neurons = self.neurons(layer, affine);
-        simd(|| neurons.run(currents, layer.neurons(), Out::Bytes(&mut spikes)));
+        neurons.run(currents, layer.neurons(), Out::Bytes(&mut spikes));
         spikes
     }
 
     fn fire(&self, layer: &Layer, affine: &Affine, currents: &[f32]) -> Signal {
         let spikes = self.spikes(layer, affine, currents);
-        Signal::Events(simd(|| Events::pack(&spikes, layer.links.targets, layer.channels.1)))
+        Signal::Events(Events::pack(&spikes, layer.links.targets, layer.channels.1))
     }
 
     /// The output of one item: its time steps, or their sum.
@@ -142,7 +140,7 @@ impl Plan {
             End::Sum(weights) => {
                 let mut sums = vec![0f32; layer.neurons()];
                 let neurons = self.neurons(layer, affine);
-                simd(|| neurons.run(currents, layer.neurons(), Out::Sum(weights, &mut sums)));
+                neurons.run(currents, layer.neurons(), Out::Sum(weights, &mut sums));
                 out.iter_mut().for_each(|out| channels_first(&sums, channels, out, |x| x));
             }
         }

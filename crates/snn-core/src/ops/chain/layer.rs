@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use super::dense::{Direction, Scratch};
 use super::events::{ByChannel, Events, Signal};
 use super::links::{Kind, Links};
-use super::simd;
 use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use super::winograd::Winograd;
 use crate::{ConvConfig, LifConfig};
@@ -141,7 +140,6 @@ pub(super) struct Buffers {
 
 impl Packed<'_> {
     /// The currents `[steps, targets, target channels]` that a signal causes.
-    #[inline(always)]
     pub(super) fn currents(&self, signal: &Signal, out: &mut [f32], buffers: &mut Buffers) {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let block = (FORWARD_ROWS / links.targets).max(1);
@@ -167,7 +165,6 @@ impl Packed<'_> {
         }
     }
 
-    #[inline(always)]
     fn sparse_block<const L: usize>(
         &self,
         events: &Events,
@@ -204,7 +201,6 @@ impl<'a> WeightGradient<'a> {
     }
 
     /// Adds what comes of one signal and the gradient `[steps, targets, target channels]` of its currents.
-    #[inline(always)]
     pub(super) fn add(&mut self, signal: &Signal, grads: &[f32], buffers: &mut Buffers) {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let block = (GRADIENT_ROWS / links.targets).max(1);
@@ -234,7 +230,6 @@ impl<'a> WeightGradient<'a> {
         }
     }
 
-    #[inline(always)]
     fn sparse_block<const L: usize>(
         &mut self,
         events: &Events,
@@ -266,7 +261,7 @@ impl<'a> WeightGradient<'a> {
                 *into = from;
             } else if !from.is_empty() {
                 into.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(into, from)| {
-                    simd(|| into.iter_mut().zip(from).for_each(|(i, f)| *i += f));
+                    into.iter_mut().zip(from).for_each(|(i, f)| *i += f);
                 });
             }
         };
@@ -335,7 +330,6 @@ impl<'a> Adjoint<'a> {
     }
 
     /// From the gradient of the currents to that of the layer's input.
-    #[inline(always)]
     pub(super) fn run(&self, grads: &[f32], out: &mut [f32], scratch: &mut Scratch) {
         match self {
             Self::Winograd(winograd) => winograd.run(grads, out, scratch),

@@ -36,12 +36,6 @@ pub(crate) use layer::Spec;
 pub(crate) use links::Kind;
 pub(crate) use norm::Statistics;
 
-/// Runs a kernel with the widest vectors of this machine: AVX-512, AVX2, NEON, or whatever the target has.
-#[inline(always)]
-fn simd<R>(kernel: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(kernel)
-}
-
 /// How currents are normalised in front of the neurons.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Norm {

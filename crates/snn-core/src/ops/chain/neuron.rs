@@ -1,7 +1,9 @@
 //! Normalisation and LIF neurons of one item of a batch, channels last, in one pass over time.
 
-use crate::LifConfig;
 use crate::ops::lif::Neuron;
+use crate::ops::simd::vectorised;
+use crate::surrogate::by_surrogate;
+use crate::{LifConfig, Surrogate};
 
 /// Neurons that a kernel handles at once: their state stays in the first-level cache.
 const CHUNK: usize = 512;
@@ -38,6 +40,7 @@ pub(super) enum SpikeGradient<'a> {
 }
 
 impl SpikeGradient<'_> {
+    #[inline(always)]
     fn read(&self, t: usize, neurons: usize, chunk: std::ops::Range<usize>, into: &mut [f32]) {
         match self {
             Self::Each(grads) => into.copy_from_slice(&grads[t * neurons..][chunk]),
@@ -84,46 +87,24 @@ impl Neurons<'_> {
     }
 
     /// Runs all time steps on `currents: [steps, neurons]`; one step stands for all where the current is constant.
-    #[inline(always)]
-    pub(super) fn run(&self, currents: &[f32], neurons: usize, mut out: Out<'_>) {
-        let neuron = Neuron::<f32>::new(self.lif, false);
+    pub(super) fn run(&self, currents: &[f32], neurons: usize, out: Out<'_>) {
         let (scale, shift) = self.expanded();
-        let constant = currents.len() == neurons;
-        let mut membrane = vec![0f32; scale.len()];
-        for from in (0..neurons).step_by(scale.len()) {
-            let n = scale.len().min(neurons - from);
-            let v = &mut membrane[..n];
-            v.fill(neuron.v_reset);
-            let (scale, shift) = (&scale[..n], &shift[..n]);
-            for t in 0..self.time_steps {
-                let ys = &currents[if constant { 0 } else { t * neurons } + from..][..n];
-                match &mut out {
-                    Out::Bytes(spikes) => {
-                        let spikes = &mut spikes[t * neurons + from..][..n];
-                        for i in 0..n {
-                            let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
-                            let s = neuron.fire(h);
-                            spikes[i] = u8::from(s > 0.);
-                            v[i] = neuron.reset(h, s);
-                        }
-                    }
-                    Out::Sum(weights, sums) => {
-                        let (weight, sums) = (weights[t], &mut sums[from..][..n]);
-                        for i in 0..n {
-                            let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
-                            let s = neuron.fire(h);
-                            sums[i] += weight * s;
-                            v[i] = neuron.reset(h, s);
-                        }
-                    }
-                }
-            }
+        let drive = Drive {
+            neuron: Neuron::new(self.lif),
+            scale: &scale,
+            shift: &shift,
+            currents,
+            neurons,
+            time_steps: self.time_steps,
+        };
+        match out {
+            Out::Bytes(spikes) => fire(&drive, spikes),
+            Out::Sum(weights, sums) => fire_and_sum(&drive, weights, sums),
         }
     }
 
     /// Backward through time; the membrane is recomputed. Writes the gradient of the normalised current to `into`, of
     /// the shape of `currents`, and returns its sums by channel.
-    #[inline(always)]
     pub(super) fn backward(
         &self,
         currents: &[f32],
@@ -132,48 +113,156 @@ impl Neurons<'_> {
         grads: SpikeGradient<'_>,
         into: &mut [f32],
     ) -> Sums {
-        let neuron = Neuron::<f32>::new(self.lif, false);
         let (scale, shift) = self.expanded();
-        let (size, channels, steps) = (scale.len(), mean.len(), self.time_steps);
-        let constant = currents.len() == neurons;
-        let mean: Vec<f32> = mean.iter().copied().cycle().take(size).collect();
-        let mut sums = Sums::zeros(channels);
-        let mut membrane = vec![0f32; steps * size];
-        let [mut v, mut gv, mut gs, mut sum, mut sum_current] = std::array::from_fn(|_| vec![0f32; size]);
-        for from in (0..neurons).step_by(size) {
-            let n = size.min(neurons - from);
-            let (scale, shift, mean) = (&scale[..n], &shift[..n], &mean[..n]);
-            let at = |t: usize| if constant { from } else { t * neurons + from };
+        let drive = Drive {
+            neuron: Neuron::new(self.lif),
+            scale: &scale,
+            shift: &shift,
+            currents,
+            neurons,
+            time_steps: self.time_steps,
+        };
+        backward(&drive, self.lif.surrogate, mean, grads, into)
+    }
+}
+
+/// What drives the neurons of one item.
+struct Drive<'a> {
+    neuron: Neuron<f32>,
+    /// Of every neuron of a chunk.
+    scale: &'a [f32],
+    shift: &'a [f32],
+    currents: &'a [f32],
+    neurons: usize,
+    time_steps: usize,
+}
+
+impl<'a> Drive<'a> {
+    /// First neuron and length of each chunk.
+    #[inline(always)]
+    fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (neurons, size) = (self.neurons, self.scale.len());
+        (0..neurons).step_by(size).map(move |from| (from, size.min(neurons - from)))
+    }
+
+    #[inline(always)]
+    fn constant(&self) -> bool {
+        self.currents.len() == self.neurons
+    }
+
+    /// Where the currents of a chunk at a time step lie.
+    #[inline(always)]
+    fn place(&self, t: usize, (from, n): (usize, usize)) -> std::ops::Range<usize> {
+        let start = if self.constant() { from } else { t * self.neurons + from };
+        start..start + n
+    }
+}
+
+vectorised! {
+    /// Spikes as bytes, `[time steps, neurons]`.
+    fn fire(drive: &Drive<'_>, spikes: &mut [u8]) {
+        let neuron = drive.neuron;
+        let mut membrane = vec![0f32; drive.scale.len()];
+        for (from, n) in drive.chunks() {
+            let v = &mut membrane[..n];
             v.fill(neuron.v_reset);
-            for (t, hs) in membrane.chunks_exact_mut(size).enumerate() {
-                let (ys, hs, v) = (&currents[at(t)..][..n], &mut hs[..n], &mut v[..n]);
+            let (scale, shift) = (&drive.scale[..n], &drive.shift[..n]);
+            for t in 0..drive.time_steps {
+                let ys = &drive.currents[drive.place(t, (from, n))];
+                let spikes = &mut spikes[t * drive.neurons + from..][..n];
                 for i in 0..n {
-                    hs[i] = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
-                    v[i] = neuron.reset(hs[i], neuron.fire(hs[i]));
+                    let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                    let s = neuron.fire(h);
+                    spikes[i] = u8::from(s > 0.);
+                    v[i] = neuron.reset(h, s);
                 }
-            }
-            gv.fill(0.);
-            sum.fill(0.);
-            sum_current.fill(0.);
-            for (t, hs) in membrane.chunks_exact(size).enumerate().rev() {
-                let (hs, gv, gs) = (&hs[..n], &mut gv[..n], &mut gs[..n]);
-                let (sum, sum_current) = (&mut sum[..n], &mut sum_current[..n]);
-                grads.read(t, neurons, from..from + n, gs);
-                let (ys, out) = (&currents[at(t)..][..n], &mut into[at(t)..][..n]);
-                for i in 0..n {
-                    let gh = neuron.charge_gradient(hs[i], neuron.fire(hs[i]), gs[i], gv[i]);
-                    let gx = neuron.drive * gh;
-                    gv[i] = neuron.leak * gh;
-                    sum[i] += gx;
-                    sum_current[i] += gx * (ys[i] - mean[i]);
-                    out[i] = if constant { sum[i] } else { gx };
-                }
-            }
-            for (i, (s, c)) in sum[..n].iter().zip(&sum_current[..n]).enumerate() {
-                sums.grad[i % channels] += f64::from(*s);
-                sums.grad_current[i % channels] += f64::from(*c);
             }
         }
-        sums
     }
+}
+
+vectorised! {
+    /// `sums += sum_t weights[t] spike[t]`, `[neurons]`.
+    fn fire_and_sum(drive: &Drive<'_>, weights: &[f32], sums: &mut [f32]) {
+        let neuron = drive.neuron;
+        let mut membrane = vec![0f32; drive.scale.len()];
+        for (from, n) in drive.chunks() {
+            let v = &mut membrane[..n];
+            v.fill(neuron.v_reset);
+            let (scale, shift, sums) = (&drive.scale[..n], &drive.shift[..n], &mut sums[from..][..n]);
+            for (t, &weight) in weights.iter().enumerate() {
+                let ys = &drive.currents[drive.place(t, (from, n))];
+                for i in 0..n {
+                    let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                    let s = neuron.fire(h);
+                    sums[i] += weight * s;
+                    v[i] = neuron.reset(h, s);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// See [`Neurons::backward`].
+    fn backward(
+        drive: &Drive<'_>,
+        surrogate: Surrogate,
+        mean: &[f32],
+        grads: SpikeGradient<'_>,
+        into: &mut [f32],
+    ) -> Sums {
+        by_surrogate!(surrogate, f32, slope => backward_with(drive, slope, mean, grads, into))
+    }
+}
+
+#[inline(always)]
+fn backward_with(
+    drive: &Drive<'_>,
+    slope: impl Fn(f32) -> f32,
+    mean: &[f32],
+    grads: SpikeGradient<'_>,
+    into: &mut [f32],
+) -> Sums {
+    let (neuron, size, channels) = (drive.neuron, drive.scale.len(), mean.len());
+    let constant = drive.constant();
+    let mean: Vec<f32> = mean.iter().copied().cycle().take(size).collect();
+    let mut sums = Sums::zeros(channels);
+    let mut membrane = vec![0f32; drive.time_steps * size];
+    let [mut v, mut gv, mut gs, mut sum, mut sum_current] = std::array::from_fn(|_| vec![0f32; size]);
+    for (from, n) in drive.chunks() {
+        let (scale, shift, mean) = (&drive.scale[..n], &drive.shift[..n], &mean[..n]);
+        v.fill(neuron.v_reset);
+        for (t, hs) in membrane.chunks_exact_mut(size).enumerate() {
+            let (ys, hs, v) = (&drive.currents[drive.place(t, (from, n))], &mut hs[..n], &mut v[..n]);
+            for i in 0..n {
+                let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                hs[i] = h;
+                v[i] = neuron.reset(h, neuron.fire(h));
+            }
+        }
+        gv.fill(0.);
+        sum.fill(0.);
+        sum_current.fill(0.);
+        for (t, hs) in membrane.chunks_exact(size).enumerate().rev() {
+            let (hs, gv, gs) = (&hs[..n], &mut gv[..n], &mut gs[..n]);
+            let (sum, sum_current) = (&mut sum[..n], &mut sum_current[..n]);
+            grads.read(t, drive.neurons, from..from + n, gs);
+            let (ys, out) = (&drive.currents[drive.place(t, (from, n))], &mut into[drive.place(t, (from, n))]);
+            for i in 0..n {
+                let h = hs[i];
+                let gh = neuron.charge_gradient(h, neuron.fire(h), slope(neuron.excess(h)), gs[i], gv[i]);
+                let gx = neuron.drive * gh;
+                gv[i] = neuron.leak * gh;
+                sum[i] += gx;
+                sum_current[i] += gx * (ys[i] - mean[i]);
+                out[i] = if constant { sum[i] } else { gx };
+            }
+        }
+        for (i, (s, c)) in sum[..n].iter().zip(&sum_current[..n]).enumerate() {
+            sums.grad[i % channels] += f64::from(*s);
+            sums.grad_current[i % channels] += f64::from(*c);
+        }
+    }
+    sums
 }

@@ -1,6 +1,7 @@
 //! Batch statistics by channel, and the coefficients of batch norm forward and backward.
 
 use super::neuron::{Affine, Sums};
+use crate::ops::simd::vectorised;
 
 /// Mean and sum of squared deviations of each channel over a number of rows, in f64.
 #[derive(Debug, Clone)]
@@ -12,20 +13,12 @@ pub(super) struct Moments {
 
 impl Moments {
     /// Of rows of channels.
-    #[inline(always)]
     pub(super) fn of(rows: &[f32], channels: usize) -> Self {
         let count = (rows.len() / channels) as f64;
         // Around the first row, so that a large mean does not swallow a small variance.
         let pivot: Vec<f64> = rows[..channels].iter().map(|&x| f64::from(x)).collect();
         let (mut sum, mut square) = (vec![0f64; channels], vec![0f64; channels]);
-        for row in rows.chunks_exact(channels) {
-            let (pivot, sum, square) = (&pivot[..row.len()], &mut sum[..row.len()], &mut square[..row.len()]);
-            for c in 0..row.len() {
-                let d = f64::from(row[c]) - pivot[c];
-                sum[c] += d;
-                square[c] += d * d;
-            }
-        }
+        add_powers(rows, &pivot, &mut sum, &mut square);
         let squares = square.iter().zip(&sum).map(|(q, s)| (q - s * s / count).max(0.)).collect();
         let mean = sum.iter().zip(&pivot).map(|(s, p)| p + s / count).collect();
         Self { count, mean, squares }
@@ -42,6 +35,21 @@ impl Moments {
         }
         self.count = total;
         self
+    }
+}
+
+vectorised! {
+    /// `sum += x - pivot`, `square += (x - pivot)^2`, by channel.
+    fn add_powers(rows: &[f32], pivot: &[f64], sum: &mut [f64], square: &mut [f64]) {
+        let n = pivot.len();
+        let (sum, square) = (&mut sum[..n], &mut square[..n]);
+        for row in rows.chunks_exact(n) {
+            for c in 0..n {
+                let d = f64::from(row[c]) - pivot[c];
+                sum[c] += d;
+                square[c] += d * d;
+            }
+        }
     }
 }
 
@@ -113,10 +121,16 @@ impl InputGradient {
     }
 
     /// The gradient of each row of currents.
-    #[inline(always)]
     pub(super) fn apply_in_place(&self, grads: &mut [f32], currents: &[f32]) {
-        let n = self.grad.len();
-        let (p, q, r) = (&self.grad[..n], &self.current[..n], &self.constant[..n]);
+        combine(grads, currents, &self.grad, &self.current, &self.constant);
+    }
+}
+
+vectorised! {
+    /// `g = p g + q y + r`, by channel.
+    fn combine(grads: &mut [f32], currents: &[f32], p: &[f32], q: &[f32], r: &[f32]) {
+        let n = p.len();
+        let (q, r) = (&q[..n], &r[..n]);
         for (g, y) in grads.chunks_exact_mut(n).zip(currents.chunks_exact(n)) {
             for c in 0..n {
                 g[c] = p[c] * g[c] + q[c] * y[c] + r[c];

@@ -5,6 +5,7 @@
 
 use super::events::{ByChannel, Events};
 use super::links::{Links, NOWHERE};
+use crate::ops::simd::vectorised;
 
 /// Target channels that a kernel handles at once.
 pub(super) fn tile(channels: usize) -> usize {
@@ -36,10 +37,10 @@ macro_rules! by_tile {
 }
 pub(super) use by_tile;
 
+vectorised! {
 /// `rows[b * targets + p] += sum of the weight rows of the spikes that reach p at time times.start + b`.
 ///
 /// `weights: [taps, source channels, L]`, `rows: [times, targets, L]`.
-#[inline(always)]
 pub(super) fn gather<const L: usize>(
     links: &Links,
     events: &Events,
@@ -67,6 +68,7 @@ pub(super) fn gather<const L: usize>(
         }
     }
 }
+}
 
 /// Where the gradient rows of a block of `times` time steps lie, for each tap and each place of [`ByChannel`]; taps into the
 /// padding point to the row behind the last one.
@@ -77,10 +79,10 @@ pub(super) fn target_rows(links: &Links, times: usize) -> Vec<u32> {
     taps.flat_map(|tap| (0..times).flat_map(move |t| tap.iter().map(move |p| row((t, p))))).collect()
 }
 
+vectorised! {
 /// `grad[c][tap] += sum of the gradient rows that the spikes of channel c reach through this tap`.
 ///
 /// `rows: [times * targets + 1, L]`, the last one zeros; `table` from [`target_rows`]; `grad: [channels, taps, L]`.
-#[inline(always)]
 pub(super) fn weight_gradient<const L: usize>(
     taps: usize,
     spikes: &ByChannel,
@@ -104,6 +106,7 @@ pub(super) fn weight_gradient<const L: usize>(
             accumulate(spikes, table, places, rows, std::array::from_mut(grad));
         }
     }
+}
 }
 
 /// `grad[g] += sum of rows[table[g][spike]]`, `G` taps at once in registers.

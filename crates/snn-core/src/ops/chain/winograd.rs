@@ -8,8 +8,8 @@
 use rayon::prelude::*;
 
 use super::dense::Scratch;
-use super::simd;
 use crate::ops::gemm::{Matrix, matmul};
+use crate::ops::simd::vectorised;
 
 /// Channels that a transform handles at once.
 const LANES: usize = 16;
@@ -65,21 +65,20 @@ impl Transform {
     }
 }
 
-impl Transform {
-    /// `out[point][to] = (G taps G^T)[point]` for `to` filters, `taps: [9, to]`.
-    #[inline(always)]
-    fn filters(&self, taps: &[f64], to: usize, out: &mut [f32]) {
-        let n = self.n;
+vectorised! {
+    /// `out[point][to] = (G taps G^T)[point]` for `to` filters, `taps: [9, to]`, `g: [n, 3]`.
+    fn filters(g: &[f64], taps: &[f64], to: usize, out: &mut [f32]) {
+        let n = g.len() / 3;
         let mut half = vec![0f64; 3 * to]; // one row of points, three taps in v left
         for i in 0..n {
-            let g = &self.filter[i * 3..][..3];
+            let row = &g[i * 3..][..3];
             for (k, half) in half.iter_mut().enumerate() {
-                *half = g[0] * taps[k] + g[1] * taps[3 * to + k] + g[2] * taps[6 * to + k];
+                *half = row[0] * taps[k] + row[1] * taps[3 * to + k] + row[2] * taps[6 * to + k];
             }
             for j in 0..n {
-                let g = &self.filter[j * 3..][..3];
+                let row = &g[j * 3..][..3];
                 for (k, out) in out[(i * n + j) * to..][..to].iter_mut().enumerate() {
-                    *out = (g[0] * half[k] + g[1] * half[to + k] + g[2] * half[2 * to + k]) as f32;
+                    *out = (row[0] * half[k] + row[1] * half[to + k] + row[2] * half[2 * to + k]) as f32;
                 }
             }
         }
@@ -119,7 +118,7 @@ impl Winograd {
         let mut weights = vec![0f32; from * points * to];
         weights.par_chunks_mut(points * to).enumerate().for_each(|(f, weights)| {
             let taps: Vec<f64> = (0..9 * to).map(|i| f64::from(weight(f, i / to, i % to))).collect();
-            simd(|| transform.filters(&taps, to, weights));
+            filters(&transform.filter, &taps, to, weights);
         });
         Self { transform, height, width, from, to, weights }
     }
@@ -134,112 +133,136 @@ impl Winograd {
     }
 
     /// `rows: [maps, height * width, from]` -> `out: [maps, height * width, to]`.
-    #[inline(always)]
     pub(super) fn run(&self, rows: &[f32], out: &mut [f32], scratch: &mut Scratch) {
         let (n, from, to) = (self.transform.n, self.from, self.to);
-        let positions = self.height * self.width;
-        let tiles = rows.len() / (positions * from) * self.tiles();
+        let tiles = rows.len() / (self.height * self.width * from) * self.tiles();
         let (data, product) = scratch.two(n * n * tiles * from, n * n * tiles * to);
-        for (map, rows) in rows.chunks_exact(positions * from).enumerate() {
-            for tile in 0..self.tiles() {
-                for c in (0..from).step_by(LANES) {
-                    self.points(rows, tile, c, data, (map * self.tiles() + tile, tiles));
-                }
-            }
+        let grid = |channels: usize| Grid {
+            height: self.height,
+            width: self.width,
+            m: self.transform.m,
+            across: self.width.div_ceil(self.transform.m),
+            tiles: self.tiles(),
+            channels,
+        };
+        if n == 9 {
+            points::<9>(&grid(from), &self.transform.data, rows, data);
+        } else {
+            points::<6>(&grid(from), &self.transform.data, rows, data);
         }
-        let points = product.chunks_exact_mut(tiles * to).zip(data.chunks_exact(tiles * from));
-        for (point, (product, data)) in points.enumerate() {
-            let weights =
-                Matrix::row_major(&self.weights[point * to..], from, to).with_row_stride(n * n * to);
+        for (point, (product, data)) in
+            product.chunks_exact_mut(tiles * to).zip(data.chunks_exact(tiles * from)).enumerate()
+        {
+            let weights = Matrix::row_major(&self.weights[point * to..], from, to).with_row_stride(n * n * to);
             matmul(product, Matrix::row_major(data, tiles, from), weights, false);
         }
-        for (map, out) in out.chunks_exact_mut(positions * to).enumerate() {
-            for tile in 0..self.tiles() {
-                for c in (0..to).step_by(LANES) {
-                    self.outputs(product, tile, c, out, (map * self.tiles() + tile, tiles));
-                }
-            }
+        if n == 9 {
+            outputs::<9>(&grid(to), &self.transform.output, product, out);
+        } else {
+            outputs::<6>(&grid(to), &self.transform.output, product, out);
         }
     }
+}
 
+/// Maps cut into tiles.
+struct Grid {
+    height: usize,
+    width: usize,
+    /// Outputs a tile, in both directions.
+    m: usize,
+    /// Tiles in a row, and in a map.
+    across: usize,
+    tiles: usize,
+    channels: usize,
+}
+
+impl Grid {
     /// First row and column of a tile's outputs.
+    #[inline(always)]
     fn corner(&self, tile: usize) -> (usize, usize) {
-        let across = self.width.div_ceil(self.transform.m);
-        (tile / across * self.transform.m, tile % across * self.transform.m)
+        (tile / self.across * self.m, tile % self.across * self.m)
     }
+}
 
-    /// Channels `c..c + LANES` of one tile: `data[point][tile][c] = (B d B^T)[point]`.
-    #[inline(always)]
-    fn points(&self, rows: &[f32], tile: usize, c: usize, data: &mut [f32], at: (usize, usize)) {
-        let (n, from) = (self.transform.n, self.from);
-        let lanes = LANES.min(from - c);
-        let (y0, x0) = self.corner(tile);
-        // The tile begins one row and one column before its outputs; what lies outside the map is zero.
-        let inside = |start: usize, len: usize| (1 - start.min(1))..(len + 1 - start).min(n);
-        let (ys, xs) = (inside(y0, self.height), inside(x0, self.width));
-        let mut half = [[[0f32; LANES]; MAX]; MAX]; // [x][point of y]
-        for x in xs.clone() {
-            let mut column = [[0f32; LANES]; MAX];
-            for y in ys.clone() {
-                let position = (y0 + y - 1) * self.width + x0 + x - 1;
-                column[y][..lanes].copy_from_slice(&rows[position * from + c..][..lanes]);
-            }
-            for (i, half) in half[x][..n].iter_mut().enumerate() {
-                for y in ys.clone() {
-                    multiply_add(half, self.transform.data[i * n + y], &column[y]);
+vectorised! {
+    /// `data[point][tile][c] = (B d B^T)[point]` of every tile `d` of `rows: [maps, positions, channels]`.
+    fn points<const N: usize>(grid: &Grid, transform: &[f32], rows: &[f32], data: &mut [f32]) {
+        let channels = grid.channels;
+        let size = grid.height * grid.width * channels;
+        let all = rows.len() / size * grid.tiles;
+        for tile in 0..all {
+            let (rows, (y0, x0)) = (&rows[tile / grid.tiles * size..][..size], grid.corner(tile % grid.tiles));
+            for c in (0..channels).step_by(LANES) {
+                let lanes = LANES.min(channels - c);
+                let mut half = [[[0f32; LANES]; N]; N]; // [x][point of y]
+                for (x, half) in half.iter_mut().enumerate() {
+                    let mut column = [[0f32; LANES]; N];
+                    for (y, value) in column.iter_mut().enumerate() {
+                        // A tile begins a row and a column before its outputs; outside the map is zero.
+                        let (row, col) = ((y0 + y).wrapping_sub(1), (x0 + x).wrapping_sub(1));
+                        if row < grid.height && col < grid.width {
+                            let at = (row * grid.width + col) * channels + c;
+                            value[..lanes].copy_from_slice(&rows[at..][..lanes]);
+                        }
+                    }
+                    for (i, half) in half.iter_mut().enumerate() {
+                        *half = combination(&transform[i * N..][..N], &column);
+                    }
                 }
-            }
-        }
-        for i in 0..n {
-            for j in 0..n {
-                let mut sum = [0f32; LANES];
-                for x in xs.clone() {
-                    multiply_add(&mut sum, self.transform.data[j * n + x], &half[x][i]);
+                for i in 0..N {
+                    let row: [[f32; LANES]; N] = std::array::from_fn(|x| half[x][i]);
+                    for j in 0..N {
+                        let sum = combination(&transform[j * N..][..N], &row);
+                        data[((i * N + j) * all + tile) * channels + c..][..lanes].copy_from_slice(&sum[..lanes]);
+                    }
                 }
-                data[((i * n + j) * at.1 + at.0) * from + c..][..lanes].copy_from_slice(&sum[..lanes]);
-            }
-        }
-    }
-
-    /// Channels `c..c + LANES` of one tile: `out = A^T product A`.
-    #[inline(always)]
-    fn outputs(&self, product: &[f32], tile: usize, c: usize, out: &mut [f32], at: (usize, usize)) {
-        let (n, m, to) = (self.transform.n, self.transform.m, self.to);
-        let lanes = LANES.min(to - c);
-        let (y0, x0) = self.corner(tile);
-        let (high, wide) = (m.min(self.height - y0), m.min(self.width - x0));
-        let mut half = [[[0f32; LANES]; MAX]; MAX]; // [point of x][y]
-        for j in 0..n {
-            let mut column = [[0f32; LANES]; MAX];
-            for (i, value) in column[..n].iter_mut().enumerate() {
-                let row = ((i * n + j) * at.1 + at.0) * to + c;
-                value[..lanes].copy_from_slice(&product[row..][..lanes]);
-            }
-            for (y, half) in half[j][..high].iter_mut().enumerate() {
-                for (i, column) in column[..n].iter().enumerate() {
-                    multiply_add(half, self.transform.output[y * n + i], column);
-                }
-            }
-        }
-        for y in 0..high {
-            for x in 0..wide {
-                let mut sum = [0f32; LANES];
-                for (j, half) in half[..n].iter().enumerate() {
-                    multiply_add(&mut sum, self.transform.output[x * n + j], &half[y]);
-                }
-                let position = (y0 + y) * self.width + x0 + x;
-                out[position * to + c..][..lanes].copy_from_slice(&sum[..lanes]);
             }
         }
     }
 }
 
-/// The largest `n`.
-const MAX: usize = POINTS_7.len() + 1;
-
-#[inline(always)]
-fn multiply_add(sum: &mut [f32; LANES], a: f32, b: &[f32; LANES]) {
-    for i in 0..LANES {
-        sum[i] += a * b[i];
+vectorised! {
+    /// `out = A^T product A` of every tile; the adjoint layout of [`points`].
+    fn outputs<const N: usize>(grid: &Grid, transform: &[f32], product: &[f32], out: &mut [f32]) {
+        let channels = grid.channels;
+        let size = grid.height * grid.width * channels;
+        let all = out.len() / size * grid.tiles;
+        for tile in 0..all {
+            let (out, (y0, x0)) = (&mut out[tile / grid.tiles * size..][..size], grid.corner(tile % grid.tiles));
+            let (high, wide) = (grid.m.min(grid.height - y0), grid.m.min(grid.width - x0));
+            for c in (0..channels).step_by(LANES) {
+                let lanes = LANES.min(channels - c);
+                let mut half = [[[0f32; LANES]; N]; N]; // [y][point of x]
+                for j in 0..N {
+                    let mut column = [[0f32; LANES]; N];
+                    for (i, value) in column.iter_mut().enumerate() {
+                        let at = ((i * N + j) * all + tile) * channels + c;
+                        value[..lanes].copy_from_slice(&product[at..][..lanes]);
+                    }
+                    for (y, half) in half[..high].iter_mut().enumerate() {
+                        half[j] = combination(&transform[y * N..][..N], &column);
+                    }
+                }
+                for (y, half) in half[..high].iter().enumerate() {
+                    for x in 0..wide {
+                        let sum = combination(&transform[x * N..][..N], half);
+                        let at = ((y0 + y) * grid.width + x0 + x) * channels + c;
+                        out[at..][..lanes].copy_from_slice(&sum[..lanes]);
+                    }
+                }
+            }
+        }
     }
+}
+
+/// `sum_i factors[i] values[i]`.
+#[inline(always)]
+fn combination<const N: usize>(factors: &[f32], values: &[[f32; LANES]; N]) -> [f32; LANES] {
+    let mut sum = [0f32; LANES];
+    for (factor, value) in factors.iter().zip(values) {
+        for i in 0..LANES {
+            sum[i] += factor * value[i];
+        }
+    }
+    sum
 }

@@ -2,80 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::{LifConfig, Reset};
+use super::LifConfig;
+use super::neuron::Neuron;
 use crate::ops::Real;
 
 /// Neurons a block: `T` membranes of a block stay in the first-level cache during the backward pass.
 const BLOCK: usize = 256;
-
-/// What the kernel needs of a [`LifConfig`], in the element type.
-#[derive(Clone, Copy)]
-pub(crate) struct Neuron<F> {
-    /// `H = leak V + drive X + rest`.
-    pub(crate) leak: F,
-    pub(crate) drive: F,
-    rest: F,
-    threshold: F,
-    reset: Reset,
-    pub(crate) v_reset: F,
-    detach: bool,
-    smooth: bool,
-    surrogate: crate::Surrogate,
-}
-
-impl<F: Real> Neuron<F> {
-    pub(crate) fn new(cfg: &LifConfig, smooth: bool) -> Self {
-        let v_reset = cfg.v_reset.potential();
-        let (leak, drive) = cfg.coefficients();
-        Self {
-            leak: F::from_f64(leak),
-            drive: F::from_f64(drive),
-            rest: F::from_f64((1. - leak) * v_reset),
-            threshold: F::from_f64(cfg.v_threshold),
-            reset: cfg.v_reset,
-            v_reset: F::from_f64(v_reset),
-            detach: cfg.detach_reset,
-            smooth,
-            surrogate: cfg.surrogate,
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn charge(&self, v: F, x: F) -> F {
-        self.leak * v + self.drive * x + self.rest
-    }
-
-    #[inline(always)]
-    pub(crate) fn fire(&self, h: F) -> F {
-        if self.smooth {
-            self.surrogate.value_of(h - self.threshold)
-        } else if h >= self.threshold {
-            F::from_f64(1.)
-        } else {
-            F::from_f64(0.)
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn reset(&self, h: F, s: F) -> F {
-        match self.reset {
-            Reset::Hard(_) => h * (F::from_f64(1.) - s) + self.v_reset * s,
-            Reset::Soft => h - self.threshold * s,
-        }
-    }
-
-    /// Gradient of `H[t]`, given those of `S[t]` and `V[t]`.
-    #[inline(always)]
-    pub(crate) fn charge_gradient(&self, h: F, s: F, gs: F, gv: F) -> F {
-        let slope = self.surrogate.derivative_of(h - self.threshold);
-        let (through_h, through_s) = match self.reset {
-            Reset::Hard(_) => (F::from_f64(1.) - s, self.v_reset - h),
-            Reset::Soft => (F::from_f64(1.), -self.threshold),
-        };
-        let spike = if self.detach { gs } else { gs + gv * through_s };
-        spike * slope + gv * through_h
-    }
-}
 
 /// The input current: one for each time step, or one for all of them.
 #[derive(Clone, Copy)]
@@ -104,8 +36,15 @@ fn blocks<F>(values: &mut [F], neurons: usize) -> Vec<Vec<&mut [F]>> {
     columns
 }
 
+/// `Theta`, or `g` where that is asked for.
+#[inline(always)]
+fn fire<F: Real>(cfg: &LifConfig, neuron: &Neuron<F>, smooth: bool, h: F) -> F {
+    if smooth { cfg.surrogate.value_of(neuron.excess(h)) } else { neuron.fire(h) }
+}
+
 pub(super) fn forward<F: Real>(cfg: &LifConfig, smooth: bool, input: Input<'_, F>) -> Vec<F> {
-    let neuron = Neuron::<F>::new(cfg, smooth);
+    let neuron = Neuron::<F>::new(cfg);
+    let fire = |h| fire(cfg, &neuron, smooth, h);
     let mut spikes = vec![F::from_f64(0.); input.time_steps * input.neurons];
     blocks(&mut spikes, input.neurons).into_par_iter().enumerate().for_each(|(i, rows)| {
         let mut v = [neuron.v_reset; BLOCK];
@@ -113,7 +52,7 @@ pub(super) fn forward<F: Real>(cfg: &LifConfig, smooth: bool, input: Input<'_, F
             let xs = input.at(t, i * BLOCK, row.len());
             for ((s, v), &x) in row.iter_mut().zip(&mut v).zip(xs) {
                 let h = neuron.charge(*v, x);
-                *s = neuron.fire(h);
+                *s = fire(h);
                 *v = neuron.reset(h, *s);
             }
         }
@@ -128,7 +67,8 @@ pub(super) fn backward<F: Real>(
     input: Input<'_, F>,
     grad_spikes: &[F],
 ) -> Vec<F> {
-    let neuron = Neuron::<F>::new(cfg, smooth);
+    let neuron = Neuron::<F>::new(cfg);
+    let fire = |h| fire(cfg, &neuron, smooth, h);
     let (zero, steps, n) = (F::from_f64(0.), input.time_steps, input.neurons);
     let mut grad = vec![zero; if input.constant { n } else { steps * n }];
     blocks(&mut grad, n).into_par_iter().enumerate().for_each_init(
@@ -139,7 +79,7 @@ pub(super) fn backward<F: Real>(
             for (t, hs) in membrane.iter_mut().enumerate() {
                 for ((h, v), &x) in hs.iter_mut().zip(&mut v).zip(input.at(t, from, len)) {
                     *h = neuron.charge(*v, x);
-                    *v = neuron.reset(*h, neuron.fire(*h));
+                    *v = neuron.reset(*h, fire(*h));
                 }
             }
             let mut gv = [zero; BLOCK];
@@ -147,7 +87,8 @@ pub(super) fn backward<F: Real>(
                 let row = &mut rows[if input.constant { 0 } else { t }];
                 let gs = &grad_spikes[t * n + from..t * n + from + len];
                 for (((gx, gv), &h), &gs) in row.iter_mut().zip(&mut gv).zip(hs).zip(gs) {
-                    let gh = neuron.charge_gradient(h, neuron.fire(h), gs, *gv);
+                    let slope = cfg.surrogate.derivative_of(neuron.excess(h));
+                    let gh = neuron.charge_gradient(h, fire(h), slope, gs, *gv);
                     // Written, not added, where no time step came before: reading fresh memory costs a page fault.
                     *gx = if input.constant && t + 1 < steps {
                         *gx + neuron.drive * gh

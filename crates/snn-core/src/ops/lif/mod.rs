@@ -1,6 +1,7 @@
 //! The leaky integrate-and-fire neuron (paper Eq. 1-3).
 
 mod cpu;
+mod neuron;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{by_dtype, operand};
 use crate::Surrogate;
 use crate::error::Error;
-pub(crate) use cpu::Neuron;
+pub(crate) use neuron::Neuron;
 
 /// What a spike does to the membrane (Eq. 3).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,72 @@
+//! The arithmetic of one neuron and one time step, without branches.
+
+use super::{LifConfig, Reset};
+use crate::ops::Real;
+
+/// What the kernels need of a [`LifConfig`], in the element type.
+#[derive(Clone, Copy)]
+pub(crate) struct Neuron<F> {
+    /// `H = leak V + drive X + rest`.
+    pub(crate) leak: F,
+    pub(crate) drive: F,
+    rest: F,
+    threshold: F,
+    /// `V = H (1 - clears S) + jump S`: (1, `V_reset`) for the hard reset, (0, `-V_th`) for the soft one.
+    clears: F,
+    jump: F,
+    /// Where the membrane starts.
+    pub(crate) v_reset: F,
+    /// 1 if the gradient passes through the spike in the reset, 0 if it stops there.
+    through_reset: F,
+}
+
+impl<F: Real> Neuron<F> {
+    pub(crate) fn new(cfg: &LifConfig) -> Self {
+        let v_reset = cfg.v_reset.potential();
+        let (leak, drive) = cfg.coefficients();
+        let (clears, jump) = match cfg.v_reset {
+            Reset::Hard(potential) => (1., potential),
+            Reset::Soft => (0., -cfg.v_threshold),
+        };
+        let c = F::from_f64;
+        Self {
+            leak: c(leak),
+            drive: c(drive),
+            rest: c((1. - leak) * v_reset),
+            threshold: c(cfg.v_threshold),
+            clears: c(clears),
+            jump: c(jump),
+            v_reset: c(v_reset),
+            through_reset: c(if cfg.detach_reset { 0. } else { 1. }),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn charge(&self, v: F, x: F) -> F {
+        self.leak * v + self.drive * x + self.rest
+    }
+
+    /// `H - V_th`.
+    #[inline(always)]
+    pub(crate) fn excess(&self, h: F) -> F {
+        h - self.threshold
+    }
+
+    #[inline(always)]
+    pub(crate) fn fire(&self, h: F) -> F {
+        if h >= self.threshold { F::from_f64(1.) } else { F::from_f64(0.) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn reset(&self, h: F, s: F) -> F {
+        h * (F::from_f64(1.) - self.clears * s) + self.jump * s
+    }
+
+    /// Gradient of `H[t]`, given those of `S[t]` and `V[t]`; `slope` is the surrogate's at [`excess`](Self::excess).
+    #[inline(always)]
+    pub(crate) fn charge_gradient(&self, h: F, s: F, slope: F, gs: F, gv: F) -> F {
+        let through_h = F::from_f64(1.) - self.clears * s;
+        let through_s = self.jump - self.clears * h;
+        (gs + self.through_reset * (gv * through_s)) * slope + gv * through_h
+    }
+}
