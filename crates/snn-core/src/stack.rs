@@ -122,7 +122,9 @@ impl Drive<'_> {
 
 /// Runs layers in a row: by the kernel where it can, by the twin elsewhere.
 pub(crate) fn run(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, train: bool) -> Result<Tensor> {
-    if chain::supports(drive.tensor()) && drive.time_steps()? > 0 {
+    // Events count channels in 16 bits.
+    let countable = |layer: &SpikingLayer| layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16);
+    if chain::supports(drive.tensor()) && drive.time_steps()? > 0 && layers.iter().all(countable) {
         run_chain(layers, drive, finish, train)
     } else {
         run_reference(layers, drive, finish, train)
@@ -175,6 +177,10 @@ fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, train: b
             xs.dims()
         ),
     };
+    let has_map = dims.len() == 3;
+    if layers.iter().any(|layer| matches!(layer.synapse.map, Map::Linear) == has_map) {
+        bail!("linear layers want [T, N, C] (without T where constant), all others H and W too: {:?}", xs.dims())
+    }
     let specs = layers.iter().map(|layer| spec(layer, &mut map)).collect::<Result<Vec<_>>>()?;
     let weights = layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?;
     let norm = if train { Norm::Batch { eps: crate::norm::BatchNorm::EPS } } else { Norm::Fixed };
@@ -193,8 +199,9 @@ fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, train: b
     };
     let chain = Chain { layers: &specs, constant, norm, end };
     let (ys, statistics) = chain::run(xs, &cat(&weights)?, &cat(&affines)?, &chain)?;
-    let copies = constant.unwrap_or(1);
-    for (layer, statistics) in layers.iter().zip(&statistics) {
+    for (i, (layer, statistics)) in layers.iter().zip(&statistics).enumerate() {
+        // Only the first layer's currents are constant in time.
+        let copies = if i == 0 { constant.unwrap_or(1) } else { 1 };
         observe(layer, statistics, copies, xs)?;
     }
     // A linear layer has no map.
@@ -243,3 +250,6 @@ fn spec(layer: &SpikingLayer, map: &mut [usize; 3]) -> Result<Spec> {
     *map = [channels.1, target.0, target.1];
     Ok(Spec { kind, conv, kernel, channels, source: (source[1], source[2]), target, lif: layer.lif })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ mod gemm;
 pub(crate) mod lif;
 mod simd;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
 

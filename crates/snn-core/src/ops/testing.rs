@@ -87,7 +87,7 @@ pub(crate) fn check_gradients(
     Ok(())
 }
 
-/// Asserts that `f` gives the same bits on one, two and three threads.
+/// Asserts that `f` gives the same bits on one, two, three and eight threads.
 pub(crate) fn check_threads(f: impl Fn() -> Result<Vec<Tensor>> + Sync) -> Result<()> {
     let on = |threads: usize| -> Result<Vec<Vec<u64>>> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
@@ -96,7 +96,7 @@ pub(crate) fn check_threads(f: impl Fn() -> Result<Vec<Tensor>> + Sync) -> Resul
     };
     let one = on(1)?;
     assert!(one.iter().flatten().any(|&bits| bits != 0));
-    for threads in [2, 3] {
+    for threads in [2, 3, 8] {
         assert!(on(threads)? == one, "{threads} threads give other bits than one");
     }
     Ok(())

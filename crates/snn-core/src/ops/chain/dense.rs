@@ -82,7 +82,7 @@ impl<'a> Direction<'a> {
     /// `out = W rows`, `rows: [steps * senders, from]`, `out: [steps * receivers, to]`.
     pub(super) fn run(&self, rows: &[f32], weights: &[f32], out: &mut [f32], scratch: &mut Scratch) {
         let steps = rows.len() / (self.senders * self.from);
-        if self.taps == 1 && self.senders == self.receivers {
+        if self.taps == 1 && self.is_identity() {
             let rows = Matrix::row_major(rows, steps * self.senders, self.from);
             matmul(out, rows, Matrix::row_major(weights, self.from, self.to), false);
         } else if self.gathered {
@@ -97,6 +97,12 @@ impl<'a> Direction<'a> {
             out.fill(0.);
             self.scatter(&scratch.product, out);
         }
+    }
+
+    /// Whether the first tap joins every position to itself; a 1x1 kernel with stride and padding may not.
+    fn is_identity(&self) -> bool {
+        let mut senders = self.sender_of[..self.receivers].iter().enumerate();
+        self.senders == self.receivers && senders.all(|(p, &q)| p as u32 == q)
     }
 
     /// Adds to the weight gradient `[from * taps * to]`, laid out as [`pack`](Self::pack) does, what comes of these rows

@@ -1,0 +1,109 @@
+//! Stacks that nobody picked.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::Surrogate;
+
+fn conv_config() -> impl Strategy<Value = ConvConfig> {
+    let kernel = prop_oneof![2 => Just(1usize), 1 => Just(2), 4 => Just(3), 1 => Just(4), 1 => Just(5)];
+    (kernel, 1usize..=3, 0usize..=2, 0usize..=2).prop_map(|(kernel, stride, padding, extra)| {
+        ConvConfig::new(kernel, stride, padding).with_output_padding(extra % stride)
+    })
+}
+
+fn channels() -> impl Strategy<Value = usize> {
+    prop::sample::select(&[1usize, 2, 5, 16, 17, 33][..])
+}
+
+/// Layers that keep a map, or none.
+fn layers() -> impl Strategy<Value = (Vec<(Synapse, usize)>, Vec<usize>)> {
+    let synapse = (any::<bool>(), conv_config()).prop_map(|(transposed, cfg)| match transposed {
+        true => Transposed(cfg),
+        false => Conv(ConvConfig { output_padding: 0, ..cfg }),
+    });
+    let maps = prop::collection::vec((synapse, channels()), 1..=3);
+    let on_maps = (maps, channels(), 1usize..=7, 1usize..=7);
+    let linear = (prop::collection::vec((Just(Linear), channels()), 1..=3), channels());
+    prop_oneof![
+        4 => on_maps.prop_map(|(layers, c, h, w)| (layers, vec![c, h, w])),
+        1 => linear.prop_map(|(layers, c)| (layers, vec![c])),
+    ]
+}
+
+fn lif() -> impl Strategy<Value = LifConfig> {
+    let tau = prop_oneof![Just(Some(2.)), Just(Some(3.3)), Just(None)];
+    let v_reset = prop_oneof![Just(Reset::Hard(0.)), Just(Reset::Hard(-0.2)), Just(Reset::Soft)];
+    // The slopes of the others vanish, or all but, far from the threshold: a single neuron has no relative accuracy.
+    let surrogate = (0.5f64..4.).prop_map(|alpha| Surrogate::Atan { alpha });
+    (tau, v_reset, any::<bool>(), any::<bool>(), surrogate).prop_map(
+        |(tau, v_reset, decay_input, detach_reset, surrogate)| LifConfig {
+            tau,
+            v_threshold: 1.,
+            v_reset,
+            decay_input,
+            detach_reset,
+            surrogate,
+        },
+    )
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let values = prop_oneof![Just(Values::Normal), (0f64..=1.).prop_map(Values::Binary)];
+    let sizes = (prop::sample::select(&[1usize, 2, 9][..]), prop::sample::select(&[1usize, 2, 5][..]));
+    let finish = prop_oneof![Just(Finish::Spikes), Just(Finish::Sum(Readout::ExponentialSum { decay: 0.8 }))];
+    (layers(), lif(), sizes, values, any::<bool>(), finish, any::<bool>())
+        .prop_map(|((layers, map), lif, (batch, time_steps), values, constant, finish, train)| Case {
+            layers,
+            lif,
+            map,
+            batch,
+            time_steps,
+            values,
+            constant,
+            finish,
+            train,
+        })
+        .prop_filter("maps that are neither empty nor large, and statistics of more than a few", |case| {
+            let positions = positions(case);
+            let steps = |i: usize| if i == 0 && case.constant { 1 } else { case.time_steps };
+            let few = |(i, n): (usize, &usize)| n * case.batch * steps(i) < 8;
+            positions.len() == case.layers.len()
+                && positions.iter().all(|n| (1..=400).contains(n))
+                && !(case.train && positions.iter().enumerate().any(few))
+        })
+}
+
+/// The positions of each layer's map, as far as there is one.
+fn positions(case: &Case) -> Vec<usize> {
+    let [mut h, mut w] = match case.map[..] {
+        [_, h, w] => [h, w],
+        _ => [1, 1],
+    };
+    let mut all = Vec::new();
+    for (synapse, _) in &case.layers {
+        let len = |n: usize| match synapse {
+            Conv(cfg) => Some((n + 2 * cfg.padding).checked_sub(cfg.kernel)? / cfg.stride + 1),
+            Transposed(cfg) => {
+                ((n - 1) * cfg.stride + cfg.kernel + cfg.output_padding).checked_sub(2 * cfg.padding)
+            }
+            Linear => Some(1),
+        };
+        let (Some(rows), Some(columns)) = (len(h), len(w)) else { break };
+        (h, w) = (rows, columns);
+        all.push(h * w);
+        if h * w == 0 {
+            break;
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_chain_equals_its_twin(case in case()) {
+        check(&format!("{case:?}"), &case).unwrap();
+    }
+}
