@@ -139,8 +139,8 @@ impl Readout {
     /// No time axis, or zero time steps.
     pub fn apply(self, xs: &Tensor) -> Result<Tensor> {
         let time_steps = xs.dim(0)?;
-        if time_steps == 0 {
-            bail!("read-out of zero time steps")
+        if time_steps == 0 || xs.rank() < 2 {
+            bail!("read-out of {:?}: wants [T, N, ...] with at least one time step", xs.dims())
         }
         let weights = self.weights(time_steps);
         if xs.device().is_cpu() {

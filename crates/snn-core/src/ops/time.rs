@@ -126,7 +126,12 @@ fn chunks(layout: &Layout) -> Vec<(usize, usize, usize, usize)> {
 }
 
 impl PspDistance {
-    fn forward<F: Real>(&self, a: &[F], b: &[F], (from, n, neurons, steps): (usize, usize, usize, usize)) -> f64 {
+    fn forward<F: Real>(
+        &self,
+        a: &[F],
+        b: &[F],
+        (from, n, neurons, steps): (usize, usize, usize, usize),
+    ) -> f64 {
         let (decay, gain) = (F::from_f64(1. - 1. / self.tau), F::from_f64(1. / self.tau));
         let (mut potential, mut squares) = (vec![F::from_f64(0.); n], vec![F::from_f64(0.); n]);
         for t in 0..steps {
