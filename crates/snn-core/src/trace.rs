@@ -87,7 +87,8 @@ pub fn straight_through(values: &Tensor, carrier: &Tensor) -> Result<Tensor> {
     if !values.device().is_cpu() {
         return carrier + (values - carrier)?.detach();
     }
-    values.contiguous()?.apply_op2(carrier, ops::StraightThrough)
+    // Detached, or the backward pass would want a gradient for it.
+    values.detach().contiguous()?.apply_op2(&carrier.contiguous()?, ops::StraightThrough)
 }
 
 fn check_tau(tau: f64) -> Result<()> {
