@@ -30,4 +30,4 @@ pub use rng::Seed;
 pub use stack::{Drive, SpikingStack};
 pub use surrogate::Surrogate;
 pub use time::direct_encode;
-pub use trace::{Readout, firing_rate, psp, rate};
+pub use trace::{Readout, firing_rate, psp, psp_distance, rate, straight_through};

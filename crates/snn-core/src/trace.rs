@@ -6,6 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::ops::time::{self as ops, weighted_sum};
 
 /// Spike firing rate (paper Eq. 4): `SFR = 1/T sum_t z[t]`.
 ///
@@ -40,13 +41,61 @@ pub fn rate(spikes: &Tensor) -> Result<Tensor> {
 /// # Ok(()) }
 /// ```
 pub fn psp(spikes: &Tensor, tau: f64) -> Result<Tensor> {
-    if !(tau >= 1. && tau.is_finite()) {
-        bail!("psp: tau = {tau} must be at least 1 time step")
-    }
+    check_tau(tau)?;
     let steps = spikes.dim(0)?;
     let weight = |t: usize, s: usize| if s > t { 0. } else { (1. - 1. / tau).powi((t - s) as i32) / tau };
     let weights: Vec<f64> = (0..steps).flat_map(|t| (0..steps).map(move |s| weight(t, s))).collect();
     mix(spikes, weights, steps)?.reshape(spikes.shape())
+}
+
+/// The squared distance of two spike trains by their potentials: `sum_{t, i} (PSP(a)[t, i] - PSP(b)[t, i])^2`, the
+/// maximum mean discrepancy of Eq. 9 before it is averaged. Differentiable in both.
+///
+/// # Shapes
+/// `a, b: [T, N, ...]` -> a scalar. `tau` is in time steps, at least 1.
+/// # Errors
+/// Shapes that differ, no time axis, `tau` below 1.
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let (a, b) = (Tensor::new(&[[1f32], [0.]], &Device::Cpu)?, Tensor::new(&[[0f32], [0.]], &Device::Cpu)?);
+/// // The potentials are 1/2 and 1/4.
+/// assert_eq!(snn_core::psp_distance(&a, &b, 2.)?.to_scalar::<f32>()?, 0.3125);
+/// # Ok(()) }
+/// ```
+pub fn psp_distance(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
+    if a.dims() != b.dims() || a.rank() == 0 {
+        bail!("psp_distance: spike trains of {:?} and {:?}", a.dims(), b.dims())
+    }
+    if !a.device().is_cpu() {
+        // PSP is linear: the difference of two potentials is the potential of the difference.
+        return psp(&(a - b)?, tau)?.sqr()?.sum_all();
+    }
+    check_tau(tau)?;
+    ops::psp_distance(a, b, tau)
+}
+
+/// The straight-through estimator: the values of one tensor with the gradient of another.
+///
+/// # Errors
+/// Shapes that differ.
+pub fn straight_through(values: &Tensor, carrier: &Tensor) -> Result<Tensor> {
+    if values.dims() != carrier.dims() {
+        bail!("straight_through: values {:?}, gradient of {:?}", values.dims(), carrier.dims())
+    }
+    if !values.device().is_cpu() {
+        return carrier + (values - carrier)?.detach();
+    }
+    // Detached, or the backward pass would want a gradient for it.
+    values.detach().contiguous()?.apply_op2(&carrier.contiguous()?, ops::StraightThrough)
+}
+
+fn check_tau(tau: f64) -> Result<()> {
+    if tau >= 1. && tau.is_finite() {
+        return Ok(());
+    }
+    bail!("psp: tau = {tau} must be at least 1 time step")
 }
 
 /// `[T', T] x [T, rest] -> [T', rest]`.
@@ -91,10 +140,14 @@ impl Readout {
     /// No time axis, or zero time steps.
     pub fn apply(self, xs: &Tensor) -> Result<Tensor> {
         let time_steps = xs.dim(0)?;
-        if time_steps == 0 {
-            bail!("read-out of zero time steps")
+        if time_steps == 0 || xs.rank() < 2 {
+            bail!("read-out of {:?}: wants [T, N, ...] with at least one time step", xs.dims())
         }
-        mix(xs, self.weights(time_steps), 1)?.reshape(&xs.dims()[1..])
+        let weights = self.weights(time_steps);
+        if xs.device().is_cpu() {
+            return weighted_sum(xs, weights);
+        }
+        mix(xs, weights, 1)?.reshape(&xs.dims()[1..])
     }
 
     /// # Errors

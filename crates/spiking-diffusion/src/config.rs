@@ -298,7 +298,9 @@ impl ExperimentConfig {
             ("evaluation.batch_size", self.evaluation.batch_size, 1),
         ];
         match counts.into_iter().find(|(_, count, least)| count < least) {
-            Some((field, count, least)) => Err(Error::config(field, count, format!("must be at least {least}"))),
+            Some((field, count, least)) => {
+                Err(Error::config(field, count, format!("must be at least {least}")))
+            }
             None => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! The loss of Eq. 9, term by term.
 
 use candle_core::{Result, Tensor};
-use snn_core::psp;
+use snn_core::psp_distance;
 
 use crate::config::{DenseTerm, Reconstruction, Reduction};
 use crate::{Output, VqSvaeConfig};
@@ -44,7 +44,10 @@ impl Losses {
             }
         };
         let n = images.dim(0)?;
-        let potential = |a: &Tensor, b: &Tensor| square(psp(&(a - b)?, cfg.tau_syn)?, n);
+        let potential = |a: &Tensor, b: &Tensor| {
+            let count = if cfg.reduction == Reduction::Mean { a.elem_count() } else { n };
+            psp_distance(a, b, cfg.tau_syn)? / count as f64
+        };
         let dense = match cfg.dense {
             DenseTerm::Unbalanced => square((&out.z_e - &out.z_q)?, n)?,
             DenseTerm::Balanced { commitment } => {
@@ -55,7 +58,6 @@ impl Losses {
         Ok(Self {
             reconstruction: reconstruction(cfg, images, &out.reconstruction)?,
             dense,
-            // PSP is linear: the difference of two potentials is the potential of the difference.
             generator: potential(&out.spikes_e.detach(), &out.spikes_q)?,
             commitment: (potential(&out.spikes_q.detach(), &out.spikes_e)? * cfg.beta)?,
         })

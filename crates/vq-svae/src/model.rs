@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::VarBuilder;
-use snn_core::{Checkpoint, Observer, ParamStore, Seed};
+use snn_core::{Checkpoint, Observer, ParamStore, Seed, straight_through};
 
 use crate::codebook::Codebook;
 use crate::config::StraightThrough;
@@ -144,14 +144,14 @@ impl VqSvae {
         let z_q = self.codebook.look_up(&codes)?;
         let current = match self.cfg.straight_through {
             StraightThrough::Spikes => z_q.clone(),
-            StraightThrough::Embedding => (&z_e + (&z_q - &z_e)?.detach())?,
+            StraightThrough::Embedding => straight_through(&z_q, &z_e)?,
         };
         let spikes_q = self.generator.forward_t(&current, train)?;
         if let Some(observe) = observe.as_deref_mut() {
             observe("generator", &spikes_q)?;
         }
         let decoded = match self.cfg.straight_through {
-            StraightThrough::Spikes => (&spikes_e + (&spikes_q - &spikes_e)?.detach())?,
+            StraightThrough::Spikes => straight_through(&spikes_q, &spikes_e)?,
             StraightThrough::Embedding => spikes_q.clone(),
         };
         let reconstruction = self.decoder.forward_t(&decoded, train, observe)?;

@@ -10,6 +10,7 @@ pub(crate) mod lif;
 mod simd;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod time;
 
 use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
 

@@ -248,7 +248,8 @@ fn backward_with(
             let (hs, gv, gs) = (&hs[..n], &mut gv[..n], &mut gs[..n]);
             let (sum, sum_current) = (&mut sum[..n], &mut sum_current[..n]);
             grads.read(t, drive.neurons, from..from + n, gs);
-            let (ys, out) = (&drive.currents[drive.place(t, (from, n))], &mut into[drive.place(t, (from, n))]);
+            let (ys, out) =
+                (&drive.currents[drive.place(t, (from, n))], &mut into[drive.place(t, (from, n))]);
             for i in 0..n {
                 let h = hs[i];
                 let gh = neuron.charge_gradient(h, neuron.fire(h), slope(neuron.excess(h)), gs[i], gv[i]);

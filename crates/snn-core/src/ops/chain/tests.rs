@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The kernels against plain loops over the formula.
 
 mod dense;
@@ -246,3 +247,6 @@ fn links_are_the_formula() {
         assert_eq!((by_target, by_source), (g.triples(), g.triples()), "{g:?}");
     }
 }
+=======
+
+>>>>>>> engine

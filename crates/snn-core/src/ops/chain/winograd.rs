@@ -153,7 +153,8 @@ impl Winograd {
         for (point, (product, data)) in
             product.chunks_exact_mut(tiles * to).zip(data.chunks_exact(tiles * from)).enumerate()
         {
-            let weights = Matrix::row_major(&self.weights[point * to..], from, to).with_row_stride(n * n * to);
+            let weights =
+                Matrix::row_major(&self.weights[point * to..], from, to).with_row_stride(n * n * to);
             matmul(product, Matrix::row_major(data, tiles, from), weights, false);
         }
         if n == 9 {

@@ -1,0 +1,312 @@
+//! Operations along the time axis: weighted sums, and the distance of two spike trains by their postsynaptic potentials.
+//!
+//! Candle would make a dozen passes and tensors of each; these make one.
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
+use rayon::prelude::*;
+
+use super::{Real, by_dtype, operand};
+
+/// Neurons a task: constant, so that sums are formed alike on any number of threads.
+const CHUNK: usize = 4096;
+
+/// `sum_t weights[t] xs[t]`; `xs: [T, ...]` on the CPU, `T` weights.
+pub(crate) fn weighted_sum(xs: &Tensor, weights: Vec<f64>) -> Result<Tensor> {
+    xs.contiguous()?.apply_op1(WeightedSum { weights })
+}
+
+struct WeightedSum {
+    weights: Vec<f64>,
+}
+
+impl CustomOp1 for WeightedSum {
+    fn name(&self) -> &'static str {
+        "weighted_sum"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let dims = &layout.dims()[1..];
+        let ys = by_dtype!(storage, "weighted_sum", F => {
+            F::storage(self.forward(operand::<F>(storage, layout)?, dims.iter().product()))
+        });
+        Ok((ys, dims.into()))
+    }
+
+    fn bwd(&self, xs: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let op = Spread { weights: self.weights.clone() };
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&op)?.reshape(xs.shape())?))
+    }
+}
+
+impl WeightedSum {
+    fn forward<F: Real>(&self, xs: &[F], neurons: usize) -> Vec<F> {
+        let mut sums = vec![F::from_f64(0.); neurons];
+        sums.par_chunks_mut(CHUNK).enumerate().for_each(|(i, sums)| {
+            for (t, weight) in self.weights.iter().enumerate() {
+                let (weight, xs) = (F::from_f64(*weight), &xs[t * neurons + i * CHUNK..][..sums.len()]);
+                sums.iter_mut().zip(xs).for_each(|(s, &x)| *s += weight * x);
+            }
+        });
+        sums
+    }
+}
+
+/// The adjoint: `x -> [weights[t] x]`.
+struct Spread {
+    weights: Vec<f64>,
+}
+
+impl CustomOp1 for Spread {
+    fn name(&self) -> &'static str {
+        "weighted_sum_backward"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let dims = [&[self.weights.len()], layout.dims()].concat();
+        let ys = by_dtype!(storage, "weighted_sum", F => {
+            let xs = operand::<F>(storage, layout)?;
+            let rows = self.weights.par_iter().map(|&w| F::from_f64(w));
+            let rows: Vec<Vec<F>> = rows.map(|w| xs.iter().map(|&x| w * x).collect()).collect();
+            F::storage(rows.concat())
+        });
+        Ok((ys, dims.into()))
+    }
+}
+
+/// `sum_{t, i} (PSP(a)[t, i] - PSP(b)[t, i])^2`, a scalar (see [`psp`](crate::psp)); `a, b: [T, ...]` on the CPU.
+pub(crate) fn psp_distance(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
+    a.contiguous()?.apply_op2(&b.contiguous()?, PspDistance { tau })
+}
+
+struct PspDistance {
+    tau: f64,
+}
+
+impl CustomOp2 for PspDistance {
+    fn name(&self) -> &'static str {
+        "psp_distance"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let sum = by_dtype!(s1, "psp_distance", F => {
+            let (a, b) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
+            let sums: Vec<f64> = chunks(l1).into_par_iter().map(|c| self.forward(a, b, c)).collect();
+            F::storage(vec![F::from_f64(sums.iter().sum())])
+        });
+        Ok((sum, ().into()))
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let scale = grad.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
+        let of = |tracked: bool, scale: f64| {
+            let op = PspGradient { tau: self.tau, scale };
+            tracked.then(|| a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &op)).transpose()
+        };
+        Ok((of(a.track_op(), scale)?, of(b.track_op(), -scale)?))
+    }
+}
+
+/// `(first neuron, number, neurons, time steps)` of each task.
+fn chunks(layout: &Layout) -> Vec<(usize, usize, usize, usize)> {
+    let neurons: usize = layout.dims()[1..].iter().product();
+    let steps = layout.dims()[0];
+    (0..neurons).step_by(CHUNK).map(|from| (from, CHUNK.min(neurons - from), neurons, steps)).collect()
+}
+
+impl PspDistance {
+    fn forward<F: Real>(
+        &self,
+        a: &[F],
+        b: &[F],
+        (from, n, neurons, steps): (usize, usize, usize, usize),
+    ) -> f64 {
+        let (decay, gain) = (F::from_f64(1. - 1. / self.tau), F::from_f64(1. / self.tau));
+        let (mut potential, mut squares) = (vec![F::from_f64(0.); n], vec![F::from_f64(0.); n]);
+        for t in 0..steps {
+            let (a, b) = (&a[t * neurons + from..][..n], &b[t * neurons + from..][..n]);
+            for (((p, s), &a), &b) in potential.iter_mut().zip(&mut squares).zip(a).zip(b) {
+                *p = decay * *p + gain * (a - b);
+                *s += *p * *p;
+            }
+        }
+        squares.iter().map(|s| s.to_f64()).sum()
+    }
+}
+
+/// The gradient of [`psp_distance`] in `a`, times `scale`.
+struct PspGradient {
+    tau: f64,
+    scale: f64,
+}
+
+impl CustomOp2 for PspGradient {
+    fn name(&self) -> &'static str {
+        "psp_distance_backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let grad = by_dtype!(s1, "psp_distance", F => {
+            let (a, b) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
+            let neurons = l1.dims()[1..].iter().product::<usize>();
+            let parts: Vec<Vec<F>> = chunks(l1).into_par_iter().map(|c| self.forward(a, b, c)).collect();
+            let mut grad = Vec::with_capacity(a.len());
+            for t in 0..l1.dims()[0] {
+                for (part, from) in parts.iter().zip((0..neurons).step_by(CHUNK)) {
+                    let n = CHUNK.min(neurons - from);
+                    grad.extend_from_slice(&part[t * n..][..n]);
+                }
+            }
+            F::storage(grad)
+        });
+        Ok((grad, l1.shape().clone()))
+    }
+}
+
+impl PspGradient {
+    /// `[steps, n]`: `q[t] = 2 p[t] + (1 - 1/tau) q[t+1]`, and `q[t] / tau` is the gradient.
+    fn forward<F: Real>(
+        &self,
+        a: &[F],
+        b: &[F],
+        (from, n, neurons, steps): (usize, usize, usize, usize),
+    ) -> Vec<F> {
+        let (decay, gain) = (F::from_f64(1. - 1. / self.tau), F::from_f64(1. / self.tau));
+        let (zero, two, scale) = (F::from_f64(0.), F::from_f64(2.), F::from_f64(self.scale / self.tau));
+        let mut potentials = vec![zero; steps * n];
+        let mut last = vec![zero; n];
+        for (t, row) in potentials.chunks_exact_mut(n).enumerate() {
+            let (a, b) = (&a[t * neurons + from..][..n], &b[t * neurons + from..][..n]);
+            for (((p, last), &a), &b) in row.iter_mut().zip(&mut last).zip(a).zip(b) {
+                *last = decay * *last + gain * (a - b);
+                *p = *last;
+            }
+        }
+        last.fill(zero);
+        for row in potentials.chunks_exact_mut(n).rev() {
+            for (p, q) in row.iter_mut().zip(&mut last) {
+                *q = two * *p + decay * *q;
+                *p = *q * scale;
+            }
+        }
+        potentials
+    }
+}
+
+/// The values of one tensor with the gradient of another.
+pub(crate) struct StraightThrough;
+
+impl CustomOp2 for StraightThrough {
+    fn name(&self) -> &'static str {
+        "straight_through"
+    }
+
+    fn cpu_fwd(
+        &self,
+        values: &CpuStorage,
+        layout: &Layout,
+        _carrier: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let copy = by_dtype!(values, "straight_through", F => {
+            F::storage(operand::<F>(values, layout)?.to_vec())
+        });
+        Ok((copy, layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        _values: &Tensor,
+        _carrier: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((None, Some(grad.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::ops::testing::{assert_relative, check_gradients, check_threads, random, run};
+    use crate::{psp, psp_distance as public_distance, straight_through};
+
+    /// The twin: two trains of potentials, and their difference.
+    fn distance_reference(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
+        (psp(a, tau)? - psp(b, tau)?)?.sqr()?.sum_all()
+    }
+
+    #[test]
+    fn distance_agrees_with_its_twin() -> Result<()> {
+        for (shape, tau) in [(&[5, 2, 3][..], 2.), (&[1, 7], 1.), (&[16, 5000], 3.5)] {
+            let (a, b) = (random("a", shape, DType::F64)?, random("b", shape, DType::F64)?);
+            let fast = run(|x| psp_distance(&x[0], &x[1], tau), &[a.clone(), b.clone()])?;
+            let slow = run(|x| distance_reference(&x[0], &x[1], tau), &[a.clone(), b.clone()])?;
+            for (fast, slow) in fast.iter().zip(&slow) {
+                assert_relative("psp distance", fast, slow, 1e-12);
+            }
+            let (a, b) = (a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
+            let single = run(|x| psp_distance(&x[0], &x[1], tau), &[a, b])?;
+            for (single, slow) in single.iter().zip(&slow) {
+                assert_relative("psp distance in f32", &single.to_dtype(DType::F64)?, slow, 1e-5);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_are_finite_differences() -> Result<()> {
+        let (a, b) = (random("a", &[4, 3], DType::F64)?, random("b", &[4, 3], DType::F64)?);
+        check_gradients("psp_distance", |x| psp_distance(&x[0], &x[1], 2.), &[a.clone(), b], 1e-5, 1e-7)?;
+        let weights = vec![0.5, -1., 2., 0.25];
+        check_gradients("weighted_sum", |x| weighted_sum(&x[0], weights.clone()), &[a], 1e-5, 1e-8)
+    }
+
+    #[test]
+    fn threads_do_not_matter() -> Result<()> {
+        let (a, b) = (random("a", &[6, 9001], DType::F32)?, random("b", &[6, 9001], DType::F32)?);
+        check_threads(|| {
+            let distance = run(|x| psp_distance(&x[0], &x[1], 2.), &[a.clone(), b.clone()])?;
+            let sum = run(|x| weighted_sum(&x[0], vec![0.3; 6]), &[a.clone()])?;
+            Ok([distance, sum].concat())
+        })
+    }
+
+    #[test]
+    fn straight_through_has_the_values_of_one_and_the_gradient_of_the_other() -> Result<()> {
+        let (a, b) = (random("a", &[3, 4], DType::F64)?, random("b", &[3, 4], DType::F64)?);
+        let out = run(|x| straight_through(&x[0], &x[1]), &[a.clone(), b])?;
+        assert_relative("value", &out[0], &a, 0.);
+        assert_relative("gradient in the values", &out[1], &a.zeros_like()?, 0.);
+        assert_relative("gradient in the carrier", &out[2], &random("upstream", &[3, 4], DType::F64)?, 0.);
+        Ok(())
+    }
+
+    #[test]
+    fn unfit_operands_are_errors() -> Result<()> {
+        let (a, b) = (random("a", &[3, 4], DType::F64)?, random("b", &[3, 5], DType::F64)?);
+        assert!(public_distance(&a, &b, 2.).is_err() && straight_through(&a, &b).is_err());
+        assert!(public_distance(&a, &a, 0.5).is_err());
+        assert!(public_distance(&a.sum_all()?, &a.sum_all()?, 2.).is_err());
+        Ok(())
+    }
+}
