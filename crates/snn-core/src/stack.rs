@@ -179,7 +179,10 @@ fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, train: b
     };
     let has_map = dims.len() == 3;
     if layers.iter().any(|layer| matches!(layer.synapse.map, Map::Linear) == has_map) {
-        bail!("linear layers want [T, N, C] (without T where constant), all others H and W too: {:?}", xs.dims())
+        bail!(
+            "linear layers want [T, N, C] (without T where constant), all others H and W too: {:?}",
+            xs.dims()
+        )
     }
     let specs = layers.iter().map(|layer| spec(layer, &mut map)).collect::<Result<Vec<_>>>()?;
     let weights = layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?;

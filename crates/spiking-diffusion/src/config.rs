@@ -199,10 +199,10 @@ impl ExperimentConfig {
             clip: Some(1.),
             ..TrainingConfig::paper(epochs)
         };
-        let vqsvae = VqSvaeConfig { time_steps: 4, ..VqSvaeConfig::released_code(image) };
+        let vqsvae = VqSvaeConfig { time_steps: 8, codebook_std: 0.1, ..VqSvaeConfig::released_code(image) };
         let sdid = SdidConfig {
             time_steps: 4,
-            channels: [64; 5],
+            channels: [128; 5],
             token_input: TokenInput::Embedding { dim: 32 },
             ..SdidConfig::released_code(vqsvae.codes, image.code_map())
         };
@@ -210,8 +210,8 @@ impl ExperimentConfig {
             preset: Preset::Quick,
             vqsvae,
             sdid,
-            vqsvae_training: training(2, 2e-3),
-            sdid_training: training(6, 2e-3),
+            vqsvae_training: training(8, 2e-3),
+            sdid_training: training(10, 2e-3),
             weighting: Weighting::Uniform,
             sampling: SamplingConfig { order: Order::ExactK, temperature: 0.8, batch_size: 64 },
             ..Self::paper(image)

@@ -108,7 +108,8 @@ pub struct VqSvaeConfig {
     pub codes: usize,
     /// Output channels of the decoder's two strided transposed convolutions.
     pub decoder_channels: [usize; 2],
-    /// Standard deviation of the codebook's initial, normally distributed entries.
+    /// Standard deviation of the codebook's initial, normally distributed entries. The released code has 1, of which few
+    /// codes are ever near a feature in [0, 1]; the paper does not say, and `paper` starts at 0.1.
     pub codebook_std: f64,
     /// The second feature of Eq. 6, beside the firing rate: `z^E = k SFR + (1 - k) features`.
     pub features: Readout,
@@ -141,7 +142,7 @@ impl VqSvaeConfig {
             code_channels: 16,
             codes: 128,
             decoder_channels: [64, 32],
-            codebook_std: 1.,
+            codebook_std: 0.1,
             features: Readout::Psp { tau: 2. },
             initial_k: 0.5,
             tau_syn: 2.,
@@ -158,6 +159,7 @@ impl VqSvaeConfig {
     /// here, set your own.
     pub fn released_code(image: ImageSpec) -> Self {
         Self {
+            codebook_std: 1.,
             features: Readout::ExponentialSum { decay: 0.8 },
             straight_through: StraightThrough::Embedding,
             reconstruction: Reconstruction::OverVariance { variance: 0.0949 },

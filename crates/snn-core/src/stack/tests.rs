@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Var};
 use rand::Rng;
 
 use super::*;
-use crate::ops::testing::{assert_identical, assert_relative, flat};
+use crate::ops::testing::{assert_identical, assert_relative, flat, relative_error};
 use crate::{LifConfig, ParamStore, Reset, Seed, firing_rate};
 
 /// Gradients in f32, through all layers.
@@ -127,7 +127,8 @@ impl Case {
     fn input(&self, seed: u64) -> Result<Tensor> {
         let (mut rng, size) = (Seed(seed).rng("input"), self.map.iter().product::<usize>());
         let steps = if self.constant { 1 } else { self.time_steps };
-        let normal = Seed(seed).normal("input", steps * self.batch * size, (0., 1.), DType::F32, &Device::Cpu)?;
+        let normal =
+            Seed(seed).normal("input", steps * self.batch * size, (0., 1.), DType::F32, &Device::Cpu)?;
         let mut values: Vec<f32> = normal.to_vec1()?;
         for (i, item) in values.chunks_exact_mut(size).enumerate() {
             let kind = match self.values {
@@ -182,8 +183,20 @@ impl Case {
                     margin = margin.min((h - cfg.v_threshold).abs());
                     let fires = h >= cfg.v_threshold;
                     v = match cfg.v_reset {
-                        Reset::Hard(v_reset) => if fires { v_reset } else { h },
-                        Reset::Soft => if fires { h - cfg.v_threshold } else { h },
+                        Reset::Hard(v_reset) => {
+                            if fires {
+                                v_reset
+                            } else {
+                                h
+                            }
+                        }
+                        Reset::Soft => {
+                            if fires {
+                                h - cfg.v_threshold
+                            } else {
+                                h
+                            }
+                        }
                     };
                     *x = f64::from(u8::from(fires));
                 }
@@ -203,8 +216,9 @@ type Outcome = BTreeMap<String, Tensor>;
 fn outcome(case: &Case, model: &Model, xs: &Tensor, run: Run) -> Result<Outcome> {
     let xs = Var::from_tensor(xs)?;
     let output = run(&model.layers, case.drive(&xs), case.finish, case.train)?;
-    let upstream =
-        Seed(9).normal("upstream", output.shape(), (0., 1.), DType::F32, &Device::Cpu)?.to_dtype(output.dtype())?;
+    let upstream = Seed(9)
+        .normal("upstream", output.shape(), (0., 1.), DType::F32, &Device::Cpu)?
+        .to_dtype(output.dtype())?;
     let grads = (&output * upstream)?.sum_all()?.backward()?;
     let mut all = model.store.gradients(&grads)?;
     all.insert("input".into(), grads.get(&xs).cloned().map_or_else(|| xs.zeros_like(), Ok)?);
@@ -228,27 +242,34 @@ fn twin_outcome(case: &Case, model: &Model, xs: &Tensor, dtype: DType) -> Result
     outcome(case, &model.copy(case, dtype)?, &xs.to_dtype(dtype)?, run_reference)
 }
 
-/// Asserts that two outcomes of the same run differ by rounding alone.
+/// Asserts that the chain differs from the f64 twin by rounding alone. Where a gradient is a small difference of large
+/// terms (that of a single weight in front of a norm, say), the f32 twin is far from the f64 one too; the chain may be as
+/// far as that, within a factor.
 #[track_caller]
-fn assert_outcome(what: &str, got: &Outcome, wanted: &Outcome, finish: Finish) {
-    assert!(got.keys().eq(wanted.keys()), "{what}: {:?} and {:?}", got.keys(), wanted.keys());
-    for (name, wanted) in wanted {
+fn assert_outcome(what: &str, got: &Outcome, single: &Outcome, double: &Outcome, finish: Finish) {
+    const AS_FAR: f64 = 20.;
+    assert!(got.keys().eq(double.keys()), "{what}: {:?} and {:?}", got.keys(), double.keys());
+    for (name, wanted) in double {
         let (what, got) = (format!("{what}: {name}"), &got[name]);
         match name.as_str() {
             "output" if finish == Finish::Spikes => assert_identical(&what, got, wanted),
             "output" => assert_relative(&what, got, wanted, 1e-6),
             name if name.contains("running") => assert_relative(&what, got, wanted, STATISTICS_BOUND),
-            _ => assert_relative(&what, got, wanted, GRADIENT_BOUND),
+            name => {
+                let twin = relative_error(&single[name], wanted).unwrap();
+                assert_relative(&what, got, wanted, GRADIENT_BOUND.max(AS_FAR * twin));
+            }
         }
     }
 }
 
-/// Asserts that the chain equals its twin in f32 and in f64; returns the chain's outcome.
+/// Asserts that the chain equals its twin; returns the chain's outcome.
 #[track_caller]
 fn check(what: &str, case: &Case) -> Result<Outcome> {
     let (model, xs) = case.draw()?;
     let got = chain_outcome(case, &model, &xs)?;
-    assert_outcome(&format!("{what}, f64"), &got, &twin_outcome(case, &model, &xs, DType::F64)?, case.finish);
-    assert_outcome(&format!("{what}, f32"), &got, &twin_outcome(case, &model, &xs, DType::F32)?, case.finish);
+    let (single, double) =
+        (twin_outcome(case, &model, &xs, DType::F32)?, twin_outcome(case, &model, &xs, DType::F64)?);
+    assert_outcome(what, &got, &single, &double, case.finish);
     Ok(got)
 }

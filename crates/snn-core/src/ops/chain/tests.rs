@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The kernels against plain loops over the formula.
 
 mod dense;
@@ -247,6 +246,3 @@ fn links_are_the_formula() {
         assert_eq!((by_target, by_source), (g.triples(), g.triples()), "{g:?}");
     }
 }
-=======
-
->>>>>>> engine

@@ -28,7 +28,9 @@ fn gradients(model: &Model, xs: &Var, loss: &Tensor) -> Result<Outcome> {
 
 #[test]
 fn gradients_can_be_asked_for_again() -> Result<()> {
-    for (train, finish) in [(true, Finish::Spikes), (false, Finish::Spikes), (false, Finish::Sum(Readout::Mean))] {
+    for (train, finish) in
+        [(true, Finish::Spikes), (false, Finish::Spikes), (false, Finish::Sum(Readout::Mean))]
+    {
         let case = Case { train, finish, ..stack() };
         let (model, xs) = case.draw()?;
         let xs = Var::from_tensor(&xs)?;
@@ -133,9 +135,11 @@ fn training_in_between_does_not_disturb_an_evaluation() -> Result<()> {
     let loss = loss_of(&model)?;
     let before = model.store.snapshot("")?;
     run_chain(&model.layers, case.drive(&xs), case.finish, true)?;
-    let moved = model.store.vars().into_iter().filter(|(name, var)| {
-        flat(var).expect("values") != flat(&before[name]).expect("values")
-    });
+    let moved = model
+        .store
+        .vars()
+        .into_iter()
+        .filter(|(name, var)| flat(var).expect("values") != flat(&before[name]).expect("values"));
     assert_eq!(moved.count(), 2 * 3, "mean and variance of each layer move, nothing else");
     for (name, got) in gradients(&model, &xs, &loss)? {
         assert_identical(&name, &got, &wanted[&name]);

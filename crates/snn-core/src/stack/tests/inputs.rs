@@ -30,16 +30,12 @@ fn any_density() -> Result<()> {
 
 #[test]
 fn every_item_its_own() -> Result<()> {
-    const MIXED: &[Values] = &[
-        Values::Binary(1.),
-        Values::Binary(0.05),
-        Values::Normal,
-        Values::Binary(0.),
-        Values::Binary(0.6),
-    ];
+    const MIXED: &[Values] =
+        &[Values::Binary(1.), Values::Binary(0.05), Values::Normal, Values::Binary(0.), Values::Binary(0.6)];
     for batch in [5, 19] {
         for (constant, train) in [(true, true), (true, false), (false, true), (false, false)] {
-            let case = Case { values: Values::Items(MIXED), batch, constant, train, time_steps: 3, ..stack() };
+            let case =
+                Case { values: Values::Items(MIXED), batch, constant, train, time_steps: 3, ..stack() };
             check(&format!("{batch} items, constant = {constant}, train = {train}"), &case)?;
         }
     }
@@ -79,7 +75,11 @@ fn views_equal_their_copies() -> Result<()> {
             Ok::<_, candle_core::Error>(all)
         };
         let (view, copy) = (on(Ok)?, on(|t| t.force_contiguous())?);
-        assert_identical("output", &view["output"], &run_chain(&model.layers, Drive::Spikes(&xs), case.finish, train)?.t()?);
+        assert_identical(
+            "output",
+            &view["output"],
+            &run_chain(&model.layers, Drive::Spikes(&xs), case.finish, train)?.t()?,
+        );
         assert!(flat(&view["input"])?.iter().any(|g| *g != 0.));
         for (name, wanted) in &copy {
             assert_identical(name, &view[name], wanted);

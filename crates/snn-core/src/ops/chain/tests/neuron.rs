@@ -21,7 +21,14 @@ fn configs() -> Vec<LifConfig> {
         for (tau, decay_input) in LEAKS {
             for surrogate in SURROGATES {
                 for detach_reset in [false, true] {
-                    all.push(LifConfig { tau, v_threshold: 1., v_reset, decay_input, detach_reset, surrogate });
+                    all.push(LifConfig {
+                        tau,
+                        v_threshold: 1.,
+                        v_reset,
+                        decay_input,
+                        detach_reset,
+                        surrogate,
+                    });
                 }
             }
         }

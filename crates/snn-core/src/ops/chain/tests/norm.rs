@@ -73,8 +73,7 @@ fn coefficients_are_batch_norms() -> Result<()> {
         let var = |values: &[f32], shape: &[usize]| {
             Var::from_tensor(&Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(DType::F64)?)
         };
-        let vars =
-            [var(&values, &[len, channels])?, var(&weight, &[channels])?, var(&bias, &[channels])?];
+        let vars = [var(&values, &[len, channels])?, var(&weight, &[channels])?, var(&bias, &[channels])?];
         let wanted = batch_norm_reference(&vars[0], &vars[1], &vars[2], EPS)?.ys;
         let upstream = var(&grads, &[len, channels])?.as_detached_tensor();
         let store = (&wanted * upstream)?.sum_all()?.backward()?;

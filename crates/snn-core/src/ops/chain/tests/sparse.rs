@@ -37,11 +37,9 @@ impl Case {
         let (rows, (from, to)) = (self.grad.len() / self.g.channels.1, self.g.channels);
         let mut out = vec![0f32; self.grad.len()];
         for first in (0..to).step_by(L) {
-            let row = |tap: usize, c: usize| {
-                self.lanes::<L>(first, |t| self.weights[self.g.weight_at(c, tap, t)])
-            };
-            let packed: Vec<f32> =
-                (0..self.g.taps() * from).flat_map(|i| row(i / from, i % from)).collect();
+            let row =
+                |tap: usize, c: usize| self.lanes::<L>(first, |t| self.weights[self.g.weight_at(c, tap, t)]);
+            let packed: Vec<f32> = (0..self.g.taps() * from).flat_map(|i| row(i / from, i % from)).collect();
             // It adds to what is there.
             let mut tile = vec![1f32; rows * L];
             gather::<L>(&self.links, &self.events, self.times.clone(), &packed, &mut tile);

@@ -36,7 +36,9 @@ fn relative(got: &[f32], wanted: &Sums) -> f64 {
 fn equals_the_plain_product() {
     let mut scratch = Scratch::default();
     for map in MAPS {
-        for (channels, maps) in [((16, 16), 1), ((33, 17), 3), ((3, 40), 2), ((64, 32), 1), ((128, 16), 1), ((256, 16), 1)] {
+        for (channels, maps) in
+            [((16, 16), 1), ((33, 17), 3), ((3, 40), 2), ((64, 32), 1), ((128, 16), 1), ((256, 16), 1)]
+        {
             let g = geometry_of(map, channels);
             let weights = normal(1, "weights", 9 * channels.0 * channels.1);
             let rows = normal(2, "rows", maps * g.sources() * channels.0);
@@ -107,9 +109,7 @@ fn a_map_does_not_depend_on_its_neighbours() {
         let size = g.sources() * 17;
         let rows = normal(6, "rows", 3 * size);
         let all = run(&g, &weights, &rows, &mut scratch);
-        for (n, (rows, all)) in
-            rows.chunks_exact(size).zip(all.chunks_exact(g.targets() * 16)).enumerate()
-        {
+        for (n, (rows, all)) in rows.chunks_exact(size).zip(all.chunks_exact(g.targets() * 16)).enumerate() {
             let alone = run(&g, &weights, rows, &mut scratch);
             let wanted = all.iter().map(|&x| (f64::from(x), f64::from(x))).collect();
             assert_sums(&format!("{map:?}, map {n}"), &alone, &wanted, BOUND);
