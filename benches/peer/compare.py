@@ -1,0 +1,94 @@
+"""Times this project and PyTorch + SpikingJelly in alternation; `scripts/compare-peer` sets everything up."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+
+WORKS = ["vqsvae_train", "vqsvae_infer", "sdid_train", "sdid_infer", "sample_49"]
+# A network that hardly fires, or fires at random, says nothing about a trained one.
+LEAST_DENSITY, MOST_DENSITY = 0.005, 0.5
+
+
+class Side:
+    def __init__(self, command, threads):
+        env = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+            env.pop(name, None)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, bufsize=1
+        )
+        self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"a side of the comparison ended: {self.process.args}")
+        return json.loads(line)
+
+    def ask(self, word):
+        self.process.stdin.write(word + "\n")
+        return self.answer()[word]
+
+
+def spread(values):
+    return f"{min(values):.2f}-{max(values):.2f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ours", required=True, help="the program benches/peer/ours.rs")
+    parser.add_argument("--vqsvae", required=True, help="a trained vqsvae.safetensors, paper architecture")
+    parser.add_argument("--sdid", required=True, help="a trained sdid.safetensors, released architecture")
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--inputs", default="/tmp/compare-peer.safetensors")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+
+    ours = Side([args.ours, args.vqsvae, args.sdid, args.data_dir, args.inputs], args.threads)
+    peer = Side([
+        sys.executable, os.path.join(os.path.dirname(__file__), "peer.py"), "--vqsvae", args.vqsvae,
+        "--sdid", args.sdid, "--inputs", args.inputs, "--threads", str(args.threads),
+    ], args.threads)
+    density = ours.ask("density")
+    theirs = peer.ask("density")
+    for layer, rate in density.items():
+        if not LEAST_DENSITY < rate < MOST_DENSITY:
+            sys.exit(f"{layer} fires at {rate:.4f}: not the weights of a trained network")
+        if abs(rate - theirs[layer]) > 0.02 * rate:
+            sys.exit(f"{layer} fires at {rate:.4f} here and at {theirs[layer]:.4f} there: not the same network")
+
+    rows = []
+    for work in WORKS:
+        runs = 2 if work == "sample_49" else args.runs
+        ours.ask(work), (runs > 2 and peer.ask(work))
+        pairs = [(ours.ask(work), peer.ask(work)) for _ in range(runs)]
+        a, b = (statistics.median(side) * 1e3 for side in zip(*pairs))
+        ratios = [p / o for o, p in pairs]
+        rows.append({
+            "work": work, "ours_ms": round(a, 2), "peer_ms": round(b, 2),
+            "ratio": round(statistics.median(ratios), 2), "ratio_spread": spread(ratios), "density": density,
+        })
+        print(f"{work:14} {a:10.1f} ms {b:10.1f} ms   {rows[-1]['ratio']:6.2f} x   ({spread(ratios)})", flush=True)
+    memory = {"ours_mib": round(ours.ask("memory"), 1), "peer_mib": round(peer.ask("memory"), 1)}
+    print(f"peak memory    {memory['ours_mib']:10.1f} MiB{memory['peer_mib']:10.1f} MiB")
+    for side in (ours, peer):
+        side.process.stdin.write("quit\n")
+    for row in rows:
+        row["memory"] = memory
+    names = ("torch", "spikingjelly", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names} | {"python": platform.python_version()}
+    print(", ".join(f"{k} {v}" for k, v in versions.items()), f"- {args.threads} threads each")
+    if args.json:
+        with open(args.json, "w") as f:
+            json.dump({"rows": rows, "versions": versions, "threads": args.threads}, f, indent=1)
+
+
+if __name__ == "__main__":
+    main()

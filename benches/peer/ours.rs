@@ -1,0 +1,143 @@
+//! One side of the comparison with PyTorch + SpikingJelly: this project. `scripts/compare-peer` runs it; see there.
+//!
+//! Writes the inputs for both sides, then reads one word a line and answers one JSON object a line.
+#![allow(clippy::print_stdout, reason = "its output is its interface")]
+
+use std::collections::HashMap;
+use std::io::BufRead;
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::json;
+use spiking_diffusion::absorbing_diffusion::{
+    AbsorbingProcess, Denoiser, SamplingConfig, Sdid, Weighting, draw_noise, loss, sample,
+};
+use spiking_diffusion::data;
+use spiking_diffusion::snn_core::{AdamW, AdamWConfig, Checkpoint, FiringRates, ParamStore, Seed};
+use spiking_diffusion::vq_svae::VqSvae;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const BATCH: usize = 32;
+
+struct Ours {
+    vqsvae: (VqSvae, ParamStore, AdamW),
+    sdid: (Sdid, ParamStore, AdamW),
+    process: AbsorbingProcess,
+    images: Tensor,
+    codes: Tensor,
+    t: Tensor,
+    u: Tensor,
+    before: f64,
+}
+
+/// Resident memory now, and at most so far, in MiB.
+fn memory() -> Result<(f64, f64)> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let field = |name: &str| -> Result<f64> {
+        let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such field")?;
+        Ok(line.split_whitespace().nth(1).ok_or("no value")?.parse::<f64>()? / 1024.)
+    };
+    Ok((field("VmRSS:")?, field("VmHWM:")?))
+}
+
+/// A model on a checkpoint of its kind, ready to train.
+macro_rules! model {
+    ($model:ident, $path:expr) => {{
+        let checkpoint = Checkpoint::load($path, $model::KIND, &Device::Cpu)?;
+        let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+        let model = $model::new(&checkpoint.config()?, params.builder())?;
+        params.restore(&checkpoint, "")?;
+        let optimiser = AdamW::new(params.trainable(), AdamWConfig::default())?;
+        (model, params, optimiser)
+    }};
+}
+
+impl Ours {
+    fn new(vqsvae: &Path, sdid: &Path, data_dir: &Path) -> Result<Self> {
+        let digits = data::mnist(Some(data_dir))?;
+        let (before, _) = memory()?;
+        let (vqsvae, sdid) = (model!(VqSvae, vqsvae), model!(Sdid, sdid));
+        let cfg = sdid.0.config();
+        let process = AbsorbingProcess::new(cfg.codes, cfg.steps)?;
+        let images = digits.train.range(0..BATCH, &Device::Cpu)?;
+        let codes = vqsvae.0.encode(&images)?;
+        let (t, u) = draw_noise(&process, (BATCH, cfg.height, cfg.width), Seed(1), "peer")?;
+        Ok(Self { vqsvae, sdid, process, images, codes, t, u, before })
+    }
+
+    fn write_inputs(&self, path: &Path) -> Result<()> {
+        let tensors = HashMap::from([
+            ("images", self.images.clone()),
+            ("codes", self.codes.to_dtype(DType::I64)?),
+            ("t", self.t.to_dtype(DType::I64)?),
+            ("u", self.u.to_dtype(DType::F32)?),
+        ]);
+        Ok(candle_core::safetensors::save(&tensors, path)?)
+    }
+
+    fn work(&mut self, word: &str) -> Result<serde_json::Value> {
+        let start = Instant::now();
+        match word {
+            "vqsvae_train" => {
+                let (model, params, optimiser) = &mut self.vqsvae;
+                let losses = model.losses(&self.images, &model.forward_t(&self.images, true)?)?;
+                optimiser.step(&params.gradients(&losses.total()?.backward()?)?, 1.)?;
+            }
+            "sdid_train" => {
+                let (model, params, optimiser) = &mut self.sdid;
+                let loss = loss(&self.process, model, &self.codes, &self.t, &self.u, Weighting::Elbo, true)?;
+                optimiser.step(&params.gradients(&loss.backward()?)?, 1.)?;
+            }
+            "vqsvae_infer" => {
+                self.vqsvae.0.decode(&self.vqsvae.0.encode(&self.images)?)?;
+            }
+            "sdid_infer" => {
+                self.sdid.0.logits(&self.codes.narrow(0, 0, 16)?, &self.t.narrow(0, 0, 16)?, false)?;
+            }
+            "sample_49" => {
+                let (cfg, device) = (self.sdid.0.config(), Device::Cpu);
+                let shape = (0..16, cfg.height, cfg.width);
+                let sampling = SamplingConfig::default();
+                let codes =
+                    sample(&self.process, &self.sdid.0, shape, &sampling, Seed(2), &device, &mut |_, _| {})?;
+                self.vqsvae.0.decode(&codes)?;
+            }
+            "memory" => return Ok(json!(memory()?.1 - self.before)),
+            "density" => return self.density(),
+            _ => return Err(format!("no such work: {word}").into()),
+        }
+        Ok(json!(start.elapsed().as_secs_f64()))
+    }
+
+    fn density(&self) -> Result<serde_json::Value> {
+        let mut rates = FiringRates::default();
+        self.vqsvae
+            .0
+            .forward_observed(&self.images, false, &mut |l, s| rates.record(&format!("vqsvae.{l}"), s))?;
+        let (codes, t) = (self.codes.narrow(0, 0, 16)?, self.t.narrow(0, 0, 16)?);
+        self.sdid.0.logits_observed(&codes, &t, false, &mut |l, s| rates.record(&format!("sdid.{l}"), s))?;
+        Ok(json!(rates.rates()))
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [vqsvae, sdid, data_dir, inputs] = arguments.as_slice() else {
+        return Err("usage: peer VQSVAE SDID DATA_DIR INPUTS (see scripts/compare-peer)".into());
+    };
+    let mut ours = Ours::new(vqsvae.as_ref(), sdid.as_ref(), data_dir.as_ref())?;
+    ours.write_inputs(inputs.as_ref())?;
+    println!("{}", json!({"ready": true}));
+    for line in std::io::stdin().lock().lines() {
+        match line?.trim() {
+            "quit" => break,
+            word => println!("{}", json!({word: ours.work(word)?})),
+        }
+    }
+    Ok(())
+}
