@@ -75,7 +75,7 @@ pub struct EvaluationConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// A few minutes on two cores: four spiking steps, a narrow SDID, few epochs.
+    /// A few minutes on two cores: few spiking steps, a narrow SDID, few epochs.
     Quick,
     /// About an hour on two cores.
     Cpu,
@@ -190,8 +190,8 @@ impl ExperimentConfig {
         }
     }
 
-    /// Ours, for two cores and a few minutes: `T_s = 4`, embedded tokens, a narrow SDID, all steps weighted alike, a
-    /// cosine schedule at a higher rate.
+    /// Ours, for two cores and a few minutes: `T_s = 8` and 4, a codebook that starts near the features, embedded tokens,
+    /// a narrow SDID, all diffusion times weighted alike, a cosine schedule at a higher rate.
     pub fn quick(image: ImageSpec) -> Self {
         let training = |epochs, lr| TrainingConfig {
             adamw: AdamWConfig { lr, ..AdamWConfig::default() },
@@ -218,14 +218,13 @@ impl ExperimentConfig {
         }
     }
 
-    /// Ours, for two cores and about an hour: as `quick`, with a wider SDID and more epochs.
+    /// Ours, for two cores and about an hour of 60,000 images: as `quick`, with more steps.
     pub fn cpu(image: ImageSpec) -> Self {
         let quick = Self::quick(image);
         Self {
             preset: Preset::Cpu,
-            sdid: SdidConfig { channels: [128; 5], ..quick.sdid },
-            vqsvae_training: TrainingConfig { epochs: 4, ..quick.vqsvae_training },
-            sdid_training: TrainingConfig { epochs: 12, ..quick.sdid_training },
+            vqsvae_training: TrainingConfig { epochs: 6, ..quick.vqsvae_training },
+            sdid_training: TrainingConfig { epochs: 30, ..quick.sdid_training },
             ..quick
         }
     }
