@@ -1,4 +1,5 @@
-//! The custom operations: one folder an op. `mod.rs` holds its contract, its twin and its tests, `cpu.rs` the kernel.
+//! The custom operations, a folder (or, where short, a file) each: `mod.rs` holds the contract and the twin, `cpu.rs` the
+//! kernel, `tests.rs` what holds the two together. `chain` is the engine that spiking layers run on.
 //!
 //! On a device without a kernel of ours, an op runs as its twin, made of Candle's own operations.
 

@@ -63,9 +63,9 @@ enum PresetName {
     Quick,
     /// About an hour on two cores
     Cpu,
-    /// The paper's text (days on a CPU)
+    /// The paper's text (most of a day on two cores)
     Paper,
-    /// The released PyTorch code (days on a CPU)
+    /// The released PyTorch code (a day and a half on two cores)
     ReleasedCode,
 }
 

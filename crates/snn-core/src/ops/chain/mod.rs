@@ -2,7 +2,7 @@
 //!
 //! What makes it fast, and where:
 //! - between layers spikes are lists of events, not tensors, and every spike costs additions only (`events`, `sparse`);
-//! - the spikes of a layer are used three times from one list: forward, weight gradient, firing rate;
+//! - one list of a layer's spikes serves the forward pass and the weight gradient;
 //! - batch norm and LIF are one pass, backward too; membranes and normalised currents are never stored (`neuron`);
 //! - the dense gradient of the input goes through Winograd's minimal filtering (`winograd`);
 //! - everything inside is channels last, so that spikes, weights and gradients are read in rows;
