@@ -286,7 +286,7 @@ mod tests {
         let (a, b) = (random("a", &[6, 9001], DType::F32)?, random("b", &[6, 9001], DType::F32)?);
         check_threads(|| {
             let distance = run(|x| psp_distance(&x[0], &x[1], 2.), &[a.clone(), b.clone()])?;
-            let sum = run(|x| weighted_sum(&x[0], vec![0.3; 6]), &[a.clone()])?;
+            let sum = run(|x| weighted_sum(&x[0], vec![0.3; 6]), std::slice::from_ref(&a))?;
             Ok([distance, sum].concat())
         })
     }

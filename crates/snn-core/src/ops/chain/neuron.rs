@@ -88,15 +88,8 @@ impl Neurons<'_> {
 
     /// Runs all time steps on `currents: [steps, neurons]`; one step stands for all where the current is constant.
     pub(super) fn run(&self, currents: &[f32], neurons: usize, out: Out<'_>) {
-        let (scale, shift) = self.expanded();
-        let drive = Drive {
-            neuron: Neuron::new(self.lif),
-            scale: &scale,
-            shift: &shift,
-            currents,
-            neurons,
-            time_steps: self.time_steps,
-        };
+        let expanded = self.expanded();
+        let drive = self.drive(&expanded, currents, neurons);
         match out {
             Out::Bytes(spikes) => fire(&drive, spikes),
             Out::Sum(weights, sums) => fire_and_sum(&drive, weights, sums),
@@ -113,16 +106,18 @@ impl Neurons<'_> {
         grads: SpikeGradient<'_>,
         into: &mut [f32],
     ) -> Sums {
-        let (scale, shift) = self.expanded();
-        let drive = Drive {
-            neuron: Neuron::new(self.lif),
-            scale: &scale,
-            shift: &shift,
-            currents,
-            neurons,
-            time_steps: self.time_steps,
-        };
-        backward(&drive, self.lif.surrogate, mean, grads, into)
+        let expanded = self.expanded();
+        backward(&self.drive(&expanded, currents, neurons), self.lif.surrogate, mean, grads, into)
+    }
+
+    fn drive<'b>(
+        &self,
+        (scale, shift): &'b (Vec<f32>, Vec<f32>),
+        currents: &'b [f32],
+        neurons: usize,
+    ) -> Drive<'b> {
+        let (neuron, time_steps) = (Neuron::new(self.lif), self.time_steps);
+        Drive { neuron, scale, shift, currents, neurons, time_steps }
     }
 }
 
