@@ -11,7 +11,8 @@ use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use super::winograd::Winograd;
 use crate::{ConvConfig, LifConfig};
 
-/// Above this fraction of ones the matrix product is faster than the additions (see `docs/performance.md`).
+/// Above this fraction of ones a layer goes through matrix products. An estimate from the rates of both, on the safe side;
+/// the curve over density is yet to be measured (see `docs/performance.md`).
 const DENSE_ABOVE: f64 = 0.3;
 /// Rows of a tile that the forward kernel, and the gradient kernel, work on at once.
 const FORWARD_ROWS: usize = 400;
