@@ -7,14 +7,15 @@ use candle_nn::{Init, VarBuilder};
 /// `ConvTranspose2d` and `Linear`.
 ///
 /// PyTorch counts `fan_in = weight.size(1) * kh * kw`; for a transposed convolution, whose weight is
-/// `[C_in, C_out, kh, kw]`, that is `C_out * kh * kw`.
+/// `[C_in, C_out, kh, kw]`, that is `C_out * kh * kw`. A shape of fewer than two axes
+/// has a `fan_in` of 1.
 ///
 /// # Examples
 /// ```
 /// assert_eq!(snn_core::fan_in_bound(&[32, 1, 3, 3]), 1. / 3.);
 /// ```
 pub fn fan_in_bound(weight: &[usize]) -> f64 {
-    1. / (weight[1..].iter().product::<usize>() as f64).sqrt()
+    1. / (weight.iter().skip(1).product::<usize>() as f64).sqrt()
 }
 
 /// The `weight` and `bias` of a layer, created with PyTorch's default or loaded.

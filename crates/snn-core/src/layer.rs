@@ -36,6 +36,9 @@ pub struct SpikingLayer {
 
 impl SpikingLayer {
     /// Convolution + BN + LIF.
+    ///
+    /// # Errors
+    /// Parameters that `vb` lacks or holds in other shapes. `lif` is not [validated](LifConfig::validate) here.
     pub fn conv(
         c_in: usize,
         c_out: usize,
@@ -47,6 +50,9 @@ impl SpikingLayer {
     }
 
     /// Transposed convolution + BN + LIF.
+    ///
+    /// # Errors
+    /// As [`conv`](Self::conv).
     pub fn conv_transpose(
         c_in: usize,
         c_out: usize,
@@ -58,6 +64,9 @@ impl SpikingLayer {
     }
 
     /// Linear + BN + LIF.
+    ///
+    /// # Errors
+    /// As [`conv`](Self::conv).
     pub fn linear(c_in: usize, c_out: usize, lif: LifConfig, vb: VarBuilder<'_>) -> Result<Self> {
         Self::new(Synapse::linear(c_in, c_out, &vb.pp("linear"))?, lif, &vb)
     }
@@ -68,11 +77,21 @@ impl SpikingLayer {
     }
 
     /// Spikes in, spikes out. With `train`, normalises by batch statistics and moves the running ones.
+    ///
+    /// # Shapes
+    /// `xs: [T, N, C_in, H, W]` -> `[T, N, C_out, H', W']`; for linear layers `[T, N, C_in]` -> `[T, N, C_out]`.
+    /// # Errors
+    /// Shapes or element types that do not fit; with `train`, a batch without elements.
     pub fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         run(std::slice::from_ref(self), Drive::Spikes(xs), Finish::Spikes, train)
     }
 
-    /// The first layer behind direct encoding: `[N, ...]` -> `[T, N, ...]`. Synapse and norm run once, not `T` times.
+    /// The first layer behind direct encoding. Synapse and norm run once, not `T` times.
+    ///
+    /// # Shapes
+    /// `x: [N, C_in, H, W]` -> `[T, N, C_out, H', W']`; for linear layers `[N, C_in]` -> `[T, N, C_out]`.
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t).
     pub fn forward_constant(&self, x: &Tensor, time_steps: usize, train: bool) -> Result<Tensor> {
         run(std::slice::from_ref(self), Drive::Constant(x, time_steps), Finish::Spikes, train)
     }
@@ -93,6 +112,9 @@ pub struct ReadoutLayer {
 
 impl ReadoutLayer {
     /// A convolution.
+    ///
+    /// # Errors
+    /// Parameters that `vb` lacks or holds in other shapes.
     pub fn conv(
         c_in: usize,
         c_out: usize,
@@ -104,6 +126,9 @@ impl ReadoutLayer {
     }
 
     /// A transposed convolution.
+    ///
+    /// # Errors
+    /// As [`conv`](Self::conv).
     pub fn conv_transpose(
         c_in: usize,
         c_out: usize,
@@ -115,14 +140,24 @@ impl ReadoutLayer {
     }
 
     /// The read-out of the synapse's output.
+    ///
+    /// # Shapes
+    /// `spikes: [T, N, C_in, H, W]` -> `[N, C_out, H', W']`.
+    /// # Errors
+    /// Shapes or element types that do not fit, no time steps.
     pub fn forward(&self, spikes: &Tensor) -> Result<Tensor> {
         self.forward_cat(&[spikes])
     }
 
     /// [`forward`](Self::forward) of several spike trains side by side, concatenated by channel after the sum.
+    ///
+    /// # Shapes
+    /// `[T, N, C_i, H, W]` each, the `C_i` adding up to `C_in` -> `[N, C_out, H', W']`.
+    /// # Errors
+    /// As [`forward`](Self::forward); no trains, trains of unequal length.
     pub fn forward_cat(&self, spikes: &[&Tensor]) -> Result<Tensor> {
         let time_steps = spikes.first().map_or(Ok(0), |s| s.dim(0))?;
-        if spikes.iter().any(|s| s.dims()[0] != time_steps) {
+        if spikes.iter().any(|s| s.dims().first() != Some(&time_steps)) {
             bail!("read-out of spike trains of unequal length")
         }
         let sums = spikes.iter().map(|s| self.readout.apply(s)).collect::<Result<Vec<_>>>()?;
@@ -130,7 +165,12 @@ impl ReadoutLayer {
     }
 
     /// The same of trains that have been summed already, by [`SpikingStack::readout`](crate::SpikingStack::readout) with
-    /// this layer's [`readout`](Self::readout): `[N, C, H, W]` each.
+    /// this layer's [`readout`](Self::readout).
+    ///
+    /// # Shapes
+    /// `[N, C_i, H, W]` each, the `C_i` adding up to `C_in` -> `[N, C_out, H', W']`.
+    /// # Errors
+    /// No sums, shapes or element types that do not fit.
     pub fn forward_sums(&self, sums: &[Tensor], time_steps: usize) -> Result<Tensor> {
         let total: f64 = self.readout.weights(time_steps).iter().sum();
         let ys = self.synapse.apply(&Tensor::cat(sums, 1)?, &self.synapse.weight)?;

@@ -26,6 +26,11 @@ pub struct FiringRates {
 
 impl FiringRates {
     /// Adds a layer's spikes.
+    ///
+    /// # Shapes
+    /// `spikes: [T, N, ...]`, or any other.
+    /// # Errors
+    /// As [`firing_rate`](crate::firing_rate).
     pub fn record(&mut self, layer: &str, spikes: &Tensor) -> Result<()> {
         let steps = spikes.elem_count() as f64;
         let count = self.counts.entry(layer.to_owned()).or_default();

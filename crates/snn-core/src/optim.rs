@@ -18,7 +18,7 @@ pub struct AdamWConfig {
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Added to the denominator.
+    /// Added to the denominator; positive, or a gradient that is exactly zero would divide 0 by 0.
     pub eps: f64,
     /// Decoupled weight decay, applied to every parameter.
     pub weight_decay: f64,
@@ -33,9 +33,9 @@ impl Default for AdamWConfig {
 
 impl AdamWConfig {
     /// # Errors
-    /// A rate that is negative or not finite, a beta outside [0, 1).
+    /// A rate that is negative or not finite, an `eps` that is not positive and finite, a beta outside [0, 1).
     pub fn validate(&self) -> crate::error::Result<()> {
-        for (field, value) in [("lr", self.lr), ("eps", self.eps), ("weight_decay", self.weight_decay)] {
+        for (field, value) in [("lr", self.lr), ("weight_decay", self.weight_decay)] {
             if !(value.is_finite() && value >= 0.) {
                 return Err(Error::config(
                     format!("adamw.{field}"),
@@ -43,6 +43,13 @@ impl AdamWConfig {
                     "must be finite and not negative",
                 ));
             }
+        }
+        if !(self.eps.is_finite() && self.eps > 0.) {
+            return Err(Error::config(
+                "adamw.eps",
+                self.eps,
+                "must be finite and positive, or a gradient that is exactly zero divides 0 by 0",
+            ));
         }
         for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0. ..1.).contains(&value) {
@@ -88,6 +95,11 @@ impl LrSchedule {
 /// Scales all gradients down so that their joint Euclidean norm is at most `max_norm`; returns the norm before.
 ///
 /// As PyTorch's `clip_grad_norm_`: the factor is `min(1, max_norm / (norm + 1e-6))`.
+///
+/// # Shapes
+/// Gradients of any shape; they keep it.
+/// # Errors
+/// None of its own: what the device reports. A norm that is not finite is returned, not rejected.
 pub fn clip_gradients(grads: &mut BTreeMap<String, Tensor>, max_norm: Option<f64>) -> Result<f64> {
     let mut square = 0.;
     for grad in grads.values() {
@@ -118,6 +130,11 @@ pub struct AdamW {
 
 impl AdamW {
     /// An optimiser at step 0 for these parameters.
+    ///
+    /// # Shapes
+    /// Parameters of any shape; the moments have the same.
+    /// # Errors
+    /// Moments that cannot be allocated. `cfg` is not [validated](AdamWConfig::validate) here.
     pub fn new(params: Vec<(String, Var)>, cfg: AdamWConfig) -> Result<Self> {
         let zeros = |(_, p): &(String, Var)| Ok((p.zeros_like()?, p.zeros_like()?));
         let moments = params.iter().map(zeros).collect::<Result<_>>()?;
@@ -130,6 +147,11 @@ impl AdamW {
     }
 
     /// One step with the learning rate `lr_factor * lr`. A parameter without a gradient is left alone.
+    ///
+    /// # Shapes
+    /// Each gradient as the parameter of its name.
+    /// # Errors
+    /// A gradient of another shape, element type or device; the parameters in front of it have been moved then.
     pub fn step(&mut self, grads: &BTreeMap<String, Tensor>, lr_factor: f64) -> Result<()> {
         self.step += 1;
         let AdamWConfig { lr, beta1, beta2, eps, weight_decay } = self.cfg;

@@ -68,12 +68,22 @@ impl ParamStore {
     }
 
     /// The gradient of every trainable parameter; exact zeros where the loss does not depend on one.
+    ///
+    /// # Shapes
+    /// Each as its parameter.
+    /// # Errors
+    /// Zeros that cannot be allocated.
     pub fn gradients(&self, grads: &GradStore) -> candle_core::Result<BTreeMap<String, Tensor>> {
         let gradient = |var: &Var| grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok);
         self.trainable().into_iter().map(|(name, var)| Ok((name, gradient(&var)?))).collect()
     }
 
     /// Copies of all values, to be put into a checkpoint; `prefix` goes before each name.
+    ///
+    /// # Shapes
+    /// Each as its variable.
+    /// # Errors
+    /// A tensor that cannot be copied.
     pub fn snapshot(&self, prefix: &str) -> candle_core::Result<BTreeMap<String, Tensor>> {
         self.vars()
             .into_iter()

@@ -38,6 +38,11 @@ impl Seed {
     }
 
     /// Uniform numbers in `[low, high)`, drawn in f64 and rounded to `dtype`.
+    ///
+    /// # Shapes
+    /// -> `shape`.
+    /// # Errors
+    /// An element type that f64 does not cast to, a device that the numbers cannot be copied to.
     pub fn uniform(
         self,
         label: &str,
@@ -51,6 +56,11 @@ impl Seed {
     }
 
     /// Normal numbers, drawn in f64 and rounded to `dtype`.
+    ///
+    /// # Shapes
+    /// -> `shape`.
+    /// # Errors
+    /// As [`uniform`](Self::uniform).
     pub fn normal(
         self,
         label: &str,

@@ -147,8 +147,12 @@ impl Surrogate {
         }
     }
 
-    /// Firing: `Theta(x)` forward (1 where `x >= 0`), `g'(x)` backward. Any shape, any device.
+    /// Firing: `Theta(x)` forward (1 where `x >= 0`), `g'(x)` backward. Any device.
     ///
+    /// # Shapes
+    /// `x` of any shape, floating point -> the same shape, each 0 or 1.
+    /// # Errors
+    /// None of its own: what the device reports.
     /// # Examples
     /// ```
     /// # use candle_core::{Device, Tensor, Var};

@@ -6,6 +6,8 @@ use candle_core::{Result, Tensor};
 ///
 /// # Shapes
 /// `images: [N, ...]` -> `[T, N, ...]`, a broadcast view without a copy.
+/// # Errors
+/// None today: a tensor of any shape can be repeated.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};

@@ -12,6 +12,8 @@ use crate::ops::time::{self as ops, weighted_sum};
 ///
 /// # Shapes
 /// `spikes: [T, N, ...]` -> `[N, ...]`.
+/// # Errors
+/// A rank below 2, no time steps; on the CPU, an element type other than f32 and f64.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -166,6 +168,11 @@ impl Readout {
 }
 
 /// The fraction of ones in a tensor of spikes, 0 if it has no elements.
+///
+/// # Shapes
+/// `spikes` of any shape.
+/// # Errors
+/// An element type that does not cast to f32.
 pub fn firing_rate(spikes: &Tensor) -> Result<f64> {
     if spikes.elem_count() == 0 {
         return Ok(0.);

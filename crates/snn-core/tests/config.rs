@@ -77,6 +77,7 @@ fn optimisers_are_validated() {
     AdamWConfig { lr: 0., beta1: 0., weight_decay: 0., ..good }.validate().expect("limits");
     rejects(AdamWConfig { lr: -1., ..good }.validate(), "adamw.lr", "-1");
     rejects(AdamWConfig { lr: f64::NAN, ..good }.validate(), "adamw.lr", "NaN");
+    rejects(AdamWConfig { eps: 0., ..good }.validate(), "adamw.eps", "0");
     rejects(AdamWConfig { eps: f64::INFINITY, ..good }.validate(), "adamw.eps", "inf");
     rejects(AdamWConfig { weight_decay: -0.1, ..good }.validate(), "adamw.weight_decay", "-0.1");
     rejects(AdamWConfig { beta1: 1., ..good }.validate(), "adamw.beta1", "1");

@@ -21,11 +21,19 @@ pub struct Losses {
 
 impl Losses {
     /// Eq. 9 itself.
+    ///
+    /// # Shapes
+    /// -> a scalar, with gradients.
+    /// # Errors
+    /// Terms of different shapes, element types or devices; those of one pass agree.
     pub fn total(&self) -> Result<Tensor> {
         ((&self.reconstruction + &self.dense)? + &self.generator)? + &self.commitment
     }
 
     /// The values of the four terms, in the order of the fields.
+    ///
+    /// # Errors
+    /// A term that is not a scalar.
     pub fn values(&self) -> Result<[f64; 4]> {
         let value = |t: &Tensor| t.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>();
         Ok([

@@ -125,6 +125,11 @@ impl VqSvae {
     }
 
     /// [`forward_t`](Self::forward_t), with a look at every layer's spikes.
+    ///
+    /// # Shapes
+    /// As [`forward_t`](Self::forward_t).
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t), and the observer's own.
     pub fn forward_observed(
         &self,
         images: &Tensor,
@@ -176,11 +181,21 @@ impl VqSvae {
     }
 
     /// The four terms of Eq. 9 for a pass over these images.
+    ///
+    /// # Shapes
+    /// `images: [N, channels, H, W]`, those of the pass -> scalars.
+    /// # Errors
+    /// Images of another shape than the pass's.
     pub fn losses(&self, images: &Tensor, out: &Output) -> candle_core::Result<Losses> {
         Losses::new(&self.cfg, images, out)
     }
 
-    /// Images `[N, channels, H, W]` -> codes u32 `[N, H', W']` (Eq. 7), with running statistics.
+    /// The codes of images (Eq. 7), with running statistics.
+    ///
+    /// # Shapes
+    /// `images: [N, channels, H, W]` in [-0.5, 0.5] -> u32 `[N, H', W']`.
+    /// # Errors
+    /// Images of another shape.
     pub fn encode(&self, images: &Tensor) -> candle_core::Result<Tensor> {
         Ok(self.quantise(images, false, None)?.2)
     }

@@ -64,8 +64,10 @@ impl Split {
         bytes.ok_or_else(|| Error::config("image", i, format!("there are {}", self.len())))
     }
 
-    /// These images, f32 `[n, channels, height, width]` in [-0.5, 0.5] (`byte / 255 - 1/2`).
+    /// These images, in [-0.5, 0.5] (`byte / 255 - 1/2`).
     ///
+    /// # Shapes
+    /// -> f32 `[n, channels, height, width]` of `n` indices.
     /// # Errors
     /// An index of no image.
     pub fn batch(&self, indices: &[u32], device: &Device) -> Result<Tensor> {
@@ -78,8 +80,10 @@ impl Split {
 
     /// The images of a range, as [`batch`](Self::batch).
     ///
+    /// # Shapes
+    /// -> f32 `[range.len(), channels, height, width]`.
     /// # Errors
-    /// A range beyond the images.
+    /// A range that goes beyond the images, or backwards.
     pub fn range(&self, range: Range<usize>, device: &Device) -> Result<Tensor> {
         let bytes = self.pixels.get(range.start * self.size()..range.end * self.size());
         let reason = || Error::config("images", format!("{range:?}"), format!("there are {}", self.len()));

@@ -60,6 +60,11 @@ pub fn batch_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resu
 }
 
 /// The twin of [`batch_norm`], with Candle's own operations. Any device.
+///
+/// # Shapes
+/// As [`batch_norm`].
+/// # Errors
+/// A tensor of rank below 2, affine parameters of another length.
 pub fn batch_norm_reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
     let (m, c) = (xs.dim(0)?, xs.dim(1)?);
     let flat = xs.reshape((m, c, ()))?.transpose(0, 1)?.flatten_from(1)?; // [C, M*S]

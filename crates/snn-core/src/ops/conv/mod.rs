@@ -150,11 +150,21 @@ fn has_empty_axis(image: &[usize; 3], weight: &Tensor) -> bool {
 }
 
 /// The twin of [`conv2d`]: Candle's own.
+///
+/// # Shapes
+/// As [`conv2d`].
+/// # Errors
+/// Ranks other than 4, channels that do not fit. The other conditions of [`conv2d`] are not checked.
 pub fn conv2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     xs.conv2d(weight, cfg.padding, cfg.stride, 1, 1)
 }
 
 /// The twin of [`conv_transpose2d`]: Candle's own.
+///
+/// # Shapes
+/// As [`conv_transpose2d`].
+/// # Errors
+/// Ranks other than 4, channels that do not fit. The other conditions of [`conv_transpose2d`] are not checked.
 pub fn conv_transpose2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     xs.conv_transpose2d(weight, cfg.padding, cfg.output_padding, cfg.stride, 1)
 }

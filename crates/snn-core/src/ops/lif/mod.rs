@@ -138,6 +138,8 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `x: [N, ...]` -> spikes `[T, N, ...]`.
+/// # Errors
+/// On the CPU, an element type other than f32 and f64; elsewhere, as [`lif_reference`].
 pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Tensor> {
     if !x.device().is_cpu() {
         return lif_reference(&crate::direct_encode(x, time_steps)?, cfg);
@@ -146,6 +148,11 @@ pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Te
 }
 
 /// The twin of [`lif`]: [`lif_step`] in a loop, with Candle's own operations. Any device; slow.
+///
+/// # Shapes
+/// `xs: [T, N, ...]` -> spikes `[T, N, ...]`, as [`lif`].
+/// # Errors
+/// A tensor without a time axis, or without time steps.
 pub fn lif_reference(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
     let time_steps = xs.dim(0)?;
     let mut v = (xs.get(0)?.zeros_like()? + cfg.v_reset.potential())?;
@@ -160,6 +167,10 @@ pub fn lif_reference(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 
 /// One time step, for streaming: `(X[t], V[t-1]) -> (S[t], V[t])`. The state is a value; nothing is kept.
 ///
+/// # Shapes
+/// `x, v: [N, ...]` -> spikes and potentials `[N, ...]`; any shape, the same for all.
+/// # Errors
+/// Shapes or element types that differ.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
