@@ -1,4 +1,5 @@
 //! One SDID training step and an evaluation pass against PyTorch and SpikingJelly (`scripts/golden/sdid.py`).
+//! The step takes the path of training, whose layers are fused; another model runs them one by one.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,13 +84,21 @@ fn assert_gradient(what: &str, got: &Tensor, wanted: &Tensor, bound: f64) {
     assert!(error <= bound, "{what}: relative error {error:e}, allowed {bound:e}");
 }
 
-/// What the denoiser was given, and made of it.
-#[derive(Default)]
-struct Seen {
-    h_t: Option<Tensor>,
-    logits: Option<Tensor>,
-    /// By layer: how many spikes, of how many neuron-steps.
-    spikes: BTreeMap<String, (f64, usize)>,
+/// The spike count of every layer, one by one, and that the logits are those of the fused pass.
+fn check_observed(what: impl Fn(&str) -> String, golden: &Golden, sdid: &Sdid, fused: &Tensor) {
+    let (h_t, t, rates) = (golden.tokens("out.h_t"), golden.tokens("in.t"), golden.under("rate."));
+    let mut layers = BTreeSet::new();
+    let mut observe = |layer: &str, spikes: &Tensor| {
+        let wanted = flat(&rates[layer])[0] * spikes.elem_count() as f64;
+        assert!((wanted - wanted.round()).abs() < 1e-6, "{wanted} is no number of spikes");
+        assert_eq!(flat(spikes).iter().sum::<f64>(), wanted.round(), "{}", what(layer));
+        layers.insert(layer.to_owned());
+        Ok(())
+    };
+    let logits = sdid.logits_observed(&h_t, &t, true, &mut observe).unwrap();
+    assert!(layers.iter().eq(rates.keys()) && rates.len() == 5);
+    let bound = if fused.dtype() == DType::F64 { 1e-9 } else { 1e-5 };
+    assert_values(&what("observed logits"), &logits, fused, bound);
 }
 
 /// The step under one weighting, in one type: everything that the golden file holds of it.
@@ -102,30 +111,20 @@ fn check(name: &str, token_input: TokenInput, weighting: (Weighting, &str), dtyp
     let (h0, t) = (golden.tokens("in.h0"), golden.tokens("in.t"));
     let u = golden.get("in.u").to_dtype(dtype).unwrap();
 
-    let seen = RefCell::new(Seen::default());
+    // What the denoiser was given, and made of it.
+    let seen = RefCell::new(None);
     let denoiser = |h_t: &Tensor, t: &Tensor, train: bool| {
-        let mut seen = seen.borrow_mut();
-        let logits = sdid.logits_observed(h_t, t, train, &mut |layer, spikes| {
-            let count = flat(spikes).iter().sum();
-            seen.spikes.insert(layer.to_owned(), (count, spikes.elem_count()));
-            Ok(())
-        })?;
-        (seen.h_t, seen.logits) = (Some(h_t.clone()), Some(logits.clone()));
+        let logits = sdid.logits(h_t, t, train)?;
+        seen.replace(Some((h_t.clone(), logits.clone())));
         Ok(logits)
     };
     let total = loss(&process, &denoiser, &h0, &t, &u, weighting.0, true).unwrap();
-    let seen = seen.take();
+    let (given, logits) = seen.take().unwrap();
 
     let h_t = golden.tokens("out.h_t");
-    assert_eq!(flat(&seen.h_t.unwrap()), flat(&h_t), "{}", what("h_t"));
-    let rates = golden.under("rate.");
-    assert!(seen.spikes.keys().eq(rates.keys()) && rates.len() == 5);
-    for (layer, (count, of)) in &seen.spikes {
-        let wanted = flat(&rates[layer])[0] * *of as f64;
-        assert!((wanted - wanted.round()).abs() < 1e-6, "{wanted} is no number of spikes");
-        assert_eq!(*count, wanted.round(), "{}", what(layer));
-    }
-    assert_values(&what("logits"), &seen.logits.unwrap(), golden.get("out.logits"), of_values);
+    assert_eq!(flat(&given), flat(&h_t), "{}", what("h_t"));
+    assert_values(&what("logits"), &logits, golden.get("out.logits"), of_values);
+    check_observed(what, &golden, &golden.model(token_input, dtype).1, &logits);
     assert_values(&what("loss"), &total, golden.get(&format!("loss.{}", weighting.1)), of_values);
 
     let gradients = params.gradients(&total.backward().unwrap()).unwrap();
