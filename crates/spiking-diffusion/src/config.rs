@@ -40,6 +40,11 @@ impl TrainingConfig {
         }
     }
 
+    /// Images seen in all epochs over `items`: a last batch that is not full is dropped.
+    pub(crate) fn images(&self, items: usize) -> usize {
+        self.epochs * (items / self.batch_size * self.batch_size)
+    }
+
     fn validate(&self, stage: &str) -> Result<()> {
         let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
         for (field, value, least) in sizes.into_iter().chain([("checkpoint_every", self.checkpoint_every, 1)])
@@ -54,6 +59,11 @@ impl TrainingConfig {
         }
         if let Some(clip) = self.clip.filter(|clip| !(clip.is_finite() && *clip > 0.)) {
             return Err(Error::config(format!("{stage}.clip"), clip, "must be positive and finite"));
+        }
+        if let LrSchedule::Cosine { floor } = self.schedule
+            && !(0. ..=1.).contains(&floor)
+        {
+            return Err(Error::config(format!("{stage}.schedule.cosine.floor"), floor, "must lie in [0, 1]"));
         }
         Ok(self.adamw.validate()?)
     }
@@ -97,7 +107,7 @@ impl Preset {
     }
 }
 
-/// Which data a run was made on.
+/// Which data a run is made on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -109,6 +119,21 @@ pub struct DataConfig {
     pub train_images: usize,
     /// Test images.
     pub test_images: usize,
+    /// SHA-256 of all pixels and labels: a run is never resumed on other data.
+    pub sha256: String,
+}
+
+impl DataConfig {
+    /// What is to be said of a data set.
+    pub fn of(data: &Dataset) -> Self {
+        Self {
+            name: data.name.clone(),
+            synthetic: data.synthetic,
+            train_images: data.train.len(),
+            test_images: data.test.len(),
+            sha256: data.sha256(),
+        }
+    }
 }
 
 /// Everything that a run depends on.
@@ -160,7 +185,8 @@ impl ExperimentConfig {
         }
     }
 
-    /// The paper's text (100 epochs each, Eq. 9 and Eq. 14 as they are); elsewhere the released code's values.
+    /// The paper's text (100 epochs each, Eq. 9 and Eq. 14 as they are); elsewhere the released code's values, but for the
+    /// codebook's initial spread (see `docs/deviations.md`).
     pub fn paper(image: ImageSpec) -> Self {
         let vqsvae = VqSvaeConfig::paper(image);
         Self {
@@ -240,20 +266,18 @@ impl ExperimentConfig {
         if let Reconstruction::OverVariance { variance } = &mut cfg.vqsvae.reconstruction {
             *variance = data.train.pixel_variance()?;
         }
-        cfg.data = DataConfig {
-            name: data.name.clone(),
-            synthetic: data.synthetic,
-            train_images: data.train.len(),
-            test_images: data.test.len(),
-        };
+        cfg.data = DataConfig::of(data);
         Ok(cfg)
     }
 
     /// The same config with one field set; `key` is dotted, `value` JSON (a bare word counts as a string).
     ///
     /// # Errors
-    /// No such field, or a value that does not fit it.
+    /// No such field, a value that does not fit it, or a field that says what the run is: `data`, `preset`.
     pub fn with(&self, key: &str, value: &str) -> Result<Self> {
+        if matches!(key.split('.').next(), Some("data" | "preset")) {
+            return Err(Error::config(key, value, "says what the run is; it cannot be set"));
+        }
         let mut tree = self.to_value()?;
         let mut place = &mut tree;
         for part in key.split('.') {
@@ -299,6 +323,28 @@ impl ExperimentConfig {
         match counts.into_iter().find(|(_, count, least)| count < least) {
             Some((field, count, least)) => {
                 Err(Error::config(field, count, format!("must be at least {least}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Rejects what cannot work on this data, before anything is trained.
+    pub(crate) fn validate_for(&self, data: &Dataset) -> Result<()> {
+        self.validate()?;
+        if self.data != DataConfig::of(data) {
+            let reason =
+                format!("the data are {:?}; start from `ExperimentConfig::for_data`", DataConfig::of(data));
+            return Err(Error::config("data", format!("{:?}", self.data), reason));
+        }
+        if data.test.len() < 2 {
+            return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));
+        }
+        let stages = [("vqsvae", &self.vqsvae_training), ("sdid", &self.sdid_training)];
+        match stages.into_iter().find(|(_, training)| training.batch_size > data.train.len()) {
+            Some((stage, training)) => {
+                let field = format!("{stage}_training.batch_size");
+                let reason = format!("there are only {} training images", data.train.len());
+                Err(Error::config(field, training.batch_size, reason))
             }
             None => Ok(()),
         }

@@ -55,10 +55,11 @@ pub enum Error {
 
 fn kept_checkpoint(path: Option<&Path>) -> String {
     match path {
-        Some(path) => {
-            format!("{} still holds the last good state; try a lower learning rate", path.display())
-        }
-        None => "no checkpoint had been written yet; try a lower learning rate".to_owned(),
+        Some(path) => format!(
+            "{} still holds the last good state; start again in another folder with a lower learning rate",
+            path.display()
+        ),
+        None => "no checkpoint had been written yet; start again with a lower learning rate".to_owned(),
     }
 }
 

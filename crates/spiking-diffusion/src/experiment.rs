@@ -20,7 +20,7 @@ use crate::{
 /// bytes as one that never did (times aside).
 ///
 /// # Errors
-/// A config that does not [validate](ExperimentConfig::validate); a folder that [cannot be taken](RunDir::open); a
+/// A config that does not [validate](ExperimentConfig::validate) or was made for other data; a folder that [cannot be taken](RunDir::open); a
 /// loss that is not finite; files that cannot be read or written.
 pub fn run_experiment(
     cfg: &ExperimentConfig,
@@ -30,7 +30,7 @@ pub fn run_experiment(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
-    cfg.validate()?;
+    cfg.validate_for(data)?;
     let run = RunDir::open(out, cfg, resume)?;
     let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
     let codes = encode_dataset(cfg, &vqsvae, data, &run, device, progress)?;

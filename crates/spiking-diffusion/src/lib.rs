@@ -26,3 +26,8 @@ pub use run::RunDir;
 pub use stages::{Codes, encode_dataset, generate, train_sdid, train_vqsvae};
 
 pub use {absorbing_diffusion, snn_core, spiking_diffusion_metrics as metrics, vq_svae};
+
+/// The snippets of the workspace's README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct WorkspaceReadme;

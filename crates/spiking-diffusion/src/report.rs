@@ -82,9 +82,9 @@ impl Report {
         let epochs = Epochs { vqsvae: cfg.vqsvae_training.epochs, sdid: cfg.sdid_training.epochs };
         let (train, test) = (cfg.data.train_images, cfg.data.test_images);
         let images = [
-            ("vqsvae", epochs.vqsvae * train),
+            ("vqsvae", cfg.vqsvae_training.images(train)),
             ("encode", train + test),
-            ("sdid", epochs.sdid * train),
+            ("sdid", cfg.sdid_training.images(train)),
             ("sample", cfg.samples),
         ];
         let speed = |&(stage, n): &(&str, usize)| Some((stage.to_owned(), n as f64 / seconds.get(stage)?));

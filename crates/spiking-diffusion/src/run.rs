@@ -29,10 +29,12 @@ impl RunDir {
     /// of another config (the message names the first field that differs) or files that are no run's.
     pub fn open(path: &Path, cfg: &ExperimentConfig, resume: bool) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io(path))?;
-        let run = Self { path: path.to_owned(), _lock: lock(&path.join(".lock"))? };
-        let config = run.file("config.json");
+        let config = path.join("config.json");
         if !config.exists() {
-            run.refuse_foreign_files()?;
+            refuse_foreign_files(path)?;
+        }
+        let run = Self { path: path.to_owned(), _lock: lock(&path.join(".lock"))? };
+        if !config.exists() {
             run.write_json("config.json", cfg)?;
             return Ok(run);
         }
@@ -52,20 +54,6 @@ impl RunDir {
                 ),
             )),
         }
-    }
-
-    fn refuse_foreign_files(&self) -> Result<()> {
-        for entry in std::fs::read_dir(&self.path).map_err(Error::io(&self.path))? {
-            let name = entry.map_err(Error::io(&self.path))?.file_name();
-            if name != ".lock" && name != "config.json.tmp" {
-                let name = name.to_string_lossy();
-                return Err(Error::run(
-                    &self.path,
-                    format!("is not a run's folder: it holds `{name}` and no config.json"),
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// The path of a file in it.
@@ -120,6 +108,21 @@ impl RunDir {
 
 /// Kept apart from checkpoints and report inputs, whose bytes depend on the seed alone.
 const TIMING: &str = "timing.json";
+
+/// A folder without a `config.json` may hold what a run leaves before it, and nothing else.
+fn refuse_foreign_files(path: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(path).map_err(Error::io(path))? {
+        let name = entry.map_err(Error::io(path))?.file_name();
+        if name != ".lock" && name != "config.json.tmp" {
+            let name = name.to_string_lossy();
+            return Err(Error::run(
+                path,
+                format!("is not a run's folder: it holds `{name}` and no config.json"),
+            ));
+        }
+    }
+    Ok(())
+}
 
 fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).map_err(Error::io(path))?;

@@ -115,8 +115,13 @@ impl Stage<'_> {
         Ok(if steps == 0 { 0. } else { self.run.seconds()?.get(self.name).copied().unwrap_or(0.) })
     }
 
-    /// Parameters, moments and position in one file, so that no kill can leave them apart.
+    /// Parameters, moments and position in one file, so that no kill can leave them apart. Never writes parameters or
+    /// statistics that are not finite.
     fn save(&self, optimiser: &AdamW) -> Result<()> {
+        for (_, var) in self.params.vars() {
+            let sum = var.as_tensor().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            self.finite("sum of a parameter after the update", optimiser.steps() - 1, sum)?;
+        }
         let state = TrainingState { stage: self.name.to_owned(), step: optimiser.steps() };
         let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
         checkpoint.tensors = self.params.snapshot("model.")?;
@@ -159,10 +164,17 @@ struct Csv {
 
 impl Csv {
     fn open(path: PathBuf, columns: &[&str], rows: usize) -> Result<Self> {
-        let mut lines =
-            if rows == 0 { Vec::new() } else { head(&path, rows + 1).map_err(Error::io(&path))? };
-        if lines.is_empty() {
-            lines.push([&["step", "epoch", "lr", "loss"], columns, &["grad_norm"]].concat().join(","));
+        let lines = if rows == 0 {
+            vec![[&["step", "epoch", "lr", "loss"], columns, &["grad_norm"]].concat().join(",")]
+        } else {
+            head(&path, rows + 1).map_err(Error::io(&path))?
+        };
+        if lines.len() != rows + 1 {
+            let found = lines.len().saturating_sub(1);
+            return Err(Error::run(
+                &path,
+                format!("has {found} rows, its stage's checkpoint is at step {rows}"),
+            ));
         }
         write_atomically(&path, (lines.join("\n") + "\n").as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
@@ -175,7 +187,7 @@ impl Csv {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.out.flush().map_err(Error::io(&self.path))
+        self.out.flush().and_then(|()| self.out.get_ref().sync_data()).map_err(Error::io(&self.path))
     }
 }
 

@@ -132,7 +132,7 @@ pub struct VqSvaeConfig {
 }
 
 impl VqSvaeConfig {
-    /// The paper's text; where it is silent, the released code's value.
+    /// The paper's text; where it is silent, the released code's value, but for `codebook_std`.
     pub fn paper(image: ImageSpec) -> Self {
         Self {
             image,

@@ -1,6 +1,8 @@
 //! The command line of the examples.
 
 mod bars;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ mod split;
 mod synthetic;
 
 use rand::Rng;
+use sha2::{Digest, Sha256};
 use snn_core::Seed;
 
 pub use mnist::mnist;
@@ -52,6 +53,13 @@ impl Dataset {
     /// `(channels, height, width)` of every image.
     pub fn image(&self) -> (usize, usize, usize) {
         self.train.image()
+    }
+
+    /// SHA-256 of all pixels and labels.
+    pub(crate) fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        [&self.train, &self.test].into_iter().for_each(|split| split.hash(&mut hash));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// With at most the first `n` training images. The test images stay.

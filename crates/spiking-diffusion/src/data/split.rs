@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -104,6 +105,14 @@ impl Split {
         };
         let mean = moment(&|x| x);
         Ok(moment(&|x| (x - mean).powi(2)))
+    }
+
+    /// Shape, labels and pixels.
+    pub(super) fn hash(&self, hash: &mut Sha256) {
+        let (c, h, w) = self.image;
+        [self.len(), c, h, w].iter().for_each(|n| hash.update((*n as u64).to_le_bytes()));
+        hash.update(&self.labels);
+        hash.update(&self.pixels);
     }
 
     pub(super) fn first(mut self, n: usize) -> Result<Self> {

@@ -81,6 +81,7 @@ fn rejected_values_are_named() {
         ("sdid_training.checkpoint_every", "0"),
         ("sdid_training.clip", "-1"),
         ("sdid_training.adamw.beta1", "1"),
+        ("sdid_training.schedule.cosine.floor", "-5"),
         ("samples", "0"),
         ("evaluation.bound_images", "1"),
         ("evaluation.batch_size", "0"),

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use spiking_diffusion::{Silent, run_experiment};
+use spiking_diffusion::{RunDir, Silent, run_experiment};
 
 use crate::{assert_same_bytes, few_digits, tiny};
 
@@ -68,4 +68,14 @@ fn a_run_killed_in_both_stages_ends_as_one_that_was_not() {
     }
     finish(&killed, 1);
     assert_same_bytes(&whole, &killed);
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = RunDir::open(folder.path(), &tiny(&few_digits()), false).unwrap();
+    assert!(!start(folder.path(), 1).wait().unwrap().success());
+    assert!(!folder.path().join("vqsvae.csv").exists());
+    drop(held);
+    finish(folder.path(), 1);
 }

@@ -70,7 +70,8 @@ fn every_fault_names_its_file() {
 
 #[test]
 fn the_real_files() {
-    let Some(root) = std::env::var_os("SPIKING_DATA_DIR").map(PathBuf::from) else {
+    let root = std::env::var_os("SPIKING_DATA_DIR").map(PathBuf::from);
+    let Some(root) = root.filter(|root| root.join("mnist").is_dir()) else {
         eprintln!("skipped: SPIKING_DATA_DIR does not name a folder with MNIST");
         return;
     };

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use candle_core::Device;
-use spiking_diffusion::data::Dataset;
-use spiking_diffusion::{ExperimentConfig, Report, Result, RunDir, Silent, run_experiment};
+use spiking_diffusion::data::{Dataset, Split};
+use spiking_diffusion::{ExperimentConfig, Preset, Report, Result, RunDir, Silent, run_experiment};
 
 use crate::{REPRODUCIBLE, assert_same_bytes, few_digits, rejects, tiny};
 
@@ -83,6 +83,7 @@ fn folders_of_others_are_refused_and_left_alone() {
     std::fs::write(photos.join("cat.jpg"), "meow").unwrap();
     rejects(RunDir::open(&photos, &cfg, true), &["photos", "cat.jpg"]);
     assert_eq!(std::fs::read(photos.join("cat.jpg")).unwrap(), b"meow");
+    assert_eq!(std::fs::read_dir(&photos).unwrap().count(), 1);
 }
 
 #[test]
@@ -136,4 +137,30 @@ fn too_few_images_for_a_batch() {
         &["vqsvae_training.batch_size", "32", "20 training images"],
     );
     rejects(few_digits().limit(0), &["limit", "0"]);
+}
+
+#[test]
+fn other_data_are_refused() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    let mut pixels: Vec<u8> = (0..24).flat_map(|i| data.test.bytes(i).unwrap().to_vec()).collect();
+    pixels[0] ^= 1;
+    let test = Split::new(pixels, data.test.labels().to_vec(), data.image()).unwrap();
+    let other = Dataset { test, ..data.clone() };
+    rejects(run(&cfg, &other, folder.path(), false), &["`data`", "sha256"]);
+    rejects(
+        run(&ExperimentConfig::new(Preset::Quick, cfg.vqsvae.image), &data, folder.path(), false),
+        &["`data`"],
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn rows_that_are_missing_are_noticed() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data).with("vqsvae_training.adamw.lr", "1e30").unwrap();
+    let cfg = cfg.with("vqsvae_training.checkpoint_every", "1").unwrap();
+    assert!(run(&cfg, &data, folder.path(), false).is_err());
+    std::fs::write(folder.path().join("vqsvae.csv"), "step\n").unwrap();
+    rejects(run(&cfg, &data, folder.path(), true), &["vqsvae.csv", "0 rows", "step"]);
 }
