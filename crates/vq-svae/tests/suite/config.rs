@@ -266,7 +266,9 @@ fn the_two_published_models_differ_where_the_reference_says() {
     let released = VqSvaeConfig::released_code(ImageSpec::MNIST);
     assert_eq!(paper.features, Readout::Psp { tau: 2. });
     assert_eq!(released.features, Readout::ExponentialSum { decay: 0.8 });
+    assert_eq!((paper.codebook_std, released.codebook_std), (0.1, 1.));
     let common = VqSvaeConfig {
+        codebook_std: paper.codebook_std,
         features: paper.features,
         straight_through: paper.straight_through,
         reconstruction: paper.reconstruction,

@@ -61,7 +61,7 @@ fn synapses_start_as_pytorch_has_them() {
 
 #[test]
 fn all_else_starts_as_pytorch_has_it() {
-    let fixture = Fixture::new(&VqSvaeConfig::paper(ImageSpec::MNIST), 3, DType::F64);
+    let fixture = Fixture::new(&VqSvaeConfig::released_code(ImageSpec::MNIST), 3, DType::F64);
     assert_moments("codebook", &flat(fixture.var("codebook.weight").as_tensor()), 1.);
     let mut norms = 0;
     for (name, var) in fixture.params.vars() {
