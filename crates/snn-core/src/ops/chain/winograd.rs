@@ -3,7 +3,8 @@
 //! `F(m, 3)` computes `m` outputs of a three-tap filter with `m + 2` multiplications instead of `3 m`: polynomials are
 //! multiplied at the points below and at infinity. Nested over rows and columns; the products at each of the
 //! `(m + 2)^2` points are one matrix product over channels. With `m = 7` a 7x7 map is one tile, and needs 81
-//! multiplications instead of 441; the points are chosen for accuracy (relative error about 2e-5 in f32).
+//! multiplications instead of 441; the points are chosen for accuracy. Measured relative error in f32: 2e-5
+//! with 16 source channels, 7e-5 with 256, 1e-4 with 512.
 
 use rayon::prelude::*;
 
