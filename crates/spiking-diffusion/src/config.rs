@@ -40,7 +40,19 @@ impl TrainingConfig {
         }
     }
 
-    /// Images seen in all epochs over `items`: a last batch that is not full is dropped.
+    /// Steps of an epoch over so many items; a last batch that is not full is dropped.
+    ///
+    /// # Errors
+    /// Not even one batch.
+    pub(crate) fn steps_per_epoch(&self, stage: &str, items: usize) -> Result<usize> {
+        if items < self.batch_size {
+            let reason = format!("there are only {items} training images");
+            return Err(Error::config(format!("{stage}_training.batch_size"), self.batch_size, reason));
+        }
+        Ok(items / self.batch_size)
+    }
+
+    /// Images seen in all epochs over `items`.
     pub(crate) fn images(&self, items: usize) -> usize {
         self.epochs * (items / self.batch_size * self.batch_size)
     }
@@ -331,23 +343,17 @@ impl ExperimentConfig {
     /// Rejects what cannot work on this data, before anything is trained.
     pub(crate) fn validate_for(&self, data: &Dataset) -> Result<()> {
         self.validate()?;
-        if self.data != DataConfig::of(data) {
-            let reason =
-                format!("the data are {:?}; start from `ExperimentConfig::for_data`", DataConfig::of(data));
+        let found = DataConfig::of(data);
+        if self.data != found {
+            let reason = format!("the data are {found:?}; start from `ExperimentConfig::for_data`");
             return Err(Error::config("data", format!("{:?}", self.data), reason));
         }
         if data.test.len() < 2 {
             return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));
         }
-        let stages = [("vqsvae", &self.vqsvae_training), ("sdid", &self.sdid_training)];
-        match stages.into_iter().find(|(_, training)| training.batch_size > data.train.len()) {
-            Some((stage, training)) => {
-                let field = format!("{stage}_training.batch_size");
-                let reason = format!("there are only {} training images", data.train.len());
-                Err(Error::config(field, training.batch_size, reason))
-            }
-            None => Ok(()),
-        }
+        self.vqsvae_training.steps_per_epoch("vqsvae", data.train.len())?;
+        self.sdid_training.steps_per_epoch("sdid", data.train.len())?;
+        Ok(())
     }
 
     /// The first field, dotted, in which `other` differs, with both values.

@@ -20,8 +20,8 @@ use crate::{
 /// bytes as one that never did (times aside).
 ///
 /// # Errors
-/// A config that does not [validate](ExperimentConfig::validate) or was made for other data; a folder that [cannot be taken](RunDir::open); a
-/// loss that is not finite; files that cannot be read or written.
+/// A config that does not [validate](ExperimentConfig::validate) or was made for other data; a folder that
+/// [cannot be taken](RunDir::open); a loss that is not finite; files that cannot be read or written.
 pub fn run_experiment(
     cfg: &ExperimentConfig,
     data: &Dataset,

@@ -56,12 +56,7 @@ impl Stage<'_> {
         progress: &mut dyn Progress,
         mut step: impl FnMut(&[u32], usize) -> Result<StepLoss>,
     ) -> Result<()> {
-        let steps_per_epoch = self.items / self.cfg.batch_size;
-        if steps_per_epoch == 0 {
-            let field = format!("{}_training.batch_size", self.name);
-            let reason = format!("there are only {} training images", self.items);
-            return Err(Error::config(field, self.cfg.batch_size, reason));
-        }
+        let steps_per_epoch = self.cfg.steps_per_epoch(self.name, self.items)?;
         let total = steps_per_epoch * self.cfg.epochs;
         let mut optimiser = AdamW::new(self.params.trainable(), self.cfg.adamw)?;
         self.restore(&mut optimiser)?;

@@ -124,9 +124,9 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// From the gradient of the normalised currents to that of the input, by item, and of the weights.
-    fn run(&self, normalised: Vec<Vec<f32>>, weights: &mut [f32]) -> Vec<Vec<f32>> {
+    fn run(&self, mut normalised: Vec<Vec<f32>>, weights: &mut [f32]) -> Vec<Vec<f32>> {
         let size = normalised.len().div_ceil(GROUPS).max(1);
-        let group = |(g, mut grads): (usize, Vec<Vec<f32>>)| {
+        let group = |(g, grads): (usize, &mut [Vec<f32>])| {
             let mut gradient = WeightGradient::zeros(self.layer);
             let mut buffers = Buffers::default();
             for (i, grads) in grads.iter_mut().enumerate() {
@@ -137,16 +137,7 @@ impl Pass<'_> {
             let inputs = self.adjoint.as_ref().map(|adjoint| self.inputs(adjoint, grads, &mut buffers));
             (gradient, inputs.unwrap_or_default())
         };
-        let mut groups = Vec::new();
-        let mut rest = normalised.into_iter();
-        loop {
-            let group: Vec<_> = rest.by_ref().take(size).collect();
-            if group.is_empty() {
-                break;
-            }
-            groups.push(group);
-        }
-        let results: Vec<_> = groups.into_par_iter().enumerate().map(group).collect();
+        let results: Vec<_> = normalised.par_chunks_mut(size).enumerate().map(group).collect();
         let mut inputs = Vec::new();
         let mut total = WeightGradient::zeros(self.layer);
         for (gradient, group) in results {
@@ -158,13 +149,15 @@ impl Pass<'_> {
     }
 
     /// The input gradients of a group of items.
-    fn inputs(&self, adjoint: &Adjoint<'_>, grads: Vec<Vec<f32>>, buffers: &mut Buffers) -> Vec<Vec<f32>> {
+    fn inputs(&self, adjoint: &Adjoint<'_>, grads: &mut [Vec<f32>], buffers: &mut Buffers) -> Vec<Vec<f32>> {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let (from, to) = (self.layer.neurons(), links.sources * channels.0);
         let steps = grads.first().map_or(0, |g| g.len() / from);
         let block = adjoint.block(links.targets);
         if block <= steps {
-            let item = |grads: Vec<f32>| {
+            let item = |grads: &mut Vec<f32>| {
+                // Taken, so that it is freed as soon as it has been used.
+                let grads = std::mem::take(grads);
                 let mut out = vec![0f32; steps * to];
                 for times in pieces(steps, block) {
                     let (grads, out) = (
@@ -175,7 +168,7 @@ impl Pass<'_> {
                 }
                 out
             };
-            return grads.into_iter().map(item).collect();
+            return grads.iter_mut().map(item).collect();
         }
         // Several items at once: the products want more rows than one has.
         let mut out = Vec::with_capacity(grads.len());

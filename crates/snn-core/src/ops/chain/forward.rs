@@ -41,10 +41,10 @@ impl Plan {
             let packed = layer.pack(self.weights_of(i, weights));
             let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
             let (currents, statistics) = self.currents(layer, &packed, &signals, steps);
-            let (scale, shift) = self.affine_of(i, affines);
+            let given = self.affine_of(i, affines);
             let (affine, statistics) = match self.norm {
-                Norm::Batch { eps } => (statistics.affine(scale, shift, eps), Some(statistics)),
-                Norm::Fixed => (Affine { scale: scale.to_vec(), shift: shift.to_vec() }, None),
+                Norm::Batch { eps } => (statistics.affine(&given.scale, &given.shift, eps), Some(statistics)),
+                Norm::Fixed => (given, None),
             };
             let next =
                 if i + 1 < self.layers.len() { self.fire_all(layer, &affine, &currents) } else { Vec::new() };
@@ -66,10 +66,7 @@ impl Plan {
             .enumerate()
             .map(|(i, layer)| layer.pack(self.weights_of(i, weights)))
             .collect();
-        let affines: Vec<Affine> = (0..self.layers.len())
-            .map(|i| self.affine_of(i, affines))
-            .map(|(scale, shift)| Affine { scale: scale.to_vec(), shift: shift.to_vec() })
-            .collect();
+        let affines: Vec<Affine> = (0..self.layers.len()).map(|i| self.affine_of(i, affines)).collect();
         let signals = self.signals(xs);
         self.output(|n, out| {
             let mut buffers = Buffers::default();

@@ -34,6 +34,7 @@ use forward::Kept;
 use layer::Layer;
 pub(crate) use layer::Spec;
 pub(crate) use links::Kind;
+use neuron::Affine;
 pub(crate) use norm::Statistics;
 
 /// How currents are normalised in front of the neurons.
@@ -86,9 +87,10 @@ impl Plan {
         (before..before + channels, before + channels..before + 2 * channels)
     }
 
-    fn affine_of<'a>(&self, layer: usize, affines: &'a [f32]) -> (&'a [f32], &'a [f32]) {
+    /// The two rows of a layer, as they were given.
+    fn affine_of(&self, layer: usize, affines: &[f32]) -> Affine {
         let (scale, shift) = self.affine_ranges(layer);
-        (&affines[scale], &affines[shift])
+        Affine { scale: affines[scale].to_vec(), shift: affines[shift].to_vec() }
     }
 
     fn output_steps(&self) -> usize {
