@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::events::{channels_first, channels_last};
 use super::forward::{Kept, parts};
-use super::layer::{Adjoint, Buffers, Layer, WeightGradient, pieces};
+use super::layer::{Adjoint, Layer, WeightGradient, pieces};
+use super::memory::{Buffer, Workspace};
 use super::neuron::{Neurons, SpikeGradient, Sums};
 use super::norm::InputGradient;
 use super::{End, Norm, Plan};
@@ -33,8 +34,7 @@ impl Plan {
         let mut grads = self.output_gradients(grad);
         for (i, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
             let sum = if i + 1 == self.layers.len() { &self.end } else { &End::Spikes };
-            let (normalised, sums) = self.through_neurons(layer, kept, &grads, sum);
-            drop(std::mem::take(&mut grads));
+            let (normalised, sums) = self.through_neurons(layer, kept, grads, sum);
             let (scale_range, shift_range) = self.affine_ranges(i);
             let map = match (&kept.statistics, self.norm) {
                 (Some(statistics), Norm::Batch { eps }) => {
@@ -55,22 +55,32 @@ impl Plan {
             let pass = Pass { layer, kept, map, adjoint };
             grads = pass.run(normalised, &mut gradients.weights[range]);
         }
-        gradients.input = with_input.then(|| self.input_gradient(&grads));
+        gradients.input = with_input.then(|| self.input_gradient(&mut grads));
         gradients
     }
 
+    /// Items a group.
+    fn group(&self) -> usize {
+        self.items.div_ceil(GROUPS).max(1)
+    }
+
+    /// One buffer a group, with so many floats an item.
+    fn groups(&self, each: usize) -> Vec<Buffer> {
+        let starts = (0..self.items).step_by(self.group());
+        starts.map(|start| Buffer::new(self.group().min(self.items - start) * each)).collect()
+    }
+
     /// The output's gradient by item, channels last.
-    fn output_gradients(&self, grad: &[f32]) -> Vec<Vec<f32>> {
+    fn output_gradients(&self, grad: &[f32]) -> Vec<Buffer> {
         let Some(layer) = self.layers.last() else { return Vec::new() };
         let (size, steps) = (layer.neurons(), self.output_steps());
-        let item = |n: usize| {
-            let mut rows = vec![0f32; steps * size];
+        let mut groups = self.groups(steps * size);
+        by_item(&mut groups, steps * size).into_par_iter().enumerate().for_each(|(n, rows)| {
             for (t, rows) in rows.chunks_exact_mut(size).enumerate() {
                 channels_last(&grad[(t * self.items + n) * size..][..size], layer.links.targets, rows, |x| x);
             }
-            rows
-        };
-        (0..self.items).into_par_iter().map(item).collect()
+        });
+        groups
     }
 
     /// From the spikes' gradient to that of the normalised currents, with its sums.
@@ -78,40 +88,61 @@ impl Plan {
         &self,
         layer: &Layer,
         kept: &Kept,
-        grads: &[Vec<f32>],
+        mut grads: Vec<Buffer>,
         end: &End,
-    ) -> (Vec<Vec<f32>>, Sums) {
+    ) -> (Vec<Buffer>, Sums) {
         let mean: Vec<f32> = match &kept.statistics {
             Some(statistics) => statistics.mean.iter().map(|&m| m as f32).collect(),
             None => vec![0.; layer.channels.1],
         };
         let neurons = Neurons { lif: &layer.lif, affine: &kept.affine, time_steps: self.time_steps };
-        let item = |(currents, grads): (&Vec<f32>, &Vec<f32>)| {
-            let mut into = vec![0f32; currents.len()];
+        let size = layer.neurons();
+        let each = kept.currents.first().map_or(0, |currents| currents.len());
+        let total = |sums: Vec<Sums>| sums.iter().fold(Sums::zeros(layer.channels.1), Sums::add);
+        let backward = |currents: &Buffer, grads: SpikeGradient<'_>, into: &mut [f32]| {
+            neurons.backward(currents, size, &mean, grads, into)
+        };
+        let currents = kept.currents.par_iter();
+        if *end == End::Spikes && each == self.time_steps * size {
+            let items = currents.zip(by_item(&mut grads, each));
+            let sums =
+                items.map(|(currents, grads)| backward(currents, SpikeGradient::InPlace, grads)).collect();
+            return (grads, total(sums));
+        }
+        let mut into = self.groups(each);
+        let given = by_item(&mut grads, if *end == End::Spikes { self.time_steps * size } else { size });
+        let items = currents.zip(given).zip(by_item(&mut into, each));
+        let item = |((currents, grads), into): ((&Buffer, &mut [f32]), &mut [f32])| {
             let grads = match end {
                 End::Spikes => SpikeGradient::Each(grads),
                 End::Sum(weights) => SpikeGradient::Sum(weights, grads),
             };
-            let sums = neurons.backward(currents, layer.neurons(), &mean, grads, &mut into);
-            (into, sums)
+            backward(currents, grads, into)
         };
-        let items: Vec<_> = kept.currents.par_iter().zip(grads).map(item).collect();
-        let (into, sums): (Vec<_>, Vec<_>) = items.into_iter().unzip();
-        (into, sums.iter().fold(Sums::zeros(layer.channels.1), Sums::add))
+        let sums = items.map(item).collect();
+        (into, total(sums))
     }
 
     /// `[T, N, C, H, W]`, or `[N, C, H, W]`, from items that have channels last.
-    fn input_gradient(&self, grads: &[Vec<f32>]) -> Vec<f32> {
+    fn input_gradient(&self, grads: &mut [Buffer]) -> Vec<f32> {
         let (channels, positions) = (self.layers[0].channels.0, self.layers[0].links.sources);
         let size = channels * positions;
-        let mut input = vec![0f32; grads.iter().map(Vec::len).sum()];
-        parts(&mut input, self.items, size).into_par_iter().zip(grads).for_each(|(parts, grads)| {
-            for (part, rows) in parts.into_iter().zip(grads.chunks_exact(size)) {
-                channels_first(rows, channels, part, |x| x);
-            }
-        });
+        let all: usize = grads.iter().map(|group| group.len()).sum();
+        let (mut input, each) = (vec![0f32; all], all / self.items);
+        parts(&mut input, self.items, size).into_par_iter().zip(by_item(grads, each)).for_each(
+            |(parts, grads)| {
+                for (part, rows) in parts.into_iter().zip(grads.chunks_exact(size)) {
+                    channels_first(rows, channels, part, |x| x);
+                }
+            },
+        );
         input
     }
+}
+
+/// The items in these groups.
+fn by_item(groups: &mut [Buffer], each: usize) -> Vec<&mut [f32]> {
+    groups.iter_mut().flat_map(|group| group.chunks_exact_mut(each)).collect()
 }
 
 /// One layer's synapses, backward.
@@ -123,60 +154,41 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// From the gradient of the normalised currents to that of the input, by item, and of the weights.
-    fn run(&self, mut normalised: Vec<Vec<f32>>, weights: &mut [f32]) -> Vec<Vec<f32>> {
-        let size = normalised.len().div_ceil(GROUPS).max(1);
-        let group = |(g, grads): (usize, &mut [Vec<f32>])| {
+    /// From the gradient of the normalised currents to that of the input, by group, and of the weights.
+    fn run(&self, normalised: Vec<Buffer>, weights: &mut [f32]) -> Vec<Buffer> {
+        let each = self.kept.currents.first().map_or(1, |currents| currents.len());
+        let size = normalised.first().map_or(1, |group| group.len() / each);
+        let group = |(g, mut grads): (usize, Buffer)| {
             let mut gradient = WeightGradient::zeros(self.layer);
-            let mut buffers = Buffers::default();
-            for (i, grads) in grads.iter_mut().enumerate() {
-                let n = g * size + i;
-                self.map.apply_in_place(grads, &self.kept.currents[n]);
-                gradient.add(&self.kept.signals[n], grads, &mut buffers);
-            }
-            let inputs = self.adjoint.as_ref().map(|adjoint| self.inputs(adjoint, grads, &mut buffers));
-            (gradient, inputs.unwrap_or_default())
+            Workspace::with(|workspace| {
+                for (n, grads) in (g * size..).zip(grads.chunks_exact_mut(each)) {
+                    self.map.apply_in_place(grads, &self.kept.currents[n]);
+                    gradient.add(&self.kept.signals[n], grads, workspace);
+                }
+                let input = self.adjoint.as_ref().map(|adjoint| self.input(adjoint, &grads, workspace));
+                (gradient, input)
+            })
         };
-        let results: Vec<_> = normalised.par_chunks_mut(size).enumerate().map(group).collect();
-        let mut inputs = Vec::new();
+        let results: Vec<_> = normalised.into_par_iter().enumerate().map(group).collect();
         let mut total = WeightGradient::zeros(self.layer);
-        for (gradient, group) in results {
+        let mut inputs = Vec::new();
+        for (gradient, input) in results {
             total = total.merge(gradient);
-            inputs.extend(group);
+            inputs.extend(input);
         }
         total.write(weights);
         inputs
     }
 
-    /// The input gradients of a group of items.
-    fn inputs(&self, adjoint: &Adjoint<'_>, grads: &mut [Vec<f32>], buffers: &mut Buffers) -> Vec<Vec<f32>> {
+    /// The input gradient of a group of items, whose time steps are all alike to it.
+    fn input(&self, adjoint: &Adjoint<'_>, grads: &[f32], workspace: &mut Workspace) -> Buffer {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let (from, to) = (self.layer.neurons(), links.sources * channels.0);
-        let steps = grads.first().map_or(0, |g| g.len() / from);
-        let block = adjoint.block(links.targets);
-        if block <= steps {
-            let item = |grads: &mut Vec<f32>| {
-                // Taken, so that it is freed as soon as it has been used.
-                let grads = std::mem::take(grads);
-                let mut out = vec![0f32; steps * to];
-                for times in pieces(steps, block) {
-                    let (grads, out) = (
-                        &grads[times.start * from..times.end * from],
-                        &mut out[times.start * to..times.end * to],
-                    );
-                    adjoint.run(grads, out, &mut buffers.dense);
-                }
-                out
-            };
-            return grads.iter_mut().map(item).collect();
-        }
-        // Several items at once: the products want more rows than one has.
-        let mut out = Vec::with_capacity(grads.len());
-        for grads in grads.chunks(block.div_ceil(steps.max(1))) {
-            let rows = grads.concat();
-            let mut all = vec![0f32; grads.len() * steps * to];
-            adjoint.run(&rows, &mut all, &mut buffers.dense);
-            out.extend(all.chunks_exact(steps * to).map(<[f32]>::to_vec));
+        let steps = grads.len() / from;
+        let mut out = Buffer::new(steps * to);
+        for times in pieces(steps, adjoint.block(links.targets)) {
+            let grads = &grads[times.start * from..times.end * from];
+            adjoint.run(grads, &mut out[times.start * to..times.end * to], &mut workspace.dense);
         }
         out
     }

@@ -5,9 +5,10 @@
 //! dense in taps on its target side, a transposed one on its source side, so each is gathered there.
 
 use super::links::{Kind, Links, NOWHERE};
+use super::memory::lend;
 use crate::ops::gemm::{Matrix, matmul};
 
-/// Buffers that a thread keeps.
+/// Buffers of matrix products.
 #[derive(Default)]
 pub(super) struct Scratch {
     columns: Vec<f32>,
@@ -17,9 +18,7 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Two buffers of these lengths, their contents whatever they were.
     pub(super) fn two(&mut self, a: usize, b: usize) -> (&mut [f32], &mut [f32]) {
-        self.columns.resize(a.max(self.columns.len()), 0.);
-        self.product.resize(b.max(self.product.len()), 0.);
-        (&mut self.columns[..a], &mut self.product[..b])
+        (lend(&mut self.columns, a), lend(&mut self.product, b))
     }
 }
 
@@ -27,6 +26,8 @@ impl Scratch {
 pub(super) struct Direction<'a> {
     /// `[tap][to position]` -> from position.
     sender_of: &'a [u32],
+    /// `[tap][from position]` -> to position.
+    receiver_of: &'a [u32],
     senders: usize,
     receivers: usize,
     taps: usize,
@@ -41,6 +42,7 @@ impl<'a> Direction<'a> {
     pub(super) fn forward(links: &'a Links, channels: (usize, usize)) -> Self {
         Self {
             sender_of: &links.source_of,
+            receiver_of: &links.target_of,
             senders: links.sources,
             receivers: links.targets,
             taps: links.taps,
@@ -54,6 +56,7 @@ impl<'a> Direction<'a> {
     pub(super) fn backward(links: &'a Links, channels: (usize, usize)) -> Self {
         Self {
             sender_of: &links.target_of,
+            receiver_of: &links.source_of,
             senders: links.targets,
             receivers: links.sources,
             taps: links.taps,
@@ -86,16 +89,17 @@ impl<'a> Direction<'a> {
             let rows = Matrix::row_major(rows, steps * self.senders, self.from);
             matmul(out, rows, Matrix::row_major(weights, self.from, self.to), false);
         } else if self.gathered {
-            let columns = self.gather(rows, &mut scratch.columns);
+            let columns =
+                gather(self.sender_of, rows, (self.senders, self.receivers), self.from, &mut scratch.columns);
             let columns = Matrix::row_major(columns, steps * self.receivers, self.taps * self.from);
             matmul(out, columns, Matrix::row_major(weights, self.taps * self.from, self.to), false);
         } else {
             let (m, n) = (steps * self.senders, self.taps * self.to);
-            scratch.product.resize(m * n, 0.);
+            let product = lend(&mut scratch.product, m * n);
             let weights = Matrix::row_major(weights, self.from, n);
-            matmul(&mut scratch.product, Matrix::row_major(rows, m, self.from), weights, false);
+            matmul(product, Matrix::row_major(rows, m, self.from), weights, false);
             out.fill(0.);
-            self.scatter(&scratch.product, out);
+            self.scatter(product, out);
         }
     }
 
@@ -116,7 +120,8 @@ impl<'a> Direction<'a> {
     ) {
         let steps = rows.len() / (self.senders * self.from);
         if self.gathered {
-            let columns = self.gather(rows, &mut scratch.columns);
+            let columns =
+                gather(self.sender_of, rows, (self.senders, self.receivers), self.from, &mut scratch.columns);
             let columns = Matrix::row_major(columns, steps * self.receivers, self.taps * self.from);
             matmul(
                 into,
@@ -125,51 +130,12 @@ impl<'a> Direction<'a> {
                 true,
             );
         } else {
-            let columns = self.gather_adjoint(grad, &mut scratch.columns);
+            let columns =
+                gather(self.receiver_of, grad, (self.receivers, self.senders), self.to, &mut scratch.columns);
             let columns = Matrix::row_major(columns, steps * self.senders, self.taps * self.to);
             let rows = Matrix::row_major(rows, steps * self.senders, self.from);
             matmul(into, rows.transposed(), columns, true);
         }
-    }
-
-    /// `[steps * receivers, taps * from]`.
-    fn gather<'b>(&self, rows: &[f32], columns: &'b mut Vec<f32>) -> &'b [f32] {
-        let (steps, c) = (rows.len() / (self.senders * self.from), self.from);
-        columns.clear();
-        columns.resize(steps * self.receivers * self.taps * c, 0.);
-        let width = self.taps * c;
-        for (columns, rows) in
-            columns.chunks_exact_mut(self.receivers * width).zip(rows.chunks_exact(self.senders * c))
-        {
-            for (tap, senders) in self.sender_of.chunks_exact(self.receivers).enumerate() {
-                for (line, &sender) in columns.chunks_exact_mut(width).zip(senders) {
-                    if sender != NOWHERE {
-                        line[tap * c..][..c].copy_from_slice(&rows[sender as usize * c..][..c]);
-                    }
-                }
-            }
-        }
-        columns
-    }
-
-    /// The gradient rows seen from the senders, `[steps * senders, taps * to]`.
-    fn gather_adjoint<'b>(&self, grad: &[f32], columns: &'b mut Vec<f32>) -> &'b [f32] {
-        let (steps, c) = (grad.len() / (self.receivers * self.to), self.to);
-        columns.clear();
-        columns.resize(steps * self.senders * self.taps * c, 0.);
-        let width = self.taps * c;
-        for (columns, grad) in
-            columns.chunks_exact_mut(self.senders * width).zip(grad.chunks_exact(self.receivers * c))
-        {
-            for (tap, senders) in self.sender_of.chunks_exact(self.receivers).enumerate() {
-                for (row, &sender) in grad.chunks_exact(c).zip(senders) {
-                    if sender != NOWHERE {
-                        columns[sender as usize * width + tap * c..][..c].copy_from_slice(row);
-                    }
-                }
-            }
-        }
-        columns
     }
 
     /// `product: [steps * senders, taps * to]`, added into `out: [steps * receivers, to]`.
@@ -188,4 +154,29 @@ impl<'a> Direction<'a> {
             }
         }
     }
+}
+
+/// Rows of `c` channels at `from` positions as columns `[steps * to, taps * c]`: what each tap of each `to` position sees, by
+/// `table: [tap][to position]`.
+fn gather<'b>(
+    table: &[u32],
+    rows: &[f32],
+    (from, to): (usize, usize),
+    c: usize,
+    columns: &'b mut Vec<f32>,
+) -> &'b [f32] {
+    let (steps, width) = (rows.len() / (from * c), table.len() / to * c);
+    let columns = lend(columns, steps * to * width);
+    for (columns, rows) in columns.chunks_exact_mut(to * width).zip(rows.chunks_exact(from * c)) {
+        for (tap, places) in table.chunks_exact(to).enumerate() {
+            for (line, &place) in columns.chunks_exact_mut(width).zip(places) {
+                let column = &mut line[tap * c..][..c];
+                match place {
+                    NOWHERE => column.fill(0.),
+                    _ => column.copy_from_slice(&rows[place as usize * c..][..c]),
+                }
+            }
+        }
+    }
+    columns
 }

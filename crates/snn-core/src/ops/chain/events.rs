@@ -45,7 +45,7 @@ impl Events {
     /// From bytes `[time steps, positions, channels]`, each 0 or 1.
     pub(super) fn pack(spikes: &[u8], positions: usize, channels: usize) -> Self {
         let mut offsets = Vec::with_capacity(spikes.len() / channels.max(1) + 1);
-        let mut fired = Vec::with_capacity(spikes.len() / 16);
+        let mut fired = Vec::with_capacity(spikes.len() / 8);
         list(spikes, channels, &mut offsets, &mut fired);
         fired.shrink_to_fit();
         Self { positions, channels, offsets, fired }
@@ -123,19 +123,15 @@ impl Signal {
         let binary = steps.clone().all(|step| step.iter().all(|&x| x == 0. || x == 1.));
         let size = positions * channels;
         if binary {
-            let mut bytes = Vec::new();
-            for step in steps {
-                let start = bytes.len();
-                bytes.resize(start + size, 0);
-                channels_last(step, positions, &mut bytes[start..], |x| x as u8);
+            let mut bytes = vec![0; steps.clone().count() * size];
+            for (step, bytes) in steps.zip(bytes.chunks_exact_mut(size)) {
+                channels_last(step, positions, bytes, |x| x as u8);
             }
             return Self::Events(Events::pack(&bytes, positions, channels));
         }
-        let mut values = Vec::new();
-        for step in steps {
-            let start = values.len();
-            values.resize(start + size, 0.);
-            channels_last(step, positions, &mut values[start..], |x| x);
+        let mut values = vec![0.; steps.clone().count() * size];
+        for (step, values) in steps.zip(values.chunks_exact_mut(size)) {
+            channels_last(step, positions, values, |x| x);
         }
         Self::Dense(values)
     }

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::events::{Events, Signal, channels_first};
-use super::layer::{Buffers, Layer, Packed};
+use super::layer::{Layer, Packed};
+use super::memory::{Buffer, Workspace, lend};
 use super::neuron::{Affine, Neurons, Out};
 use super::norm::{Moments, Statistics};
 use super::{End, Norm, Plan};
@@ -13,7 +14,7 @@ use super::{End, Norm, Plan};
 pub(super) struct Kept {
     pub(super) signals: Vec<Signal>,
     /// `[steps, neurons]`; one step where the input is constant.
-    pub(super) currents: Vec<Vec<f32>>,
+    pub(super) currents: Vec<Buffer>,
     pub(super) affine: Affine,
     /// Of the batch, in training.
     pub(super) statistics: Option<Statistics>,
@@ -69,13 +70,12 @@ impl Plan {
         let affines: Vec<Affine> = (0..self.layers.len()).map(|i| self.affine_of(i, affines)).collect();
         let signals = self.signals(xs);
         self.output(|n, out| {
-            let mut buffers = Buffers::default();
             let mut next = None;
             for (i, (layer, packed)) in self.layers.iter().zip(&packed).enumerate() {
                 let signal = next.as_ref().unwrap_or(&signals[n]);
                 let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
-                let mut currents = vec![0.; steps * layer.neurons()];
-                packed.currents(signal, &mut currents, &mut buffers);
+                let mut currents = Buffer::new(steps * layer.neurons());
+                Workspace::with(|workspace| packed.currents(signal, &mut currents, workspace));
                 if i + 1 == self.layers.len() {
                     return self.end_item(layer, &affines[i], &currents, out);
                 }
@@ -90,21 +90,21 @@ impl Plan {
         packed: &Packed<'_>,
         signals: &[Signal],
         steps: usize,
-    ) -> (Vec<Vec<f32>>, Statistics) {
-        let item = |buffers: &mut Buffers, signal: &Signal| {
-            let mut currents = vec![0.; steps * layer.neurons()];
-            packed.currents(signal, &mut currents, buffers);
+    ) -> (Vec<Buffer>, Statistics) {
+        let item = |signal: &Signal| {
+            let mut currents = Buffer::new(steps * layer.neurons());
+            Workspace::with(|workspace| packed.currents(signal, &mut currents, workspace));
             let moments = Moments::of(&currents, layer.channels.1);
             (currents, moments)
         };
-        let items: Vec<_> = signals.par_iter().map_init(Buffers::default, item).collect();
+        let items: Vec<_> = signals.par_iter().map(item).collect();
         let (currents, moments): (Vec<_>, Vec<_>) = items.into_iter().unzip();
         // In the order of the items, whatever the threads did.
         let total = moments.iter().skip(1).fold(moments[0].clone(), Moments::merge);
         (currents, Statistics::new(&total))
     }
 
-    fn fire_all(&self, layer: &Layer, affine: &Affine, currents: &[Vec<f32>]) -> Vec<Signal> {
+    fn fire_all(&self, layer: &Layer, affine: &Affine, currents: &[Buffer]) -> Vec<Signal> {
         currents.par_iter().map(|currents| self.fire(layer, affine, currents)).collect()
     }
 
@@ -112,16 +112,18 @@ impl Plan {
         Neurons { lif: &layer.lif, affine, time_steps: self.time_steps }
     }
 
-    fn spikes(&self, layer: &Layer, affine: &Affine, currents: &[f32]) -> Vec<u8> {
-        let mut spikes = vec![0u8; self.time_steps * layer.neurons()];
-        let neurons = self.neurons(layer, affine);
-        neurons.run(currents, layer.neurons(), Out::Bytes(&mut spikes));
-        spikes
+    /// Lends the spikes of one item, `[time steps, neurons]`.
+    fn spikes<R>(&self, layer: &Layer, affine: &Affine, currents: &[f32], f: impl FnOnce(&[u8]) -> R) -> R {
+        Workspace::with(|Workspace { spikes, .. }| {
+            let spikes = lend(spikes, self.time_steps * layer.neurons());
+            self.neurons(layer, affine).run(currents, layer.neurons(), Out::Bytes(spikes));
+            f(spikes)
+        })
     }
 
     fn fire(&self, layer: &Layer, affine: &Affine, currents: &[f32]) -> Signal {
-        let spikes = self.spikes(layer, affine, currents);
-        Signal::Events(Events::pack(&spikes, layer.links.targets, layer.channels.1))
+        let pack = |spikes: &[u8]| Events::pack(spikes, layer.links.targets, layer.channels.1);
+        Signal::Events(self.spikes(layer, affine, currents, pack))
     }
 
     /// The output of one item: its time steps, or their sum.
@@ -129,10 +131,11 @@ impl Plan {
         let channels = layer.channels.1;
         match &self.end {
             End::Spikes => {
-                let spikes = self.spikes(layer, affine, currents);
-                for (out, spikes) in out.into_iter().zip(spikes.chunks_exact(layer.neurons())) {
-                    channels_first(spikes, channels, out, f32::from);
-                }
+                self.spikes(layer, affine, currents, |spikes| {
+                    for (out, spikes) in out.into_iter().zip(spikes.chunks_exact(layer.neurons())) {
+                        channels_first(spikes, channels, out, f32::from);
+                    }
+                });
             }
             End::Sum(weights) => {
                 let mut sums = vec![0f32; layer.neurons()];

@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use super::dense::{Direction, Scratch};
-use super::events::{ByChannel, Events, Signal};
+use super::events::{Events, Signal};
 use super::links::{Kind, Links};
+use super::memory::{Workspace, lend};
 use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use super::winograd::Winograd;
 use crate::{ConvConfig, LifConfig};
@@ -130,25 +131,16 @@ pub(super) fn pieces(steps: usize, size: usize) -> impl Iterator<Item = std::ops
     (0..steps).step_by(size).map(move |start| start..(start + size).min(steps))
 }
 
-/// Buffers of one thread.
-#[derive(Default)]
-pub(super) struct Buffers {
-    rows: Vec<f32>,
-    values: Vec<f32>,
-    pub(super) dense: Scratch,
-    by_channel: ByChannel,
-}
-
 impl Packed<'_> {
     /// The currents `[steps, targets, target channels]` that a signal causes.
-    pub(super) fn currents(&self, signal: &Signal, out: &mut [f32], buffers: &mut Buffers) {
+    pub(super) fn currents(&self, signal: &Signal, out: &mut [f32], workspace: &mut Workspace) {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let block = (FORWARD_ROWS / links.targets).max(1);
         match sparse_events(signal) {
             Some(events) => {
                 for times in pieces(events.time_steps(), block) {
                     let out = &mut out[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
-                    by_tile!(self.layer.tiles().0, L => self.sparse_block::<L>(events, times, out, &mut buffers.rows));
+                    by_tile!(self.layer.tiles().0, L => self.sparse_block::<L>(events, times, out, &mut workspace.rows));
                 }
             }
             None => {
@@ -159,8 +151,8 @@ impl Packed<'_> {
                 let values = links.sources * channels.0;
                 for times in pieces(steps(signal, values), block) {
                     let out = &mut out[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
-                    let rows = numbers(signal, times, values, &mut buffers.values);
-                    direction.run(rows, weights, out, &mut buffers.dense);
+                    let rows = numbers(signal, times, values, &mut workspace.values);
+                    direction.run(rows, weights, out, &mut workspace.dense);
                 }
             }
         }
@@ -175,7 +167,7 @@ impl Packed<'_> {
     ) {
         let (links, target) = (&self.layer.links, self.layer.channels.1);
         let size = links.taps * self.layer.channels.0 * L;
-        buffer.resize(times.len() * links.targets * L, 0.);
+        let buffer = lend(buffer, times.len() * links.targets * L);
         for (tile, weights) in self.sparse.chunks_exact(size).enumerate() {
             buffer.fill(0.);
             gather::<L>(links, events, times.clone(), weights, buffer);
@@ -202,7 +194,7 @@ impl<'a> WeightGradient<'a> {
     }
 
     /// Adds what comes of one signal and the gradient `[steps, targets, target channels]` of its currents.
-    pub(super) fn add(&mut self, signal: &Signal, grads: &[f32], buffers: &mut Buffers) {
+    pub(super) fn add(&mut self, signal: &Signal, grads: &[f32], workspace: &mut Workspace) {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let block = (GRADIENT_ROWS / links.targets).max(1);
         match sparse_events(signal) {
@@ -211,7 +203,7 @@ impl<'a> WeightGradient<'a> {
                 self.sparse.resize(tiles * width * links.taps * channels.0, 0.);
                 for times in pieces(events.time_steps(), block) {
                     let grads = &grads[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
-                    by_tile!(width, L => self.sparse_block::<L>(events, times, grads, buffers));
+                    by_tile!(width, L => self.sparse_block::<L>(events, times, grads, workspace));
                 }
             }
             None => {
@@ -219,12 +211,12 @@ impl<'a> WeightGradient<'a> {
                 let values = links.sources * channels.0;
                 for times in pieces(steps(signal, values), block) {
                     let grads = &grads[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
-                    let rows = numbers(signal, times, values, &mut buffers.values);
+                    let rows = numbers(signal, times, values, &mut workspace.values);
                     self.layer.forward_direction().weight_gradient(
                         rows,
                         grads,
                         &mut self.dense,
-                        &mut buffers.dense,
+                        &mut workspace.dense,
                     );
                 }
             }
@@ -236,22 +228,22 @@ impl<'a> WeightGradient<'a> {
         events: &Events,
         times: std::ops::Range<usize>,
         grads: &[f32],
-        buffers: &mut Buffers,
+        workspace: &mut Workspace,
     ) {
         let (links, (source, target)) = (&self.layer.links, self.layer.channels);
         if self.table.len() != links.taps * times.len() * links.sources {
             self.table = target_rows(links, times.len());
         }
-        events.by_channel(times.clone(), &mut buffers.by_channel);
-        let rows = &mut buffers.rows;
-        rows.clear();
-        rows.resize((times.len() * links.targets + 1) * L, 0.);
+        events.by_channel(times.clone(), &mut workspace.by_channel);
+        let rows = lend(&mut workspace.rows, (times.len() * links.targets + 1) * L);
+        rows[times.len() * links.targets * L..].fill(0.);
         for (tile, grad) in self.sparse.chunks_exact_mut(source * links.taps * L).enumerate() {
             let (first, width) = (tile * L, L.min(target - tile * L));
             for (row, grads) in rows.chunks_exact_mut(L).zip(grads.chunks_exact(target)) {
                 row[..width].copy_from_slice(&grads[first..first + width]);
+                row[width..].fill(0.);
             }
-            weight_gradient::<L>(links.taps, &buffers.by_channel, &self.table, rows, grad);
+            weight_gradient::<L>(links.taps, &workspace.by_channel, &self.table, rows, grad);
         }
     }
 

@@ -17,6 +17,7 @@ mod events;
 mod forward;
 mod layer;
 mod links;
+mod memory;
 mod neuron;
 mod norm;
 mod sparse;

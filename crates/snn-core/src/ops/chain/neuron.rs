@@ -1,5 +1,7 @@
 //! Normalisation and LIF neurons of one item of a batch, channels last, in one pass over time.
 
+use std::ops::Range;
+
 use crate::ops::lif::Neuron;
 use crate::ops::simd::vectorised;
 use crate::surrogate::by_surrogate;
@@ -35,15 +37,18 @@ pub(super) enum Out<'a> {
 pub(super) enum SpikeGradient<'a> {
     /// `[time steps, neurons]`.
     Each(&'a [f32]),
+    /// The same, where the result will be written.
+    InPlace,
     /// `w[t] grad`, with `grad: [neurons]`.
     Sum(&'a [f32], &'a [f32]),
 }
 
 impl SpikeGradient<'_> {
     #[inline(always)]
-    fn read(&self, t: usize, neurons: usize, chunk: std::ops::Range<usize>, into: &mut [f32]) {
+    fn read(&self, t: usize, chunk: Range<usize>, neurons: usize, result: &[f32], into: &mut [f32]) {
         match self {
             Self::Each(grads) => into.copy_from_slice(&grads[t * neurons..][chunk]),
+            Self::InPlace => into.copy_from_slice(&result[t * neurons..][chunk]),
             Self::Sum(weights, grads) => {
                 into.iter_mut().zip(&grads[chunk]).for_each(|(i, g)| *i = weights[t] * g);
             }
@@ -147,7 +152,7 @@ impl<'a> Drive<'a> {
 
     /// Where the currents of a chunk at a time step lie.
     #[inline(always)]
-    fn place(&self, t: usize, (from, n): (usize, usize)) -> std::ops::Range<usize> {
+    fn place(&self, t: usize, (from, n): (usize, usize)) -> Range<usize> {
         let start = if self.constant() { from } else { t * self.neurons + from };
         start..start + n
     }
@@ -242,7 +247,7 @@ fn backward_with(
         for (t, hs) in membrane.chunks_exact(size).enumerate().rev() {
             let (hs, gv, gs) = (&hs[..n], &mut gv[..n], &mut gs[..n]);
             let (sum, sum_current) = (&mut sum[..n], &mut sum_current[..n]);
-            grads.read(t, drive.neurons, from..from + n, gs);
+            grads.read(t, from..from + n, drive.neurons, into, gs);
             let (ys, out) =
                 (&drive.currents[drive.place(t, (from, n))], &mut into[drive.place(t, (from, n))]);
             for i in 0..n {
@@ -255,10 +260,16 @@ fn backward_with(
                 out[i] = if constant { sum[i] } else { gx };
             }
         }
-        for (i, (s, c)) in sum[..n].iter().zip(&sum_current[..n]).enumerate() {
-            sums.grad[i % channels] += f64::from(*s);
-            sums.grad_current[i % channels] += f64::from(*c);
-        }
+        add_rows(&sum[..n], &mut sums.grad);
+        add_rows(&sum_current[..n], &mut sums.grad_current);
     }
     sums
+}
+
+/// Adds rows of channels.
+#[inline(always)]
+fn add_rows(rows: &[f32], sums: &mut [f64]) {
+    for row in rows.chunks_exact(sums.len()) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
 }

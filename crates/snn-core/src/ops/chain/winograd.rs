@@ -204,7 +204,7 @@ vectorised! {
                         let (row, col) = ((y0 + y).wrapping_sub(1), (x0 + x).wrapping_sub(1));
                         if row < grid.height && col < grid.width {
                             let at = (row * grid.width + col) * channels + c;
-                            value[..lanes].copy_from_slice(&rows[at..][..lanes]);
+                            copy(value, &rows[at..], lanes);
                         }
                     }
                     for (i, half) in half.iter_mut().enumerate() {
@@ -215,7 +215,7 @@ vectorised! {
                     let row: [[f32; LANES]; N] = std::array::from_fn(|x| half[x][i]);
                     for j in 0..N {
                         let sum = combination(&transform[j * N..][..N], &row);
-                        data[((i * N + j) * all + tile) * channels + c..][..lanes].copy_from_slice(&sum[..lanes]);
+                        copy(&mut data[((i * N + j) * all + tile) * channels + c..], &sum, lanes);
                     }
                 }
             }
@@ -239,7 +239,7 @@ vectorised! {
                     let mut column = [[0f32; LANES]; N];
                     for (i, value) in column.iter_mut().enumerate() {
                         let at = ((i * N + j) * all + tile) * channels + c;
-                        value[..lanes].copy_from_slice(&product[at..][..lanes]);
+                        copy(value, &product[at..], lanes);
                     }
                     for (y, half) in half[..high].iter_mut().enumerate() {
                         half[j] = combination(&transform[y * N..][..N], &column);
@@ -249,7 +249,7 @@ vectorised! {
                     for x in 0..wide {
                         let sum = combination(&transform[x * N..][..N], half);
                         let at = ((y0 + y) * grid.width + x0 + x) * channels + c;
-                        out[at..][..lanes].copy_from_slice(&sum[..lanes]);
+                        copy(&mut out[at..], &sum, lanes);
                     }
                 }
             }
@@ -267,4 +267,13 @@ fn combination<const N: usize>(factors: &[f32], values: &[[f32; LANES]; N]) -> [
         }
     }
     sum
+}
+
+/// The first `lanes` values; a whole vector of them without a call.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32], lanes: usize) {
+    match (to.first_chunk_mut::<LANES>(), from.first_chunk::<LANES>()) {
+        (Some(to), Some(from)) if lanes == LANES => *to = *from,
+        _ => to[..lanes].copy_from_slice(&from[..lanes]),
+    }
 }

@@ -1,7 +1,8 @@
 //! The three products of a layer, whichever kernel they go through, block by block.
 
 use super::super::events::{Events, Signal};
-use super::super::layer::{Adjoint, Buffers, WeightGradient, sparse_events};
+use super::super::layer::{Adjoint, WeightGradient, sparse_events};
+use super::super::memory::Workspace;
 use super::*;
 
 /// Matrix products and additions.
@@ -37,7 +38,7 @@ fn add(a: &mut Sums, b: &Sums) {
 }
 
 fn check(g: &Geometry, items: &[Item], steps: usize) {
-    let (layer, mut buffers) = (g.layer(), Buffers::default());
+    let (layer, mut workspace) = (g.layer(), Workspace::default());
     let weights = normal(1, "weights", g.taps() * g.channels.0 * g.channels.1);
     let (packed, adjoint) = (layer.pack(&weights), Adjoint::new(&layer, &weights));
     let is_winograd = matches!(adjoint, Adjoint::Winograd(_));
@@ -54,17 +55,17 @@ fn check(g: &Geometry, items: &[Item], steps: usize) {
         let wanted = Products::new(g, &rows, &weights, &grad);
 
         let mut out = vec![f32::NAN; grad.len()];
-        packed.currents(&signal, &mut out, &mut buffers);
+        packed.currents(&signal, &mut out, &mut workspace);
         assert_sums(&format!("{what}: currents"), &out, &wanted.out, BOUND);
 
         let mut input = vec![f32::NAN; rows.len()];
-        adjoint.run(&grad, &mut input, &mut buffers.dense);
+        adjoint.run(&grad, &mut input, &mut workspace.dense);
         let bound = if is_winograd { WINOGRAD_BOUND } else { BOUND };
         assert_sums(&format!("{what}: input gradient"), &input, &wanted.input, bound);
 
         // Every item its own sum, merged in their order.
         let mut gradient = WeightGradient::zeros(&layer);
-        gradient.add(&signal, &grad, &mut buffers);
+        gradient.add(&signal, &grad, &mut workspace);
         total = total.merge(gradient);
         add(&mut wanted_total, &wanted.weight);
     }
@@ -99,7 +100,7 @@ fn products_equal_the_formula_over_several_blocks() {
 #[test]
 fn one_item_adds_to_another() {
     let g = Geometry { channels: (5, 18), ..Geometry::conv((3, 3), 1, 1, (4, 5)) };
-    let (layer, mut buffers) = (g.layer(), Buffers::default());
+    let (layer, mut workspace) = (g.layer(), Workspace::default());
     let weights = normal(1, "weights", 9 * 5 * 18);
     let mut wanted = vec![(0., 0.); weights.len()];
     // Lengths that differ, so that nothing of the geometry may be kept from one item for the next.
@@ -112,7 +113,7 @@ fn one_item_adds_to_another() {
         let (rows, signal) = item.draw(&g, *steps, n as u64);
         let grad = normal(n as u64, "grad", steps * layer.neurons());
         add(&mut wanted, &Products::new(&g, &rows, &weights, &grad).weight);
-        gradient.add(&signal, &grad, &mut buffers);
+        gradient.add(&signal, &grad, &mut workspace);
     }
     let mut got = vec![0f32; weights.len()];
     gradient.write(&mut got);

@@ -108,6 +108,7 @@ impl Case {
             SpikeGradient::Sum(weights, grads) => {
                 weights.iter().flat_map(|w| grads.iter().map(move |g| f64::from(w * g))).collect()
             }
+            SpikeGradient::InPlace => unreachable!("compared with `Each` below"),
         };
         let upstream = Tensor::from_vec(upstream, wanted.shape(), &Device::Cpu)?;
         let store = (wanted * upstream)?.sum_all()?.backward()?;
@@ -117,6 +118,14 @@ impl Case {
         let mean = normal(3, "mean", self.channels());
         let mut into = vec![f32::NAN; self.currents.len()];
         let got = self.kernel().backward(&self.currents, self.neurons, &mean, *grads, &mut into);
+        if let SpikeGradient::Each(grads) = grads
+            && grads.len() == into.len()
+        {
+            let mut values = grads.to_vec();
+            let in_place = SpikeGradient::InPlace;
+            let sums = self.kernel().backward(&self.currents, self.neurons, &mean, in_place, &mut values);
+            assert!(values == into && sums.grad == got.grad, "{what}: in place");
+        }
         let itself: Sums = gradient.iter().map(|&g| (g, g)).collect();
         assert_sums(&format!("{what}: gradient"), &into, &itself, 1e-5);
         let mut sums = [vec![(0., 0.); self.channels()], vec![(0., 0.); self.channels()]];

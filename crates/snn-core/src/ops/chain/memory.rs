@@ -1,0 +1,147 @@
+//! Memory that outlives a call.
+//!
+//! A training step needs the same few hundred buffers as the step before it. Fresh ones cost an eighth of its time: the kernel
+//! clears their pages, and `vec![0.; n]` clears them again. So buffers return to a pool when they are dropped.
+
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+use super::dense::Scratch;
+use super::events::ByChannel;
+
+/// Floats that the pool keeps at most; the oldest are freed first.
+const LIMIT: usize = 1 << 27;
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: VecDeque::new(), floats: 0 });
+
+struct Pool {
+    free: VecDeque<Vec<f32>>,
+    floats: usize,
+}
+
+impl Pool {
+    /// The smallest that has room, if it is not much too large; of several the last used, which caches may still hold.
+    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+        let fits = |(i, v): (usize, &Vec<f32>)| {
+            (len..=2 * len).contains(&v.capacity()).then_some((v.capacity(), Reverse(i)))
+        };
+        let (_, Reverse(i)) = self.free.iter().enumerate().filter_map(fits).min()?;
+        let found = self.free.remove(i)?;
+        self.floats -= found.capacity();
+        Some(found)
+    }
+
+    fn give(&mut self, values: Vec<f32>) {
+        self.floats += values.capacity();
+        self.free.push_back(values);
+        while self.floats > LIMIT {
+            let Some(oldest) = self.free.pop_front() else { return };
+            self.floats -= oldest.capacity();
+        }
+    }
+}
+
+/// So many floats, from the pool and back to it.
+pub(super) struct Buffer(Vec<f32>);
+
+impl Buffer {
+    /// Its contents are whatever they were; tests get NaN, so that nothing relies on them.
+    pub(super) fn new(len: usize) -> Self {
+        let mut values = POOL.lock().unwrap_or_else(PoisonError::into_inner).take(len).unwrap_or_default();
+        values.resize(len, 0.);
+        if cfg!(test) {
+            values.fill(f32::NAN);
+        }
+        Self(values)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let values = std::mem::take(&mut self.0);
+        if values.capacity() > 0 {
+            POOL.lock().unwrap_or_else(PoisonError::into_inner).give(values);
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({})", self.0.len())
+    }
+}
+
+/// So many elements of a vector that only grows; their contents are whatever they were.
+pub(super) fn lend<T: Clone + Default>(values: &mut Vec<T>, len: usize) -> &mut [T] {
+    if values.len() < len {
+        values.resize(len, T::default());
+    }
+    &mut values[..len]
+}
+
+/// What kernels write to before they write their result; a thread has one.
+#[derive(Default)]
+pub(super) struct Workspace {
+    pub(super) rows: Vec<f32>,
+    pub(super) values: Vec<f32>,
+    pub(super) spikes: Vec<u8>,
+    pub(super) dense: Scratch,
+    pub(super) by_channel: ByChannel,
+}
+
+thread_local! {
+    static WORKSPACE: Cell<Option<Box<Workspace>>> = const { Cell::new(None) };
+}
+
+impl Workspace {
+    /// Lends this thread's. A call within a call gets a fresh one.
+    pub(super) fn with<R>(f: impl FnOnce(&mut Self) -> R) -> R {
+        let mut workspace = WORKSPACE.take().unwrap_or_default();
+        let result = f(&mut workspace);
+        WORKSPACE.set(Some(workspace));
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_lends_what_fits_and_frees_the_oldest() {
+        let mut pool = Pool { free: VecDeque::new(), floats: 0 };
+        [100, 40, 60].into_iter().for_each(|len| pool.give(Vec::with_capacity(len)));
+        assert_eq!(pool.take(50).map(|v| v.capacity()), Some(60));
+        assert!(pool.take(10).is_none(), "40 floats for 10 would waste most of them");
+        assert!(pool.take(41).is_none(), "so would 100 for 41");
+        assert_eq!(pool.floats, 140);
+        pool.give(Vec::with_capacity(LIMIT));
+        assert!(pool.floats <= LIMIT && pool.free.len() == 1);
+    }
+
+    #[test]
+    fn a_workspace_can_be_asked_for_within_another() {
+        let inner = Workspace::with(|outer| {
+            outer.values.push(1.);
+            Workspace::with(|inner| inner.values.len())
+        });
+        assert_eq!(inner, 0);
+    }
+}
