@@ -12,9 +12,19 @@ use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use super::winograd::Winograd;
 use crate::{ConvConfig, LifConfig};
 
-/// Above this fraction of ones a layer goes through matrix products. An estimate from the rates of both, on the safe side;
-/// the curve over density is yet to be measured (see `docs/performance.md`).
+/// Above this fraction of ones a layer goes through matrix products; where the curves of both cross (`docs/performance.md`).
 const DENSE_ABOVE: f64 = 0.3;
+
+/// [`DENSE_ABOVE`], or what the environment variable `SNN_CORE_DENSE_ABOVE` says, for measurements: 0 sends every spike
+/// through matrix products, 1 none.
+fn dense_above() -> f64 {
+    static VALUE: OnceLock<f64> = OnceLock::new();
+    *VALUE.get_or_init(|| {
+        let given = std::env::var("SNN_CORE_DENSE_ABOVE").ok();
+        given.and_then(|given| given.parse().ok()).unwrap_or(DENSE_ABOVE)
+    })
+}
+
 /// Rows of a tile that the forward kernel, and the gradient kernel, work on at once.
 const FORWARD_ROWS: usize = 400;
 const GRADIENT_ROWS: usize = 200;
@@ -97,7 +107,7 @@ impl Layer {
 /// Whether a signal goes through the event-driven kernels.
 pub(super) fn sparse_events(signal: &Signal) -> Option<&Events> {
     match signal {
-        Signal::Events(events) if events.density() <= DENSE_ABOVE => Some(events),
+        Signal::Events(events) if events.density() <= dense_above() => Some(events),
         _ => None,
     }
 }
