@@ -1,6 +1,7 @@
 //! The command line of the examples.
 
 mod bars;
+mod classify;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,8 @@ use snn_core::Seed;
 
 use crate::data::{self, Dataset};
 use crate::error::{Error, Result};
+pub use classify::classify;
+
 use crate::{ExperimentConfig, Preset, Report, run_experiment};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
