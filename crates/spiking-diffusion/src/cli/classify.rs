@@ -201,3 +201,50 @@ fn table(classifier: &Classifier, outcome: &Outcome) -> String {
     let _ = write!(text, "confident: the most probable class has at least {}", outcome.test.threshold);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run_with(words: &[&str]) -> Result<String> {
+        let arguments = Arguments::try_parse_from([&["classify"], words].concat()).unwrap();
+        // Whatever the environment names.
+        run(&Arguments { data_dir: None, ..arguments })
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        Arguments::command().debug_assert();
+        for words in [&["--run", "a", "--images", "b"][..], &["--samples", "x"], &["--seed", "-1"]] {
+            assert!(Arguments::try_parse_from([&["classify"], words].concat()).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn trains_once_then_loads_and_scores_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (classifier, images) = (path("c.safetensors"), path("images.safetensors"));
+        let table = run_with(&["--classifier", &classifier, "--epochs", "1"]).unwrap();
+        assert!(table.contains("test accuracy") && table.contains("test images"), "{table}");
+
+        let digits = Set::new(&data::synthetic_digits().unwrap().test).unwrap().images;
+        let tensors = std::collections::HashMap::from([("images", digits.narrow(0, 0, 7).unwrap())]);
+        candle_core::safetensors::save(&tensors, &images).unwrap();
+        let before = std::fs::read(&classifier).unwrap();
+        let words = ["--classifier", &classifier, "--images", &images, "--json"];
+        let json: serde_json::Value = serde_json::from_str(&run_with(&words).unwrap()).unwrap();
+        assert_eq!(
+            (&json["samples"]["images"], &json["classifier"]["config"]["epochs"]),
+            (&7.into(), &1.into())
+        );
+        assert_eq!(std::fs::read(&classifier).unwrap(), before);
+
+        let error = run_with(&["--classifier", &classifier, "--images", &path("none")]).unwrap_err();
+        assert!(error.to_string().contains("none"), "{error}");
+        let error = run_with(&["--classifier", &images]).unwrap_err().to_string();
+        assert!(error.contains("images.safetensors"), "{error}");
+    }
+}

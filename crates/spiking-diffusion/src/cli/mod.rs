@@ -13,10 +13,10 @@ use candle_core::Device;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use snn_core::Seed;
 
-use crate::data::{self, Dataset};
-use crate::error::{Error, Result};
 pub use classify::classify;
 
+use crate::data::{self, Dataset};
+use crate::error::{Error, Result};
 use crate::{ExperimentConfig, Preset, Report, run_experiment};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
