@@ -35,7 +35,9 @@ pub struct TrainingStep {
 impl Classifier {
     /// Trains on `train` and measures the accuracy on `test`; calls `observe` after every step.
     ///
-    /// The same config and images give the same bytes, whatever the number of threads.
+    /// The same config and images give the same bytes, whatever the number of threads. One thread
+    /// (`RAYON_NUM_THREADS=1`) does; where other programs use the cores, more are several times slower, because
+    /// Candle's threads wait busily for each other.
     ///
     /// # Errors
     /// If a field of the config makes no sense, images are not `[N, 1 or 3, H, W]` with `H, W >= 16`, the two
