@@ -156,7 +156,7 @@ fn files_that_are_none() {
     assert!(load(&replace(&good, "classifier", "vq-svaeeee")).contains("vq-svaeeee"));
     assert!(load(&replace(&good, "spiking-diffusion", "spiking-confusion")).contains("spiking-diffusion"));
     assert!(load(&replace(&good, "hidden.bias", "hidden.bijs")).contains("hidden.bias"));
-    assert!(load(&replace(&good, "\\\"features\\\":16", "\\\"features\\\":17")).contains("[256, 17]"));
+    assert!(load(&replace(&good, "\\\"features\\\":16", "\\\"features\\\":17")).contains("[1024, 17]"));
     assert!(
         load(&replace(&good, "\\\"features\\\":16", "\\\"features\\\":-1")).contains("spiking-diffusion")
     );
