@@ -55,7 +55,7 @@ impl Classifier {
     /// let (images, labels) = (Tensor::cat(&[&dark, &bright], 0)?, [[0; 8], [1; 8]].concat());
     /// let set = Labelled { images: &images, labels: &labels };
     ///
-    /// let cfg = ClassifierConfig { epochs: 10, batch_size: 8, ..ClassifierConfig::new("two greys", 2) };
+    /// let cfg = ClassifierConfig { epochs: 40, batch_size: 8, ..ClassifierConfig::new("two greys", 2) };
     /// let classifier = Classifier::train(&cfg, set, set, &mut |_| {})?;
     /// assert_eq!(classifier.card().test_accuracy, 1.0);
     /// assert_eq!(classifier.probabilities(&bright)?.dims(), [8, 2]);
