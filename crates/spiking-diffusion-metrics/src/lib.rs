@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod builder;
+mod classifier;
 mod error;
 mod features;
 mod frechet;
@@ -12,6 +13,9 @@ mod ssim;
 mod stats;
 
 pub use builder::FeatureStatsBuilder;
+pub use classifier::{
+    ClassScore, Classifier, ClassifierCard, ClassifierConfig, Labelled, TrainingStep, score_samples,
+};
 pub use error::{Error, Result};
 pub use features::{FeatureExtractor, Pixels, extract_batches};
 pub use frechet::frechet_distance;

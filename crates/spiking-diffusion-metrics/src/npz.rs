@@ -97,7 +97,7 @@ impl FeatureStats {
 }
 
 /// A name that no other writer of this machine uses, in the folder of `path`.
-fn temporary_beside(path: &Path) -> Result<PathBuf> {
+pub(crate) fn temporary_beside(path: &Path) -> Result<PathBuf> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or_else(|| Error::file(path, "archive", "the path has no file name"))?;
     let (process, write) = (std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));

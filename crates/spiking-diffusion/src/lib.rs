@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod stages;
 mod train;
+mod trained;
 
 pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset, TrainingConfig};
 pub use error::{Error, Result};
@@ -24,6 +25,7 @@ pub use progress::{Progress, Silent};
 pub use report::{Epochs, Machine, Report};
 pub use run::RunDir;
 pub use stages::{Codes, encode_dataset, generate, train_sdid, train_vqsvae};
+pub use trained::Trained;
 
 pub use {absorbing_diffusion, snn_core, spiking_diffusion_metrics as metrics, vq_svae};
 

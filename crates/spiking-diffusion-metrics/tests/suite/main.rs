@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod autotraits;
+mod classifier;
 mod features;
 mod frechet;
 mod kernel;

@@ -1,6 +1,7 @@
 //! The command line of the examples.
 
 mod bars;
+mod classify;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,8 @@ use std::process::ExitCode;
 use candle_core::Device;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use snn_core::Seed;
+
+pub use classify::classify;
 
 use crate::data::{self, Dataset};
 use crate::error::{Error, Result};

@@ -1,0 +1,112 @@
+//! What a classifier was trained for, on what, and how well that went.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The smallest height and width: two convolutions of stride 2 leave a map of 4 x 4.
+const MIN_SIDE: usize = 16;
+
+/// How to train a [`Classifier`](crate::Classifier). Everything random in it follows from `seed`.
+///
+/// # Examples
+/// ```
+/// use spiking_diffusion_metrics::ClassifierConfig;
+///
+/// let cfg = ClassifierConfig { epochs: 3, ..ClassifierConfig::new("mnist", 10) };
+/// assert_eq!((cfg.classes, cfg.features, cfg.seed), (10, 128, 0));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierConfig {
+    /// Name of the data set, as it should stand beside a result.
+    pub dataset: String,
+    /// Number of classes; labels are `0..classes`.
+    pub classes: usize,
+    /// Number of features: the width of the layer before the last one.
+    pub features: usize,
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images a training step.
+    pub batch_size: usize,
+    /// Rate of the first step of AdamW; it falls to 0 along half a cosine.
+    pub learning_rate: f64,
+    /// Decoupled weight decay of AdamW.
+    pub weight_decay: f64,
+    /// Each training image is moved by up to so many pixels along both axes, anew in every epoch; what comes in
+    /// from outside is -0.5 (black).
+    pub max_shift: usize,
+    /// Seed of the weights, the order of the images and their shifts.
+    pub seed: u64,
+}
+
+impl ClassifierConfig {
+    /// 128 features, 5 epochs of batches of 64, rate 2e-3, decay 1e-2, shifts of up to 2 pixels, seed 0.
+    pub fn new(dataset: impl Into<String>, classes: usize) -> Self {
+        Self {
+            dataset: dataset.into(),
+            classes,
+            features: 128,
+            epochs: 5,
+            batch_size: 64,
+            learning_rate: 2e-3,
+            weight_decay: 1e-2,
+            max_shift: 2,
+            seed: 0,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        let counts = [
+            ("features", self.features, 1),
+            ("epochs", self.epochs, 1),
+            ("batch_size", self.batch_size, 1),
+            ("classes", self.classes, 2),
+        ];
+        for (field, value, least) in counts {
+            if value < least {
+                return Err(Error::config(field, value, format!("must be at least {least}")));
+            }
+        }
+        for (field, value) in [("learning_rate", self.learning_rate), ("weight_decay", self.weight_decay)] {
+            if !(value.is_finite() && value >= 0.) {
+                return Err(Error::config(field, value, "must be finite and not negative"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a [`Classifier`](crate::Classifier) is: its training budget and its own accuracy, kept with its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierCard {
+    /// How it was trained.
+    pub config: ClassifierConfig,
+    /// Channels, height and width of its images.
+    pub image: [usize; 3],
+    /// Images that it was trained on.
+    pub train_images: usize,
+    /// Steps of the optimiser.
+    pub steps: usize,
+    /// Images that its accuracy was measured on.
+    pub test_images: usize,
+    /// Fraction of the test images whose most probable class is their label.
+    pub test_accuracy: f64,
+}
+
+impl ClassifierCard {
+    pub(super) fn validate(&self) -> Result<()> {
+        self.config.validate()?;
+        let [channels, height, width] = self.image;
+        if !matches!(channels, 1 | 3) {
+            return Err(Error::config("channels", channels, "must be 1 or 3"));
+        }
+        for (field, side) in [("height", height), ("width", width)] {
+            if side < MIN_SIDE {
+                return Err(Error::config(field, side, format!("must be at least {MIN_SIDE}")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! Images on their way into the network: checked, shifted, channels last.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Error, Result};
+
+/// Images `[N, C, H, W]` on the host, all finite.
+pub(super) struct Images {
+    values: Vec<f32>,
+    image: [usize; 3],
+}
+
+impl Images {
+    /// Checks the shape and every pixel; `first` is the number of the first image in a message.
+    pub(super) fn new(xs: &Tensor, image: [usize; 3], first: usize) -> Result<Self> {
+        let what = "images";
+        if xs.rank() != 4 || xs.dims()[1..] != image {
+            let [c, h, w] = image;
+            return Err(Error::Shape {
+                what,
+                expected: format!("[N, {c}, {h}, {w}]"),
+                got: xs.dims().to_vec(),
+            });
+        }
+        if !xs.dtype().is_float() {
+            return Err(Error::DType { what, got: xs.dtype() });
+        }
+        let values: Vec<f32> = xs.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let size: usize = image.iter().product();
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(Self { values, image }),
+            Some(at) => Err(Error::NonFinite {
+                what,
+                row: first + at / size,
+                column: at % size,
+                value: values[at].into(),
+            }),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.values.len() / self.size()
+    }
+
+    /// These images, moved by `(down, right)`, plus 0.5: black, and what comes in from outside, is 0.
+    /// -> `[n, H, W, C]`.
+    pub(super) fn batch(&self, indices: &[usize], shifts: &[(isize, isize)]) -> Result<Tensor> {
+        let [channels, height, width] = self.image;
+        let mut batch = vec![0f32; indices.len() * self.size()];
+        for ((out, &index), &shift) in batch.chunks_exact_mut(self.size()).zip(indices).zip(shifts) {
+            self.copy_shifted(index, shift, out);
+        }
+        Ok(Tensor::from_vec(batch, (indices.len(), height, width, channels), &Device::Cpu)?)
+    }
+
+    /// All images as they are, as [`batch`](Self::batch).
+    pub(super) fn all(&self) -> Result<Tensor> {
+        let indices: Vec<usize> = (0..self.len()).collect();
+        self.batch(&indices, &vec![(0, 0); indices.len()])
+    }
+
+    fn copy_shifted(&self, index: usize, (down, right): (isize, isize), out: &mut [f32]) {
+        let [channels, height, width] = self.image;
+        let source = &self.values[index * self.size()..(index + 1) * self.size()];
+        for (at, pixel) in out.iter_mut().enumerate() {
+            let (y, x, c) = (at / channels / width, at / channels % width, at % channels);
+            let from = (y.checked_add_signed(-down), x.checked_add_signed(-right));
+            if let (Some(y), Some(x)) = from
+                && y < height
+                && x < width
+            {
+                *pixel = source[(c * height + y) * width + x] + 0.5;
+            }
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.image.iter().product()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shifts_move_and_fill_with_black() {
+        let xs = Tensor::new(&[[[[0f32, 1.], [2., 3.]]]], &Device::Cpu).unwrap();
+        let images = Images::new(&xs, [1, 2, 2], 0).unwrap();
+        let moved = |shift| images.batch(&[0], &[shift]).unwrap().flatten_all().unwrap().to_vec1::<f32>();
+        assert_eq!(moved((0, 0)).unwrap(), [0.5, 1.5, 2.5, 3.5]);
+        assert_eq!(moved((1, 0)).unwrap(), [0., 0., 0.5, 1.5]);
+        assert_eq!(moved((0, -1)).unwrap(), [1.5, 0., 3.5, 0.]);
+    }
+}

@@ -1,0 +1,254 @@
+//! The example `classify`: what a classifier of the data set makes of generated images.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use clap::Parser;
+use serde::Serialize;
+use snn_core::Seed;
+use spiking_diffusion_metrics::{
+    ClassScore, Classifier, ClassifierCard, ClassifierConfig, FeatureExtractor, Labelled, score_samples,
+};
+
+use super::{bars, say};
+use crate::data::{self, Dataset, Split};
+use crate::error::{Error, Result};
+use crate::{Progress, Trained};
+
+/// Train a small classifier on the data set, or load it, and see what it makes of generated images.
+#[derive(Debug, Parser)]
+#[command(
+    name = "classify",
+    after_help = "On a machine whose cores other programs use, RAYON_NUM_THREADS=1 trains \
+    several times faster; the classifier is the same to the byte."
+)]
+pub(super) struct Arguments {
+    /// Folder with the data set's files, or with a folder of its name [default: the small built-in, synthetic set]
+    #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// The trained classifier: read if the file is there, else trained and written
+    #[arg(long, value_name = "FILE")]
+    classifier: Option<PathBuf>,
+    /// Folder of a finished run: draw images from its networks, with its own sampling config
+    #[arg(long, value_name = "RUN_DIR", conflicts_with = "images")]
+    run: Option<PathBuf>,
+    /// A safetensors file with a tensor `images` [N, C, H, W] in [-0.5, 0.5]
+    #[arg(long, value_name = "FILE")]
+    images: Option<PathBuf>,
+    /// Images to draw from the run
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    samples: usize,
+    /// Seed of the samples [default: the run's own]
+    #[arg(long, value_name = "S")]
+    sample_seed: Option<u64>,
+    /// Seed of the classifier's training
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Passes over the training images [default: the library's]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// An image is confident if its most probable class has at least this probability
+    #[arg(long, value_name = "P", default_value_t = 0.9)]
+    threshold: f64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the program prints.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    classifier: ClassifierCard,
+    /// The real test images.
+    test: ClassScore,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples: Option<Samples>,
+}
+
+#[derive(Debug, Serialize)]
+struct Samples {
+    /// The run's folder, or the file.
+    source: PathBuf,
+    #[serde(flatten)]
+    score: ClassScore,
+}
+
+/// The whole of the example `classify`.
+pub fn classify() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(text) => {
+            // A closed pipe is no reason to complain.
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            say(&format!("error: {e}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What there is to print, after everything is done.
+pub(super) fn run(arguments: &Arguments) -> Result<String> {
+    let mut progress = bars::progress();
+    let data = data::mnist(arguments.data_dir.as_deref())?;
+    let test = Set::new(&data.test)?;
+    let classifier = classifier(arguments, &data, &test, &mut *progress)?;
+    let images = images(arguments, &mut *progress)?;
+    let score = |images: &Tensor| score_samples(&classifier, images, arguments.threshold);
+    let samples = match images {
+        Some((source, images)) => Some(Samples { source, score: score(&images)? }),
+        None => None,
+    };
+    let outcome = Outcome { classifier: classifier.card().clone(), test: score(&test.images)?, samples };
+    if !arguments.json {
+        return Ok(table(&classifier, &outcome));
+    }
+    serde_json::to_string_pretty(&outcome).map_err(|e| Error::config("--json", true, e.to_string()))
+}
+
+/// A split as the classifier takes it.
+struct Set {
+    images: Tensor,
+    labels: Vec<u32>,
+}
+
+impl Set {
+    fn new(split: &Split) -> Result<Self> {
+        let labels = split.labels().iter().map(|&label| label.into()).collect();
+        Ok(Self { images: split.range(0..split.len(), &Device::Cpu)?, labels })
+    }
+
+    fn labelled(&self) -> Labelled<'_> {
+        Labelled { images: &self.images, labels: &self.labels }
+    }
+}
+
+fn classifier(
+    arguments: &Arguments,
+    data: &Dataset,
+    test: &Set,
+    progress: &mut dyn Progress,
+) -> Result<Classifier> {
+    let file = arguments.classifier.as_deref();
+    if let Some(file) = file.filter(|file| file.exists()) {
+        let classifier = Classifier::load(file)?;
+        let trained_on = &classifier.card().config.dataset;
+        if *trained_on != data.name {
+            let message = format!("was trained on {trained_on}, and the data set is {}", data.name);
+            return Err(Error::run(file, message));
+        }
+        return Ok(classifier);
+    }
+    let classes = data.train.labels().iter().max().map_or(0, |&label| usize::from(label) + 1);
+    let mut cfg = ClassifierConfig { seed: arguments.seed, ..ClassifierConfig::new(&data.name, classes) };
+    cfg.epochs = arguments.epochs.unwrap_or(cfg.epochs);
+    let train = Set::new(&data.train)?;
+    let (clock, mut begun) = (Instant::now(), false);
+    let classifier = Classifier::train(&cfg, train.labelled(), test.labelled(), &mut |step| {
+        if !begun {
+            progress.begin("classify", step.total, 0);
+            begun = true;
+        }
+        progress.advance(step.done, Some(step.loss));
+    })?;
+    progress.end();
+    say(&format!("trained in {:.0} s", clock.elapsed().as_secs_f64()));
+    if let Some(file) = file {
+        classifier.save(file)?;
+    }
+    Ok(classifier)
+}
+
+/// The images to look at, and where they are from.
+fn images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<Option<(PathBuf, Tensor)>> {
+    let device = Device::Cpu;
+    if let Some(folder) = &arguments.run {
+        let mut trained = Trained::load(folder, &device)?;
+        trained.cfg.seed = arguments.sample_seed.map_or(trained.cfg.seed, Seed);
+        return Ok(Some((folder.clone(), trained.samples(arguments.samples, &device, progress)?)));
+    }
+    match &arguments.images {
+        Some(file) => Ok(Some((file.clone(), read_images(file)?))),
+        None => Ok(None),
+    }
+}
+
+fn read_images(file: &Path) -> Result<Tensor> {
+    let bytes = std::fs::read(file).map_err(Error::io(file))?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+        .map_err(|e| Error::data(file, format!("not a readable safetensors file: {e}")))?;
+    let found = tensors.get("images").cloned();
+    found.ok_or_else(|| Error::data(file, "holds no tensor `images`"))
+}
+
+fn table(classifier: &Classifier, outcome: &Outcome) -> String {
+    let mut text = format!("{}\n\n", classifier.name());
+    let classes = outcome.test.predicted.len();
+    let names: String = (0..classes).map(|class| format!("{class:>6}")).collect();
+    let _ = writeln!(text, "{:<12} {:>6} {:>9}  predicted:{names}", "", "images", "confident");
+    let mut row = |name: &str, score: &ClassScore| {
+        let counts: String = score.predicted.iter().map(|count| format!("{count:>6}")).collect();
+        let share = 100. * score.confident_share;
+        let _ = writeln!(text, "{name:<12} {:>6} {share:>7.2} %            {counts}", score.images);
+    };
+    row("test images", &outcome.test);
+    if let Some(samples) = &outcome.samples {
+        row("samples", &samples.score);
+        let seen = &samples.score.confident_classes;
+        let _ = writeln!(text, "\n{} of {classes} classes among the confident samples: {seen:?}", seen.len());
+    }
+    let _ = write!(text, "confident: the most probable class has at least {}", outcome.test.threshold);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run_with(words: &[&str]) -> Result<String> {
+        let arguments = Arguments::try_parse_from([&["classify"], words].concat()).unwrap();
+        // Whatever the environment names.
+        run(&Arguments { data_dir: None, ..arguments })
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        Arguments::command().debug_assert();
+        for words in [&["--run", "a", "--images", "b"][..], &["--samples", "x"], &["--seed", "-1"]] {
+            assert!(Arguments::try_parse_from([&["classify"], words].concat()).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn trains_once_then_loads_and_scores_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (classifier, images) = (path("c.safetensors"), path("images.safetensors"));
+        let table = run_with(&["--classifier", &classifier, "--epochs", "1"]).unwrap();
+        assert!(table.contains("test accuracy") && table.contains("test images"), "{table}");
+
+        let digits = Set::new(&data::synthetic_digits().unwrap().test).unwrap().images;
+        let tensors = std::collections::HashMap::from([("images", digits.narrow(0, 0, 7).unwrap())]);
+        candle_core::safetensors::save(&tensors, &images).unwrap();
+        let before = std::fs::read(&classifier).unwrap();
+        let words = ["--classifier", &classifier, "--images", &images, "--json"];
+        let json: serde_json::Value = serde_json::from_str(&run_with(&words).unwrap()).unwrap();
+        assert_eq!(
+            (&json["samples"]["images"], &json["classifier"]["config"]["epochs"]),
+            (&7.into(), &1.into())
+        );
+        assert_eq!(std::fs::read(&classifier).unwrap(), before);
+
+        let error = run_with(&["--classifier", &classifier, "--images", &path("none")]).unwrap_err();
+        assert!(error.to_string().contains("none"), "{error}");
+        let error = run_with(&["--classifier", &images]).unwrap_err().to_string();
+        assert!(error.contains("images.safetensors"), "{error}");
+    }
+}

@@ -1,0 +1,58 @@
+//! The networks of a finished run.
+
+use std::path::Path;
+
+use absorbing_diffusion::Sdid;
+use candle_core::{Device, Tensor};
+use vq_svae::VqSvae;
+
+use crate::error::{Error, Result};
+use crate::{ExperimentConfig, Progress, generate};
+
+/// What a run has trained, read from its folder; nothing is written there.
+pub struct Trained {
+    /// The run's config, its seed among it.
+    pub cfg: ExperimentConfig,
+    /// The autoencoder.
+    pub vqsvae: VqSvae,
+    /// The denoiser.
+    pub sdid: Sdid,
+}
+
+impl Trained {
+    /// Reads `config.json`, `vqsvae.safetensors` and `sdid.safetensors`.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or of another kind; a config that does not
+    /// [validate](ExperimentConfig::validate).
+    /// # Examples
+    /// ```no_run
+    /// use candle_core::Device;
+    /// use spiking_diffusion::{Silent, Trained};
+    /// # fn main() -> spiking_diffusion::Result<()> {
+    /// let trained = Trained::load("runs/mnist-cpu-0".as_ref(), &Device::Cpu)?;
+    /// assert_eq!(trained.samples(100, &Device::Cpu, &mut Silent)?.dims(), [100, 1, 28, 28]);
+    /// # Ok(()) }
+    /// ```
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let path = folder.join("config.json");
+        let text = std::fs::read(&path).map_err(Error::io(&path))?;
+        let cfg: ExperimentConfig =
+            serde_json::from_slice(&text).map_err(|e| Error::run(&path, e.to_string()))?;
+        cfg.validate()?;
+        let vqsvae = VqSvae::load(&folder.join("vqsvae.safetensors"), device)?;
+        let sdid = Sdid::load(&folder.join("sdid.safetensors"), device)?;
+        Ok(Self { cfg, vqsvae, sdid })
+    }
+
+    /// The first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU.
+    ///
+    /// # Errors
+    /// As [`generate`]; `count = 0`.
+    pub fn samples(&self, count: usize, device: &Device, progress: &mut dyn Progress) -> Result<Tensor> {
+        if count == 0 {
+            return Err(Error::config("samples", count, "must be at least 1"));
+        }
+        generate(&self.cfg, (&self.vqsvae, &self.sdid), 0..count, device, progress)
+    }
+}
