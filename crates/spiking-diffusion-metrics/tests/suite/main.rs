@@ -4,9 +4,12 @@
 mod autotraits;
 mod features;
 mod frechet;
+mod inception;
+mod inception_weights;
 mod kernel;
 mod npz;
 mod pixel;
+mod resize;
 mod ssim;
 mod stats;
 mod threads;
