@@ -99,7 +99,7 @@ impl Inception {
 
     /// Features of one image, given its `channels` planes of row-major pixels.
     fn features(&self, planes: &[f32], size: (usize, usize), resizer: Option<&Resizer>) -> Vec<f32> {
-        let features = run(&self.trunk, self.input(planes, size, resizer)).mean();
+        let features = run(&self.trunk, &self.input(planes, size, resizer)).mean();
         match &self.classifier {
             None => features,
             Some(linear) => linear.forward(&features),
@@ -181,16 +181,24 @@ impl std::fmt::Debug for Inception {
     }
 }
 
-fn run(ops: &[Op<Conv>], input: Map) -> Map {
-    ops.iter().fold(input, |map, op| match op {
-        Op::Conv(conv) => conv.forward(&map),
-        Op::AveragePool { count_padding } => pool::average(&map, *count_padding),
-        Op::MaxPool { stride, padding } => pool::max(&map, *stride, *padding),
+fn run(ops: &[Op<Conv>], input: &Map) -> Map {
+    let mut last = None;
+    for op in ops {
+        last = Some(apply(op, last.as_ref().unwrap_or(input)));
+    }
+    last.unwrap_or_else(|| input.clone())
+}
+
+fn apply(op: &Op<Conv>, input: &Map) -> Map {
+    match op {
+        Op::Conv(conv) => conv.forward(input),
+        Op::AveragePool { count_padding } => pool::average(input, *count_padding),
+        Op::MaxPool { stride, padding } => pool::max(input, *stride, *padding),
         Op::Concat(branches) => {
-            let parts: Vec<Map> = branches.iter().map(|branch| run(branch, map.clone())).collect();
+            let parts: Vec<Map> = branches.iter().map(|branch| run(branch, input)).collect();
             Map::concat(&parts)
         }
-    })
+    }
 }
 
 fn list(ops: &[Op<ConvSpec>], needed: &mut Vec<(String, Vec<usize>)>) {
