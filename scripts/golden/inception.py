@@ -12,8 +12,8 @@ from importlib.metadata import version
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import save
-from inception_nets import NETWORKS, features, fill, hashed
+from common import REPO, save
+from inception_nets import NETWORKS, features, fill, hashed, hashed_weight
 from PIL import Image
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
@@ -59,3 +59,9 @@ out["gray.fid.768"] = features(net, gray.expand(-1, 3, -1, -1), "768")["768"]
 
 packages = ["torchvision", "pytorch-fid", "torch-fidelity", "pillow"]
 save("spiking-diffusion-metrics", "inception", out, **{name: version(name) for name in packages})
+
+# A `.pth` file as PyTorch wrote it before 1.6, with the first tensor only.
+name = "Conv2d_1a_3x3.conv.weight"
+legacy = REPO / "crates/spiking-diffusion-metrics/tests/golden/legacy.pth"
+state = {name: hashed_weight(name, (32, 3, 3, 3))}
+torch.save(state, legacy, _use_new_zipfile_serialization=False)

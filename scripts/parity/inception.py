@@ -82,7 +82,7 @@ def compare(args, net, weights, folder, images, variant, layers, label):
         good &= error <= args.tolerance
         speed = f"  {our_rate:7.2f} against {their_rate:7.2f} images/s ({our_rate / their_rate:.2f}x)"
         largest = wanted[layer].abs().max().item()
-        print(f"{label:16} {layer:7} error {error:.1e} (largest value {largest:.2f})", speed if args.speed else "")
+        print(f"{label:20} {layer:7} error {error:.1e} (largest value {largest:.2f})", speed if args.speed else "")
     return good
 
 
@@ -98,11 +98,14 @@ def main():
             net = build()
             state = random_state(net, seed)
             net.load_state_dict(state, strict=False)
-            for weights in [folder / "weights.safetensors", folder / "weights.pth"]:
-                save = save_file if weights.suffix == ".safetensors" else torch.save
-                save(state, weights)
-                layers = list(LAYERS) if save is save_file else ["logits"]
-                label = f"{variant} {weights.suffix}"
+            for kind in ["safetensors", "pth", "old.pth"]:
+                weights = folder / f"weights.{kind}"
+                if kind == "safetensors":
+                    save_file(state, weights)
+                else:
+                    torch.save(state, weights, _use_new_zipfile_serialization=kind == "pth")
+                layers = list(LAYERS) if kind == "safetensors" else ["logits"]
+                label = f"{variant} {kind}"
                 good &= compare(args, net, weights, folder, images, variant, layers, label)
         if args.real:
             net = NETWORKS["fid"]()

@@ -3,6 +3,7 @@
 mod config;
 mod conv;
 mod graph;
+mod legacy;
 mod map;
 mod network;
 mod pool;

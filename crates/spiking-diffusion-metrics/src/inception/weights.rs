@@ -10,6 +10,7 @@ use candle_core::pickle::PthTensors;
 use candle_core::safetensors::BufferedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
+use super::legacy;
 use crate::{Error, Result};
 
 /// The weights of an Inception network under the names of pytorch-fid and torchvision, which are the same:
@@ -31,7 +32,7 @@ enum Source {
 const ZIP: &[u8] = b"PK\x03\x04";
 
 impl InceptionWeights {
-    /// Opens a `.safetensors` file, or a `.pth` file (`torch.save` of a state dict, PyTorch 1.6 or later). The
+    /// Opens a `.safetensors` file, or a `.pth` file (`torch.save` of a state dict, of any version of PyTorch). The
     /// content decides which it is, not the name.
     ///
     /// # Errors
@@ -52,13 +53,13 @@ impl InceptionWeights {
         file.take(16).read_to_end(&mut start).map_err(Error::io(path))?;
         let source = if start.starts_with(ZIP) {
             Source::Pth(guarded(path, || PthTensors::new(path, None))?)
-        } else if is_legacy_pickle(&start) {
-            return Err(Error::file(path, "archive", LEGACY));
+        } else if legacy::is_legacy(&start) {
+            let bytes = fs::read(path).map_err(Error::io(path))?;
+            Source::Memory(guarded(path, || legacy::read(&bytes))?)
         } else {
             let bytes = fs::read(path).map_err(Error::io(path))?;
             let parsed = BufferedSafetensors::new(bytes);
-            let explain =
-                |e| Error::file(path, "archive", format!("neither safetensors nor a zipped .pth: {e}"));
+            let explain = |e| Error::file(path, "archive", format!("neither safetensors nor a .pth: {e}"));
             Source::Safetensors(parsed.map_err(explain)?)
         };
         Ok(Self { path: path.to_owned(), source })
@@ -111,13 +112,6 @@ impl std::fmt::Debug for InceptionWeights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InceptionWeights").field("path", &self.path).finish_non_exhaustive()
     }
-}
-
-const LEGACY: &str = "a .pth file from before PyTorch 1.6; convert it: `torch.save(torch.load(path), path)`";
-
-/// Pickle protocol 2 and a long of ten bytes, PyTorch's magic number.
-fn is_legacy_pickle(start: &[u8]) -> bool {
-    start.starts_with(&[0x80, 0x02, 0x8a, 0x0a])
 }
 
 /// Candle's pickle reader indexes without a check on some malformed files: a panic becomes an error.

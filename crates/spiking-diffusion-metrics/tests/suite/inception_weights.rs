@@ -91,3 +91,21 @@ proptest! {
         prop_assert!(InceptionWeights::open(&path).is_err());
     }
 }
+
+/// Written by `scripts/golden/inception.py`; it holds the first tensor and no other.
+#[test]
+fn a_file_from_before_pytorch_1_6_is_read() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/legacy.pth");
+    let text = message(Inception::new(CONFIG, &InceptionWeights::open(&path).unwrap()));
+    assert!(
+        text.ends_with("legacy.pth: `Conv2d_1a_3x3.bn.weight`: missing, and the chosen layer needs it"),
+        "{text}"
+    );
+
+    let bytes = fs::read(&path).unwrap();
+    let cut = tempfile::NamedTempFile::new().unwrap();
+    for len in (0..bytes.len()).step_by(37) {
+        fs::write(cut.path(), &bytes[..len]).unwrap();
+        assert!(InceptionWeights::open(cut.path()).is_err());
+    }
+}
