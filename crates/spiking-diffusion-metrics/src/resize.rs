@@ -7,18 +7,19 @@ use crate::{Error, Result};
 
 /// How a pixel of the resized image is made from pixels of the original.
 ///
-/// All are separable: `y[i] = sum_j w[i, j] x[j]` along each row, then along each column. With `s = in / out`:
+/// All are separable: `y[i] = sum_j w[i, j] x[j]` along each row, then along each column, with `s = in / out` below.
+/// Where two pixels count, each has the weight that linear interpolation gives it.
 ///
 /// # Examples
 /// ```
-/// use candle_core::{DType, Device, Tensor};
-/// use spiking_diffusion_metrics::{Resize, resize};
+/// use candle_core::{Device, Tensor};
+/// use spiking_diffusion_metrics::{Resize, Result, resize};
 ///
 /// let image = Tensor::new(&[[[[0f32, 1.0]]]], &Device::Cpu)?;
-/// let row = |how| resize(&image, (1, 4), how)?.flatten_all()?.to_vec1::<f32>();
+/// let row = |how| -> Result<Vec<f32>> { Ok(resize(&image, (1, 4), how)?.flatten_all()?.to_vec1()?) };
 /// assert_eq!(row(Resize::Bilinear)?, [0.0, 0.25, 0.75, 1.0]);
 /// assert_eq!(row(Resize::BilinearCorner)?, [0.0, 0.5, 1.0, 1.0]);
-/// # Ok::<(), candle_core::Error>(())
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
