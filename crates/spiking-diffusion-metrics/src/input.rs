@@ -65,3 +65,14 @@ pub(crate) fn check_finite(values: &[f64], cols: usize, what: &'static str, firs
         }
     }
 }
+
+/// [`check_finite`] for single-precision images, one a row.
+pub(crate) fn check_finite_f32(values: &[f32], cols: usize, what: &'static str) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            let value = f64::from(values[at]);
+            Err(Error::NonFinite { what, row: at / cols, column: at % cols, value })
+        }
+    }
+}

@@ -5,10 +5,12 @@ mod classifier;
 mod error;
 mod features;
 mod frechet;
+mod inception;
 mod input;
 mod kernel;
 mod npz;
 mod pixel;
+mod resize;
 mod ssim;
 mod stats;
 
@@ -19,7 +21,11 @@ pub use classifier::{
 pub use error::{Error, Result};
 pub use features::{FeatureExtractor, Pixels, extract_batches};
 pub use frechet::frechet_distance;
+pub use inception::{
+    Inception, InceptionConfig, InceptionLayer, InceptionVariant, InceptionWeights, PixelScaling,
+};
 pub use kernel::{KernelDistance, SubsetPair, kernel_distance, random_subsets};
 pub use pixel::{mean, mse};
+pub use resize::{Resize, resize};
 pub use ssim::{Padding, SsimConfig, ssim};
 pub use stats::FeatureStats;

@@ -10,8 +10,12 @@ fn public_types_cross_threads() {
     check::<Error>();
     check::<FeatureStats>();
     check::<FeatureStatsBuilder>();
+    check::<Inception>();
+    check::<InceptionConfig>();
+    check::<InceptionWeights>();
     check::<KernelDistance>();
     check::<Padding>();
     check::<Pixels>();
+    check::<Resize>();
     check::<SsimConfig>();
 }

@@ -1,0 +1,202 @@
+//! Which network, which layer, and what happens to the pixels before.
+
+use crate::Resize;
+
+/// The two networks called Inception v3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InceptionVariant {
+    /// TensorFlow's of 2015-12-05, of which FID and KID were defined: average pools leave the padding out, the
+    /// last block takes a maximum, 1008 classes.
+    Fid,
+    /// torchvision's `inception_v3`: average pools count the padding, 1000 classes.
+    ImageNet,
+}
+
+/// Where the features are taken; all but the logits are averaged over the image.
+///
+/// The order is that of the network: a layer needs the weights of those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum InceptionLayer {
+    /// First max pool, 64 features.
+    Pool64,
+    /// Second max pool, 192 features.
+    Pool192,
+    /// `Mixed_6e`, 768 features, the input of the auxiliary classifier.
+    Mixed768,
+    /// Last average pool, 2048 features: the usual choice.
+    Pool2048,
+    /// The classifier's output without its bias, as torch-fidelity's Inception score takes it.
+    LogitsUnbiased,
+    /// The classifier's output.
+    Logits,
+}
+
+impl InceptionLayer {
+    /// Number of features.
+    ///
+    /// # Examples
+    /// ```
+    /// use spiking_diffusion_metrics::{InceptionLayer, InceptionVariant};
+    ///
+    /// assert_eq!(InceptionLayer::Mixed768.dims(InceptionVariant::Fid), 768);
+    /// assert_eq!(InceptionLayer::Logits.dims(InceptionVariant::Fid), 1008);
+    /// ```
+    pub fn dims(self, variant: InceptionVariant) -> usize {
+        match (self, variant) {
+            (Self::Pool64, _) => 64,
+            (Self::Pool192, _) => 192,
+            (Self::Mixed768, _) => 768,
+            (Self::Pool2048, _) => 2048,
+            (Self::LogitsUnbiased | Self::Logits, InceptionVariant::Fid) => 1008,
+            (Self::LogitsUnbiased | Self::Logits, InceptionVariant::ImageNet) => 1000,
+        }
+    }
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Pool64 => "64",
+            Self::Pool192 => "192",
+            Self::Mixed768 => "768",
+            Self::Pool2048 => "2048",
+            Self::LogitsUnbiased => "logits without bias",
+            Self::Logits => "logits",
+        }
+    }
+}
+
+/// From a pixel `u` in `[0, 1]` to the network's input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum PixelScaling {
+    /// `2 u - 1` (pytorch-fid, and what torchvision's network was trained on).
+    Symmetric,
+    /// `(255 u - 128) / 128` (TensorFlow, torch-fidelity, clean-fid).
+    Bytes,
+    /// `(u - mean) / std` of ImageNet. torchvision's weights come with `transform_input = true`, which then undoes
+    /// it: `x std / 0.5 + (mean - 0.5) / 0.5`, together `2 u - 1`.
+    ImageNet {
+        /// Whether torchvision's `transform_input` comes after it.
+        transform_input: bool,
+    },
+    /// torchvision's `transform_input` on `u` itself, for pixels that never were normalised.
+    TransformOnly,
+    /// `u scale[c] + offset[c]`.
+    Affine {
+        /// Factor of red, green, blue.
+        scale: [f32; 3],
+        /// Added to red, green, blue.
+        offset: [f32; 3],
+    },
+}
+
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+impl PixelScaling {
+    /// `(scale, offset)` of a colour channel.
+    pub(crate) fn affine(self, channel: usize) -> (f32, f32) {
+        let (mean, std) = (MEAN[channel], STD[channel]);
+        match self {
+            Self::Symmetric | Self::ImageNet { transform_input: true } => (2.0, -1.0),
+            Self::Bytes => (255.0 / 128.0, -1.0),
+            Self::ImageNet { transform_input: false } => (1.0 / std, -mean / std),
+            Self::TransformOnly => (2.0 * std, 2.0 * mean - 1.0),
+            Self::Affine { scale, offset } => (scale[channel], offset[channel]),
+        }
+    }
+
+    fn label(self) -> String {
+        match self {
+            Self::Symmetric => "2u - 1".into(),
+            Self::Bytes => "(255u - 128)/128".into(),
+            Self::ImageNet { transform_input: true } => "ImageNet mean and std, transform_input".into(),
+            Self::ImageNet { transform_input: false } => "ImageNet mean and std".into(),
+            Self::TransformOnly => "transform_input".into(),
+            Self::Affine { scale, offset } => format!("u {scale:?} + {offset:?}"),
+        }
+    }
+}
+
+/// A network, a layer, and the way from pixels to its input.
+///
+/// # Examples
+/// ```
+/// use spiking_diffusion_metrics::{InceptionConfig, InceptionLayer};
+///
+/// let config = InceptionConfig { range: [-0.5, 0.5], ..InceptionConfig::pytorch_fid(InceptionLayer::Mixed768) };
+/// assert_eq!(config.dims(), 768);
+/// assert!(config.to_string().starts_with("FID Inception 2015-12-05, 768 features"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InceptionConfig {
+    /// The network.
+    pub variant: InceptionVariant,
+    /// Where the features are taken.
+    pub layer: InceptionLayer,
+    /// Values of black and white in the images given; `u = (x - black) / (white - black)`.
+    pub range: [f32; 2],
+    /// Whether `u` is first clamped to `[0, 1]` and rounded to a multiple of 1/255, as if the images had been saved
+    /// in files.
+    pub quantize: bool,
+    /// How images become 299 x 299; `None` takes them at the size they have, at least 75 x 75.
+    pub resize: Option<Resize>,
+    /// From `u` to the network's input.
+    pub scaling: PixelScaling,
+}
+
+impl InceptionConfig {
+    /// pytorch-fid: bilinear with half-pixel centres, `2 u - 1`.
+    pub const fn pytorch_fid(layer: InceptionLayer) -> Self {
+        Self {
+            variant: InceptionVariant::Fid,
+            layer,
+            range: [0.0, 1.0],
+            quantize: false,
+            resize: Some(Resize::Bilinear),
+            scaling: PixelScaling::Symmetric,
+        }
+    }
+
+    /// torch-fidelity: bytes, TensorFlow 1's bilinear, `(x - 128) / 128`.
+    pub const fn torch_fidelity(layer: InceptionLayer) -> Self {
+        let (resize, scaling) = (Some(Resize::BilinearCorner), PixelScaling::Bytes);
+        Self { quantize: true, resize, scaling, ..Self::pytorch_fid(layer) }
+    }
+
+    /// clean-fid: bytes, Pillow's bicubic on floats (cut to the range of bytes), `(x - 128) / 128`.
+    pub const fn clean_fid(layer: InceptionLayer) -> Self {
+        let (resize, scaling) = (Some(Resize::Bicubic), PixelScaling::Bytes);
+        Self { quantize: true, resize, scaling, ..Self::pytorch_fid(layer) }
+    }
+
+    /// torchvision's network behind PyTorch's bilinear, with the `transform_input` of its published weights.
+    pub const fn torchvision(layer: InceptionLayer) -> Self {
+        let scaling = PixelScaling::ImageNet { transform_input: true };
+        Self { variant: InceptionVariant::ImageNet, scaling, ..Self::pytorch_fid(layer) }
+    }
+
+    /// Number of features.
+    pub fn dims(&self) -> usize {
+        self.layer.dims(self.variant)
+    }
+}
+
+impl std::fmt::Display for InceptionConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let network = match self.variant {
+            InceptionVariant::Fid => "FID Inception 2015-12-05",
+            InceptionVariant::ImageNet => "torchvision Inception v3",
+        };
+        let resize = match self.resize {
+            None => "not resized",
+            Some(Resize::Bilinear) => "bilinear (PyTorch)",
+            Some(Resize::BilinearCorner) => "bilinear (TensorFlow 1)",
+            Some(Resize::Bicubic) => "bicubic (Pillow, float)",
+        };
+        let bytes = if self.quantize { "bytes, " } else { "" };
+        let (layer, scaling) = (self.layer.label(), self.scaling.label());
+        write!(f, "{network}, {layer} features; {bytes}{resize}, {scaling}")
+    }
+}

@@ -1,0 +1,123 @@
+//! Named weights from a file or from memory.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use candle_core::pickle::PthTensors;
+use candle_core::safetensors::BufferedSafetensors;
+use candle_core::{DType, Device, Tensor};
+
+use super::legacy;
+use crate::{Error, Result};
+
+/// The weights of an Inception network under the names of pytorch-fid and torchvision, which are the same:
+/// `<convolution>.conv.weight`, `<convolution>.bn.{weight, bias, running_mean, running_var}`, `fc.{weight, bias}`.
+///
+/// Tensors that no layer asks for are left alone, and so are those that are missing but not asked for.
+pub struct InceptionWeights {
+    path: PathBuf,
+    source: Source,
+}
+
+enum Source {
+    Safetensors(BufferedSafetensors),
+    Pth(PthTensors),
+    Memory(HashMap<String, Tensor>),
+}
+
+/// A `.pth` file of PyTorch 1.6 or later is a zip archive.
+const ZIP: &[u8] = b"PK\x03\x04";
+
+impl InceptionWeights {
+    /// Opens a `.safetensors` file, or a `.pth` file (`torch.save` of a state dict, of any version of PyTorch). The
+    /// content decides which it is, not the name.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is neither.
+    ///
+    /// # Examples
+    /// ```
+    /// use spiking_diffusion_metrics::InceptionWeights;
+    ///
+    /// let error = InceptionWeights::open("no/such.pth").err().ok_or("an error was due")?;
+    /// assert!(error.to_string().starts_with("no/such.pth: "));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut start = Vec::new();
+        let file = File::open(path).map_err(Error::io(path))?;
+        file.take(16).read_to_end(&mut start).map_err(Error::io(path))?;
+        let source = if start.starts_with(ZIP) {
+            Source::Pth(guarded(path, || PthTensors::new(path, None))?)
+        } else if legacy::is_legacy(&start) {
+            let bytes = fs::read(path).map_err(Error::io(path))?;
+            Source::Memory(guarded(path, || legacy::read(&bytes))?)
+        } else {
+            let bytes = fs::read(path).map_err(Error::io(path))?;
+            let parsed = BufferedSafetensors::new(bytes);
+            let explain = |e| Error::file(path, "archive", format!("neither safetensors nor a .pth: {e}"));
+            Source::Safetensors(parsed.map_err(explain)?)
+        };
+        Ok(Self { path: path.to_owned(), source })
+    }
+
+    /// Weights that are already in memory; `origin` stands for the file in error messages.
+    pub fn from_tensors(origin: impl Into<PathBuf>, tensors: HashMap<String, Tensor>) -> Self {
+        Self { path: origin.into(), source: Source::Memory(tensors) }
+    }
+
+    /// Values of a tensor that must have this shape.
+    pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let dims = self
+            .dims(name)?
+            .ok_or_else(|| Error::file(&self.path, name, "missing, and the chosen layer needs it"))?;
+        if dims != shape {
+            return Err(Error::file(&self.path, name, format!("expected shape {shape:?}, got {dims:?}")));
+        }
+        let tensor = self.load(name)?;
+        let values =
+            tensor.to_device(&Device::Cpu).and_then(|t| t.to_dtype(DType::F32)?.flatten_all()?.to_vec1());
+        let values: Vec<f32> = values.map_err(|e| Error::file(&self.path, name, e))?;
+        match values.iter().find(|value| !value.is_finite()) {
+            Some(value) => Err(Error::file(&self.path, name, format!("holds {value}"))),
+            None => Ok(values),
+        }
+    }
+
+    /// Shape of a tensor, before any of its values are read.
+    fn dims(&self, name: &str) -> Result<Option<Vec<usize>>> {
+        Ok(match &self.source {
+            Source::Safetensors(file) => file.get(name).ok().map(|view| view.shape().to_vec()),
+            Source::Pth(file) => file.tensor_infos().get(name).map(|info| info.layout.dims().to_vec()),
+            Source::Memory(tensors) => tensors.get(name).map(|tensor| tensor.dims().to_vec()),
+        })
+    }
+
+    fn load(&self, name: &str) -> Result<Tensor> {
+        let missing = || candle_core::Error::Msg(format!("no tensor `{name}`"));
+        let loaded = match &self.source {
+            Source::Safetensors(file) => file.load(name, &Device::Cpu),
+            Source::Memory(tensors) => tensors.get(name).cloned().ok_or_else(missing),
+            Source::Pth(file) => return guarded(&self.path, || file.get(name)?.ok_or_else(missing)),
+        };
+        loaded.map_err(|e| Error::file(&self.path, name, e))
+    }
+}
+
+impl std::fmt::Debug for InceptionWeights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InceptionWeights").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Candle's pickle reader indexes without a check on some malformed files: a panic becomes an error.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> candle_core::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|e| Error::file(path, "archive", e)),
+        Err(_) => Err(Error::file(path, "archive", "malformed pickle")),
+    }
+}
