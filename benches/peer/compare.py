@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 
-WORKS = ["vqsvae_train", "vqsvae_infer", "sdid_train", "sdid_infer", "sample_49"]
+WORKS = ["vqsvae_train", "vqsvae_infer", "encode_256", "sdid_train", "sdid_infer", "sample_49"]
 # A network that hardly fires, or fires at random, says nothing about a trained one.
 LEAST_DENSITY, MOST_DENSITY = 0.005, 0.5
 

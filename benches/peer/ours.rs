@@ -96,6 +96,11 @@ impl Ours {
             "vqsvae_infer" => {
                 self.vqsvae.0.decode(&self.vqsvae.0.encode(&self.images)?)?;
             }
+            "encode_256" => {
+                for _ in 0..256 / BATCH {
+                    self.vqsvae.0.encode(&self.images)?;
+                }
+            }
             "sdid_infer" => {
                 self.sdid.0.logits(&self.codes.narrow(0, 0, 16)?, &self.t.narrow(0, 0, 16)?, false)?;
             }

@@ -59,6 +59,15 @@ class Peer:
         return time.perf_counter() - start
 
     @torch.no_grad()
+    def encode_256(self):
+        self.vqsvae.eval()
+        start = time.perf_counter()
+        for _ in range(256 // BATCH):
+            self.vqsvae.quantise(self.images)
+            functional.reset_net(self.vqsvae)
+        return time.perf_counter() - start
+
+    @torch.no_grad()
     def sdid_infer(self):
         self.sdid.eval()
         start = time.perf_counter()
