@@ -4,9 +4,12 @@
 mod autotraits;
 mod features;
 mod frechet;
+mod inception_score;
 mod kernel;
+mod manifold;
 mod npz;
 mod pixel;
+mod protocol;
 mod ssim;
 mod stats;
 mod threads;
