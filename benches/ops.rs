@@ -46,7 +46,7 @@ fn ops(c: &mut Criterion) {
         let (store, stack) = layer(shape).unwrap();
         let kind = if transposed { "up" } else { "conv" };
         let name = format!("{kind}{from}-{to}s{stride}/T{TIME_STEPS}x{BATCH}x{map}x{map}");
-        let forward = |xs: &Tensor, train| stack.run(Drive::Spikes(xs), train).unwrap();
+        let forward = |xs: &Tensor, train| stack.forward(Drive::Spikes(xs), train).unwrap();
         let mut group = c.benchmark_group("layer");
         for percent in [1, 2, 5, 10, 20, 30, 40, 50] {
             let xs = spikes(shape, percent).unwrap();

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 
-use crate::input::{self, Rows};
+use crate::input;
 use crate::stats::check_count;
 use crate::{Error, FeatureStats, Result};
 
@@ -84,7 +84,7 @@ impl FeatureStatsBuilder {
         if batch.rows == 0 {
             return Ok(());
         }
-        let mean = column_means(&batch);
+        let mean = batch.column_means();
         for row in batch.values.chunks_exact_mut(batch.cols) {
             row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m);
         }
@@ -160,13 +160,4 @@ impl FeatureStatsBuilder {
         self.mean.iter_mut().zip(&gap).for_each(|(m, g)| *m += g * (new / (old + new)));
         self.count += count;
     }
-}
-
-fn column_means(batch: &Rows) -> Vec<f64> {
-    let mut sums = vec![0.0; batch.cols];
-    for row in batch.iter() {
-        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-    }
-    sums.iter_mut().for_each(|sum| *sum /= batch.rows as f64);
-    sums
 }

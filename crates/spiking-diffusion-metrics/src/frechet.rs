@@ -1,7 +1,10 @@
 //! Fréchet distance between Gaussians.
 
+use candle_core::Tensor;
 use faer::{Mat, MatRef, Side};
 
+use crate::input::{self, Rows};
+use crate::stats::check_count;
 use crate::{Error, FeatureStats, Result};
 
 /// Eigenvalues below minus this fraction of the largest are no rounding: the matrix is not a covariance.
@@ -33,12 +36,95 @@ const INDEFINITE: f64 = 1e-3;
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
-    if a.dims() != b.dims() {
-        let (left, right) = (vec![a.dims()], vec![b.dims()]);
-        return Err(Error::Mismatch { what: "feature dimensions", left, right });
-    }
-    let gap: f64 = a.mean().iter().zip(b.mean()).map(|(a, b)| (a - b) * (a - b)).sum();
+    same_dims(a.dims(), b.dims())?;
+    let gap = squared_gap(a.mean(), b.mean());
     Ok(gap + trace(a) + trace(b) - 2.0 * trace_of_root(a, b)?)
+}
+
+/// Fréchet distance between two sets of features, by the smaller problem.
+///
+/// The same number as [`frechet_distance`] of the sets' [`FeatureStats`]. If neither set has more samples than
+/// features, `tr((S_a S_b)^(1/2))` is the sum of the singular values of `A B^T`, where the rows of `A` are the
+/// centred samples over `sqrt(N - 1)`: an `N x M` matrix, and no covariance is formed.
+///
+/// # Shapes
+/// `a: [N, D]`, `b: [M, D]`.
+///
+/// # Errors
+/// If the numbers of features differ, a feature is not finite, a set has fewer than two rows, or a
+/// decomposition does not converge.
+///
+/// # Examples
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use spiking_diffusion_metrics::frechet_distance_of_features;
+///
+/// let a = Tensor::new(&[[0.0, 1.0, 2.0], [1.0, 1.0, 0.0]], &Device::Cpu)?;
+/// let b = (&a + 2.0)?;
+/// assert!((frechet_distance_of_features(&a, &b)? - 12.0).abs() < 1e-12);
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn frechet_distance_of_features(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let (x, y) = (input::features(a, "first features", 0)?, input::features(b, "second features", 0)?);
+    same_dims(x.cols, y.cols)?;
+    if x.rows.max(y.rows) > x.cols {
+        return frechet_distance(&FeatureStats::from_features(a)?, &FeatureStats::from_features(b)?);
+    }
+    let ((mean_x, x), (mean_y, y)) = (centred(x)?, centred(y)?);
+    let cross = &x * y.transpose();
+    let singular = cross.singular_values().map_err(no_convergence)?;
+    let traces = x.squared_norm_l2() + y.squared_norm_l2();
+    Ok(squared_gap(&mean_x, &mean_y) + traces - 2.0 * singular.iter().sum::<f64>())
+}
+
+/// The number that the Spiking-Diffusion paper prints as FID, which is not the Fréchet distance.
+///
+/// `d = |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr(U s^(1/2) V^T)` with `S_a S_b = U s V^T`, a singular value
+/// decomposition. `U s^(1/2) V^T` squares to `S_a S_b` only if the two covariances commute; otherwise the number
+/// lies elsewhere, and it may be compared with the paper's Table 1 only.
+///
+/// # Errors
+/// If the numbers of features differ, or the decomposition does not converge.
+///
+/// # Examples
+/// ```
+/// use spiking_diffusion_metrics::{FeatureStats, frechet_distance, frechet_distance_paper};
+///
+/// let a = FeatureStats::new(vec![0.0, 0.0], vec![2.0, 1.0, 1.0, 3.0], None)?;
+/// let b = FeatureStats::new(vec![0.0, 0.0], vec![5.0, -2.0, -2.0, 1.0], None)?;
+/// assert!((frechet_distance_paper(&a, &a)?).abs() < 1e-12);
+/// assert!((frechet_distance_paper(&a, &b)? - frechet_distance(&a, &b)?).abs() > 0.1);
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn frechet_distance_paper(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
+    same_dims(a.dims(), b.dims())?;
+    let dims = a.dims();
+    let matrix = |s: &FeatureStats| MatRef::from_row_major_slice(s.covariance(), dims, dims).to_owned();
+    let product = matrix(a) * matrix(b);
+    let svd = product.svd().map_err(no_convergence)?;
+    let (u, s, v) = (svd.U(), svd.S().column_vector(), svd.V());
+    let along = |i: usize| u.col(i).iter().zip(v.col(i).iter()).map(|(u, v)| u * v).sum::<f64>();
+    let root: f64 = (0..dims).map(|i| s[i].max(0.0).sqrt() * along(i)).sum();
+    Ok(squared_gap(a.mean(), b.mean()) + trace(a) + trace(b) - 2.0 * root)
+}
+
+fn same_dims(left: usize, right: usize) -> Result<()> {
+    if left == right {
+        return Ok(());
+    }
+    Err(Error::Mismatch { what: "feature dimensions", left: vec![left], right: vec![right] })
+}
+
+fn squared_gap(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
+}
+
+/// The mean, and the centred samples over `sqrt(N - 1)` as rows.
+fn centred(rows: Rows) -> Result<(Vec<f64>, Mat<f64>)> {
+    check_count(Some(rows.rows as u64))?;
+    let (mean, scale) = (rows.column_means(), ((rows.rows - 1) as f64).sqrt());
+    let matrix = Mat::from_fn(rows.rows, rows.cols, |n, d| (rows.row(n)[d] - mean[d]) / scale);
+    Ok((mean, matrix))
 }
 
 fn trace(stats: &FeatureStats) -> f64 {

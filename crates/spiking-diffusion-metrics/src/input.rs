@@ -19,6 +19,16 @@ impl Rows {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[f64]> {
         self.values.chunks_exact(self.cols.max(1))
     }
+
+    /// Mean of each column; of no rows, NaN.
+    pub(crate) fn column_means(&self) -> Vec<f64> {
+        let mut sums = vec![0.0; self.cols];
+        for row in self.iter() {
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+        sums.iter_mut().for_each(|sum| *sum /= self.rows as f64);
+        sums
+    }
 }
 
 /// Features `[N, D]` with `D >= 1`; `first_row` is the number that an error gives to row 0.

@@ -7,15 +7,17 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, Par};
 use rand::Rng;
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::input::{self, Rows};
+use crate::spread::mean_and_std;
 use crate::{Error, Result};
 
 /// Rows of the first and of the second feature set that are compared with each other.
 pub type SubsetPair = (Vec<usize>, Vec<usize>);
 
 /// Mean and population standard deviation of the kernel distance over the subsets.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct KernelDistance {
     /// Mean over the subsets: the number that is reported as KID.
     pub mean: f64,
@@ -67,7 +69,8 @@ pub fn kernel_distance(a: &Tensor, b: &Tensor, subsets: &[SubsetPair]) -> Result
     }
     let distances: Vec<f64> =
         subsets.par_iter().map(|(of_a, of_b)| mmd(&gather(&a, of_a), &gather(&b, of_b))).collect();
-    Ok(mean_and_std(&distances))
+    let (mean, std) = mean_and_std(&distances);
+    Ok(KernelDistance { mean, std })
 }
 
 /// Independent pairs of subsets, each of `size` distinct rows drawn uniformly, for [`kernel_distance`].
@@ -147,11 +150,4 @@ fn kernel_sum(x: &Mat<f64>, y: &Mat<f64>, skip_diagonal: bool) -> f64 {
         column.iter().enumerate().map(kernel).sum()
     };
     gram.col_iter().enumerate().map(column_sum).sum()
-}
-
-fn mean_and_std(values: &[f64]) -> KernelDistance {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / count;
-    KernelDistance { mean, std: variance.sqrt() }
 }

@@ -6,11 +6,16 @@ mod error;
 mod features;
 mod frechet;
 mod inception;
+mod inception_score;
 mod input;
 mod kernel;
+mod manifold;
 mod npz;
 mod pixel;
+mod protocol;
+mod report;
 mod resize;
+mod spread;
 mod ssim;
 mod stats;
 
@@ -20,12 +25,16 @@ pub use classifier::{
 };
 pub use error::{Error, Result};
 pub use features::{FeatureExtractor, Pixels, extract_batches};
-pub use frechet::frechet_distance;
+pub use frechet::{frechet_distance, frechet_distance_of_features, frechet_distance_paper};
 pub use inception::{
     Inception, InceptionConfig, InceptionLayer, InceptionVariant, InceptionWeights, PixelScaling,
 };
+pub use inception_score::{InceptionScore, inception_score};
 pub use kernel::{KernelDistance, SubsetPair, kernel_distance, random_subsets};
-pub use pixel::{mean, mse};
+pub use manifold::{Prdc, prdc};
+pub use pixel::{mean, mse, psnr};
+pub use protocol::{Network, Protocol, Root, Settings};
+pub use report::{Evaluation, EvaluationOptions, evaluate, evaluate_stats};
 pub use resize::{Resize, resize};
-pub use ssim::{Padding, SsimConfig, ssim};
+pub use ssim::{Padding, SsimConfig, Window, ssim};
 pub use stats::FeatureStats;

@@ -1,6 +1,7 @@
 //! Pixel metrics between images that belong together: a reconstruction and its original.
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use crate::input::{self, Rows};
 use crate::{Error, Result};
@@ -27,10 +28,42 @@ use crate::{Error, Result};
 /// ```
 pub fn mse(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
     let (a, b) = image_pair(a, b)?;
-    let one = |(a, b): (&[f64], &[f64])| {
+    let one = |n: usize| {
+        let (a, b) = (a.row(n), b.row(n));
         a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>() / a.len() as f64
     };
-    Ok(a.iter().zip(b.iter()).map(one).collect())
+    Ok((0..a.rows).into_par_iter().map(one).collect())
+}
+
+/// Peak signal-to-noise ratio of each image, in decibels.
+///
+/// `psnr[n] = 10 log10(data_range^2 / mse[n])`, infinite for equal images. Averaged over images this is
+/// scikit-image's number; torchmetrics' default takes one ratio of the error averaged over all images, which
+/// [`mse`] gives.
+///
+/// `data_range` is the largest pixel minus the smallest of the image format: 1 for `[0, 1]`.
+///
+/// # Shapes
+/// `a`, `b`: `[N, C, H, W]`, floating point -> `N` values.
+///
+/// # Errors
+/// Those of [`mse`], and if `data_range` is not a positive number.
+///
+/// # Examples
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use spiking_diffusion_metrics::psnr;
+///
+/// let a = Tensor::new(&[[[[0.0, 1.0]]]], &Device::Cpu)?;
+/// let b = Tensor::new(&[[[[0.1, 0.9]]]], &Device::Cpu)?;
+/// assert!((psnr(&a, &b, 1.0)?[0] - 20.0).abs() < 1e-9);
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn psnr(a: &Tensor, b: &Tensor, data_range: f64) -> Result<Vec<f64>> {
+    if !(data_range.is_finite() && data_range > 0.0) {
+        return Err(Error::config("data_range", data_range, "must be a positive number"));
+    }
+    Ok(mse(a, b)?.into_iter().map(|e| 10.0 * (data_range * data_range / e).log10()).collect())
 }
 
 /// Mean of per-image values, in the order of the images.

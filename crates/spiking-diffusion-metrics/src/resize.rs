@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
@@ -21,7 +22,8 @@ use crate::{Error, Result};
 /// assert_eq!(row(Resize::BilinearCorner)?, [0.0, 0.5, 1.0, 1.0]);
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Resize {
     /// The two pixels beside `(i + 1/2) s - 1/2`, edges repeated: PyTorch's

@@ -17,6 +17,17 @@ pub enum Padding {
     Valid,
 }
 
+/// Weights of the window of [`ssim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Window {
+    /// A Gaussian of standard deviation `sigma`.
+    #[default]
+    Gaussian,
+    /// All pixels alike; `sigma` is not used.
+    Uniform,
+}
+
 /// Window, border and constants of [`ssim`].
 ///
 /// # Examples
@@ -29,9 +40,15 @@ pub enum Padding {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SsimConfig {
-    /// Side of the square Gaussian window in pixels; odd.
+    /// Side of the square window in pixels; odd.
     pub window: usize,
-    /// Standard deviation of the window in pixels.
+    /// Weights of the window.
+    #[serde(default)]
+    pub shape: Window,
+    /// Whether variances are divided by `n - 1` and not by `n = window^2`; needs `window >= 3`.
+    #[serde(default)]
+    pub sample_covariance: bool,
+    /// Standard deviation of a Gaussian window in pixels.
     pub sigma: f64,
     /// What lies beyond the border.
     pub padding: Padding,
@@ -50,21 +67,37 @@ impl SsimConfig {
     /// of the padding are mid-grey there, so the same images in `[0, 1]` give other values. The column that the
     /// paper prints as SSIM is `1 - SSIM`: lower is better.
     pub fn paper() -> Self {
-        Self { window: 11, sigma: 1.5, padding: Padding::Zero, k1: 0.01, k2: 0.03, data_range: 1.0 }
+        Self {
+            window: 11,
+            shape: Window::Gaussian,
+            sample_covariance: false,
+            sigma: 1.5,
+            padding: Padding::Zero,
+            k1: 0.01,
+            k2: 0.03,
+            data_range: 1.0,
+        }
     }
 
     /// Wang et al. (2004): the window and constants of [`SsimConfig::paper`] on the valid region only.
     ///
     /// Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
-    /// use_sample_covariance=False, data_range=1)`, which crops what it padded.
+    /// use_sample_covariance=False, data_range=1)` and torchmetrics' default, which crop what they padded.
     pub fn standard() -> Self {
         Self { padding: Padding::Valid, ..Self::paper() }
+    }
+
+    /// scikit-image's default: a uniform 7x7 window, sample covariances, the valid region only.
+    ///
+    /// torchmetrics' `gaussian_kernel=False, kernel_size=7` is the same without `sample_covariance`.
+    pub fn uniform() -> Self {
+        Self { window: 7, shape: Window::Uniform, sample_covariance: true, ..Self::standard() }
     }
 
     /// Checks every field.
     ///
     /// # Errors
-    /// If `window` is even, or if `sigma`, `k1`, `k2` or `data_range` is not a positive number.
+    /// If `window` is even, or 1 with `sample_covariance`, or if `sigma`, `k1`, `k2` or `data_range` is not a positive number.
     ///
     /// # Examples
     /// ```
@@ -77,6 +110,9 @@ impl SsimConfig {
         if self.window.is_multiple_of(2) {
             return Err(Error::config("window", self.window, "must be odd"));
         }
+        if self.sample_covariance && self.window == 1 {
+            return Err(Error::config("window", 1, "a sample covariance needs at least 3"));
+        }
         let positive =
             [("sigma", self.sigma), ("k1", self.k1), ("k2", self.k2), ("data_range", self.data_range)];
         match positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
@@ -88,7 +124,10 @@ impl SsimConfig {
     /// One axis of the window, of sum 1; the window is its outer product with itself.
     fn taps(&self) -> Vec<f64> {
         let centre = (self.window / 2) as f64;
-        let weight = |k: usize| (-(k as f64 - centre).powi(2) / (2.0 * self.sigma * self.sigma)).exp();
+        let weight = |k: usize| match self.shape {
+            Window::Gaussian => (-(k as f64 - centre).powi(2) / (2.0 * self.sigma * self.sigma)).exp(),
+            Window::Uniform => 1.0,
+        };
         let weights: Vec<f64> = (0..self.window).map(weight).collect();
         let total: f64 = weights.iter().sum();
         weights.iter().map(|w| w / total).collect()
@@ -97,7 +136,7 @@ impl SsimConfig {
 
 /// Structural similarity of each image, averaged over its pixels and channels.
 ///
-/// With Gaussian-weighted means `m`, variances `v` and covariance `c` around each pixel,
+/// With window-weighted means `m`, variances `v` and covariance `c` around each pixel,
 /// `SSIM = (2 m_a m_b + C1) (2 c_ab + C2) / ((m_a^2 + m_b^2 + C1) (v_a + v_b + C2))`. It lies in `[-1, 1]` and
 /// is 1 for equal images. The column that the paper prints is `1 - SSIM`.
 ///
@@ -148,6 +187,8 @@ struct Filter {
     width: usize,
     c1: f64,
     c2: f64,
+    /// What variances and covariances are multiplied by.
+    spread: f64,
 }
 
 impl Filter {
@@ -157,7 +198,9 @@ impl Filter {
             Padding::Valid => 0,
         };
         let c = |k: f64| (k * cfg.data_range).powi(2);
-        Self { taps: cfg.taps(), pad, height, width, c1: c(cfg.k1), c2: c(cfg.k2) }
+        let pixels = (cfg.window * cfg.window) as f64;
+        let spread = if cfg.sample_covariance { pixels / (pixels - 1.0) } else { 1.0 };
+        Self { taps: cfg.taps(), pad, height, width, c1: c(cfg.k1), c2: c(cfg.k2), spread }
     }
 
     /// Mean SSIM of one channel.
@@ -172,7 +215,7 @@ impl Filter {
             let (ma, mb) = (mean_a[i], mean_b[i]);
             let (va, vb, cov) = (aa[i] - ma * ma, bb[i] - mb * mb, ab[i] - ma * mb);
             let means = (2.0 * ma * mb + self.c1) / (ma * ma + mb * mb + self.c1);
-            means * (2.0 * cov + self.c2) / (va + vb + self.c2)
+            means * (2.0 * self.spread * cov + self.c2) / (self.spread * (va + vb) + self.c2)
         };
         (0..mean_a.len()).map(pixel).sum::<f64>() / mean_a.len() as f64
     }
@@ -188,7 +231,7 @@ impl Filter {
         out
     }
 
-    /// Gaussian mean around each pixel whose window lies inside the padded plane.
+    /// Weighted mean around each pixel whose window lies inside the padded plane.
     fn blur(&self, padded: &[f64]) -> Vec<f64> {
         let (stride, reach) = (self.width + 2 * self.pad, self.taps.len() - 1);
         let width = stride - reach;

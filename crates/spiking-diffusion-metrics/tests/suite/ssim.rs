@@ -42,8 +42,15 @@ fn naive(a: &[Vec<f64>], b: &[Vec<f64>], cfg: &SsimConfig) -> f64 {
 fn equals_the_naive_twin() {
     let (a, b) = (normal(&[2, 3, 13, 16], 0), normal(&[2, 3, 13, 16], 1));
     let plane = |x: &Tensor, n: usize, c: usize| x.get(n).unwrap().get(c).unwrap().to_vec2::<f64>().unwrap();
-    let small =
-        SsimConfig { window: 3, sigma: 0.8, k1: 0.02, k2: 0.05, data_range: 2.0, padding: Padding::Zero };
+    let small = SsimConfig {
+        window: 3,
+        sigma: 0.8,
+        k1: 0.02,
+        k2: 0.05,
+        data_range: 2.0,
+        padding: Padding::Zero,
+        ..paper()
+    };
     for cfg in configs().into_iter().chain([small]) {
         for (n, got) in ssim(&a, &b, &cfg).unwrap().into_iter().enumerate() {
             let want = (0..3).map(|c| naive(&plane(&a, n, c), &plane(&b, n, c), &cfg)).sum::<f64>() / 3.0;
