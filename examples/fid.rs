@@ -14,7 +14,8 @@ use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use indicatif::ProgressBar;
 use spiking_diffusion_metrics::{
-    EvaluationOptions, FeatureExtractor, FeatureStats, Protocol, evaluate, evaluate_stats,
+    EvaluationOptions, FeatureExtractor, FeatureStats, Inception, InceptionConfig, InceptionLayer,
+    InceptionWeights, Protocol, evaluate, evaluate_stats,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -104,10 +105,29 @@ fn dims(args: &Args) -> usize {
     args.dims.unwrap_or(args.protocol.settings().dims)
 }
 
-/// SEAM: the Inception network comes from the inception branch; the coordinator returns it here.
-fn extractor(args: &Args) -> Result<Box<dyn FeatureExtractor>> {
-    let weights = args.weights.as_deref().map_or("no weights".into(), |path| path.display().to_string());
-    Err(format!("{} features, {weights}: the network comes with the inception branch", dims(args)).into())
+/// The protocol's network.
+fn extractor(args: &Args) -> Result<Inception> {
+    let Some(weights) = &args.weights else {
+        return Err(
+            "images need --weights FILE: pytorch-fid's pt_inception-2015-12-05-6726825d.pth (torchvision's \
+                    inception_v3 for --protocol paper), or the same tensors as .safetensors"
+                .into(),
+        );
+    };
+    let layer = match dims(args) {
+        64 => InceptionLayer::Pool64,
+        192 => InceptionLayer::Pool192,
+        768 => InceptionLayer::Mixed768,
+        2048 => InceptionLayer::Pool2048,
+        other => return Err(format!("--dims {other}: must be 64, 192, 768 or 2048").into()),
+    };
+    let cfg = match args.protocol {
+        Protocol::PytorchFid => InceptionConfig::pytorch_fid(layer),
+        Protocol::TorchFidelity => InceptionConfig::torch_fidelity(layer),
+        Protocol::CleanFid => InceptionConfig::clean_fid(layer),
+        other => return Err(format!("--protocol {other}: give features instead of images").into()),
+    };
+    Ok(Inception::new(cfg, &InceptionWeights::open(weights)?)?)
 }
 
 fn side(path: &Path, args: &Args) -> Result<Side> {

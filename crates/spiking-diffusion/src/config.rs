@@ -127,6 +127,9 @@ pub struct DataConfig {
     pub name: String,
     /// Whether it was drawn by a program.
     pub synthetic: bool,
+    /// What its files lack of the official ones, if they do.
+    #[serde(default)]
+    pub partial: Option<String>,
     /// Training images, after `limit`.
     pub train_images: usize,
     /// Test images.
@@ -141,6 +144,7 @@ impl DataConfig {
         Self {
             name: data.name.clone(),
             synthetic: data.synthetic,
+            partial: data.partial.clone(),
             train_images: data.train.len(),
             test_images: data.test.len(),
             sha256: data.sha256(),

@@ -24,6 +24,9 @@ pub struct Report {
     pub dataset: String,
     /// Whether it was drawn by a program.
     pub synthetic: bool,
+    /// What its files lack of the official ones, if they do.
+    #[serde(default)]
+    pub partial: Option<String>,
     /// Seed of everything random.
     pub seed: u64,
     /// Preset that the config started from; `config.json` has every field.
@@ -91,6 +94,7 @@ impl Report {
         Self {
             dataset: cfg.data.name.clone(),
             synthetic: cfg.data.synthetic,
+            partial: cfg.data.partial.clone(),
             seed: cfg.seed.0,
             preset: cfg.preset.name().to_owned(),
             epochs,
@@ -128,6 +132,9 @@ impl Report {
             self.machine.device,
             self.machine.threads,
         );
+        if let Some(partial) = &self.partial {
+            let _ = write!(page, "**Partial data:** {partial}.\n\n");
+        }
         let rows = [
             ("MSE of the test reconstructions", format!("{:.5}", m.mse)),
             ("SSIM (the paper prints 1 - SSIM)", format!("{:.4} ({:.4})", m.ssim, 1. - m.ssim)),

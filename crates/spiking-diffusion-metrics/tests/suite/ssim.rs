@@ -49,7 +49,7 @@ fn equals_the_naive_twin() {
         k2: 0.05,
         data_range: 2.0,
         padding: Padding::Zero,
-        ..paper()
+        ..SsimConfig::paper()
     };
     for cfg in configs().into_iter().chain([small]) {
         for (n, got) in ssim(&a, &b, &cfg).unwrap().into_iter().enumerate() {

@@ -15,7 +15,7 @@ use snn_core::Seed;
 
 pub use classify::classify;
 
-use crate::data::{self, Dataset};
+use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
 use crate::{ExperimentConfig, Preset, Report, run_experiment};
 
@@ -24,9 +24,12 @@ use crate::{ExperimentConfig, Preset, Report, run_experiment};
 #[command(after_help = "A run's folder then holds config.json, vqsvae.safetensors, codes.safetensors, \
     sdid.safetensors, vqsvae.csv, sdid.csv, reconstructions.png, samples.png, loss.png, report.json and report.md.")]
 struct Arguments {
-    /// Folder with the data set's files, or with a folder of its name [default: the small built-in, synthetic set]
+    /// Folder with the data set's files, or with a folder of its name [default, mnist only: the small built-in, synthetic set]
     #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// Take files that hold less than the official ones, and say so in the report; a lone split is cut 90/10 by the seed
+    #[arg(long)]
+    allow_partial: bool,
     /// Folder for everything that the run writes [default: runs/<data set>-<preset>-<seed>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -85,21 +88,15 @@ impl From<PresetName> for Preset {
     }
 }
 
-/// The whole of the example `mnist`: arguments from the command line, the built-in digits where no folder is named.
-pub fn mnist() -> ExitCode {
-    main("mnist", data::mnist)
-}
-
 /// One experiment's program: parses the arguments, loads the data, runs, prints where the results are.
-///
-/// `load` gets the data folder, if one was named.
-pub fn main(name: &'static str, load: fn(Option<&Path>) -> Result<Dataset>) -> ExitCode {
+pub fn main(set: DataSet) -> ExitCode {
+    let name = set.name();
     let matches = Arguments::command().name(name).get_matches();
     let arguments = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,
         Err(e) => e.exit(),
     };
-    match run(name, &arguments, load) {
+    match run(set, &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             say(&format!("error: {e}"));
@@ -108,9 +105,15 @@ pub fn main(name: &'static str, load: fn(Option<&Path>) -> Result<Dataset>) -> E
     }
 }
 
-fn run(name: &str, arguments: &Arguments, load: fn(Option<&Path>) -> Result<Dataset>) -> Result<()> {
+fn run(set: DataSet, arguments: &Arguments) -> Result<()> {
+    let name = set.name();
     let device = device(&arguments.device)?;
-    let mut data = load(arguments.data_dir.as_deref())?;
+    let partial =
+        if arguments.allow_partial { Partial::Allow(Seed(arguments.seed)) } else { Partial::Reject };
+    let mut data = set.load(arguments.data_dir.as_deref(), partial)?;
+    if let Some(partial) = &data.partial {
+        say(&format!("partial data: {partial}"));
+    }
     if let Some(limit) = arguments.limit {
         data = data.limit(limit)?;
     }

@@ -1,15 +1,19 @@
 //! Images and labels in memory: read from files, drawn by a program, or handed in by the caller.
 
+mod cifar;
 pub mod idx;
-mod mnist;
+mod idx_split;
+mod sets;
 mod split;
 mod synthetic;
+
+use std::path::Path;
 
 use rand::Rng;
 use sha2::{Digest, Sha256};
 use snn_core::Seed;
 
-pub use mnist::mnist;
+pub use sets::{DataSet, Partial};
 pub use split::Split;
 pub use synthetic::synthetic_digits;
 
@@ -22,6 +26,8 @@ pub struct Dataset {
     pub name: String,
     /// Whether a program drew it.
     pub synthetic: bool,
+    /// What its files lack of the official ones, if they do.
+    pub partial: Option<String>,
     /// What networks are trained on.
     pub train: Split,
     /// What they are measured on.
@@ -47,7 +53,7 @@ impl Dataset {
             let shapes = format!("{:?} and {:?}", train.image(), test.image());
             return Err(Error::config("data", shapes, "training and test images must have one shape"));
         }
-        Ok(Self { name: name.into(), synthetic: false, train, test })
+        Ok(Self { name: name.into(), synthetic: false, partial: None, train, test })
     }
 
     /// `(channels, height, width)` of every image.
@@ -69,6 +75,46 @@ impl Dataset {
     pub fn limit(self, n: usize) -> Result<Self> {
         Ok(Self { train: self.train.first(n)?, ..self })
     }
+}
+
+/// MNIST from a [folder](DataSet::load); without one, the [built-in digits](synthetic_digits).
+///
+/// # Errors
+/// A folder was named and is wrong in any way: it never falls back.
+pub fn mnist(folder: Option<&Path>) -> Result<Dataset> {
+    DataSet::Mnist.load(folder, Partial::Reject)
+}
+
+/// Fashion-MNIST from a [folder](DataSet::load).
+///
+/// # Errors
+/// See [`DataSet::load`].
+pub fn fashion_mnist(folder: &Path) -> Result<Dataset> {
+    DataSet::FashionMnist.load(Some(folder), Partial::Reject)
+}
+
+/// KMNIST from a [folder](DataSet::load).
+///
+/// # Errors
+/// See [`DataSet::load`].
+pub fn kmnist(folder: &Path) -> Result<Dataset> {
+    DataSet::Kmnist.load(Some(folder), Partial::Reject)
+}
+
+/// EMNIST Letters from a [folder](DataSet::load), upright, labels 0 (A) to 25 (Z).
+///
+/// # Errors
+/// See [`DataSet::load`].
+pub fn letters(folder: &Path) -> Result<Dataset> {
+    DataSet::Letters.load(Some(folder), Partial::Reject)
+}
+
+/// CIFAR-10 from a [folder](DataSet::load), `[3, 32, 32]` in the order red, green, blue.
+///
+/// # Errors
+/// See [`DataSet::load`].
+pub fn cifar10(folder: &Path) -> Result<Dataset> {
+    DataSet::Cifar10.load(Some(folder), Partial::Reject)
 }
 
 /// The order of the items in an epoch of a stage: a permutation of `0..items` from a stream of its own.

@@ -124,6 +124,16 @@ impl Split {
         Ok(self)
     }
 
+    /// The images with these indices, in this order.
+    pub(super) fn select(&self, indices: &[u32]) -> Result<Self> {
+        let mut pixels = Vec::with_capacity(indices.len() * self.size());
+        for &i in indices {
+            pixels.extend_from_slice(self.bytes(i as usize)?);
+        }
+        let labels = indices.iter().map(|&i| self.labels[i as usize]).collect();
+        Self::new(pixels, labels, self.image)
+    }
+
     fn size(&self) -> usize {
         self.image.0 * self.image.1 * self.image.2
     }

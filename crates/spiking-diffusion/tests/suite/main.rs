@@ -7,6 +7,7 @@ mod idx;
 mod interrupted;
 mod mnist;
 mod run;
+mod sets;
 
 use std::path::Path;
 

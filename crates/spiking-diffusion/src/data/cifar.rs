@@ -1,0 +1,54 @@
+//! CIFAR-10's binary batches: records of a label and 3x32x32 bytes, red, green, blue.
+
+use std::path::Path;
+
+use super::{Split, sets};
+use crate::error::{Error, Result};
+
+pub(super) const TRAIN: [&str; 5] =
+    ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
+pub(super) const TEST: [&str; 1] = ["test_batch.bin"];
+
+const IMAGES: usize = 10_000;
+const PIXELS: usize = 3 * 32 * 32;
+
+/// The batches that are there, or nothing where there is none.
+pub(super) fn read(
+    folder: &Path,
+    names: &[&str],
+    allow: bool,
+    notes: &mut Vec<String>,
+) -> Result<Option<Split>> {
+    if !names.iter().any(|name| folder.join(name).is_file()) {
+        return Ok(None);
+    }
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for path in names.iter().map(|name| folder.join(name)) {
+        let before = labels.len();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+            parse(&bytes, &mut pixels, &mut labels).map_err(|message| Error::data(&path, message))?;
+        }
+        sets::count(&path, labels.len() - before, IMAGES, allow, notes)?;
+    }
+    Split::new(pixels, labels, (3, 32, 32)).map(Some)
+}
+
+fn parse(bytes: &[u8], pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> std::result::Result<(), String> {
+    let records = bytes.chunks_exact(PIXELS + 1);
+    if bytes.is_empty() || !records.remainder().is_empty() {
+        return Err(format!(
+            "has {} bytes, expected a multiple of {} that is not 0",
+            bytes.len(),
+            PIXELS + 1
+        ));
+    }
+    for (i, record) in records.enumerate() {
+        if record[0] > 9 {
+            return Err(format!("label {i} is {}, expected a value in 0..=9", record[0]));
+        }
+        labels.push(record[0]);
+        pixels.extend_from_slice(&record[1..]);
+    }
+    Ok(())
+}

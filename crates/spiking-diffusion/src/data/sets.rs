@@ -1,0 +1,161 @@
+//! The five data sets of the paper's Table 1, from their official files.
+
+use std::path::{Path, PathBuf};
+
+use snn_core::Seed;
+
+use super::{Dataset, Split, cifar, idx_split, synthetic_digits};
+use crate::error::{Error, Result};
+
+/// A data set with official files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataSet {
+    /// MNIST: digits, 28x28.
+    Mnist,
+    /// Fashion-MNIST: clothes, 28x28.
+    FashionMnist,
+    /// KMNIST: cursive Japanese, 28x28.
+    Kmnist,
+    /// EMNIST Letters, upright, 28x28; label 0 is A (1 in the files), 25 is Z.
+    Letters,
+    /// CIFAR-10, RGB, 32x32.
+    Cifar10,
+}
+
+/// What to do with files that hold less than the official ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partial {
+    /// It is an error.
+    Reject,
+    /// Take what is there and say so in [`Dataset::partial`]; a lone split is cut 90/10 by this seed.
+    Allow(Seed),
+}
+
+impl DataSet {
+    /// Its name in reports, and of its folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mnist => "mnist",
+            Self::FashionMnist => "fashion-mnist",
+            Self::Kmnist => "kmnist",
+            Self::Letters => "emnist-letters",
+            Self::Cifar10 => "cifar-10",
+        }
+    }
+
+    /// Where its official files are.
+    pub fn source(self) -> &'static str {
+        match self {
+            Self::Mnist => "http://yann.lecun.com/exdb/mnist/",
+            Self::FashionMnist => "https://github.com/zalandoresearch/fashion-mnist",
+            Self::Kmnist => "https://codh.rois.ac.jp/kmnist/",
+            Self::Letters => "https://www.nist.gov/itl/products-and-services/emnist-dataset (gzip.zip)",
+            Self::Cifar10 => "https://www.cs.toronto.edu/~kriz/cifar.html (binary version)",
+        }
+    }
+
+    /// Its official files, without `.gz`.
+    pub fn files(self) -> Vec<String> {
+        if self == Self::Cifar10 {
+            return cifar::TRAIN.iter().chain(&cifar::TEST).map(|&name| name.to_owned()).collect();
+        }
+        let kinds = ["images-idx3-ubyte", "labels-idx1-ubyte"];
+        let prefixes = self.splits().into_iter();
+        prefixes.flat_map(|(prefix, _)| kinds.map(|kind| format!("{prefix}-{kind}"))).collect()
+    }
+
+    /// From the folder that holds its files (IDX plain or `.gz`), or has a folder of its [name](Self::name) that does.
+    /// Without a folder MNIST is the [built-in digits](synthetic_digits).
+    ///
+    /// # Errors
+    /// No folder (but for MNIST); a file that is missing, damaged or, unless allowed, partial.
+    pub fn load(self, folder: Option<&Path>, partial: Partial) -> Result<Dataset> {
+        let Some(folder) = folder else {
+            return if self == Self::Mnist { synthetic_digits() } else { Err(self.absent(Path::new("DIR"))) };
+        };
+        let folder = own_folder(folder, self.name());
+        let mut notes = Vec::new();
+        let [train, test] = self.splits().map(|split| self.split(&folder, split, partial, &mut notes));
+        let (train, test) = match (train?, test?, partial) {
+            (Some(train), Some(test), _) => (train, test),
+            (Some(only), None, Partial::Allow(seed)) => cut(&only, "training", seed, &mut notes)?,
+            (None, Some(only), Partial::Allow(seed)) => cut(&only, "test", seed, &mut notes)?,
+            _ => return Err(self.absent(&folder)),
+        };
+        let partial = (!notes.is_empty()).then(|| notes.join("; "));
+        Ok(Dataset { partial, ..Dataset::new(self.name(), train, test)? })
+    }
+
+    /// Prefix (or name) and official number of images of the training and the test split.
+    fn splits(self) -> [(&'static str, usize); 2] {
+        match self {
+            Self::Letters => [("emnist-letters-train", 124_800), ("emnist-letters-test", 20_800)],
+            Self::Cifar10 => [("train", 50_000), ("test", 10_000)],
+            _ => [("train", 60_000), ("t10k", 10_000)],
+        }
+    }
+
+    fn split(
+        self,
+        folder: &Path,
+        (prefix, count): (&str, usize),
+        partial: Partial,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Split>> {
+        let allow = partial != Partial::Reject;
+        match self {
+            Self::Cifar10 if prefix == "train" => cifar::read(folder, &cifar::TRAIN, allow, notes),
+            Self::Cifar10 => cifar::read(folder, &cifar::TEST, allow, notes),
+            _ => idx_split::read(folder, prefix, count, self == Self::Letters, allow, notes),
+        }
+    }
+
+    fn absent(self, folder: &Path) -> Error {
+        let gz = if self == Self::Cifar10 { "" } else { ", each plain or .gz" };
+        let name = self.name();
+        let message = format!(
+            "put {}{gz}, into this folder or a folder `{name}` in it and name it with --data-dir (or \
+             SPIKING_DATA_DIR); official source: {}",
+            self.files().join(", "),
+            self.source()
+        );
+        Error::data(folder, message)
+    }
+}
+
+/// Notes that a count is not the official one, or refuses it.
+pub(super) fn count(
+    path: &Path,
+    found: usize,
+    expected: usize,
+    allow: bool,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    if !allow {
+        let message =
+            format!("holds {found} images, expected {expected}; --allow-partial takes what is there");
+        return Err(Error::data(path, message));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    notes.push(format!("{name} has {found} of {expected} images"));
+    Ok(())
+}
+
+fn cut(only: &Split, which: &str, seed: Seed, notes: &mut Vec<String>) -> Result<(Split, Split)> {
+    notes.push(format!(
+        "only the {which} split is there, cut 90/10 into training and test by seed {}",
+        seed.0
+    ));
+    let order = super::epoch_order(seed, "data/cut", 0, only.len());
+    let (train, test) = order.split_at(only.len() * 9 / 10);
+    Ok((only.select(train)?, only.select(test)?))
+}
+
+/// `folder/name` where there is such a folder, else `folder` itself.
+fn own_folder(folder: &Path, name: &str) -> PathBuf {
+    let inner = folder.join(name);
+    if inner.is_dir() { inner } else { folder.to_owned() }
+}
