@@ -12,17 +12,18 @@ use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use super::winograd::Winograd;
 use crate::{ConvConfig, LifConfig};
 
-/// Above this fraction of ones a layer goes through matrix products; where the curves of both cross (`docs/performance.md`).
-const DENSE_ABOVE: f64 = 0.3;
+/// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
+/// here events were faster in every layer measured (`docs/performance.md`).
+const DENSE_ABOVE: f64 = 0.5;
+/// The same for the weight gradient of a layer with fewer than [`WIDE`] target channels.
+const NARROW_DENSE_ABOVE: f64 = 0.25;
+const WIDE: usize = 128;
 
-/// [`DENSE_ABOVE`], or what the environment variable `SNN_CORE_DENSE_ABOVE` says, for measurements: 0 sends every spike
+/// What the environment variable `SNN_CORE_DENSE_ABOVE` puts in place of both, for measurements: 0 sends every spike
 /// through matrix products, 1 none.
-fn dense_above() -> f64 {
-    static VALUE: OnceLock<f64> = OnceLock::new();
-    *VALUE.get_or_init(|| {
-        let given = std::env::var("SNN_CORE_DENSE_ABOVE").ok();
-        given.and_then(|given| given.parse().ok()).unwrap_or(DENSE_ABOVE)
-    })
+fn forced_dense_above() -> Option<f64> {
+    static VALUE: OnceLock<Option<f64>> = OnceLock::new();
+    *VALUE.get_or_init(|| std::env::var("SNN_CORE_DENSE_ABOVE").ok()?.parse().ok())
 }
 
 /// Rows of a tile that the forward kernel, and the gradient kernel, work on at once.
@@ -104,10 +105,12 @@ impl Layer {
     }
 }
 
-/// Whether a signal goes through the event-driven kernels.
-pub(super) fn sparse_events(signal: &Signal) -> Option<&Events> {
+/// The events of a signal that goes through the event-driven kernels: one with at most this fraction of ones.
+pub(super) fn sparse_events(signal: &Signal, dense_above: f64) -> Option<&Events> {
     match signal {
-        Signal::Events(events) if events.density() <= dense_above() => Some(events),
+        Signal::Events(events) if events.density() <= forced_dense_above().unwrap_or(dense_above) => {
+            Some(events)
+        }
         _ => None,
     }
 }
@@ -146,7 +149,7 @@ impl Packed<'_> {
     pub(super) fn currents(&self, signal: &Signal, out: &mut [f32], workspace: &mut Workspace) {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let block = (FORWARD_ROWS / links.targets).max(1);
-        match sparse_events(signal) {
+        match sparse_events(signal, DENSE_ABOVE) {
             Some(events) => {
                 for times in pieces(events.time_steps(), block) {
                     let out = &mut out[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
@@ -207,7 +210,8 @@ impl<'a> WeightGradient<'a> {
     pub(super) fn add(&mut self, signal: &Signal, grads: &[f32], workspace: &mut Workspace) {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let block = (GRADIENT_ROWS / links.targets).max(1);
-        match sparse_events(signal) {
+        let dense_above = if channels.1 < WIDE { NARROW_DENSE_ABOVE } else { DENSE_ABOVE };
+        match sparse_events(signal, dense_above) {
             Some(events) => {
                 let (width, tiles) = self.layer.tiles();
                 self.sparse.resize(tiles * width * links.taps * channels.0, 0.);

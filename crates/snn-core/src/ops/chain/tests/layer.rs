@@ -123,7 +123,7 @@ fn one_item_adds_to_another() {
 #[test]
 fn only_few_spikes_are_events() {
     let g = Geometry { channels: (10, 1), ..Geometry::conv((1, 1), 1, 0, (10, 10)) };
-    let is_sparse = |item: Item| sparse_events(&item.draw(&g, 2, 1).1).is_some();
+    let is_sparse = |item: Item| sparse_events(&item.draw(&g, 2, 1).1, 0.5).is_some();
     assert!(is_sparse(Item::Spikes(0.)) && is_sparse(Item::Spikes(0.1)));
     assert!(!is_sparse(Item::Spikes(0.6)) && !is_sparse(Item::Spikes(1.)) && !is_sparse(Item::Numbers));
 }
