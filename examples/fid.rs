@@ -108,11 +108,8 @@ fn dims(args: &Args) -> usize {
 /// The protocol's network.
 fn extractor(args: &Args) -> Result<Inception> {
     let Some(weights) = &args.weights else {
-        return Err(
-            "images need --weights FILE: pytorch-fid's pt_inception-2015-12-05-6726825d.pth (torchvision's \
-                    inception_v3 for --protocol paper), or the same tensors as .safetensors"
-                .into(),
-        );
+        let file = "pytorch-fid's pt_inception-2015-12-05-6726825d.pth, or the same tensors as .safetensors";
+        return Err(format!("images need --weights FILE: {file}").into());
     };
     let layer = match dims(args) {
         64 => InceptionLayer::Pool64,

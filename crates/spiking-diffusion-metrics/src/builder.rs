@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 
-use crate::input;
+use crate::input::{self, Rows};
 use crate::stats::check_count;
 use crate::{Error, FeatureStats, Result};
 
@@ -79,7 +79,11 @@ impl FeatureStatsBuilder {
     /// # Ok::<(), spiking_diffusion_metrics::Error>(())
     /// ```
     pub fn update(&mut self, features: &Tensor) -> Result<()> {
-        let mut batch = input::features(features, "features", self.count as usize)?;
+        self.add(input::features(features, "features", self.count as usize)?)
+    }
+
+    /// [`update`](Self::update) with rows that have been checked.
+    pub(crate) fn add(&mut self, mut batch: Rows) -> Result<()> {
         self.check_dims(batch.cols)?;
         if batch.rows == 0 {
             return Ok(());

@@ -68,7 +68,7 @@ pub fn frechet_distance_of_features(a: &Tensor, b: &Tensor) -> Result<f64> {
     let (x, y) = (input::features(a, "first features", 0)?, input::features(b, "second features", 0)?);
     same_dims(x.cols, y.cols)?;
     if x.rows.max(y.rows) > x.cols {
-        return frechet_distance(&FeatureStats::from_features(a)?, &FeatureStats::from_features(b)?);
+        return frechet_distance(&FeatureStats::from_rows(x)?, &FeatureStats::from_rows(y)?);
     }
     let ((mean_x, x), (mean_y, y)) = (centred(x)?, centred(y)?);
     let cross = &x * y.transpose();

@@ -66,23 +66,17 @@ fn to_f64(xs: &Tensor, what: &'static str) -> Result<Vec<f64>> {
     Ok(xs.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
-/// Rejects the first NaN or infinity of a row-major matrix, by its row and column.
-pub(crate) fn check_finite(values: &[f64], cols: usize, what: &'static str, first_row: usize) -> Result<()> {
-    match values.iter().position(|v| !v.is_finite()) {
+/// Rejects the first NaN or infinity of a row-major matrix, by its row (`first_row` for row 0) and column.
+pub(crate) fn check_finite<T: Copy + Into<f64>>(
+    values: &[T],
+    cols: usize,
+    what: &'static str,
+    first_row: usize,
+) -> Result<()> {
+    match values.iter().map(|&v| v.into()).enumerate().find(|(_, v): &(usize, f64)| !v.is_finite()) {
         None => Ok(()),
-        Some(at) => {
-            Err(Error::NonFinite { what, row: first_row + at / cols, column: at % cols, value: values[at] })
-        }
-    }
-}
-
-/// [`check_finite`] for single-precision images, one a row.
-pub(crate) fn check_finite_f32(values: &[f32], cols: usize, what: &'static str) -> Result<()> {
-    match values.iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            let value = f64::from(values[at]);
-            Err(Error::NonFinite { what, row: at / cols, column: at % cols, value })
+        Some((at, value)) => {
+            Err(Error::NonFinite { what, row: first_row + at / cols, column: at % cols, value })
         }
     }
 }

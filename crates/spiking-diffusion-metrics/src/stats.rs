@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::features::for_each_batch;
-use crate::input::check_finite;
+use crate::input::{Rows, check_finite};
 use crate::{Error, FeatureExtractor, FeatureStatsBuilder, Result};
 
 /// Mean and unbiased covariance of a set of features: all that the Fréchet distance needs of it.
@@ -70,6 +70,13 @@ impl FeatureStats {
         // A tensor of another rank is rejected by `update`, by name.
         let mut builder = FeatureStatsBuilder::new(features.dims().get(1).copied().unwrap_or(1))?;
         builder.update(features)?;
+        builder.finish()
+    }
+
+    /// [`from_features`](Self::from_features) of rows that have been checked.
+    pub(crate) fn from_rows(rows: Rows) -> Result<Self> {
+        let mut builder = FeatureStatsBuilder::new(rows.cols)?;
+        builder.add(rows)?;
         builder.finish()
     }
 

@@ -82,9 +82,7 @@ impl RunDir {
     /// # Errors
     /// The file is missing or does not have the form of `T`.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let path = self.file(name);
-        let text = std::fs::read(&path).map_err(Error::io(&path))?;
-        serde_json::from_slice(&text).map_err(|e| Error::run(&path, e.to_string()))
+        read_json(&self.file(name))
     }
 
     /// Seconds spent on each stage so far, over all sessions of the run.
@@ -108,6 +106,12 @@ impl RunDir {
 
 /// Kept apart from checkpoints and report inputs, whose bytes depend on the seed alone.
 const TIMING: &str = "timing.json";
+
+/// [`RunDir::read_json`] where no run is opened.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&text).map_err(|e| Error::run(path, e.to_string()))
+}
 
 /// A folder without a `config.json` may hold what a run leaves before it, and nothing else.
 fn refuse_foreign_files(path: &Path) -> Result<()> {

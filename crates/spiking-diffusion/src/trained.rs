@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use vq_svae::VqSvae;
 
 use crate::error::{Error, Result};
+use crate::run::read_json;
 use crate::{ExperimentConfig, Progress, generate};
 
 /// What a run has trained, read from its folder; nothing is written there.
@@ -35,10 +36,7 @@ impl Trained {
     /// # Ok(()) }
     /// ```
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = std::fs::read(&path).map_err(Error::io(&path))?;
-        let cfg: ExperimentConfig =
-            serde_json::from_slice(&text).map_err(|e| Error::run(&path, e.to_string()))?;
+        let cfg: ExperimentConfig = read_json(&folder.join("config.json"))?;
         cfg.validate()?;
         let vqsvae = VqSvae::load(&folder.join("vqsvae.safetensors"), device)?;
         let sdid = Sdid::load(&folder.join("sdid.safetensors"), device)?;

@@ -1,7 +1,9 @@
 //! Images on their way into the network: checked, shifted, channels last.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
+use crate::input::check_finite;
+use crate::resize::to_f32;
 use crate::{Error, Result};
 
 /// Images `[N, C, H, W]` on the host, all finite.
@@ -25,17 +27,9 @@ impl Images {
         if !xs.dtype().is_float() {
             return Err(Error::DType { what, got: xs.dtype() });
         }
-        let values: Vec<f32> = xs.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let size: usize = image.iter().product();
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(Self { values, image }),
-            Some(at) => Err(Error::NonFinite {
-                what,
-                row: first + at / size,
-                column: at % size,
-                value: values[at].into(),
-            }),
-        }
+        let values = to_f32(xs)?;
+        check_finite(&values, image.iter().product(), what, first)?;
+        Ok(Self { values, image })
     }
 
     pub(super) fn len(&self) -> usize {

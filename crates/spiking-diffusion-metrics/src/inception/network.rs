@@ -167,7 +167,7 @@ impl FeatureExtractor for Inception {
             None => None,
         };
         let values = to_f32(images)?;
-        crate::input::check_finite_f32(&values, channels * height * width, "images")?;
+        crate::input::check_finite(&values, channels * height * width, "images", 0)?;
         let each = values.par_chunks_exact(channels * height * width);
         let rows = each.map(|image| self.features(image, (height, width), resizer.as_ref()));
         let features: Vec<f32> = rows.collect::<Vec<_>>().concat();

@@ -97,7 +97,7 @@ impl Plan {
         };
         let neurons = Neurons { lif: &layer.lif, affine: &kept.affine, time_steps: self.time_steps };
         let size = layer.neurons();
-        let each = kept.currents.first().map_or(0, |currents| currents.len());
+        let each = kept.each();
         let total = |sums: Vec<Sums>| sums.iter().fold(Sums::zeros(layer.channels.1), Sums::add);
         let backward = |currents: &Buffer, grads: SpikeGradient<'_>, into: &mut [f32]| {
             neurons.backward(currents, size, &mean, grads, into)
@@ -156,7 +156,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// From the gradient of the normalised currents to that of the input, by group, and of the weights.
     fn run(&self, normalised: Vec<Buffer>, weights: &mut [f32]) -> Vec<Buffer> {
-        let each = self.kept.currents.first().map_or(1, |currents| currents.len());
+        let each = self.kept.each();
         let size = normalised.first().map_or(1, |group| group.len() / each);
         let group = |(g, mut grads): (usize, Buffer)| {
             let mut gradient = WeightGradient::zeros(self.layer);

@@ -20,6 +20,13 @@ pub(super) struct Kept {
     pub(super) statistics: Option<Statistics>,
 }
 
+impl Kept {
+    /// Currents of one item.
+    pub(super) fn each(&self) -> usize {
+        self.currents.first().map_or(0, |currents| currents.len())
+    }
+}
+
 impl Plan {
     /// Cuts the input `[T, N, C, H, W]`, or `[N, C, H, W]` where it is constant, into items, channels last.
     pub(super) fn signals(&self, xs: &[f32]) -> Vec<Signal> {
