@@ -19,9 +19,10 @@ pub enum Drive<'a> {
 
 /// What comes out behind the last layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Finish {
+pub(crate) enum Finish<'a> {
     Spikes,
-    Sum(Readout),
+    /// `[readouts, N, C, H, W]`
+    Sums(&'a [Readout]),
 }
 
 /// Spiking layers one after the other, from spikes (or a constant current) to spikes (or their sum over time).
@@ -56,6 +57,11 @@ impl SpikingStack {
         Self { layers }
     }
 
+    /// Its layers.
+    pub fn layers(&self) -> &[SpikingLayer] {
+        &self.layers
+    }
+
     /// The last layer's spikes, `[T, N, C, H, W]`. With `train`, normalises by batch statistics and moves the running
     /// ones.
     ///
@@ -70,7 +76,15 @@ impl SpikingStack {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn readout(&self, drive: Drive<'_>, readout: Readout, train: bool) -> Result<Tensor> {
-        run(&self.layers, drive, Finish::Sum(readout), train)
+        self.readouts(drive, &[readout], train)?.squeeze(0)
+    }
+
+    /// Several such sums of the same spikes, `[readouts, N, C, H, W]`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), no read-outs.
+    pub fn readouts(&self, drive: Drive<'_>, readouts: &[Readout], train: bool) -> Result<Tensor> {
+        run(&self.layers, drive, Finish::Sums(readouts), train)
     }
 
     /// [`forward`](Self::forward), layer by layer, with a look at the number (from 0) and the spikes of each.
@@ -121,7 +135,12 @@ impl Drive<'_> {
 }
 
 /// Runs layers in a row: by the kernel where it can, by the twin elsewhere.
-pub(crate) fn run(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, train: bool) -> Result<Tensor> {
+pub(crate) fn run(
+    layers: &[SpikingLayer],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+    train: bool,
+) -> Result<Tensor> {
     // Events count channels in 16 bits.
     let countable = |layer: &SpikingLayer| layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16);
     if chain::supports(drive.tensor()) && drive.time_steps()? > 0 && layers.iter().all(countable) {
@@ -135,7 +154,7 @@ pub(crate) fn run(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, tra
 pub(crate) fn run_reference(
     layers: &[SpikingLayer],
     drive: Drive<'_>,
-    finish: Finish,
+    finish: Finish<'_>,
     train: bool,
 ) -> Result<Tensor> {
     let mut spikes: Option<Tensor> = None;
@@ -153,7 +172,7 @@ pub(crate) fn run_reference(
     let Some(spikes) = spikes else { bail!("a stack of no layers") };
     match finish {
         Finish::Spikes => Ok(spikes),
-        Finish::Sum(readout) => readout.apply(&spikes),
+        Finish::Sums(readouts) => Readout::apply_all(readouts, &spikes),
     }
 }
 
@@ -166,7 +185,7 @@ fn currents(layer: &SpikingLayer, xs: &Tensor, train: bool, copies: usize) -> Re
     add_to_channels(&synapse.apply_scaled(xs, &scale)?, &shift)
 }
 
-fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, train: bool) -> Result<Tensor> {
+fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish<'_>, train: bool) -> Result<Tensor> {
     let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
     let dims = &xs.dims()[drive.batch_axes().min(xs.rank())..];
     let mut map = match *dims {
@@ -198,7 +217,11 @@ fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish, train: b
     let constant = matches!(drive, Drive::Constant(..)).then_some(time_steps);
     let end = match finish {
         Finish::Spikes => End::Spikes,
-        Finish::Sum(readout) => End::Sum(readout.weights(time_steps).iter().map(|&w| w as f32).collect()),
+        Finish::Sums([]) => bail!("no read-outs"),
+        Finish::Sums(readouts) => {
+            let row = |r: &Readout| r.weights(time_steps).iter().map(|&w| w as f32).collect();
+            End::Sums(readouts.iter().map(row).collect())
+        }
     };
     let chain = Chain { layers: &specs, constant, norm, end };
     let (ys, statistics) = chain::run(xs, &cat(&weights)?, &cat(&affines)?, &chain)?;

@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::ops::time::{self as ops, weighted_sum};
+use crate::ops::time::{self as ops, weighted_sums};
 
 /// Spike firing rate (paper Eq. 4): `SFR = 1/T sum_t z[t]`.
 ///
@@ -141,15 +141,27 @@ impl Readout {
     /// # Errors
     /// No time axis, or zero time steps.
     pub fn apply(self, xs: &Tensor) -> Result<Tensor> {
+        Self::apply_all(&[self], xs)?.squeeze(0)
+    }
+
+    /// Several read-outs of one spike train, in one pass over it: `[T, N, ...]` -> `[readouts, N, ...]`.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), no read-outs.
+    pub fn apply_all(readouts: &[Self], xs: &Tensor) -> Result<Tensor> {
         let time_steps = xs.dim(0)?;
-        if time_steps == 0 || xs.rank() < 2 {
-            bail!("read-out of {:?}: wants [T, N, ...] with at least one time step", xs.dims())
+        if time_steps == 0 || xs.rank() < 2 || readouts.is_empty() {
+            bail!(
+                "{} read-outs of {:?}: want [T, N, ...] with at least one time step",
+                readouts.len(),
+                xs.dims()
+            )
         }
-        let weights = self.weights(time_steps);
+        let weights: Vec<_> = readouts.iter().map(|readout| readout.weights(time_steps)).collect();
         if xs.device().is_cpu() {
-            return weighted_sum(xs, weights);
+            return weighted_sums(xs, weights);
         }
-        mix(xs, weights, 1)?.reshape(&xs.dims()[1..])
+        mix(xs, weights.concat(), readouts.len())?.reshape([&[readouts.len()], &xs.dims()[1..]].concat())
     }
 
     /// # Errors

@@ -1,7 +1,8 @@
 //! The codebook: nearest neighbour, look-up, and how much of it is used.
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
+use snn_core::nearest;
 
 use crate::VqSvaeConfig;
 
@@ -20,13 +21,7 @@ impl Codebook {
 
     /// Eq. 7: `argmin_k |z - z_k|_2`. `[N, C, H', W']` -> codes u32 `[N, H', W']`, without gradient.
     pub(crate) fn nearest(&self, z: &Tensor) -> Result<Tensor> {
-        let (n, c, h, w) = z.dims4()?;
-        let z = z.detach().permute((0, 2, 3, 1))?.reshape((n * h * w, c))?;
-        let codes = self.weight.detach();
-        // |z - z_k|^2 without |z|^2, which is the same for every k.
-        let squares = codes.sqr()?.sum(1)?;
-        let distances = (z.matmul(&codes.t()?)? * -2.)?.broadcast_add(&squares)?;
-        distances.argmin(D::Minus1)?.reshape((n, h, w))
+        nearest(z, &self.weight)
     }
 
     /// Eq. 8: codes u32 `[N, H', W']` -> `[N, C, H', W']`, differentiable in the codebook.

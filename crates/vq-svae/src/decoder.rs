@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::{ConvConfig, Drive, Observer, ReadoutLayer, SpikingLayer, SpikingStack};
+use snn_core::{ConvConfig, Drive, Observer, Readout, ReadoutLayer, SpikingLayer, SpikingStack};
 
 use crate::VqSvaeConfig;
 
@@ -29,6 +29,20 @@ impl Decoder {
         })
     }
 
+    pub(crate) fn layers(&self) -> &[SpikingLayer] {
+        self.layers.layers()
+    }
+
+    /// The sum over time that [`image`](Self::image) wants of the last layer's spikes.
+    pub(crate) fn readout(&self) -> Readout {
+        self.head.readout()
+    }
+
+    /// From that sum, `[N, C, 4H', 4W']`, to the image.
+    pub(crate) fn image(&self, sum: &Tensor, time_steps: usize) -> Result<Tensor> {
+        self.head.forward_sums(std::slice::from_ref(sum), time_steps)?.tanh()
+    }
+
     /// `[T, N, C, H', W']` -> `[N, channels, 4H', 4W']` in (-1, 1).
     pub(crate) fn forward_t(
         &self,
@@ -38,8 +52,8 @@ impl Decoder {
     ) -> Result<Tensor> {
         let drive = Drive::Spikes(spikes);
         let Some(observe) = observe else {
-            let sum = self.layers.readout(drive, self.head.readout(), train)?;
-            return self.head.forward_sums(&[sum], spikes.dim(0)?)?.tanh();
+            let sum = self.layers.readout(drive, self.readout(), train)?;
+            return self.image(&sum, spikes.dim(0)?);
         };
         let mut name = |i: usize, spikes: &Tensor| observe(&format!("decoder.{i}"), spikes);
         self.head.forward(&self.layers.forward_observed(drive, train, &mut name)?)?.tanh()

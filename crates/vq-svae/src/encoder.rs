@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-use snn_core::{ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, rate};
+use snn_core::{ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, lerp};
 
 use crate::VqSvaeConfig;
 
@@ -23,6 +23,11 @@ impl Encoder {
             SpikingLayer::conv(c2, cfg.code_channels, mix, cfg.lif, vb.pp(2))?,
         ]);
         Ok(Self { layers, time_steps: cfg.time_steps })
+    }
+
+    /// `[N, channels, H, W]` -> sums of the last spikes over time, `[readouts, N, C, H/4, W/4]`, with running statistics.
+    pub(crate) fn readouts(&self, images: &Tensor, readouts: &[Readout]) -> Result<Tensor> {
+        self.layers.readouts(Drive::Constant(images, self.time_steps), readouts, false)
     }
 
     /// `[N, channels, H, W]` -> `[T, N, C, H/4, W/4]`.
@@ -55,10 +60,18 @@ impl Features {
         Ok(Self { k: vb.get_with_hints(1, "k", Init::Const(cfg.initial_k))?, second: cfg.features })
     }
 
+    /// The two sums over time that [`mix`](Self::mix) wants.
+    pub(crate) fn readouts(&self) -> [Readout; 2] {
+        [Readout::Mean, self.second]
+    }
+
     /// `[T, N, C, H', W']` -> `[N, C, H', W']`.
     pub(crate) fn forward(&self, spikes: &Tensor) -> Result<Tensor> {
-        let second = self.second.apply(spikes)?;
-        // The same as Eq. 6, with one product by `k`.
-        &second + (rate(spikes)? - &second)?.broadcast_mul(&self.k.reshape((1, 1, 1, 1))?)?
+        self.mix(&Readout::apply_all(&self.readouts(), spikes)?)
+    }
+
+    /// From both sums, `[2, N, C, H', W']`.
+    pub(crate) fn mix(&self, sums: &Tensor) -> Result<Tensor> {
+        lerp(sums, &self.k)
     }
 }

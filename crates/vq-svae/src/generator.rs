@@ -19,6 +19,10 @@ impl Generator {
         Ok(Self { layer: SpikingLayer::conv(c, c, mix, cfg.lif, vb)?, time_steps: cfg.time_steps })
     }
 
+    pub(crate) fn layer(&self) -> &SpikingLayer {
+        &self.layer
+    }
+
     /// `[N, C, H', W']` -> `[T, N, C, H', W']`.
     pub(crate) fn forward_t(&self, z: &Tensor, train: bool) -> Result<Tensor> {
         self.layer.forward_constant(z, self.time_steps, train)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::VarBuilder;
-use snn_core::{Checkpoint, Observer, ParamStore, Seed, straight_through};
+use snn_core::{Checkpoint, Drive, Observer, ParamStore, Seed, SpikingStack, straight_through};
 
 use crate::codebook::Codebook;
 use crate::config::StraightThrough;
@@ -63,6 +63,8 @@ pub struct VqSvae {
     codebook: Codebook,
     generator: Generator,
     decoder: Decoder,
+    /// The layers of both in a row, for evaluation: no spikes are stored in between.
+    codes_to_sums: SpikingStack,
 }
 
 impl VqSvae {
@@ -75,12 +77,19 @@ impl VqSvae {
     /// A config that does not [validate](VqSvaeConfig::validate), parameters of other shapes.
     pub fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
+        let encoder = Encoder::new(cfg, vb.pp("encoder"))?;
+        let features = Features::new(cfg, vb.pp("features"))?;
+        let codebook = Codebook::new(cfg, vb.pp("codebook"))?;
+        let generator = Generator::new(cfg, vb.pp("generator"))?;
+        let decoder = Decoder::new(cfg, vb.pp("decoder"), vb.pp("head"))?;
+        let layers = std::iter::once(generator.layer()).chain(decoder.layers()).cloned().collect();
         Ok(Self {
-            encoder: Encoder::new(cfg, vb.pp("encoder"))?,
-            features: Features::new(cfg, vb.pp("features"))?,
-            codebook: Codebook::new(cfg, vb.pp("codebook"))?,
-            generator: Generator::new(cfg, vb.pp("generator"))?,
-            decoder: Decoder::new(cfg, vb.pp("decoder"), vb.pp("head"))?,
+            encoder,
+            features,
+            codebook,
+            generator,
+            decoder,
+            codes_to_sums: SpikingStack::new(layers),
             cfg: cfg.clone(),
         })
     }
@@ -169,15 +178,20 @@ impl VqSvae {
         train: bool,
         observe: Option<&mut Observer<'_>>,
     ) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
+        self.check(images)?;
+        let spikes = self.encoder.forward_t(images, train, observe)?;
+        let z = self.features.forward(&spikes)?;
+        let codes = self.codebook.nearest(&z)?;
+        Ok((spikes, z, codes))
+    }
+
+    fn check(&self, images: &Tensor) -> candle_core::Result<()> {
         let wanted = (self.cfg.image.channels, self.cfg.image.height, self.cfg.image.width);
         let (_, c, h, w) = images.dims4()?;
         if (c, h, w) != wanted {
             bail!("vq-svae: images are [N, {c}, {h}, {w}], the model wants [N, ..] of {wanted:?}")
         }
-        let spikes = self.encoder.forward_t(images, train, observe)?;
-        let z = self.features.forward(&spikes)?;
-        let codes = self.codebook.nearest(&z)?;
-        Ok((spikes, z, codes))
+        Ok(())
     }
 
     /// The four terms of Eq. 9 for a pass over these images.
@@ -197,7 +211,9 @@ impl VqSvae {
     /// # Errors
     /// Images of another shape.
     pub fn encode(&self, images: &Tensor) -> candle_core::Result<Tensor> {
-        Ok(self.quantise(images, false, None)?.2)
+        self.check(images)?;
+        let sums = self.encoder.readouts(images, &self.features.readouts())?;
+        self.codebook.nearest(&self.features.mix(&sums)?)
     }
 
     /// Codes u32 `[N, H', W']` -> images `[N, channels, H, W]`, with running statistics.
@@ -209,7 +225,9 @@ impl VqSvae {
         if largest as usize >= size {
             bail!("vq-svae: cannot decode code {largest} with a codebook of {size}")
         }
-        let spikes = self.generator.forward_t(&self.codebook.look_up(codes)?, false)?;
-        self.decoder.forward_t(&spikes, false, None)
+        let (z_q, time_steps) = (self.codebook.look_up(codes)?, self.cfg.time_steps);
+        let drive = Drive::Constant(&z_q, time_steps);
+        let sum = self.codes_to_sums.readout(drive, self.decoder.readout(), false)?;
+        self.decoder.image(&sum, time_steps)
     }
 }

@@ -7,7 +7,9 @@ pub(crate) mod batch_norm;
 pub(crate) mod chain;
 pub(crate) mod conv;
 mod gemm;
+pub(crate) mod lerp;
 pub(crate) mod lif;
+pub(crate) mod nearest;
 mod simd;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,68 +8,64 @@ use rayon::prelude::*;
 use super::{Real, by_dtype, operand};
 
 /// Neurons a task: constant, so that sums are formed alike on any number of threads.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 1024;
 
-/// `sum_t weights[t] xs[t]`; `xs: [T, ...]` on the CPU, `T` weights.
-pub(crate) fn weighted_sum(xs: &Tensor, weights: Vec<f64>) -> Result<Tensor> {
-    xs.contiguous()?.apply_op1(WeightedSum { weights })
+/// The rows of `[steps, neurons]`, cut into the chunks of tasks.
+fn columns<F>(values: &mut [F], neurons: usize) -> Vec<Vec<&mut [F]>> {
+    let mut columns: Vec<Vec<&mut [F]>> = (0..neurons.div_ceil(CHUNK)).map(|_| Vec::new()).collect();
+    for row in values.chunks_exact_mut(neurons.max(1)) {
+        columns.iter_mut().zip(row.chunks_mut(CHUNK)).for_each(|(column, part)| column.push(part));
+    }
+    columns
 }
 
-struct WeightedSum {
-    weights: Vec<f64>,
+/// `ys[r] = sum_t weights[r][t] xs[t]`; `xs: [T, ...]` on the CPU, each row of `T` weights -> `[rows, ...]`.
+pub(crate) fn weighted_sums(xs: &Tensor, weights: Vec<Vec<f64>>) -> Result<Tensor> {
+    xs.contiguous()?.apply_op1(WeightedSums { weights })
 }
 
-impl CustomOp1 for WeightedSum {
-    fn name(&self) -> &'static str {
-        "weighted_sum"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let dims = &layout.dims()[1..];
-        let ys = by_dtype!(storage, "weighted_sum", F => {
-            F::storage(self.forward(operand::<F>(storage, layout)?, dims.iter().product()))
-        });
-        Ok((ys, dims.into()))
-    }
-
-    fn bwd(&self, xs: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let op = Spread { weights: self.weights.clone() };
-        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&op)?.reshape(xs.shape())?))
-    }
+struct WeightedSums {
+    weights: Vec<Vec<f64>>,
 }
 
-impl WeightedSum {
+impl WeightedSums {
+    /// Weights by output row and input row.
     fn forward<F: Real>(&self, xs: &[F], neurons: usize) -> Vec<F> {
-        let mut sums = vec![F::from_f64(0.); neurons];
-        sums.par_chunks_mut(CHUNK).enumerate().for_each(|(i, sums)| {
-            for (t, weight) in self.weights.iter().enumerate() {
-                let (weight, xs) = (F::from_f64(*weight), &xs[t * neurons + i * CHUNK..][..sums.len()]);
-                sums.iter_mut().zip(xs).for_each(|(s, &x)| *s += weight * x);
+        let mut ys = vec![F::from_f64(0.); self.weights.len() * neurons];
+        columns(&mut ys, neurons).into_par_iter().enumerate().for_each(|(i, ys)| {
+            for (ys, weights) in ys.into_iter().zip(&self.weights) {
+                for (xs, weight) in xs.chunks_exact(neurons).zip(weights) {
+                    let (weight, xs) = (F::from_f64(*weight), &xs[i * CHUNK..][..ys.len()]);
+                    ys.iter_mut().zip(xs).for_each(|(y, &x)| *y += weight * x);
+                }
             }
         });
-        sums
+        ys
+    }
+
+    /// The adjoint.
+    fn transposed(&self) -> Self {
+        let steps = self.weights.first().map_or(0, Vec::len);
+        Self { weights: (0..steps).map(|t| self.weights.iter().map(|row| row[t]).collect()).collect() }
     }
 }
 
-/// The adjoint: `x -> [weights[t] x]`.
-struct Spread {
-    weights: Vec<f64>,
-}
-
-impl CustomOp1 for Spread {
+impl CustomOp1 for WeightedSums {
     fn name(&self) -> &'static str {
-        "weighted_sum_backward"
+        "weighted_sums"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let dims = [&[self.weights.len()], layout.dims()].concat();
-        let ys = by_dtype!(storage, "weighted_sum", F => {
-            let xs = operand::<F>(storage, layout)?;
-            let rows = self.weights.par_iter().map(|&w| F::from_f64(w));
-            let rows: Vec<Vec<F>> = rows.map(|w| xs.iter().map(|&x| w * x).collect()).collect();
-            F::storage(rows.concat())
+        let neurons = layout.dims()[1..].iter().product();
+        let dims = [&[self.weights.len()], &layout.dims()[1..]].concat();
+        let ys = by_dtype!(storage, "weighted_sums", F => {
+            F::storage(self.forward(operand::<F>(storage, layout)?, neurons))
         });
         Ok((ys, dims.into()))
+    }
+
+    fn bwd(&self, _xs: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        grad.contiguous()?.apply_op1_no_bwd(&self.transposed()).map(Some)
     }
 }
 
@@ -165,15 +161,11 @@ impl CustomOp2 for PspGradient {
     ) -> Result<(CpuStorage, Shape)> {
         let grad = by_dtype!(s1, "psp_distance", F => {
             let (a, b) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
-            let neurons = l1.dims()[1..].iter().product::<usize>();
-            let parts: Vec<Vec<F>> = chunks(l1).into_par_iter().map(|c| self.forward(a, b, c)).collect();
-            let mut grad = Vec::with_capacity(a.len());
-            for t in 0..l1.dims()[0] {
-                for (part, from) in parts.iter().zip((0..neurons).step_by(CHUNK)) {
-                    let n = CHUNK.min(neurons - from);
-                    grad.extend_from_slice(&part[t * n..][..n]);
-                }
-            }
+            let neurons = l1.dims()[1..].iter().product();
+            let mut grad = vec![F::from_f64(0.); a.len()];
+            columns(&mut grad, neurons).into_par_iter().enumerate().for_each(|(i, rows)| {
+                self.forward(a, b, (i * CHUNK, neurons), rows);
+            });
             F::storage(grad)
         });
         Ok((grad, l1.shape().clone()))
@@ -181,32 +173,26 @@ impl CustomOp2 for PspGradient {
 }
 
 impl PspGradient {
-    /// `[steps, n]`: `q[t] = 2 p[t] + (1 - 1/tau) q[t+1]`, and `q[t] / tau` is the gradient.
-    fn forward<F: Real>(
-        &self,
-        a: &[F],
-        b: &[F],
-        (from, n, neurons, steps): (usize, usize, usize, usize),
-    ) -> Vec<F> {
+    /// `q[t] = 2 p[t] + (1 - 1/tau) q[t+1]`, and `q[t] / tau` is the gradient; into the `rows` of neurons from `from`.
+    fn forward<F: Real>(&self, a: &[F], b: &[F], (from, neurons): (usize, usize), mut rows: Vec<&mut [F]>) {
         let (decay, gain) = (F::from_f64(1. - 1. / self.tau), F::from_f64(1. / self.tau));
         let (zero, two, scale) = (F::from_f64(0.), F::from_f64(2.), F::from_f64(self.scale / self.tau));
-        let mut potentials = vec![zero; steps * n];
-        let mut last = vec![zero; n];
-        for (t, row) in potentials.chunks_exact_mut(n).enumerate() {
-            let (a, b) = (&a[t * neurons + from..][..n], &b[t * neurons + from..][..n]);
+        let mut last = [zero; CHUNK];
+        for (t, row) in rows.iter_mut().enumerate() {
+            let at = t * neurons + from;
+            let (a, b) = (&a[at..][..row.len()], &b[at..][..row.len()]);
             for (((p, last), &a), &b) in row.iter_mut().zip(&mut last).zip(a).zip(b) {
                 *last = decay * *last + gain * (a - b);
                 *p = *last;
             }
         }
         last.fill(zero);
-        for row in potentials.chunks_exact_mut(n).rev() {
+        for row in rows.iter_mut().rev() {
             for (p, q) in row.iter_mut().zip(&mut last) {
                 *q = two * *p + decay * *q;
                 *p = *q * scale;
             }
         }
-        potentials
     }
 }
 
@@ -226,7 +212,7 @@ impl CustomOp2 for StraightThrough {
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let copy = by_dtype!(values, "straight_through", F => {
-            F::storage(operand::<F>(values, layout)?.to_vec())
+            F::storage(operand::<F>(values, layout)?.par_iter().copied().collect())
         });
         Ok((copy, layout.shape().clone()))
     }
@@ -277,8 +263,8 @@ mod tests {
     fn gradients_are_finite_differences() -> Result<()> {
         let (a, b) = (random("a", &[4, 3], DType::F64)?, random("b", &[4, 3], DType::F64)?);
         check_gradients("psp_distance", |x| psp_distance(&x[0], &x[1], 2.), &[a.clone(), b], 1e-5, 1e-7)?;
-        let weights = vec![0.5, -1., 2., 0.25];
-        check_gradients("weighted_sum", |x| weighted_sum(&x[0], weights.clone()), &[a], 1e-5, 1e-8)
+        let weights = vec![vec![0.5, -1., 2., 0.25], vec![1., 0., -0.5, 3.]];
+        check_gradients("weighted_sums", |x| weighted_sums(&x[0], weights.clone()), &[a], 1e-5, 1e-8)
     }
 
     #[test]
@@ -286,7 +272,8 @@ mod tests {
         let (a, b) = (random("a", &[6, 9001], DType::F32)?, random("b", &[6, 9001], DType::F32)?);
         check_threads(|| {
             let distance = run(|x| psp_distance(&x[0], &x[1], 2.), &[a.clone(), b.clone()])?;
-            let sum = run(|x| weighted_sum(&x[0], vec![0.3; 6]), std::slice::from_ref(&a))?;
+            let sum =
+                run(|x| weighted_sums(&x[0], vec![vec![0.3; 6], vec![0.1; 6]]), std::slice::from_ref(&a))?;
             Ok([distance, sum].concat())
         })
     }

@@ -51,7 +51,7 @@ struct Case {
     time_steps: usize,
     values: Values,
     constant: bool,
-    finish: Finish,
+    finish: Finish<'static>,
     train: bool,
 }
 
@@ -207,7 +207,7 @@ impl Case {
     }
 }
 
-type Run = fn(&[SpikingLayer], Drive<'_>, Finish, bool) -> Result<Tensor>;
+type Run = fn(&[SpikingLayer], Drive<'_>, Finish<'_>, bool) -> Result<Tensor>;
 
 /// What a run leaves behind, by name: `output`, `input` and the parameters (their gradients), running statistics.
 type Outcome = BTreeMap<String, Tensor>;
@@ -244,7 +244,7 @@ fn twin_outcome(case: &Case, model: &Model, xs: &Tensor, dtype: DType) -> Result
 
 /// Asserts that two outcomes of the same run differ by rounding alone.
 #[track_caller]
-fn assert_outcome(what: &str, got: &Outcome, wanted: &Outcome, finish: Finish) {
+fn assert_outcome(what: &str, got: &Outcome, wanted: &Outcome, finish: Finish<'_>) {
     assert!(got.keys().eq(wanted.keys()), "{what}: {:?} and {:?}", got.keys(), wanted.keys());
     for (name, wanted) in wanted {
         let (what, got) = (format!("{what}: {name}"), &got[name]);

@@ -110,12 +110,18 @@ impl Plan {
             return (grads, total(sums));
         }
         let mut into = self.groups(each);
-        let given = by_item(&mut grads, if *end == End::Spikes { self.time_steps * size } else { size });
+        let given = by_item(
+            &mut grads,
+            match end {
+                End::Spikes => self.time_steps * size,
+                End::Sums(weights) => weights.len() * size,
+            },
+        );
         let items = currents.zip(given).zip(by_item(&mut into, each));
         let item = |((currents, grads), into): ((&Buffer, &mut [f32]), &mut [f32])| {
             let grads = match end {
                 End::Spikes => SpikeGradient::Each(grads),
-                End::Sum(weights) => SpikeGradient::Sum(weights, grads),
+                End::Sums(weights) => SpikeGradient::Sums(weights, grads),
             };
             backward(currents, grads, into)
         };

@@ -22,32 +22,45 @@ pub(super) struct Events {
 }
 
 vectorised! {
-    /// Lists the ones of each row of channels.
-    fn list(spikes: &[u8], channels: usize, offsets: &mut Vec<u32>, fired: &mut Vec<u16>) {
-        offsets.push(0);
-        for row in spikes.chunks_exact(channels) {
-            let (words, rest) = row.as_chunks::<8>();
-            for (i, word) in words.iter().enumerate() {
-                let mut bits = u64::from_le_bytes(*word);
+    /// Lists the ones of each row of channels, and where each list ends.
+    fn list(spikes: &[u8], channels: usize, ends: &mut [u32]) -> Vec<u16> {
+        let mut fired = vec![0; spikes.iter().map(|&s| usize::from(s)).sum()];
+        let mut next = 0;
+        for (row, end) in spikes.chunks_exact(channels).zip(ends) {
+            for (i, part) in row.chunks(64).enumerate() {
+                let mut bits = bits(part);
                 while bits != 0 {
-                    fired.push((i * 8) as u16 + (bits.trailing_zeros() / 8) as u16);
+                    fired[next] = (i * 64) as u16 + bits.trailing_zeros() as u16;
+                    next += 1;
                     bits &= bits - 1;
                 }
             }
-            let first = row.len() - rest.len();
-            fired.extend(rest.iter().enumerate().filter(|(_, s)| **s != 0).map(|(i, _)| (first + i) as u16));
-            offsets.push(fired.len() as u32);
+            *end = next as u32;
         }
+        fired
     }
+}
+
+/// At most 64 bytes, each 0 or 1, as bits.
+#[inline(always)]
+fn bits(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut bits = 0;
+    for (i, word) in words.iter().enumerate() {
+        // The product's uppermost byte holds the lowest bits of the eight bytes, in order.
+        bits |= (u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * i);
+    }
+    for (i, &byte) in rest.iter().enumerate() {
+        bits |= u64::from(byte) << (8 * words.len() + i);
+    }
+    bits
 }
 
 impl Events {
     /// From bytes `[time steps, positions, channels]`, each 0 or 1.
     pub(super) fn pack(spikes: &[u8], positions: usize, channels: usize) -> Self {
-        let mut offsets = Vec::with_capacity(spikes.len() / channels.max(1) + 1);
-        let mut fired = Vec::with_capacity(spikes.len() / 8);
-        list(spikes, channels, &mut offsets, &mut fired);
-        fired.shrink_to_fit();
+        let mut offsets = vec![0; spikes.len() / channels.max(1) + 1];
+        let fired = list(spikes, channels, &mut offsets[1..]);
         Self { positions, channels, offsets, fired }
     }
 

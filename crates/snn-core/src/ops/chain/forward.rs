@@ -133,8 +133,8 @@ impl Plan {
         Signal::Events(self.spikes(layer, affine, currents, pack))
     }
 
-    /// The output of one item: its time steps, or their sum.
-    fn end_item(&self, layer: &Layer, affine: &Affine, currents: &[f32], mut out: Vec<&mut [f32]>) {
+    /// The output of one item: its time steps, or their sums.
+    fn end_item(&self, layer: &Layer, affine: &Affine, currents: &[f32], out: Vec<&mut [f32]>) {
         let channels = layer.channels.1;
         match &self.end {
             End::Spikes => {
@@ -144,12 +144,14 @@ impl Plan {
                     }
                 });
             }
-            End::Sum(weights) => {
-                let mut sums = vec![0f32; layer.neurons()];
-                let neurons = self.neurons(layer, affine);
-                neurons.run(currents, layer.neurons(), Out::Sum(weights, &mut sums));
-                out.iter_mut().for_each(|out| channels_first(&sums, channels, out, |x| x));
-            }
+            End::Sums(weights) => Workspace::with(|Workspace { values, .. }| {
+                let sums = lend(values, weights.len() * layer.neurons());
+                sums.fill(0.);
+                self.neurons(layer, affine).run(currents, layer.neurons(), Out::Sums(weights, sums));
+                for (out, sums) in out.into_iter().zip(sums.chunks_exact(layer.neurons())) {
+                    channels_first(sums, channels, out, |x| x);
+                }
+            }),
         }
     }
 

@@ -55,8 +55,8 @@ pub(crate) enum Norm {
 pub(crate) enum End {
     /// The last layer's spikes, `[T, N, C, H, W]`.
     Spikes,
-    /// Their sum over time with these weights, `[N, C, H, W]`.
-    Sum(Vec<f32>),
+    /// Their sums over time, one for each row of weights, `[rows, N, C, H, W]`.
+    Sums(Vec<Vec<f32>>),
 }
 
 /// What a chain is, once the shape of its input is known.
@@ -94,19 +94,17 @@ impl Plan {
         Affine { scale: affines[scale].to_vec(), shift: affines[shift].to_vec() }
     }
 
+    /// Length of the output's first axis.
     fn output_steps(&self) -> usize {
-        match self.end {
+        match &self.end {
             End::Spikes => self.time_steps,
-            End::Sum(_) => 1,
+            End::Sums(weights) => weights.len(),
         }
     }
 
     fn output_shape(&self, target: (usize, usize)) -> Shape {
         let channels = self.layers.last().map_or(0, |layer| layer.channels.1);
-        match self.end {
-            End::Spikes => (self.time_steps, self.items, channels, target.0, target.1).into(),
-            End::Sum(_) => (self.items, channels, target.0, target.1).into(),
-        }
+        (self.output_steps(), self.items, channels, target.0, target.1).into()
     }
 }
 
@@ -147,10 +145,10 @@ pub(crate) fn run(
         norm: chain.norm,
         end: chain.end.clone(),
     };
-    if let End::Sum(weights) = &plan.end
-        && weights.len() != time_steps
+    if let End::Sums(weights) = &plan.end
+        && let Some(row) = weights.iter().find(|row| row.len() != time_steps)
     {
-        bail!("a sum of {time_steps} time steps with {} weights", weights.len())
+        bail!("a sum of {time_steps} time steps with {} weights", row.len())
     }
     let shape = plan.output_shape(last.target);
     let op = ChainOp(Arc::new(State { plan, shape, kept: Mutex::new(None) }));

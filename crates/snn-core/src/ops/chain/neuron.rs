@@ -28,8 +28,8 @@ pub(super) struct Neurons<'a> {
 pub(super) enum Out<'a> {
     /// Spikes, `[time steps, neurons]`, each 0 or 1.
     Bytes(&'a mut [u8]),
-    /// `sum_t w[t] spike[t]`, added, `[neurons]`.
-    Sum(&'a [f32], &'a mut [f32]),
+    /// `sum_t w[r][t] spike[t]`, added, `[rows, neurons]`.
+    Sums(&'a [Vec<f32>], &'a mut [f32]),
 }
 
 /// Where the gradient of the spikes comes from.
@@ -39,8 +39,8 @@ pub(super) enum SpikeGradient<'a> {
     Each(&'a [f32]),
     /// The same, where the result will be written.
     InPlace,
-    /// `w[t] grad`, with `grad: [neurons]`.
-    Sum(&'a [f32], &'a [f32]),
+    /// `sum_r w[r][t] grad[r]`, with `grad: [rows, neurons]`.
+    Sums(&'a [Vec<f32>], &'a [f32]),
 }
 
 impl SpikeGradient<'_> {
@@ -49,8 +49,11 @@ impl SpikeGradient<'_> {
         match self {
             Self::Each(grads) => into.copy_from_slice(&grads[t * neurons..][chunk]),
             Self::InPlace => into.copy_from_slice(&result[t * neurons..][chunk]),
-            Self::Sum(weights, grads) => {
-                into.iter_mut().zip(&grads[chunk]).for_each(|(i, g)| *i = weights[t] * g);
+            Self::Sums(weights, grads) => {
+                into.fill(0.);
+                for (weights, grads) in weights.iter().zip(grads.chunks_exact(neurons)) {
+                    into.iter_mut().zip(&grads[chunk.clone()]).for_each(|(i, g)| *i += weights[t] * g);
+                }
             }
         }
     }
@@ -97,7 +100,7 @@ impl Neurons<'_> {
         let drive = self.drive(&expanded, currents, neurons);
         match out {
             Out::Bytes(spikes) => fire(&drive, spikes),
-            Out::Sum(weights, sums) => fire_and_sum(&drive, weights, sums),
+            Out::Sums(weights, sums) => fire_and_sum(&drive, weights, sums),
         }
     }
 
@@ -182,21 +185,26 @@ vectorised! {
 }
 
 vectorised! {
-    /// `sums += sum_t weights[t] spike[t]`, `[neurons]`.
-    fn fire_and_sum(drive: &Drive<'_>, weights: &[f32], sums: &mut [f32]) {
+    /// `sums[r] += sum_t weights[r][t] spike[t]`, `[rows, neurons]`.
+    fn fire_and_sum(drive: &Drive<'_>, weights: &[Vec<f32>], sums: &mut [f32]) {
         let neuron = drive.neuron;
-        let mut membrane = vec![0f32; drive.scale.len()];
+        let [mut membrane, mut fired] = std::array::from_fn(|_| vec![0f32; drive.scale.len()]);
         for (from, n) in drive.chunks() {
             let v = &mut membrane[..n];
             v.fill(neuron.v_reset);
-            let (scale, shift, sums) = (&drive.scale[..n], &drive.shift[..n], &mut sums[from..][..n]);
-            for (t, &weight) in weights.iter().enumerate() {
+            let (scale, shift, fired) = (&drive.scale[..n], &drive.shift[..n], &mut fired[..n]);
+            for t in 0..drive.time_steps {
                 let ys = &drive.currents[drive.place(t, (from, n))];
                 for i in 0..n {
                     let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
-                    let s = neuron.fire(h);
-                    sums[i] += weight * s;
-                    v[i] = neuron.reset(h, s);
+                    fired[i] = neuron.fire(h);
+                    v[i] = neuron.reset(h, fired[i]);
+                }
+                for (sums, weights) in sums.chunks_exact_mut(drive.neurons).zip(weights) {
+                    let (sums, weight) = (&mut sums[from..][..n], weights[t]);
+                    for i in 0..n {
+                        sums[i] += weight * fired[i];
+                    }
                 }
             }
         }

@@ -20,7 +20,7 @@ fn assert_rejected(what: &str, model: &Model, shape: &[usize]) -> Result<()> {
     for dtype in [DType::F32, DType::F64, DType::U8] {
         let xs = ones(shape, dtype)?;
         for drive in [Drive::Spikes(&xs), Drive::Constant(&xs, 2)] {
-            for finish in [Finish::Spikes, Finish::Sum(Readout::Mean)] {
+            for finish in [Finish::Spikes, Finish::Sums(&[Readout::Mean])] {
                 for train in [true, false] {
                     let result = run(&model.layers, drive, finish, train);
                     assert!(result.is_err(), "{what}: {shape:?} of {dtype:?}, {finish:?}, train = {train}");
@@ -113,13 +113,13 @@ fn a_sum_wants_a_weight_for_every_step() -> Result<()> {
     let weights = model.layers[0].synapse.weight.flatten_all()?;
     let affines = ones(&[2 * 4], DType::F32)?;
     let sum = |layers: &[Spec], constant, weight_count: usize| {
-        let end = End::Sum(vec![0.5; weight_count]);
+        let end = End::Sums(vec![vec![0.5; weight_count]]);
         let xs = if constant { xs.get(0)? } else { xs.clone() };
         let constant = constant.then_some(4);
         chain::run(&xs, &weights, &affines, &Chain { layers, constant, norm: Norm::Fixed, end })
     };
     for constant in [true, false] {
-        assert_eq!(sum(&specs, constant, 4)?.0.dims(), [2, 4, 5, 6]);
+        assert_eq!(sum(&specs, constant, 4)?.0.dims(), [1, 2, 4, 5, 6]);
         for count in [0, 3, 5] {
             assert!(sum(&specs, constant, count).is_err(), "{count} weights");
         }
@@ -158,7 +158,10 @@ fn nothing_in_nothing_out() -> Result<()> {
             let (no_time, item) = (ones(&shape(&[0, 2]), dtype)?, ones(&shape(&[2]), dtype)?);
             for drive in [Drive::Spikes(&no_time), Drive::Constant(&item, 0)] {
                 assert_eq!(run(&layers, drive, Finish::Spikes, false)?.elem_count(), 0);
-                assert!(run(&layers, drive, Finish::Sum(Readout::Mean), false).is_err(), "a sum of no time");
+                assert!(
+                    run(&layers, drive, Finish::Sums(&[Readout::Mean]), false).is_err(),
+                    "a sum of no time"
+                );
                 assert!(run(&layers, drive, Finish::Spikes, true).is_err(), "statistics of no time");
             }
             for drive in [Drive::Spikes(&no_items), Drive::Constant(&no_item, 5)] {

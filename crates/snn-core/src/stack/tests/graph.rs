@@ -29,7 +29,7 @@ fn gradients(model: &Model, xs: &Var, loss: &Tensor) -> Result<Outcome> {
 #[test]
 fn gradients_can_be_asked_for_again() -> Result<()> {
     for (train, finish) in
-        [(true, Finish::Spikes), (false, Finish::Spikes), (false, Finish::Sum(Readout::Mean))]
+        [(true, Finish::Spikes), (false, Finish::Spikes), (false, Finish::Sums(&[Readout::Mean]))]
     {
         let case = Case { train, finish, ..stack() };
         let (model, xs) = case.draw()?;
@@ -152,7 +152,7 @@ fn training_in_between_does_not_disturb_an_evaluation() -> Result<()> {
 fn threads_do_not_matter() -> Result<()> {
     const MIXED: &[Values] = &[Values::Binary(0.1), Values::Normal, Values::Binary(0.7), Values::Binary(0.2)];
     for (train, constant) in [(true, false), (false, false), (true, true), (false, true)] {
-        for finish in [Finish::Spikes, Finish::Sum(Readout::Psp { tau: 3. })] {
+        for finish in [Finish::Spikes, Finish::Sums(&[Readout::Psp { tau: 3. }])] {
             let mut case =
                 Case { train, constant, finish, batch: 19, values: Values::Items(MIXED), ..stack() };
             case.layers[1].1 = 130;

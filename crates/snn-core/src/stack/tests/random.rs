@@ -52,7 +52,11 @@ fn lif() -> impl Strategy<Value = LifConfig> {
 fn case() -> impl Strategy<Value = Case> {
     let values = prop_oneof![Just(Values::Normal), (0f64..=1.).prop_map(Values::Binary)];
     let sizes = (prop::sample::select(&[1usize, 2, 9][..]), prop::sample::select(&[1usize, 2, 5][..]));
-    let finish = prop_oneof![Just(Finish::Spikes), Just(Finish::Sum(Readout::ExponentialSum { decay: 0.8 }))];
+    let finish = prop_oneof![
+        Just(Finish::Spikes),
+        Just(Finish::Sums(&[Readout::ExponentialSum { decay: 0.8 }])),
+        Just(Finish::Sums(&[Readout::Mean, Readout::Psp { tau: 2. }]))
+    ];
     (layers(), lif(), sizes, values, any::<bool>(), finish, any::<bool>())
         .prop_map(|((layers, map), lif, (batch, time_steps), values, constant, finish, train)| Case {
             layers,

@@ -23,7 +23,9 @@ fn case(
 /// In training and evaluation, spikes and their sum; gradients that all come of something.
 fn check_all(what: &str, case: &Case) -> Result<()> {
     for train in [true, false] {
-        for finish in [Finish::Spikes, Finish::Sum(Readout::Psp { tau: 3. }), Finish::Sum(Readout::Mean)] {
+        for finish in
+            [Finish::Spikes, Finish::Sums(&[Readout::Psp { tau: 3. }]), Finish::Sums(&[Readout::Mean])]
+        {
             let what = format!("{what}, train = {train}, {finish:?}");
             let case = Case { finish, train, ..case.clone() };
             let got = check(&what, &case)?;

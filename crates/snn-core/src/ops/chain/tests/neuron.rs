@@ -94,20 +94,27 @@ impl Case {
         let wanted_spikes: Vec<f64> = wanted.flatten_all()?.to_vec1()?;
         assert!(self.spikes().iter().map(|&s| f64::from(s)).eq(wanted_spikes.iter().copied()), "{what}");
 
-        let weights: Vec<f32> = (0..self.time_steps).map(|t| 0.3 + t as f32).collect();
-        let mut sums = vec![1f32; self.neurons];
-        self.kernel().run(&self.currents, self.neurons, Out::Sum(&weights, &mut sums));
-        let column = |n: usize| wanted_spikes[n..].iter().step_by(self.neurons).zip(&weights);
-        let wanted_sums = (0..self.neurons)
-            .map(|n| 1. + column(n).map(|(s, w)| s * f64::from(*w)).sum::<f64>())
-            .map(|sum| (sum, sum));
+        let row = |from: f32| (0..self.time_steps).map(|t| from + t as f32).collect::<Vec<_>>();
+        let weights = [row(0.3), row(2.)];
+        let mut sums = vec![1f32; 2 * self.neurons];
+        self.kernel().run(&self.currents, self.neurons, Out::Sums(&weights, &mut sums));
+        let column = |n: usize| wanted_spikes[n..].iter().step_by(self.neurons);
+        let sum = |n: usize, weights: &[f32]| {
+            1. + column(n).zip(weights).map(|(s, w)| s * f64::from(*w)).sum::<f64>()
+        };
+        let wanted_sums =
+            weights.iter().flat_map(|row| (0..self.neurons).map(|n| (sum(n, row), sum(n, row))));
         assert_sums(&format!("{what}: sums"), &sums, &wanted_sums.collect(), 1e-6);
 
         let upstream: Vec<f64> = match grads {
             SpikeGradient::Each(grads) => grads.iter().map(|&g| f64::from(g)).collect(),
-            SpikeGradient::Sum(weights, grads) => {
-                weights.iter().flat_map(|w| grads.iter().map(move |g| f64::from(w * g))).collect()
-            }
+            SpikeGradient::Sums(weights, grads) => (0..self.time_steps * self.neurons)
+                .map(|i| (i / self.neurons, i % self.neurons))
+                .map(|(t, n)| {
+                    let rows = weights.iter().zip(grads.chunks_exact(self.neurons));
+                    rows.map(|(w, g)| f64::from(w[t]) * f64::from(g[n])).sum()
+                })
+                .collect(),
             SpikeGradient::InPlace => unreachable!("compared with `Each` below"),
         };
         let upstream = Tensor::from_vec(upstream, wanted.shape(), &Device::Cpu)?;
@@ -144,8 +151,10 @@ impl Case {
     fn check_both(&self) -> Result<()> {
         let each = normal(4, "each", self.time_steps * self.neurons);
         self.check(&SpikeGradient::Each(&each))?;
-        let weights = normal(5, "weights", self.time_steps);
-        self.check(&SpikeGradient::Sum(&weights, &each[..self.neurons]))
+        let weights = [normal(5, "weights", self.time_steps), normal(6, "weights", self.time_steps)];
+        let given = normal(7, "sums", 2 * self.neurons);
+        self.check(&SpikeGradient::Sums(&weights[..1], &given[..self.neurons]))?;
+        self.check(&SpikeGradient::Sums(&weights, &given))
     }
 }
 
