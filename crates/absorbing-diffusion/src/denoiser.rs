@@ -34,6 +34,44 @@ pub trait Denoiser {
     /// # Errors
     /// Whatever the network's own tensor operations return.
     fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> Result<Tensor>;
+
+    /// Prepares for many evaluations, while which nothing of the network changes. [`sample`](crate::sample) calls it once,
+    /// and then asks for the logits of the tokens that it reveals.
+    ///
+    /// Unless a network knows better, it computes all its logits each time.
+    ///
+    /// # Errors
+    /// Whatever the network's own tensor operations return.
+    fn prepare(&self) -> Result<Box<dyn LogitsAt + '_>> {
+        Ok(Box::new(Everywhere(self)))
+    }
+}
+
+/// The logits of some tokens; see [`Denoiser::prepare`].
+pub trait LogitsAt {
+    /// [`Denoiser::logits`] with `train` off, at the positions `positions[n]` of map `n`, counted row by row.
+    ///
+    /// # Shapes
+    /// `h_t` and `t` as there -> `[all positions, K]`, map by map.
+    /// # Errors
+    /// Whatever the network's own tensor operations return, logits of another shape.
+    fn logits_at(&self, h_t: &Tensor, t: &Tensor, positions: &[Vec<u32>]) -> crate::Result<Tensor>;
+}
+
+/// Computes all logits, and picks.
+struct Everywhere<'a, D: ?Sized>(&'a D);
+
+impl<D: Denoiser + ?Sized> LogitsAt for Everywhere<'_, D> {
+    fn logits_at(&self, h_t: &Tensor, t: &Tensor, positions: &[Vec<u32>]) -> crate::Result<Tensor> {
+        let ((n, h, w), logits) = (h_t.dims3()?, self.0.logits(h_t, t, false)?);
+        let k = logits.dims().get(1).copied().unwrap_or(0);
+        crate::Error::check_shape("what the denoiser returned", logits.dims(), &[n, k, h, w])?;
+        let first = |i: usize| (i * h * w) as u32;
+        let rows = positions.iter().enumerate().flat_map(|(i, at)| at.iter().map(move |p| first(i) + p));
+        let rows = Tensor::new(rows.collect::<Vec<_>>(), h_t.device())?;
+        let logits = logits.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
+        Ok(logits.index_select(&rows, 0)?)
+    }
 }
 
 impl<F: Fn(&Tensor, &Tensor, bool) -> Result<Tensor>> Denoiser for F {

@@ -11,7 +11,7 @@ mod process;
 mod sample;
 mod sdid;
 
-pub use denoiser::Denoiser;
+pub use denoiser::{Denoiser, LogitsAt};
 pub use elbo::{BitsPerToken, ElboConfig, bits_per_token};
 pub use error::{Error, Result};
 pub use loss::{Weighting, draw_noise, loss};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use snn_core::Seed;
 
 use crate::categorical::categorical;
-use crate::{AbsorbingProcess, Denoiser, Error, Order, Result, host};
+use crate::{AbsorbingProcess, Denoiser, Error, LogitsAt, Order, Result, host};
 
 /// How [`sample`] goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +51,8 @@ impl SamplingConfig {
 /// masked tokens, and each is drawn from `softmax(logits / temperature)` at its position and stays.
 ///
 /// Positions are picked before the denoiser is asked, and images of which none was picked are left out of the batch.
-/// That is exact, since an unread logit changes nothing, and saves 36 % of the work at `T_d = H' W' = 49`.
+/// That is exact, since an unread logit changes nothing, and saves 36 % of the work at `T_d = H' W' = 49`. A denoiser that
+/// [prepares](Denoiser::prepare) computes the picked positions only.
 ///
 /// Image `i` of `images` draws all its numbers from the stream `sample/<i>`, on the host in f64, so it is the same
 /// whatever the batch size, the range it is asked in, and the device (as far as its logits are the same).
@@ -108,9 +109,10 @@ pub fn sample(
         codes: vec![process.mask(); images.len() * h * w],
         rngs: images.clone().map(|image| seed.rng(&format!("sample/{image}"))).collect(),
     };
+    let denoiser = denoiser.prepare()?;
     for t in (1..=process.steps()).rev() {
         for batch in canvas.pick(t).chunks(config.batch_size) {
-            canvas.reveal(denoiser, batch, t)?;
+            canvas.reveal(&*denoiser, batch, t)?;
         }
         observe(&canvas.codes, t - 1);
     }
@@ -153,7 +155,7 @@ impl<R: Rng> Canvas<'_, R> {
     }
 
     /// Draws the picked tokens of these images.
-    fn reveal(&mut self, denoiser: &dyn Denoiser, batch: &[Picked], t: usize) -> Result<()> {
+    fn reveal(&mut self, denoiser: &dyn LogitsAt, batch: &[Picked], t: usize) -> Result<()> {
         let logits = self.logits(denoiser, batch, t)?;
         let mut rows = logits.chunks(self.process.codes());
         for Picked { image, positions } in batch {
@@ -168,19 +170,17 @@ impl<R: Rng> Canvas<'_, R> {
     }
 
     /// The denoiser's logits at the picked positions, `[picked tokens, K]`, flattened.
-    fn logits(&self, denoiser: &dyn Denoiser, batch: &[Picked], t: usize) -> Result<Vec<f64>> {
+    fn logits(&self, denoiser: &dyn LogitsAt, batch: &[Picked], t: usize) -> Result<Vec<f64>> {
         let (n, k, length, (h, w)) = (batch.len(), self.process.codes(), self.length(), self.size);
         let codes: Vec<u32> =
             batch.iter().flat_map(|p| &self.codes[p.image * length..][..length]).copied().collect();
         let h_t = Tensor::from_vec(codes, (n, h, w), self.device)?;
-        let logits = denoiser.logits(&h_t, &Tensor::full(t as u32, n, self.device)?, false)?;
-        Error::check_shape("what the denoiser returned", logits.dims(), &[n, k, h, w])?;
-        let rows = batch.iter().enumerate();
-        let rows: Vec<u32> = rows
-            .flat_map(|(i, p)| p.positions.iter().map(move |position| (i * length + position) as u32))
-            .collect();
-        let logits = logits.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
-        host::floats(&logits.index_select(&Tensor::new(rows, self.device)?, 0)?)
+        let times = Tensor::full(t as u32, n, self.device)?;
+        let positions: Vec<Vec<u32>> =
+            batch.iter().map(|p| p.positions.iter().map(|&at| at as u32).collect()).collect();
+        let logits = denoiser.logits_at(&h_t, &times, &positions)?;
+        Error::check_shape("what the denoiser returned", logits.dims(), &[positions.concat().len(), k])?;
+        host::floats(&logits)
     }
 
     fn bad_logits(&self, image: usize, position: usize, t: usize, row: &[f64]) -> Error {

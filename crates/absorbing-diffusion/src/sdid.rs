@@ -6,11 +6,11 @@ use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use snn_core::{
-    Checkpoint, ConvConfig, Drive, LifConfig, Observer, ParamStore, Readout, ReadoutLayer, Seed,
-    SpikingLayer, SpikingStack,
+    Checkpoint, ConvConfig, Drive, LifConfig, Observer, ParamStore, PreparedStack, Readout, ReadoutLayer,
+    Seed, SpikingLayer, SpikingStack,
 };
 
-use crate::{Denoiser, Result};
+use crate::{Denoiser, LogitsAt, Result};
 
 /// How tokens and diffusion time become the network's input current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,10 +153,13 @@ impl Input {
 pub struct Sdid {
     cfg: SdidConfig,
     input: Input,
-    first: SpikingLayer,
+    first: SpikingStack,
     rest: SpikingStack,
+    /// Both, for evaluation: no spikes are stored in between.
+    all: SpikingStack,
     head: ReadoutLayer,
     dtype: DType,
+    input_channels: usize,
 }
 
 impl Sdid {
@@ -169,16 +172,19 @@ impl Sdid {
     /// A config that does not [validate](SdidConfig::validate), parameters of other shapes.
     pub fn new(cfg: &SdidConfig, vb: VarBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
-        let (input, mut c_in) = Input::new(cfg, &vb)?;
+        let (input, input_channels) = Input::new(cfg, &vb)?;
+        let mut c_in = input_channels;
         let same = ConvConfig::new(3, 1, 1);
         let mut layers = Vec::with_capacity(cfg.channels.len());
         for (i, &c_out) in cfg.channels.iter().enumerate() {
             layers.push(SpikingLayer::conv(c_in, c_out, same, cfg.lif, vb.pp("layers").pp(i))?);
             c_in = c_out;
         }
-        let first = layers.remove(0);
+        let all = SpikingStack::new(layers.clone());
+        let first = SpikingStack::new(vec![layers.remove(0)]);
         let head = ReadoutLayer::conv(c_in + cfg.channels[0], cfg.codes, same, Readout::Mean, vb.pp("head"))?;
-        Ok(Self { input, first, rest: SpikingStack::new(layers), head, dtype: vb.dtype(), cfg: cfg.clone() })
+        let rest = SpikingStack::new(layers);
+        Ok(Self { input, first, rest, all, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
     }
 
     /// Loads a checkpoint; its config travels in it.
@@ -222,15 +228,21 @@ impl Sdid {
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
-        let first = self.first(h_t, t, train)?;
+        let current = self.current(h_t, t)?;
+        let first = self.first.forward(self.drive(&current), train)?;
         observe("layers.0", &first)?;
         let mut name = |i: usize, spikes: &Tensor| observe(&format!("layers.{}", i + 1), spikes);
         let last = self.rest.forward_observed(Drive::Spikes(&first), train, &mut name)?;
         self.head.forward_cat(&[&last, &first])
     }
 
-    /// The first layer's spikes.
-    fn first(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+    /// What drives the first layer at every spiking time step.
+    fn drive<'a>(&self, current: &'a Tensor) -> Drive<'a> {
+        Drive::Constant(current, self.cfg.time_steps)
+    }
+
+    /// The input current, `[N, channels, H', W']`.
+    fn current(&self, h_t: &Tensor, t: &Tensor) -> candle_core::Result<Tensor> {
         let (n, h, w) = h_t.dims3()?;
         if t.dims() != [n] {
             bail!("sdid: diffusion times are {:?}, the codes want [{n}]", t.dims())
@@ -242,16 +254,45 @@ impl Sdid {
                 self.cfg.width
             )
         }
-        let current = self.input.forward(h_t, t, self.dtype)?;
-        self.first.forward_constant(&current, self.cfg.time_steps, train)
+        self.input.forward(h_t, t, self.dtype)
     }
 }
 
 impl Denoiser for Sdid {
     fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        let first = self.first(h_t, t, train)?;
-        let readout = self.head.readout();
-        let sums = [self.rest.readout(Drive::Spikes(&first), readout, train)?, readout.apply(&first)?];
+        let (current, readout) = (self.current(h_t, t)?, self.head.readout());
+        let drive = self.drive(&current);
+        let sums = if train {
+            let first = self.first.forward(drive, true)?;
+            [self.rest.readout(Drive::Spikes(&first), readout, true)?, readout.apply(&first)?]
+        } else {
+            [self.all.readout(drive, readout, false)?, self.first.readout(drive, readout, false)?]
+        };
         self.head.forward_sums(&sums, self.cfg.time_steps)
+    }
+
+    fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
+        let map = [self.input_channels, self.cfg.height, self.cfg.width];
+        let (first, all) = (self.first.prepare(&map)?, self.all.prepare(&map)?);
+        Ok(Box::new(Prepared { sdid: self, first, all }))
+    }
+}
+
+/// Computes the receptive field of the positions that are asked for.
+struct Prepared<'a> {
+    sdid: &'a Sdid,
+    first: PreparedStack<'a>,
+    all: PreparedStack<'a>,
+}
+
+impl LogitsAt for Prepared<'_> {
+    fn logits_at(&self, h_t: &Tensor, t: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
+        let Sdid { cfg, head, .. } = self.sdid;
+        let current = self.sdid.current(h_t, t)?;
+        let (drive, readout) = (self.sdid.drive(&current), head.readout());
+        let seen = head.reach((cfg.height, cfg.width), positions)?;
+        let sums =
+            [self.all.readout_at(drive, readout, &seen)?, self.first.readout_at(drive, readout, &seen)?];
+        Ok(head.forward_sums_at(&sums, cfg.time_steps, positions)?)
     }
 }

@@ -4,8 +4,9 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use crate::norm::BatchNorm;
+use crate::ops::conv::{check, conv2d_at, select};
 use crate::stack::{Drive, Finish, run};
-use crate::synapse::{Synapse, add_to_channels};
+use crate::synapse::{Map, Synapse, add_to_channels};
 use crate::{ConvConfig, LifConfig, Readout};
 
 /// Synapse, batch norm, LIF: the layer that everything here is built of.
@@ -175,6 +176,37 @@ impl ReadoutLayer {
         let total: f64 = self.readout.weights(time_steps).iter().sum();
         let ys = self.synapse.apply(&Tensor::cat(sums, 1)?, &self.synapse.weight)?;
         add_to_channels(&ys, &(&self.synapse.bias * total)?)
+    }
+
+    /// [`forward_sums`](Self::forward_sums) at some positions of each item's output, without gradient.
+    ///
+    /// # Shapes
+    /// Sums as there, `positions[n]` those of item `n`, counted row by row -> `[all positions, C_out]`, item by item.
+    /// # Errors
+    /// As there; not one list for each item, a position outside the map.
+    pub fn forward_sums_at(
+        &self,
+        sums: &[Tensor],
+        time_steps: usize,
+        positions: &[Vec<u32>],
+    ) -> Result<Tensor> {
+        let Map::Conv(cfg) = &self.synapse.map else {
+            return select(&self.forward_sums(sums, time_steps)?.detach(), positions);
+        };
+        let total: f64 = self.readout.weights(time_steps).iter().sum();
+        let ys = conv2d_at(&Tensor::cat(sums, 1)?, &self.synapse.weight, cfg, positions)?;
+        ys.broadcast_add(&(self.synapse.bias.detach() * total)?)
+    }
+
+    /// The positions of its input, a map of these rows and columns, that some positions of its output depend on;
+    /// ascending, item by item.
+    ///
+    /// # Errors
+    /// A map that does not fit the synapse, a position outside its output.
+    pub fn reach(&self, map: (usize, usize), positions: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
+        let links = self.synapse.links(map)?;
+        check(positions, positions.len(), links.targets)?;
+        Ok(positions.iter().map(|positions| links.reaching(positions)).collect())
     }
 
     /// The sum over time.

@@ -9,6 +9,7 @@ mod norm;
 mod ops;
 mod optim;
 mod params;
+mod prepared;
 mod rng;
 mod stack;
 mod surrogate;
@@ -22,12 +23,15 @@ pub use init::fan_in_bound;
 pub use layer::{ReadoutLayer, SpikingLayer};
 pub use monitor::{FiringRates, Observer};
 pub use ops::batch_norm::{BatchNormed, batch_norm, batch_norm_reference};
-pub use ops::conv::{ConvConfig, conv_transpose2d, conv_transpose2d_reference, conv2d, conv2d_reference};
+pub use ops::conv::{
+    ConvConfig, conv_transpose2d, conv_transpose2d_reference, conv2d, conv2d_at, conv2d_reference,
+};
 pub use ops::lerp::{lerp, lerp_reference};
 pub use ops::lif::{LifConfig, Reset, lif, lif_constant, lif_reference, lif_step};
 pub use ops::nearest::{nearest, nearest_reference};
 pub use optim::{AdamW, AdamWConfig, LrSchedule, clip_gradients};
 pub use params::ParamStore;
+pub use prepared::PreparedStack;
 pub use rng::Seed;
 pub use stack::{Drive, SpikingStack};
 pub use surrogate::Surrogate;

@@ -111,18 +111,46 @@ impl SpikingStack {
     }
 }
 
+impl Finish<'_> {
+    pub(crate) fn end(self, time_steps: usize) -> Result<End> {
+        match self {
+            Self::Spikes => Ok(End::Spikes),
+            Self::Sums([]) => bail!("no read-outs"),
+            Self::Sums(readouts) => {
+                let row = |r: &Readout| r.weights(time_steps).iter().map(|&w| w as f32).collect();
+                Ok(End::Sums(readouts.iter().map(row).collect()))
+            }
+        }
+    }
+}
+
 impl Drive<'_> {
-    fn tensor(&self) -> &Tensor {
+    pub(crate) fn tensor(&self) -> &Tensor {
         match self {
             Self::Spikes(xs) | Self::Constant(xs, _) => xs,
         }
     }
 
-    fn time_steps(&self) -> Result<usize> {
+    /// `[C, H, W]`, or `[C]` in front of linear layers.
+    pub(crate) fn map(&self) -> &[usize] {
+        let dims = self.tensor().dims();
+        &dims[self.batch_axes().min(dims.len())..]
+    }
+
+    /// The output of a chain; a linear layer's has no map.
+    pub(crate) fn without_map(&self, ys: Tensor) -> Result<Tensor> {
+        if self.map().len() == 1 { ys.flatten_from(ys.rank() - 3) } else { Ok(ys) }
+    }
+
+    pub(crate) fn time_steps(&self) -> Result<usize> {
         match self {
             Self::Spikes(xs) => xs.dim(0),
             Self::Constant(_, time_steps) => Ok(*time_steps),
         }
+    }
+
+    pub(crate) fn items(&self) -> Result<usize> {
+        self.tensor().dim(self.batch_axes() - 1)
     }
 
     /// Axes in front of the channels.
@@ -134,6 +162,13 @@ impl Drive<'_> {
     }
 }
 
+/// Whether there is a kernel for these layers on this input.
+pub(crate) fn supported(layers: &[SpikingLayer], drive: Drive<'_>) -> Result<bool> {
+    // Events count channels in 16 bits.
+    let countable = |layer: &SpikingLayer| layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16);
+    Ok(chain::supports(drive.tensor()) && drive.time_steps()? > 0 && layers.iter().all(countable))
+}
+
 /// Runs layers in a row: by the kernel where it can, by the twin elsewhere.
 pub(crate) fn run(
     layers: &[SpikingLayer],
@@ -141,9 +176,7 @@ pub(crate) fn run(
     finish: Finish<'_>,
     train: bool,
 ) -> Result<Tensor> {
-    // Events count channels in 16 bits.
-    let countable = |layer: &SpikingLayer| layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16);
-    if chain::supports(drive.tensor()) && drive.time_steps()? > 0 && layers.iter().all(countable) {
+    if supported(layers, drive)? {
         run_chain(layers, drive, finish, train)
     } else {
         run_reference(layers, drive, finish, train)
@@ -187,23 +220,8 @@ fn currents(layer: &SpikingLayer, xs: &Tensor, train: bool, copies: usize) -> Re
 
 fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish<'_>, train: bool) -> Result<Tensor> {
     let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
-    let dims = &xs.dims()[drive.batch_axes().min(xs.rank())..];
-    let mut map = match *dims {
-        [c] => [c, 1, 1],
-        [c, h, w] => [c, h, w],
-        _ => bail!(
-            "a spiking layer wants [T, N, C, H, W] or [T, N, C] (without T where constant), not {:?}",
-            xs.dims()
-        ),
-    };
-    let has_map = dims.len() == 3;
-    if layers.iter().any(|layer| matches!(layer.synapse.map, Map::Linear) == has_map) {
-        bail!(
-            "linear layers want [T, N, C] (without T where constant), all others H and W too: {:?}",
-            xs.dims()
-        )
-    }
-    let specs = layers.iter().map(|layer| spec(layer, &mut map)).collect::<Result<Vec<_>>>()?;
+    let dims = drive.map();
+    let specs = specs(layers, dims)?;
     let weights = layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?;
     let norm = if train { Norm::Batch { eps: crate::norm::BatchNorm::EPS } } else { Norm::Fixed };
     let mut affines = Vec::with_capacity(2 * layers.len());
@@ -215,23 +233,14 @@ fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish<'_>, trai
         affines.extend([scale, shift]);
     }
     let constant = matches!(drive, Drive::Constant(..)).then_some(time_steps);
-    let end = match finish {
-        Finish::Spikes => End::Spikes,
-        Finish::Sums([]) => bail!("no read-outs"),
-        Finish::Sums(readouts) => {
-            let row = |r: &Readout| r.weights(time_steps).iter().map(|&w| w as f32).collect();
-            End::Sums(readouts.iter().map(row).collect())
-        }
-    };
-    let chain = Chain { layers: &specs, constant, norm, end };
+    let chain = Chain { layers: &specs, constant, norm, end: finish.end(time_steps)? };
     let (ys, statistics) = chain::run(xs, &cat(&weights)?, &cat(&affines)?, &chain)?;
     for (i, (layer, statistics)) in layers.iter().zip(&statistics).enumerate() {
         // Only the first layer's currents are constant in time.
         let copies = if i == 0 { constant.unwrap_or(1) } else { 1 };
         observe(layer, statistics, copies, xs)?;
     }
-    // A linear layer has no map.
-    if dims.len() == 1 { ys.flatten_from(ys.rank() - 3) } else { Ok(ys) }
+    drive.without_map(ys)
 }
 
 fn cat(parts: &[Tensor]) -> Result<Tensor> {
@@ -246,6 +255,24 @@ fn observe(layer: &SpikingLayer, statistics: &Statistics, copies: usize, like: &
     let n = statistics.count as usize * copies;
     let (mean, variance) = (tensor(&statistics.mean)?, tensor(&statistics.variance)?);
     layer.norm.observe(&mean, &variance, &layer.synapse.bias, n)
+}
+
+/// The geometry of layers on an input of `[C, H, W]`, or `[C]` in front of linear ones.
+pub(crate) fn specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>> {
+    let mut map = match *dims {
+        [c] => [c, 1, 1],
+        [c, h, w] => [c, h, w],
+        _ => {
+            bail!(
+                "a spiking layer wants [C, H, W] or [C] behind [T, N] (or [N] where constant), not {dims:?}"
+            )
+        }
+    };
+    let has_map = dims.len() == 3;
+    if layers.iter().any(|layer| matches!(layer.synapse.map, Map::Linear) == has_map) {
+        bail!("linear layers want [C] behind [T, N] (or [N] where constant), all others [C, H, W]: {dims:?}")
+    }
+    layers.iter().map(|layer| spec(layer, &mut map)).collect()
 }
 
 /// The layer's geometry on this map `[C, H, W]`, which becomes its output.

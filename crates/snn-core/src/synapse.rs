@@ -4,6 +4,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::init::weight_and_bias;
+use crate::ops::chain::{Kind, Links};
+use crate::ops::conv::{conv_transpose2d_map, conv2d_map};
 use crate::{ConvConfig, conv_transpose2d, conv2d};
 
 /// The linear part of a layer.
@@ -50,6 +52,21 @@ impl Synapse {
             Map::ConvTranspose(cfg) => conv_transpose2d(xs, weight, cfg),
             Map::Linear => xs.matmul(&weight.t()?),
         }
+    }
+
+    /// Which positions of a map of these rows and columns reach which of the output.
+    pub(crate) fn links(&self, source: (usize, usize)) -> Result<Links> {
+        let kernel = || self.weight.dims4().map(|(_, _, kh, kw)| (kh, kw));
+        let image =
+            |channels: usize| Ok::<_, candle_core::Error>([self.weight.dim(channels)?, source.0, source.1]);
+        let (kind, cfg, kernel, target) = match &self.map {
+            Map::Conv(cfg) => (Kind::Conv, *cfg, kernel()?, conv2d_map(&image(1)?, &self.weight, cfg)?),
+            Map::ConvTranspose(cfg) => {
+                (Kind::Transposed, *cfg, kernel()?, conv_transpose2d_map(&image(0)?, &self.weight, cfg)?)
+            }
+            Map::Linear => (Kind::Conv, ConvConfig::new(1, 1, 0), (1, 1), source),
+        };
+        Ok(Links::new(kind, &cfg, kernel, source, target))
     }
 
     /// The map with every output channel multiplied by `scale`, the bias aside.

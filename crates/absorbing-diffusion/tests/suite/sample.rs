@@ -197,7 +197,7 @@ fn nonsense_is_rejected_by_name() {
     }
     rejects(with(&good, 0..2, &SamplingConfig { batch_size: 0, ..Default::default() }), &["batch_size"]);
     rejects(with(&good, 3..3, &SamplingConfig::default()), &["sampling.shape", "3..3"]);
-    rejects(with(&uniform(4, (2, 2)), 0..2, &SamplingConfig::default()), &["denoiser", "4, 2, 2]"]);
+    rejects(with(&uniform(4, (2, 2)), 0..2, &SamplingConfig::default()), &["denoiser", "[1, 4]", "[1, 3]"]);
     let steps = SamplingConfig { order: Order::ExactK, ..Default::default() };
     for (bad, name) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
         let denoiser =

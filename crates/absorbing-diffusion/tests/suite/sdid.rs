@@ -251,3 +251,29 @@ fn training_lowers_the_bound() {
         assert!(bits.mean < 1. && bits.mean > ideal - slack, "{token_input:?}: {bits:?}, ideal {ideal}");
     }
 }
+
+/// Asked for some positions, a prepared model gives what the model itself gives there; an image's bits are its own.
+#[test]
+fn prepared_logits_are_the_models_own() {
+    for token_input in INPUTS {
+        let cfg = SdidConfig { height: 7, width: 7, steps: 49, ..narrow(token_input) };
+        let (_, sdid) = settled(&cfg);
+        let (h_t, t) = inputs(&cfg, 5);
+        let positions = [vec![0], vec![], vec![24, 3, 48], (0..49).collect(), vec![48]];
+        let prepared = sdid.prepare().unwrap();
+        let got = prepared.logits_at(&h_t, &t, &positions).unwrap();
+        assert_eq!(got.dims(), [1 + 3 + 49 + 1, cfg.codes]);
+        let all = sdid.logits(&h_t, &t, false).unwrap().flatten_from(2).unwrap();
+        let places =
+            positions.iter().enumerate().flat_map(|(n, at)| at.iter().map(move |&p| (n, p as usize)));
+        for (row, (n, p)) in got.to_vec2::<f32>().unwrap().into_iter().zip(places) {
+            let wanted: Vec<f32> = all.get(n).unwrap().get_on_dim(1, p).unwrap().to_vec1().unwrap();
+            let close = row.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5);
+            assert!(close, "map {n}, position {p}: {row:?} and {wanted:?}");
+        }
+        let (h_t, t) = (h_t.narrow(0, 2, 1).unwrap(), t.narrow(0, 2, 1).unwrap());
+        let alone = prepared.logits_at(&h_t, &t, &positions[2..3]).unwrap();
+        assert_eq!(bits(&alone), bits(&got.narrow(0, 1, 3).unwrap()));
+        assert!(prepared.logits_at(&h_t, &t, &[vec![49]]).is_err(), "a position outside the map");
+    }
+}

@@ -3,6 +3,7 @@
 mod errors;
 mod graph;
 mod inputs;
+mod prepared;
 mod random;
 mod twin;
 

@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
+use super::adjoint::Adjoint;
 use super::events::{channels_first, channels_last};
 use super::forward::{Kept, parts};
-use super::layer::{Adjoint, Layer, WeightGradient, pieces};
+use super::layer::{Layer, WeightGradient, pieces};
 use super::memory::{Buffer, Workspace};
 use super::neuron::{Neurons, SpikeGradient, Sums};
 use super::norm::InputGradient;

@@ -4,9 +4,11 @@ use rayon::prelude::*;
 
 use super::events::{Events, Signal, channels_first};
 use super::layer::{Layer, Packed};
+use super::links::Links;
 use super::memory::{Buffer, Workspace, lend};
 use super::neuron::{Affine, Neurons, Out};
 use super::norm::{Moments, Statistics};
+use super::prepared::LaidOut;
 use super::{End, Norm, Plan};
 
 /// What a layer keeps for its backward pass; one entry an item of the batch.
@@ -46,7 +48,7 @@ impl Plan {
         let mut signals = self.signals(xs);
         let mut kept = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
-            let packed = layer.pack(self.weights_of(i, weights));
+            let packed = layer.pack(self.weights_of(i, weights).into());
             let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
             let (currents, statistics) = self.currents(layer, &packed, &signals, steps);
             let given = self.affine_of(i, affines);
@@ -61,34 +63,55 @@ impl Plan {
         let last = kept.len() - 1;
         let output = self.output(|n, out| {
             let (layer, kept) = (&self.layers[last], &kept[last]);
-            self.end_item(layer, &kept.affine, &kept.currents[n], out);
+            self.end_item(layer, &kept.affine, &kept.currents[n], None, out);
         });
         (output, kept)
     }
 
     /// Runs item after item through all layers and keeps nothing.
-    pub(super) fn run_through(&self, xs: &[f32], weights: &[f32], affines: &[f32]) -> Vec<f32> {
-        let packed: Vec<Packed<'_>> = self
-            .layers
-            .iter()
-            .enumerate()
-            .map(|(i, layer)| layer.pack(self.weights_of(i, weights)))
-            .collect();
-        let affines: Vec<Affine> = (0..self.layers.len()).map(|i| self.affine_of(i, affines)).collect();
+    ///
+    /// With `at`, computes these positions of each item's output only, ascending, and what they depend on; the others are
+    /// zero.
+    pub(super) fn run_through(
+        &self,
+        xs: &[f32],
+        laid_out: &LaidOut<'_>,
+        at: Option<&[Vec<u32>]>,
+    ) -> Vec<f32> {
         let signals = self.signals(xs);
         self.output(|n, out| {
+            let wanted = at.map(|at| at[n].as_slice());
+            if wanted.is_some_and(<[u32]>::is_empty) {
+                return;
+            }
+            let parts = wanted.map(|wanted| self.parts(wanted));
             let mut next = None;
-            for (i, (layer, packed)) in self.layers.iter().zip(&packed).enumerate() {
+            for (i, (layer, (packed, affine))) in self.layers.iter().zip(&laid_out.0).enumerate() {
+                let links = parts.as_ref().map_or(&layer.links, |parts| &parts[i]);
                 let signal = next.as_ref().unwrap_or(&signals[n]);
                 let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
-                let mut currents = Buffer::new(steps * layer.neurons());
-                Workspace::with(|workspace| packed.currents(signal, &mut currents, workspace));
+                let mut currents = Buffer::new(steps * links.targets * layer.channels.1);
+                Workspace::with(|workspace| packed.currents(layer, links, signal, &mut currents, workspace));
                 if i + 1 == self.layers.len() {
-                    return self.end_item(layer, &affines[i], &currents, out);
+                    return self.end_item(layer, affine, &currents, wanted, out);
                 }
-                next = Some(self.fire(layer, &affines[i], &currents));
+                next = Some(self.fire(layer, links.targets, affine, &currents));
             }
         })
+    }
+
+    /// The links of each layer that these positions of the output depend on.
+    fn parts(&self, wanted: &[u32]) -> Vec<Links> {
+        let (mut parts, mut wanted) = (Vec::with_capacity(self.layers.len()), wanted.to_vec());
+        for (i, layer) in self.layers.iter().enumerate().rev() {
+            let links = &layer.links;
+            // The first layer's signal has all positions.
+            let sources = if i == 0 { (0..links.sources as u32).collect() } else { links.reaching(&wanted) };
+            parts.push(links.part(&sources, &wanted));
+            wanted = sources;
+        }
+        parts.reverse();
+        parts
     }
 
     fn currents(
@@ -100,7 +123,9 @@ impl Plan {
     ) -> (Vec<Buffer>, Statistics) {
         let item = |signal: &Signal| {
             let mut currents = Buffer::new(steps * layer.neurons());
-            Workspace::with(|workspace| packed.currents(signal, &mut currents, workspace));
+            Workspace::with(|workspace| {
+                packed.currents(layer, &layer.links, signal, &mut currents, workspace)
+            });
             let moments = Moments::of(&currents, layer.channels.1);
             (currents, moments)
         };
@@ -112,7 +137,8 @@ impl Plan {
     }
 
     fn fire_all(&self, layer: &Layer, affine: &Affine, currents: &[Buffer]) -> Vec<Signal> {
-        currents.par_iter().map(|currents| self.fire(layer, affine, currents)).collect()
+        let fire = |currents: &Buffer| self.fire(layer, layer.links.targets, affine, currents);
+        currents.par_iter().map(fire).collect()
     }
 
     fn neurons<'a>(&self, layer: &'a Layer, affine: &'a Affine) -> Neurons<'a> {
@@ -120,36 +146,53 @@ impl Plan {
     }
 
     /// Lends the spikes of one item, `[time steps, neurons]`.
-    fn spikes<R>(&self, layer: &Layer, affine: &Affine, currents: &[f32], f: impl FnOnce(&[u8]) -> R) -> R {
+    fn spikes<R>(
+        &self,
+        layer: &Layer,
+        neurons: usize,
+        affine: &Affine,
+        currents: &[f32],
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> R {
         Workspace::with(|Workspace { spikes, .. }| {
-            let spikes = lend(spikes, self.time_steps * layer.neurons());
-            self.neurons(layer, affine).run(currents, layer.neurons(), Out::Bytes(spikes));
+            let spikes = lend(spikes, self.time_steps * neurons);
+            self.neurons(layer, affine).run(currents, neurons, Out::Bytes(spikes));
             f(spikes)
         })
     }
 
-    fn fire(&self, layer: &Layer, affine: &Affine, currents: &[f32]) -> Signal {
-        let pack = |spikes: &[u8]| Events::pack(spikes, layer.links.targets, layer.channels.1);
-        Signal::Events(self.spikes(layer, affine, currents, pack))
+    /// The spikes of one item's `positions`.
+    fn fire(&self, layer: &Layer, positions: usize, affine: &Affine, currents: &[f32]) -> Signal {
+        let channels = layer.channels.1;
+        let pack = |spikes: &[u8]| Events::pack(spikes, positions, channels);
+        Signal::Events(self.spikes(layer, positions * channels, affine, currents, pack))
     }
 
-    /// The output of one item: its time steps, or their sums.
-    fn end_item(&self, layer: &Layer, affine: &Affine, currents: &[f32], out: Vec<&mut [f32]>) {
+    /// The output of one item: its time steps, or their sums; at some positions, or at all.
+    fn end_item(
+        &self,
+        layer: &Layer,
+        affine: &Affine,
+        currents: &[f32],
+        at: Option<&[u32]>,
+        out: Vec<&mut [f32]>,
+    ) {
         let channels = layer.channels.1;
+        let neurons = at.map_or(layer.links.targets, <[u32]>::len) * channels;
         match &self.end {
             End::Spikes => {
-                self.spikes(layer, affine, currents, |spikes| {
-                    for (out, spikes) in out.into_iter().zip(spikes.chunks_exact(layer.neurons())) {
-                        channels_first(spikes, channels, out, f32::from);
+                self.spikes(layer, neurons, affine, currents, |spikes| {
+                    for (out, spikes) in out.into_iter().zip(spikes.chunks_exact(neurons)) {
+                        place(spikes, channels, at, out, f32::from);
                     }
                 });
             }
             End::Sums(weights) => Workspace::with(|Workspace { values, .. }| {
-                let sums = lend(values, weights.len() * layer.neurons());
+                let sums = lend(values, weights.len() * neurons);
                 sums.fill(0.);
-                self.neurons(layer, affine).run(currents, layer.neurons(), Out::Sums(weights, sums));
-                for (out, sums) in out.into_iter().zip(sums.chunks_exact(layer.neurons())) {
-                    channels_first(sums, channels, out, |x| x);
+                self.neurons(layer, affine).run(currents, neurons, Out::Sums(weights, sums));
+                for (out, sums) in out.into_iter().zip(sums.chunks_exact(neurons)) {
+                    place(sums, channels, at, out, |x| x);
                 }
             }),
         }
@@ -161,6 +204,15 @@ impl Plan {
         let mut output = vec![0f32; self.output_steps() * self.items * size];
         parts(&mut output, self.items, size).into_par_iter().enumerate().for_each(|(n, parts)| f(n, parts));
         output
+    }
+}
+
+/// Rows of channels to the positions `at` of `[channels, positions]`, or to all of them.
+fn place<A: Copy>(rows: &[A], channels: usize, at: Option<&[u32]>, out: &mut [f32], f: impl Fn(A) -> f32) {
+    let Some(at) = at else { return channels_first(rows, channels, out, f) };
+    let positions = out.len() / channels;
+    for (row, &p) in rows.chunks_exact(channels).zip(at) {
+        out.iter_mut().skip(p as usize).step_by(positions).zip(row).for_each(|(out, &x)| *out = f(x));
     }
 }
 

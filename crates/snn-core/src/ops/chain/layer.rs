@@ -1,15 +1,15 @@
 //! One layer of a chain: its geometry, its weights as the kernels want them, its three products.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::dense::{Direction, Scratch};
+use super::dense::Direction;
 use super::events::{Events, Signal};
 use super::links::{Kind, Links};
 use super::memory::{Workspace, lend};
 use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
-use super::winograd::Winograd;
 use crate::{ConvConfig, LifConfig};
 
 /// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
@@ -27,7 +27,7 @@ fn forced_dense_above() -> Option<f64> {
 }
 
 /// Rows of a tile that the forward kernel, and the gradient kernel, work on at once.
-const FORWARD_ROWS: usize = 400;
+pub(super) const FORWARD_ROWS: usize = 400;
 const GRADIENT_ROWS: usize = 200;
 
 /// What a layer is, before it meets an input.
@@ -48,13 +48,15 @@ pub(crate) struct Spec {
 pub(super) struct Layer {
     pub(super) links: Links,
     pub(super) channels: (usize, usize),
+    /// Rows and columns of the target map.
+    pub(super) target: (usize, usize),
     pub(super) lif: LifConfig,
 }
 
 /// The weights of a layer in the orders that its products read.
+#[derive(Debug)]
 pub(super) struct Packed<'a> {
-    layer: &'a Layer,
-    weights: &'a [f32],
+    weights: Cow<'a, [f32]>,
     /// `[tiles, taps, source channels, tile]`.
     sparse: Vec<f32>,
     dense: OnceLock<Vec<f32>>,
@@ -63,7 +65,7 @@ pub(super) struct Packed<'a> {
 impl Layer {
     pub(super) fn new(spec: &Spec) -> Self {
         let links = Links::new(spec.kind, &spec.conv, spec.kernel, spec.source, spec.target);
-        Self { links, channels: spec.channels, lif: spec.lif }
+        Self { links, channels: spec.channels, target: spec.target, lif: spec.lif }
     }
 
     /// Neurons.
@@ -75,7 +77,7 @@ impl Layer {
         self.links.taps * self.channels.0 * self.channels.1
     }
 
-    fn weight_index(&self, source: usize, tap: usize, target: usize) -> usize {
+    pub(super) fn weight_index(&self, source: usize, tap: usize, target: usize) -> usize {
         self.links.weight_index(self.channels, source, tap, target)
     }
 
@@ -85,7 +87,7 @@ impl Layer {
         (width, self.channels.1.div_ceil(width))
     }
 
-    pub(super) fn pack<'a>(&'a self, weights: &'a [f32]) -> Packed<'a> {
+    pub(super) fn pack<'a>(&self, weights: Cow<'a, [f32]>) -> Packed<'a> {
         let (width, tiles) = self.tiles();
         let size = self.links.taps * self.channels.0 * width;
         let mut sparse = vec![0f32; tiles * size];
@@ -97,11 +99,7 @@ impl Layer {
                 }
             }
         });
-        Packed { layer: self, weights, sparse, dense: OnceLock::new() }
-    }
-
-    pub(super) fn forward_direction(&self) -> Direction<'_> {
-        Direction::forward(&self.links, self.channels)
+        Packed { weights, sparse, dense: OnceLock::new() }
     }
 }
 
@@ -145,25 +143,36 @@ pub(super) fn pieces(steps: usize, size: usize) -> impl Iterator<Item = std::ops
 }
 
 impl Packed<'_> {
-    /// The currents `[steps, targets, target channels]` that a signal causes.
-    pub(super) fn currents(&self, signal: &Signal, out: &mut [f32], workspace: &mut Workspace) {
-        let (links, channels) = (&self.layer.links, self.layer.channels);
-        let block = (FORWARD_ROWS / links.targets).max(1);
+    /// The currents `[steps, targets, target channels]` that a signal causes through `links`: the layer's own, or a part
+    /// of them.
+    pub(super) fn currents(
+        &self,
+        layer: &Layer,
+        links: &Links,
+        signal: &Signal,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        let channels = layer.channels;
+        let (block, neurons) = ((FORWARD_ROWS / links.targets).max(1), links.targets * channels.1);
         match sparse_events(signal, DENSE_ABOVE) {
             Some(events) => {
                 for times in pieces(events.time_steps(), block) {
-                    let out = &mut out[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
-                    by_tile!(self.layer.tiles().0, L => self.sparse_block::<L>(events, times, out, &mut workspace.rows));
+                    let out = &mut out[times.start * neurons..times.end * neurons];
+                    let rows = &mut workspace.rows;
+                    by_tile!(layer.tiles().0, L => {
+                        self.sparse_block::<L>(links, channels, (events, times), out, rows)
+                    });
                 }
             }
             None => {
-                let direction = self.layer.forward_direction();
-                let weights = self.dense.get_or_init(|| {
-                    direction.pack(|f, tap, t| self.weights[self.layer.weight_index(f, tap, t)])
-                });
+                let direction = Direction::forward(links, channels);
+                let weights = self
+                    .dense
+                    .get_or_init(|| direction.pack(|f, tap, t| self.weights[layer.weight_index(f, tap, t)]));
                 let values = links.sources * channels.0;
                 for times in pieces(steps(signal, values), block) {
-                    let out = &mut out[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
+                    let out = &mut out[times.start * neurons..times.end * neurons];
                     let rows = numbers(signal, times, values, &mut workspace.values);
                     direction.run(rows, weights, out, &mut workspace.dense);
                 }
@@ -173,13 +182,13 @@ impl Packed<'_> {
 
     fn sparse_block<const L: usize>(
         &self,
-        events: &Events,
-        times: std::ops::Range<usize>,
+        links: &Links,
+        (source, target): (usize, usize),
+        (events, times): (&Events, std::ops::Range<usize>),
         out: &mut [f32],
         buffer: &mut Vec<f32>,
     ) {
-        let (links, target) = (&self.layer.links, self.layer.channels.1);
-        let size = links.taps * self.layer.channels.0 * L;
+        let size = links.taps * source * L;
         let buffer = lend(buffer, times.len() * links.targets * L);
         for (tile, weights) in self.sparse.chunks_exact(size).enumerate() {
             buffer.fill(0.);
@@ -226,7 +235,7 @@ impl<'a> WeightGradient<'a> {
                 for times in pieces(steps(signal, values), block) {
                     let grads = &grads[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
                     let rows = numbers(signal, times, values, &mut workspace.values);
-                    self.layer.forward_direction().weight_gradient(
+                    Direction::forward(links, channels).weight_gradient(
                         rows,
                         grads,
                         &mut self.dense,
@@ -303,44 +312,3 @@ impl<'a> WeightGradient<'a> {
 
 /// Elements a task, in sums.
 const CHUNK: usize = 1 << 14;
-
-/// The weights of a layer's input gradient.
-pub(super) enum Adjoint<'a> {
-    Winograd(Winograd),
-    Product(Direction<'a>, Vec<f32>),
-}
-
-impl<'a> Adjoint<'a> {
-    pub(super) fn new(layer: &'a Layer, weights: &[f32]) -> Self {
-        let (source, target) = layer.channels;
-        match layer.links.same_3x3 {
-            Some(map) if source.min(target) >= 16 => {
-                Self::Winograd(Winograd::new(map, (target, source), |t, tap, c| {
-                    // The adjoint turns the filter round.
-                    weights[layer.weight_index(c, 8 - tap, t)]
-                }))
-            }
-            _ => {
-                let direction = Direction::backward(&layer.links, layer.channels);
-                let packed = direction.pack(|t, tap, c| weights[layer.weight_index(c, tap, t)]);
-                Self::Product(direction, packed)
-            }
-        }
-    }
-
-    /// Time steps that [`run`](Self::run) is best called with.
-    pub(super) fn block(&self, targets: usize) -> usize {
-        match self {
-            Self::Winograd(winograd) => winograd.maps_a_block(),
-            Self::Product(..) => (FORWARD_ROWS / targets).max(1),
-        }
-    }
-
-    /// From the gradient of the currents to that of the layer's input.
-    pub(super) fn run(&self, grads: &[f32], out: &mut [f32], scratch: &mut Scratch) {
-        match self {
-            Self::Winograd(winograd) => winograd.run(grads, out, scratch),
-            Self::Product(direction, weights) => direction.run(grads, weights, out, scratch),
-        }
-    }
-}

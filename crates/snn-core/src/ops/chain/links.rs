@@ -3,7 +3,7 @@
 use crate::ConvConfig;
 
 /// Marks a tap that falls into the padding.
-pub(super) const NOWHERE: u32 = u32::MAX;
+pub(crate) const NOWHERE: u32 = u32::MAX;
 
 /// What kind of linear map a layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +16,15 @@ pub(crate) enum Kind {
 
 /// The geometry of a layer. Each tap joins a source position to at most one target position, and the other way round.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(crate) struct Links {
     pub(super) kind: Kind,
-    pub(super) sources: usize,
-    pub(super) targets: usize,
-    pub(super) taps: usize,
+    pub(crate) sources: usize,
+    pub(crate) targets: usize,
+    pub(crate) taps: usize,
     /// `(target, source)` of each tap.
     pub(super) by_tap: Vec<Vec<(u32, u32)>>,
     /// `[tap][target]` -> source or [`NOWHERE`].
-    pub(super) source_of: Vec<u32>,
+    pub(crate) source_of: Vec<u32>,
     /// `[tap][source]` -> target or [`NOWHERE`].
     pub(super) target_of: Vec<u32>,
     /// Whether it is a convolution of 3x3, stride 1, padding 1, and then the size of the map.
@@ -33,7 +33,7 @@ pub(super) struct Links {
 
 impl Links {
     /// Of a layer with a map `source` in and a map `target` out.
-    pub(super) fn new(
+    pub(crate) fn new(
         kind: Kind,
         cfg: &ConvConfig,
         (kh, kw): (usize, usize),
@@ -42,19 +42,8 @@ impl Links {
     ) -> Self {
         // A transposed convolution is the adjoint: its output plays the image, its input the map.
         let (image, map) = if kind == Kind::Conv { (source, target) } else { (target, source) };
-        let (sources, targets, taps) = (source.0 * source.1, target.0 * target.1, kh * kw);
-        let mut links = Self {
-            kind,
-            sources,
-            targets,
-            taps,
-            by_tap: vec![Vec::new(); taps],
-            source_of: vec![NOWHERE; taps * targets],
-            target_of: vec![NOWHERE; taps * sources],
-            same_3x3: (kind == Kind::Conv && (kh, kw, cfg.stride, cfg.padding) == (3, 3, 1, 1))
-                .then_some(source),
-        };
-        for tap in 0..taps {
+        let mut by_tap = vec![Vec::new(); kh * kw];
+        for (tap, pairs) in by_tap.iter_mut().enumerate() {
             for at in 0..map.0 * map.1 {
                 let inside = |o: usize, k: usize, len: usize| {
                     (o * cfg.stride + k).checked_sub(cfg.padding).filter(|&i| i < len)
@@ -63,12 +52,56 @@ impl Links {
                 let (Some(y), Some(x)) = (y, x) else { continue };
                 let pixel = y * image.1 + x;
                 let (p, q) = if kind == Kind::Conv { (at, pixel) } else { (pixel, at) };
-                links.by_tap[tap].push((p as u32, q as u32));
-                links.source_of[tap * targets + p] = q as u32;
-                links.target_of[tap * sources + q] = p as u32;
+                pairs.push((p as u32, q as u32));
             }
         }
-        links
+        let same = kind == Kind::Conv && (kh, kw, cfg.stride, cfg.padding) == (3, 3, 1, 1);
+        let links = Self::of(kind, by_tap, source.0 * source.1, target.0 * target.1);
+        Self { same_3x3: same.then_some(source), ..links }
+    }
+
+    fn of(kind: Kind, by_tap: Vec<Vec<(u32, u32)>>, sources: usize, targets: usize) -> Self {
+        let taps = by_tap.len();
+        let (mut source_of, mut target_of) = (vec![NOWHERE; taps * targets], vec![NOWHERE; taps * sources]);
+        for (tap, pairs) in by_tap.iter().enumerate() {
+            for &(p, q) in pairs {
+                source_of[tap * targets + p as usize] = q;
+                target_of[tap * sources + q as usize] = p;
+            }
+        }
+        Self { kind, sources, targets, taps, by_tap, source_of, target_of, same_3x3: None }
+    }
+
+    /// The sources that reach these targets, ascending; at least one, so that there is always a signal.
+    pub(crate) fn reaching(&self, targets: &[u32]) -> Vec<u32> {
+        let mut reached = vec![false; self.sources];
+        for tap in self.source_of.chunks_exact(self.targets) {
+            for &p in targets {
+                if let Some(reached) = reached.get_mut(tap[p as usize] as usize) {
+                    *reached = true;
+                }
+            }
+        }
+        let mut sources: Vec<u32> =
+            (0..).zip(&reached).filter(|(_, reached)| **reached).map(|(q, _)| q).collect();
+        if sources.is_empty() {
+            sources.push(0);
+        }
+        sources
+    }
+
+    /// The links between these sources and targets, both ascending and numbered anew.
+    pub(super) fn part(&self, sources: &[u32], targets: &[u32]) -> Self {
+        let numbers = |positions: &[u32], all: usize| {
+            let mut numbers = vec![NOWHERE; all];
+            (0..).zip(positions).for_each(|(i, &position)| numbers[position as usize] = i);
+            numbers
+        };
+        let (q_of, p_of) = (numbers(sources, self.sources), numbers(targets, self.targets));
+        let renumber = |&(p, q): &(u32, u32)| (p_of[p as usize], q_of[q as usize]);
+        let known = |&(p, q): &(u32, u32)| p != NOWHERE && q != NOWHERE;
+        let taps = self.by_tap.iter().map(|pairs| pairs.iter().map(renumber).filter(known).collect());
+        Self::of(self.kind, taps.collect(), sources.len(), targets.len())
     }
 
     /// The index of a weight in the layer's own order.

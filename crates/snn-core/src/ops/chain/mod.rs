@@ -11,6 +11,7 @@
 //!
 //! The twin is the same chain made of `conv2d`, `batch_norm` and `lif`; it runs wherever this does not (f64, GPUs).
 
+mod adjoint;
 mod backward;
 mod dense;
 mod events;
@@ -20,6 +21,7 @@ mod links;
 mod memory;
 mod neuron;
 mod norm;
+mod prepared;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -34,9 +36,10 @@ use super::operand;
 use forward::Kept;
 use layer::Layer;
 pub(crate) use layer::Spec;
-pub(crate) use links::Kind;
+pub(crate) use links::{Kind, Links, NOWHERE};
 use neuron::Affine;
 pub(crate) use norm::Statistics;
+pub(crate) use prepared::Prepared;
 
 /// How currents are normalised in front of the neurons.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +65,7 @@ pub(crate) enum End {
 /// What a chain is, once the shape of its input is known.
 #[derive(Debug)]
 struct Plan {
-    layers: Vec<Layer>,
+    layers: Arc<[Layer]>,
     items: usize,
     time_steps: usize,
     /// Whether the input has no time axis.
@@ -72,6 +75,22 @@ struct Plan {
 }
 
 impl Plan {
+    fn new(xs: &Tensor, layers: Arc<[Layer]>, constant: Option<usize>, norm: Norm, end: End) -> Result<Self> {
+        let (time_steps, items) = match constant {
+            Some(time_steps) => (time_steps, xs.dim(0)?),
+            None => (xs.dim(0)?, xs.dim(1)?),
+        };
+        if layers.is_empty() {
+            bail!("a chain of no layers")
+        }
+        if let End::Sums(weights) = &end
+            && let Some(row) = weights.iter().find(|row| row.len() != time_steps)
+        {
+            bail!("a sum of {time_steps} time steps with {} weights", row.len())
+        }
+        Ok(Self { layers, items, time_steps, constant: constant.is_some(), norm, end })
+    }
+
     fn weight_range(&self, layer: usize) -> Range<usize> {
         let before: usize = self.layers[..layer].iter().map(Layer::weight_count).sum();
         before..before + self.layers[layer].weight_count()
@@ -102,9 +121,10 @@ impl Plan {
         }
     }
 
-    fn output_shape(&self, target: (usize, usize)) -> Shape {
-        let channels = self.layers.last().map_or(0, |layer| layer.channels.1);
-        (self.output_steps(), self.items, channels, target.0, target.1).into()
+    fn output_shape(&self) -> Shape {
+        let (channels, (h, w)) =
+            self.layers.last().map_or((0, (0, 0)), |last| (last.channels.1, last.target));
+        (self.output_steps(), self.items, channels, h, w).into()
     }
 }
 
@@ -132,25 +152,9 @@ pub(crate) fn run(
     affines: &Tensor,
     chain: &Chain<'_>,
 ) -> Result<(Tensor, Vec<Statistics>)> {
-    let (time_steps, items) = match chain.constant {
-        Some(time_steps) => (time_steps, xs.dim(0)?),
-        None => (xs.dim(0)?, xs.dim(1)?),
-    };
-    let Some(last) = chain.layers.last() else { bail!("a chain of no layers") };
-    let plan = Plan {
-        layers: chain.layers.iter().map(Layer::new).collect(),
-        items,
-        time_steps,
-        constant: chain.constant.is_some(),
-        norm: chain.norm,
-        end: chain.end.clone(),
-    };
-    if let End::Sums(weights) = &plan.end
-        && let Some(row) = weights.iter().find(|row| row.len() != time_steps)
-    {
-        bail!("a sum of {time_steps} time steps with {} weights", row.len())
-    }
-    let shape = plan.output_shape(last.target);
+    let layers = chain.layers.iter().map(Layer::new).collect();
+    let plan = Plan::new(xs, layers, chain.constant, chain.norm, chain.end.clone())?;
+    let shape = plan.output_shape();
     let op = ChainOp(Arc::new(State { plan, shape, kept: Mutex::new(None) }));
     let state = op.0.clone();
     let ys = xs.contiguous()?.apply_op3(&weights.contiguous()?, &affines.contiguous()?, op)?;
@@ -193,7 +197,7 @@ impl CustomOp3 for ChainOp {
                 *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
                 ys
             }
-            Norm::Fixed => plan.run_through(xs, weights, affines),
+            Norm::Fixed => plan.run_through(xs, &plan.lay_out(weights, affines), None),
         };
         Ok((CpuStorage::F32(ys), shape.clone()))
     }

@@ -2,6 +2,7 @@
 //!
 //! Candle's own backward pass of a convolution is a scalar loop; these replace it for training.
 
+mod at;
 mod cpu;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,8 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{Real, by_dtype, operand};
+pub use at::conv2d_at;
+pub(crate) use at::{check, select};
 use cpu::Geometry;
 
 /// Geometry of a convolution with a square stride and padding.

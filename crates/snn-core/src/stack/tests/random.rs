@@ -49,7 +49,7 @@ fn lif() -> impl Strategy<Value = LifConfig> {
     )
 }
 
-fn case() -> impl Strategy<Value = Case> {
+pub(super) fn case() -> impl Strategy<Value = Case> {
     let values = prop_oneof![Just(Values::Normal), (0f64..=1.).prop_map(Values::Binary)];
     let sizes = (prop::sample::select(&[1usize, 2, 9][..]), prop::sample::select(&[1usize, 2, 5][..]));
     let finish = prop_oneof![
@@ -80,7 +80,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 /// The positions of each layer's map, as far as there is one.
-fn positions(case: &Case) -> Vec<usize> {
+pub(super) fn positions(case: &Case) -> Vec<usize> {
     let [mut h, mut w] = match case.map[..] {
         [_, h, w] => [h, w],
         _ => [1, 1],

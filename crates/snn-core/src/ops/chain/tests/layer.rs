@@ -1,7 +1,8 @@
 //! The three products of a layer, whichever kernel they go through, block by block.
 
+use super::super::adjoint::Adjoint;
 use super::super::events::{Events, Signal};
-use super::super::layer::{Adjoint, WeightGradient, sparse_events};
+use super::super::layer::{WeightGradient, sparse_events};
 use super::super::memory::Workspace;
 use super::*;
 
@@ -40,7 +41,7 @@ fn add(a: &mut Sums, b: &Sums) {
 fn check(g: &Geometry, items: &[Item], steps: usize) {
     let (layer, mut workspace) = (g.layer(), Workspace::default());
     let weights = normal(1, "weights", g.taps() * g.channels.0 * g.channels.1);
-    let (packed, adjoint) = (layer.pack(&weights), Adjoint::new(&layer, &weights));
+    let (packed, adjoint) = (layer.pack((&weights[..]).into()), Adjoint::new(&layer, &weights));
     let is_winograd = matches!(adjoint, Adjoint::Winograd(_));
     let small = g.channels.0.min(g.channels.1) < 16;
     let same = g.kind == Kind::Conv && g.kernel == (3, 3) && (g.cfg.stride, g.cfg.padding) == (1, 1);
@@ -55,7 +56,7 @@ fn check(g: &Geometry, items: &[Item], steps: usize) {
         let wanted = Products::new(g, &rows, &weights, &grad);
 
         let mut out = vec![f32::NAN; grad.len()];
-        packed.currents(&signal, &mut out, &mut workspace);
+        packed.currents(&layer, &layer.links, &signal, &mut out, &mut workspace);
         assert_sums(&format!("{what}: currents"), &out, &wanted.out, BOUND);
 
         let mut input = vec![f32::NAN; rows.len()];

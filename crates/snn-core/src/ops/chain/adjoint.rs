@@ -1,0 +1,46 @@
+//! The dense product backward: from the gradient of a layer's currents to that of its input.
+
+use super::dense::{Direction, Scratch};
+use super::layer::{FORWARD_ROWS, Layer};
+use super::winograd::Winograd;
+
+/// The weights of a layer's input gradient.
+pub(super) enum Adjoint<'a> {
+    Winograd(Winograd),
+    Product(Direction<'a>, Vec<f32>),
+}
+
+impl<'a> Adjoint<'a> {
+    pub(super) fn new(layer: &'a Layer, weights: &[f32]) -> Self {
+        let (source, target) = layer.channels;
+        match layer.links.same_3x3 {
+            Some(map) if source.min(target) >= 16 => {
+                Self::Winograd(Winograd::new(map, (target, source), |t, tap, c| {
+                    // The adjoint turns the filter round.
+                    weights[layer.weight_index(c, 8 - tap, t)]
+                }))
+            }
+            _ => {
+                let direction = Direction::backward(&layer.links, layer.channels);
+                let packed = direction.pack(|t, tap, c| weights[layer.weight_index(c, tap, t)]);
+                Self::Product(direction, packed)
+            }
+        }
+    }
+
+    /// Time steps that [`run`](Self::run) is best called with.
+    pub(super) fn block(&self, targets: usize) -> usize {
+        match self {
+            Self::Winograd(winograd) => winograd.maps_a_block(),
+            Self::Product(..) => (FORWARD_ROWS / targets).max(1),
+        }
+    }
+
+    /// From the gradient of the currents to that of the layer's input.
+    pub(super) fn run(&self, grads: &[f32], out: &mut [f32], scratch: &mut Scratch) {
+        match self {
+            Self::Winograd(winograd) => winograd.run(grads, out, scratch),
+            Self::Product(direction, weights) => direction.run(grads, weights, out, scratch),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! A chain whose parameters do not change, laid out once for many inputs.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+use super::layer::{Layer, Packed, Spec};
+use super::neuron::Affine;
+use super::{End, Norm, Plan};
+use crate::ops::operand;
+
+/// The parameters of each layer as the kernels want them.
+#[derive(Debug)]
+pub(super) struct LaidOut<'a>(pub(super) Vec<(Packed<'a>, Affine)>);
+
+impl Plan {
+    pub(super) fn lay_out<'a>(&self, weights: &'a [f32], affines: &[f32]) -> LaidOut<'a> {
+        let layer = |(i, layer): (usize, &Layer)| {
+            (layer.pack(self.weights_of(i, weights).into()), self.affine_of(i, affines))
+        };
+        LaidOut(self.layers.iter().enumerate().map(layer).collect())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    layers: Arc<[Layer]>,
+    laid_out: LaidOut<'static>,
+}
+
+impl Prepared {
+    /// Layers with their weights and the scale and shift of their currents.
+    pub(crate) fn new(layers: Vec<(Spec, Vec<f32>, [Vec<f32>; 2])>) -> Self {
+        let layer = |(spec, weights, [scale, shift]): (Spec, Vec<f32>, [Vec<f32>; 2])| {
+            let layer = Layer::new(&spec);
+            let packed = layer.pack(Cow::Owned(weights));
+            (layer, (packed, Affine { scale, shift }))
+        };
+        let (layers, laid_out): (Vec<_>, _) = layers.into_iter().map(layer).unzip();
+        Self { layers: layers.into(), laid_out: LaidOut(laid_out) }
+    }
+
+    /// The chain on `xs: [T, N, C, H, W]`, or `[N, C, H, W]` where it is constant, without gradient. With `at`, only these
+    /// positions of each item's output, ascending, are computed; the others are zero. f32, CPU.
+    pub(crate) fn run(
+        &self,
+        xs: &Tensor,
+        constant: Option<usize>,
+        end: End,
+        at: Option<&[Vec<u32>]>,
+    ) -> Result<Tensor> {
+        let plan = Plan::new(xs, self.layers.clone(), constant, Norm::Fixed, end)?;
+        xs.detach().contiguous()?.apply_op1_no_bwd(&Run { plan, laid_out: &self.laid_out, at })
+    }
+}
+
+struct Run<'a> {
+    plan: Plan,
+    laid_out: &'a LaidOut<'static>,
+    at: Option<&'a [Vec<u32>]>,
+}
+
+impl CustomOp1 for Run<'_> {
+    fn name(&self) -> &'static str {
+        "prepared_spiking_chain"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ys = self.plan.run_through(operand::<f32>(storage, layout)?, self.laid_out, self.at);
+        Ok((CpuStorage::F32(ys), self.plan.output_shape()))
+    }
+}

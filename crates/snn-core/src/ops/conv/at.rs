@@ -1,0 +1,163 @@
+//! A convolution at some positions of its output only.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::{ConvConfig, conv2d, conv2d_map};
+use crate::ops::chain::{Kind, Links, NOWHERE};
+use crate::ops::gemm::{Matrix, matmul};
+use crate::ops::{Real, by_dtype, operand};
+
+/// [`conv2d`] at some positions of each item's output, without gradient.
+///
+/// # Shapes
+/// `xs: [N, C_in, H, W]`, `weight: [C_out, C_in, kh, kw]`, `positions[n]` those of item `n`, counted row by row ->
+/// `[all positions, C_out]`, item by item. An item's values do not depend on the others.
+/// # Errors
+/// As [`conv2d`]; not one list for each item, a position outside the output.
+/// # Examples
+/// ```
+/// # use candle_core::{DType, Device, Tensor};
+/// # use snn_core::{ConvConfig, conv2d_at};
+/// # fn main() -> candle_core::Result<()> {
+/// let xs = Tensor::ones((2, 1, 4, 4), DType::F32, &Device::Cpu)?;
+/// let weight = Tensor::ones((1, 1, 3, 3), DType::F32, &Device::Cpu)?;
+/// let ys = conv2d_at(&xs, &weight, &ConvConfig::new(3, 1, 1), &[vec![0, 5], vec![]])?; // a corner, an inner position
+/// assert_eq!(ys.to_vec2::<f32>()?, [[4.], [9.]]);
+/// # Ok(()) }
+/// ```
+pub fn conv2d_at(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, positions: &[Vec<u32>]) -> Result<Tensor> {
+    let (_, c_in, h, w) = xs.dims4()?;
+    let (oh, ow) = conv2d_map(&[c_in, h, w], weight, cfg)?;
+    if !xs.device().is_cpu() {
+        return select(&conv2d(xs, weight, cfg)?, positions);
+    }
+    check(positions, xs.dim(0)?, oh * ow)?;
+    let (_, _, kh, kw) = weight.dims4()?;
+    let op = At { links: Links::new(Kind::Conv, cfg, (kh, kw), (h, w), (oh, ow)), positions };
+    xs.detach().contiguous()?.apply_op2_no_bwd(&weight.detach().contiguous()?, &op)
+}
+
+/// The rows of channels at these positions of maps `[N, C, H, W]` -> `[all positions, C]`, item by item.
+pub(crate) fn select(ys: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
+    let (n, c, h, w) = ys.dims4()?;
+    check(positions, n, h * w)?;
+    let rows = ys.flatten_from(2)?.transpose(1, 2)?.contiguous()?.reshape((n * h * w, c))?;
+    let place = |(item, at): (usize, &Vec<u32>)| {
+        at.iter().map(move |p| (item * h * w) as u32 + p).collect::<Vec<_>>()
+    };
+    let places: Vec<u32> = positions.iter().enumerate().flat_map(place).collect();
+    rows.index_select(&Tensor::new(places, ys.device())?, 0)
+}
+
+/// Whether there is a list for each item, of positions inside its map.
+pub(crate) fn check(positions: &[Vec<u32>], items: usize, map: usize) -> Result<()> {
+    if positions.len() != items {
+        bail!("positions of {} items for {items}", positions.len())
+    }
+    match positions.iter().flatten().find(|&&p| p as usize >= map) {
+        Some(p) => bail!("position {p} of a map of {map}"),
+        None => Ok(()),
+    }
+}
+
+struct At<'a> {
+    links: Links,
+    positions: &'a [Vec<u32>],
+}
+
+impl CustomOp2 for At<'_> {
+    fn name(&self) -> &'static str {
+        "conv2d_at"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (c_out, rows) = (l2.dims()[0], self.positions.iter().map(Vec::len).sum::<usize>());
+        let ys = by_dtype!(s1, "conv2d_at", F => {
+            F::storage(self.forward::<F>(operand(s1, l1)?, operand(s2, l2)?, (c_out, rows)))
+        });
+        Ok((ys, (rows, c_out).into()))
+    }
+}
+
+impl At<'_> {
+    fn forward<F: Real>(&self, xs: &[F], weight: &[F], (c_out, rows): (usize, usize)) -> Vec<F> {
+        let (mut ys, width) = (vec![F::from_f64(0.); rows * c_out], weight.len() / c_out);
+        let size = width / self.links.taps * self.links.sources;
+        let (mut items, mut rest) = (Vec::with_capacity(self.positions.len()), &mut ys[..]);
+        for (xs, at) in xs.chunks_exact(size).zip(self.positions) {
+            let (ys, others) = std::mem::take(&mut rest).split_at_mut(at.len() * c_out);
+            items.push((xs, at, ys));
+            rest = others;
+        }
+        items.into_par_iter().filter(|(_, at, _)| !at.is_empty()).for_each(|(xs, at, ys)| {
+            let columns: Vec<F> = at.iter().flat_map(|&p| self.column(xs, p)).collect();
+            let weight = Matrix::row_major(weight, c_out, width).transposed();
+            matmul(ys, Matrix::row_major(&columns, at.len(), width), weight, false);
+        });
+        ys
+    }
+
+    /// What position `p` sees: `[C_in, taps]`, as the weight's rows are ordered.
+    fn column<F: Real>(&self, xs: &[F], p: u32) -> impl Iterator<Item = F> {
+        let taps = self.links.source_of.iter().skip(p as usize).step_by(self.links.targets);
+        xs.chunks_exact(self.links.sources).flat_map(move |plane| {
+            taps.clone().map(|&q| if q == NOWHERE { F::from_f64(0.) } else { plane[q as usize] })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::ops::testing::{assert_identical, assert_relative, check_threads, random};
+
+    #[test]
+    fn equals_the_whole_convolution() -> Result<()> {
+        for (kernel, stride, padding, (h, w)) in
+            [(3, 1, 1, (7, 7)), (3, 2, 1, (8, 5)), (1, 2, 1, (4, 4)), (5, 1, 0, (6, 7))]
+        {
+            for (dtype, bound) in [(DType::F64, 1e-13), (DType::F32, 1e-5)] {
+                let (xs, weight) =
+                    (random("xs", &[3, 6, h, w], dtype)?, random("w", &[9, 6, kernel, kernel], dtype)?);
+                let cfg = ConvConfig::new(kernel, stride, padding);
+                let all = conv2d(&xs, &weight, &cfg)?;
+                let last = (all.dim(2)? * all.dim(3)? - 1) as u32;
+                let positions = [vec![0, last, last / 2], vec![], vec![last]];
+                let some = conv2d_at(&xs, &weight, &cfg, &positions)?;
+                assert_relative("at", &some, &select(&all, &positions)?, bound);
+                // An item's values do not depend on the others.
+                let alone = conv2d_at(&xs.narrow(0, 2, 1)?, &weight, &cfg, &positions[2..])?;
+                assert_identical("alone", &alone, &some.narrow(0, 3, 1)?);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn threads_do_not_matter() -> Result<()> {
+        let (xs, weight) =
+            (random("xs", &[8, 16, 7, 7], DType::F32)?, random("w", &[32, 16, 3, 3], DType::F32)?);
+        let positions: Vec<Vec<u32>> = (0..8).map(|n| (0..n).collect()).collect();
+        check_threads(|| Ok(vec![conv2d_at(&xs, &weight, &ConvConfig::new(3, 1, 1), &positions)?]))
+    }
+
+    #[test]
+    fn unfit_positions_are_errors() -> Result<()> {
+        let (xs, weight) =
+            (random("xs", &[2, 1, 3, 3], DType::F32)?, random("w", &[1, 1, 3, 3], DType::F32)?);
+        let at = |positions: &[Vec<u32>]| conv2d_at(&xs, &weight, &ConvConfig::new(3, 1, 1), positions);
+        assert!(at(&[vec![0]]).is_err(), "one list for two items");
+        assert!(at(&[vec![9], vec![]]).is_err(), "outside");
+        assert_eq!(at(&[vec![], vec![]])?.dims(), [0, 1]);
+        Ok(())
+    }
+}

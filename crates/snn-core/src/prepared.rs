@@ -1,0 +1,127 @@
+//! Spiking layers with fixed parameters, laid out once for many evaluations.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use crate::ops::chain::Prepared;
+use crate::ops::conv::check;
+use crate::stack::{Finish, run, specs, supported};
+use crate::{Drive, Readout, SpikingLayer, SpikingStack};
+
+/// A [`SpikingStack`] for many evaluations: running statistics are folded in, and weights laid out for the kernels, once.
+///
+/// Its parameters must not change as long as it lives. Sampling asks a denoiser hundreds of times, and each time only for a
+/// few positions: see [`readout_at`](Self::readout_at).
+///
+/// # Examples
+/// ```
+/// # use candle_core::{DType, Device, Tensor};
+/// # use snn_core::{ConvConfig, Drive, LifConfig, ParamStore, Readout, Seed, SpikingLayer, SpikingStack};
+/// # fn main() -> candle_core::Result<()> {
+/// let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+/// let layer = SpikingLayer::conv(1, 8, ConvConfig::new(3, 1, 1), LifConfig::default(), store.builder())?;
+/// let stack = SpikingStack::new(vec![layer]);
+/// let prepared = stack.prepare(&[1, 7, 7])?;
+/// let images = Tensor::ones((2, 1, 7, 7), DType::F32, &Device::Cpu)?;
+/// let (drive, wanted) = (Drive::Constant(&images, 4), [vec![0, 24], vec![]]);
+/// let some = prepared.readout_at(drive, Readout::Mean, &wanted)?; // zero but at two positions of the first image
+/// let all = stack.readout(drive, Readout::Mean, false)?;
+/// assert_eq!(some.get(0)?.flatten_from(1)?.get_on_dim(1, 24)?.to_vec1::<f32>()?,
+///            all.get(0)?.flatten_from(1)?.get_on_dim(1, 24)?.to_vec1::<f32>()?);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct PreparedStack<'a> {
+    layers: &'a [SpikingLayer],
+    map: Vec<usize>,
+    /// Where there is a kernel.
+    chain: Option<Prepared>,
+}
+
+impl SpikingStack {
+    /// Prepares the stack for inputs whose items are `[C, H, W]` (or `[C]` in front of linear layers).
+    ///
+    /// # Errors
+    /// A map that does not fit, no layers.
+    pub fn prepare(&self, map: &[usize]) -> Result<PreparedStack<'_>> {
+        let layers = self.layers();
+        if layers.is_empty() {
+            bail!("a stack of no layers")
+        }
+        let specs = specs(layers, map)?;
+        let on_kernel = layers.iter().all(|layer| {
+            let weight = &layer.synapse.weight;
+            weight.device().is_cpu() && weight.dtype() == DType::F32
+        });
+        let laid_out = |(layer, spec): (&SpikingLayer, _)| {
+            let (scale, shift) = layer.norm.folded(&layer.synapse.bias)?;
+            let weights = layer.synapse.weight.flatten_all()?.to_vec1()?;
+            Ok((spec, weights, [scale.to_vec1()?, shift.to_vec1()?]))
+        };
+        let chain = match on_kernel {
+            true => Some(layers.iter().zip(specs).map(laid_out).collect::<Result<_>>().map(Prepared::new)?),
+            false => None,
+        };
+        Ok(PreparedStack { layers, map: map.to_vec(), chain })
+    }
+}
+
+impl PreparedStack<'_> {
+    /// [`SpikingStack::readout`] with running statistics, without gradient.
+    ///
+    /// # Errors
+    /// An input of other items than the stack was prepared for.
+    pub fn readout(&self, drive: Drive<'_>, readout: Readout) -> Result<Tensor> {
+        self.run(drive, readout, None)
+    }
+
+    /// The same at some positions only, those of item `n` being `positions[n]`, counted row by row; zero elsewhere.
+    ///
+    /// Each layer computes what these positions depend on, and nothing else. Values are those of
+    /// [`readout`](Self::readout), and do not depend on the rest of the batch.
+    ///
+    /// # Errors
+    /// As [`readout`](Self::readout); not one list for each item, a position outside the map.
+    pub fn readout_at(&self, drive: Drive<'_>, readout: Readout, positions: &[Vec<u32>]) -> Result<Tensor> {
+        let sorted = |positions: &Vec<u32>| {
+            let mut positions = positions.clone();
+            positions.sort_unstable();
+            positions.dedup();
+            positions
+        };
+        self.run(drive, readout, Some(&positions.iter().map(sorted).collect::<Vec<_>>()))
+    }
+
+    fn run(&self, drive: Drive<'_>, readout: Readout, at: Option<&[Vec<u32>]>) -> Result<Tensor> {
+        if drive.map() != self.map {
+            bail!("a stack prepared for items of {:?}, not {:?}", self.map, drive.map())
+        }
+        if let Some(at) = at {
+            let specs = specs(self.layers, &self.map)?;
+            check(at, drive.items()?, specs.last().map_or(0, |last| last.target.0 * last.target.1))?;
+        }
+        let (finish, time_steps) = (Finish::Sums(std::slice::from_ref(&readout)), drive.time_steps()?);
+        let ys = match &self.chain {
+            Some(chain) if supported(self.layers, drive)? => {
+                let constant = matches!(drive, Drive::Constant(..)).then_some(time_steps);
+                let ys = chain.run(drive.tensor(), constant, finish.end(time_steps)?, at)?;
+                drive.without_map(ys)?
+            }
+            _ => {
+                let ys = run(self.layers, drive, finish, false)?.detach();
+                at.map_or(Ok(ys.clone()), |at| masked(&ys, at))?
+            }
+        };
+        ys.squeeze(0)
+    }
+}
+
+/// The twin of computing only these positions: all but they become zero. `ys: [rows, N, C, ...]`.
+fn masked(ys: &Tensor, at: &[Vec<u32>]) -> Result<Tensor> {
+    let map: usize = ys.dims()[3..].iter().product();
+    let mut mask = vec![0u8; at.len() * map];
+    for (mask, at) in mask.chunks_exact_mut(map).zip(at) {
+        at.iter().for_each(|&p| mask[p as usize] = 1);
+    }
+    let shape = [&[1, at.len(), 1], &ys.dims()[3..]].concat();
+    ys.broadcast_mul(&Tensor::from_vec(mask, shape, ys.device())?.to_dtype(ys.dtype())?)
+}
