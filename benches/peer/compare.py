@@ -67,9 +67,13 @@ def main():
     rows = []
     for work in WORKS:
         long = work == "sample_49"
-        # Each timed run follows one of its own side: threads of the other have gone to sleep, caches are its own.
-        timed = lambda side: ((long or side.ask(work)), side.ask(work))[1]
-        pairs = [(timed(ours), timed(peer)) for _ in range(2 if long else args.runs)]
+        # Steady state on both sides: a block begins with runs that are not timed, in which threads wake up, and caches
+        # and allocators get their memory back from the other side. Its time is the median of its timed runs.
+        def block(side):
+            warm, timed = (0, 1) if long else (2, 3)
+            return statistics.median([side.ask(work) for _ in range(warm + timed)][warm:])
+
+        pairs = [(block(ours), block(peer)) for _ in range(2 if long else args.runs)]
         a, b = (statistics.median(side) * 1e3 for side in zip(*pairs))
         ratios = [p / o for o, p in pairs]
         rows.append({
