@@ -189,6 +189,10 @@ impl Packed<'_> {
         buffer: &mut Vec<f32>,
     ) {
         let size = links.taps * source * L;
+        if target == L {
+            out.fill(0.);
+            return gather::<L>(links, events, times, &self.sparse, out);
+        }
         let buffer = lend(buffer, times.len() * links.targets * L);
         for (tile, weights) in self.sparse.chunks_exact(size).enumerate() {
             buffer.fill(0.);
