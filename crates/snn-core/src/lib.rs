@@ -36,4 +36,6 @@ pub use rng::Seed;
 pub use stack::{Drive, SpikingStack};
 pub use surrogate::Surrogate;
 pub use time::direct_encode;
-pub use trace::{Readout, firing_rate, psp, psp_distance, rate, straight_through};
+pub use trace::{
+    Readout, firing_rate, psp, psp_distance, psp_distances, psp_distances_reference, rate, straight_through,
+};

@@ -67,15 +67,40 @@ pub fn psp(spikes: &Tensor, tau: f64) -> Result<Tensor> {
 /// # Ok(()) }
 /// ```
 pub fn psp_distance(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
+    let (in_a, in_b) = psp_distances(a, b, tau)?;
+    in_a + (&in_b - in_b.detach())?
+}
+
+/// [`psp_distance`] twice, in one pass: the first is differentiable in `a` only, the second in `b` only.
+///
+/// These are `|PSP(a) - PSP(sg b)|^2` and `|PSP(sg a) - PSP(b)|^2`, two terms of Eq. 9 (`sg`: without gradient).
+///
+/// # Shapes
+/// As [`psp_distance`] -> two scalars.
+/// # Errors
+/// As [`psp_distance`].
+pub fn psp_distances(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tensor, Tensor)> {
     if a.dims() != b.dims() || a.rank() == 0 {
         bail!("psp_distance: spike trains of {:?} and {:?}", a.dims(), b.dims())
     }
-    if !a.device().is_cpu() {
-        // PSP is linear: the difference of two potentials is the potential of the difference.
-        return psp(&(a - b)?, tau)?.sqr()?.sum_all();
-    }
     check_tau(tau)?;
-    ops::psp_distance(a, b, tau)
+    if !a.device().is_cpu() {
+        return psp_distances_reference(a, b, tau);
+    }
+    let both = ops::psp_distances(a, b, tau)?;
+    Ok((both.get(0)?, both.get(1)?))
+}
+
+/// The twin of [`psp_distances`], with Candle's own operations. Any device.
+///
+/// # Shapes
+/// As [`psp_distance`] -> two scalars.
+/// # Errors
+/// As [`psp_distance`].
+pub fn psp_distances_reference(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tensor, Tensor)> {
+    // PSP is linear: the difference of two potentials is the potential of the difference.
+    let distance = |a: &Tensor, b: &Tensor| psp(&(a - b)?, tau)?.sqr()?.sum_all();
+    Ok((distance(a, &b.detach())?, distance(&a.detach(), b)?))
 }
 
 /// The straight-through estimator: the values of one tensor with the gradient of another.

@@ -1,7 +1,7 @@
 //! The loss of Eq. 9, term by term.
 
 use candle_core::{Result, Tensor};
-use snn_core::psp_distance;
+use snn_core::psp_distances;
 
 use crate::config::{DenseTerm, Reconstruction, Reduction};
 use crate::{Output, VqSvaeConfig};
@@ -52,10 +52,8 @@ impl Losses {
             }
         };
         let n = images.dim(0)?;
-        let potential = |a: &Tensor, b: &Tensor| {
-            let count = if cfg.reduction == Reduction::Mean { a.elem_count() } else { n };
-            psp_distance(a, b, cfg.tau_syn)? / count as f64
-        };
+        let count = if cfg.reduction == Reduction::Mean { out.spikes_e.elem_count() } else { n } as f64;
+        let (commitment, generator) = psp_distances(&out.spikes_e, &out.spikes_q, cfg.tau_syn)?;
         let dense = match cfg.dense {
             DenseTerm::Unbalanced => square((&out.z_e - &out.z_q)?, n)?,
             DenseTerm::Balanced { commitment } => {
@@ -66,8 +64,8 @@ impl Losses {
         Ok(Self {
             reconstruction: reconstruction(cfg, images, &out.reconstruction)?,
             dense,
-            generator: potential(&out.spikes_e.detach(), &out.spikes_q)?,
-            commitment: (potential(&out.spikes_q.detach(), &out.spikes_e)? * cfg.beta)?,
+            generator: (generator / count)?,
+            commitment: (commitment * (cfg.beta / count))?,
         })
     }
 }

@@ -69,18 +69,19 @@ impl CustomOp1 for WeightedSums {
     }
 }
 
-/// `sum_{t, i} (PSP(a)[t, i] - PSP(b)[t, i])^2`, a scalar (see [`psp`](crate::psp)); `a, b: [T, ...]` on the CPU.
-pub(crate) fn psp_distance(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
-    a.contiguous()?.apply_op2(&b.contiguous()?, PspDistance { tau })
+/// `sum_{t, i} (PSP(a)[t, i] - PSP(b)[t, i])^2` twice, `[2]`: the first is differentiable in `a` only, the second in `b` only
+/// (see [`psp_distances`](crate::psp_distances)); `a, b: [T, ...]` on the CPU.
+pub(crate) fn psp_distances(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
+    a.contiguous()?.apply_op2(&b.contiguous()?, PspDistances { tau })
 }
 
-struct PspDistance {
+struct PspDistances {
     tau: f64,
 }
 
-impl CustomOp2 for PspDistance {
+impl CustomOp2 for PspDistances {
     fn name(&self) -> &'static str {
-        "psp_distance"
+        "psp_distances"
     }
 
     fn cpu_fwd(
@@ -90,12 +91,12 @@ impl CustomOp2 for PspDistance {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let sum = by_dtype!(s1, "psp_distance", F => {
+        let sum = by_dtype!(s1, "psp_distances", F => {
             let (a, b) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
             let sums: Vec<f64> = chunks(l1).into_par_iter().map(|c| self.forward(a, b, c)).collect();
-            F::storage(vec![F::from_f64(sums.iter().sum())])
+            F::storage(vec![F::from_f64(sums.iter().sum()); 2])
         });
-        Ok((sum, ().into()))
+        Ok((sum, 2.into()))
     }
 
     fn bwd(
@@ -105,12 +106,10 @@ impl CustomOp2 for PspDistance {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let scale = grad.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
-        let of = |tracked: bool, scale: f64| {
-            let op = PspGradient { tau: self.tau, scale };
-            tracked.then(|| a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &op)).transpose()
-        };
-        Ok((of(a.track_op(), scale)?, of(b.track_op(), -scale)?))
+        let grad: Vec<f64> = grad.to_dtype(candle_core::DType::F64)?.to_vec1()?;
+        let op = PspGradients { tau: self.tau, scales: [grad[0], -grad[1]] };
+        let both = a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &op)?;
+        Ok((Some(both.get(0)?), Some(both.get(1)?)))
     }
 }
 
@@ -121,7 +120,7 @@ fn chunks(layout: &Layout) -> Vec<(usize, usize, usize, usize)> {
     (0..neurons).step_by(CHUNK).map(|from| (from, CHUNK.min(neurons - from), neurons, steps)).collect()
 }
 
-impl PspDistance {
+impl PspDistances {
     fn forward<F: Real>(
         &self,
         a: &[F],
@@ -141,15 +140,15 @@ impl PspDistance {
     }
 }
 
-/// The gradient of [`psp_distance`] in `a`, times `scale`.
-struct PspGradient {
+/// The gradient of a distance in `a`, times each of two scales: `[2, T, ...]`.
+struct PspGradients {
     tau: f64,
-    scale: f64,
+    scales: [f64; 2],
 }
 
-impl CustomOp2 for PspGradient {
+impl CustomOp2 for PspGradients {
     fn name(&self) -> &'static str {
-        "psp_distance_backward"
+        "psp_distances_backward"
     }
 
     fn cpu_fwd(
@@ -159,24 +158,27 @@ impl CustomOp2 for PspGradient {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let grad = by_dtype!(s1, "psp_distance", F => {
+        let grad = by_dtype!(s1, "psp_distances", F => {
             let (a, b) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
             let neurons = l1.dims()[1..].iter().product();
-            let mut grad = vec![F::from_f64(0.); a.len()];
+            let mut grad = vec![F::from_f64(0.); 2 * a.len()];
             columns(&mut grad, neurons).into_par_iter().enumerate().for_each(|(i, rows)| {
                 self.forward(a, b, (i * CHUNK, neurons), rows);
             });
             F::storage(grad)
         });
-        Ok((grad, l1.shape().clone()))
+        Ok((grad, [&[2], l1.dims()].concat().into()))
     }
 }
 
-impl PspGradient {
+impl PspGradients {
     /// `q[t] = 2 p[t] + (1 - 1/tau) q[t+1]`, and `q[t] / tau` is the gradient; into the `rows` of neurons from `from`.
     fn forward<F: Real>(&self, a: &[F], b: &[F], (from, neurons): (usize, usize), mut rows: Vec<&mut [F]>) {
         let (decay, gain) = (F::from_f64(1. - 1. / self.tau), F::from_f64(1. / self.tau));
-        let (zero, two, scale) = (F::from_f64(0.), F::from_f64(2.), F::from_f64(self.scale / self.tau));
+        let (zero, two) = (F::from_f64(0.), F::from_f64(2.));
+        let [first, second] = self.scales.map(|scale| F::from_f64(scale / self.tau));
+        let steps = rows.len() / 2;
+        let (rows, others) = rows.split_at_mut(steps);
         let mut last = [zero; CHUNK];
         for (t, row) in rows.iter_mut().enumerate() {
             let at = t * neurons + from;
@@ -187,10 +189,10 @@ impl PspGradient {
             }
         }
         last.fill(zero);
-        for row in rows.iter_mut().rev() {
-            for (p, q) in row.iter_mut().zip(&mut last) {
+        for (row, other) in rows.iter_mut().zip(others).rev() {
+            for ((p, other), q) in row.iter_mut().zip(other.iter_mut()).zip(&mut last) {
                 *q = two * *p + decay * *q;
-                *p = *q * scale;
+                (*p, *other) = (*q * first, *q * second);
             }
         }
     }
@@ -234,7 +236,7 @@ mod tests {
 
     use super::*;
     use crate::ops::testing::{assert_relative, check_gradients, check_threads, random, run};
-    use crate::{psp, psp_distance as public_distance, straight_through};
+    use crate::{psp, psp_distance, psp_distances, psp_distances_reference, straight_through};
 
     /// The twin: two trains of potentials, and their difference.
     fn distance_reference(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
@@ -255,6 +257,19 @@ mod tests {
             for (single, slow) in single.iter().zip(&slow) {
                 assert_relative("psp distance in f32", &single.to_dtype(DType::F64)?, slow, 1e-5);
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn each_of_two_distances_has_one_gradient() -> Result<()> {
+        let inputs = [random("a", &[4, 3, 7], DType::F64)?, random("b", &[4, 3, 7], DType::F64)?];
+        // Weighted, so that the two do not cancel.
+        let sum = |(in_a, in_b): (Tensor, Tensor)| (in_a * 3.)? + (in_b * 0.5)?;
+        let fast = run(|x| sum(psp_distances(&x[0], &x[1], 2.)?), &inputs)?;
+        let slow = run(|x| sum(psp_distances_reference(&x[0], &x[1], 2.)?), &inputs)?;
+        for (fast, slow) in fast.iter().zip(&slow) {
+            assert_relative("psp distances", fast, slow, 1e-12);
         }
         Ok(())
     }
@@ -291,9 +306,9 @@ mod tests {
     #[test]
     fn unfit_operands_are_errors() -> Result<()> {
         let (a, b) = (random("a", &[3, 4], DType::F64)?, random("b", &[3, 5], DType::F64)?);
-        assert!(public_distance(&a, &b, 2.).is_err() && straight_through(&a, &b).is_err());
-        assert!(public_distance(&a, &a, 0.5).is_err());
-        assert!(public_distance(&a.sum_all()?, &a.sum_all()?, 2.).is_err());
+        assert!(psp_distance(&a, &b, 2.).is_err() && straight_through(&a, &b).is_err());
+        assert!(psp_distance(&a, &a, 0.5).is_err());
+        assert!(psp_distance(&a.sum_all()?, &a.sum_all()?, 2.).is_err());
         Ok(())
     }
 }
