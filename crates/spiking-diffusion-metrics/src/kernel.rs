@@ -56,10 +56,12 @@ pub struct KernelDistance {
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn kernel_distance(a: &Tensor, b: &Tensor, subsets: &[SubsetPair]) -> Result<KernelDistance> {
-    let (a, b) = (input::features(a, "first features", 0)?, input::features(b, "second features", 0)?);
-    if a.cols != b.cols {
-        return Err(Error::Mismatch { what: "feature dimensions", left: vec![a.cols], right: vec![b.cols] });
-    }
+    let (a, b) = input::feature_pair(a, b, ["first features", "second features"])?;
+    distance_of_rows(&a, &b, subsets)
+}
+
+/// [`kernel_distance`] of rows that have been checked.
+pub(crate) fn distance_of_rows(a: &Rows, b: &Rows, subsets: &[SubsetPair]) -> Result<KernelDistance> {
     if subsets.is_empty() {
         return Err(Error::TooFew { what: "subsets", need: 1, got: 0 });
     }
@@ -68,7 +70,7 @@ pub fn kernel_distance(a: &Tensor, b: &Tensor, subsets: &[SubsetPair]) -> Result
         check_subset(of_b, b.rows, number, "b")?;
     }
     let distances: Vec<f64> =
-        subsets.par_iter().map(|(of_a, of_b)| mmd(&gather(&a, of_a), &gather(&b, of_b))).collect();
+        subsets.par_iter().map(|(of_a, of_b)| mmd(&gather(a, of_a), &gather(b, of_b))).collect();
     let (mean, std) = mean_and_std(&distances);
     Ok(KernelDistance { mean, std })
 }

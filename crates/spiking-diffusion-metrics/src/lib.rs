@@ -31,9 +31,9 @@ pub use inception::{
 };
 pub use inception_score::{InceptionScore, inception_score};
 pub use kernel::{KernelDistance, SubsetPair, kernel_distance, random_subsets};
-pub use manifold::{Prdc, prdc};
+pub use manifold::{Ball, Prdc, prdc};
 pub use pixel::{mean, mse, psnr};
-pub use protocol::{Network, Protocol, Root, Settings};
+pub use protocol::{Protocol, Root, Settings};
 pub use report::{Evaluation, EvaluationOptions, evaluate, evaluate_stats};
 pub use resize::{Resize, resize};
 pub use ssim::{Padding, SsimConfig, Window, ssim};

@@ -5,9 +5,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
+use crate::input::{self, Rows};
+use crate::manifold::prdc_of_rows;
+use crate::protocol::{Root, Settings};
 use crate::{
-    Error, FeatureStats, KernelDistance, Prdc, Protocol, Result, Root, frechet_distance,
-    frechet_distance_paper, kernel_distance, prdc, random_subsets,
+    Error, FeatureStats, InceptionLayer, KernelDistance, Prdc, Protocol, Result, frechet, frechet_distance,
+    frechet_distance_paper, kernel, random_subsets,
 };
 
 /// Distances between two sets of features, and the protocol without which they mean nothing.
@@ -77,13 +80,17 @@ pub struct EvaluationOptions {
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn evaluate(real: &Tensor, generated: &Tensor, options: &EvaluationOptions) -> Result<Evaluation> {
-    let (a, b) = (FeatureStats::from_features(real)?, FeatureStats::from_features(generated)?);
-    let mut found = evaluate_stats(&a, &b, options)?;
-    let settings = options.protocol.settings();
-    let kid = kid(real, generated, options, &mut found.warnings)?;
+    let (a, b) = input::feature_pair(real, generated, ["real features", "generated features"])?;
+    let settings = options.settings();
+    let fid = match settings.root {
+        Root::Principal => frechet::distance_of_rows(&a, &b)?,
+        root => frechet(&FeatureStats::from_rows(&a)?, &FeatureStats::from_rows(&b)?, root)?,
+    };
+    let mut found = options.report(fid, a.cols, [Some(a.rows as u64), Some(b.rows as u64)]);
+    let kid = kid(&a, &b, options.seed, &settings, &mut found.warnings)?;
     (found.kid_mean, found.kid_std) = (Some(kid.mean), Some(kid.std));
     if options.prdc {
-        found.prdc = Some(prdc(real, generated, settings.neighbours)?);
+        found.prdc = Some(prdc_of_rows(&a, &b, settings.neighbours, settings.ball)?);
     }
     Ok(found)
 }
@@ -105,41 +112,55 @@ pub fn evaluate(real: &Tensor, generated: &Tensor, options: &EvaluationOptions) 
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn evaluate_stats(a: &FeatureStats, b: &FeatureStats, options: &EvaluationOptions) -> Result<Evaluation> {
-    let fid = match options.protocol.settings().root {
-        Root::Principal => frechet_distance(a, b)?,
-        Root::SingularVectors => frechet_distance_paper(a, b)?,
-    };
-    let warnings = [("first", a), ("second", b)].into_iter().filter_map(|(set, s)| too_few(set, s)).collect();
-    Ok(Evaluation {
-        fid,
-        kid_mean: None,
-        kid_std: None,
-        prdc: None,
-        protocol: options.protocol,
-        extractor: options.extractor.clone(),
-        dims: a.dims(),
-        count_a: a.count(),
-        count_b: b.count(),
-        seed: options.seed,
-        warnings,
-    })
+    let fid = frechet(a, b, options.settings().root)?;
+    Ok(options.report(fid, a.dims(), [a.count(), b.count()]))
 }
 
-fn too_few(set: &str, stats: &FeatureStats) -> Option<String> {
-    let (count, dims) = (stats.count()?, stats.dims());
+fn frechet(a: &FeatureStats, b: &FeatureStats, root: Root) -> Result<f64> {
+    match root {
+        Root::Principal => frechet_distance(a, b),
+        Root::SingularVectors => frechet_distance_paper(a, b),
+    }
+}
+
+impl EvaluationOptions {
+    /// The part of the settings that is used here does not depend on the layer.
+    fn settings(&self) -> Settings {
+        self.protocol.settings(InceptionLayer::Pool2048)
+    }
+
+    fn report(&self, fid: f64, dims: usize, [count_a, count_b]: [Option<u64>; 2]) -> Evaluation {
+        let sets = [("first", count_a), ("second", count_b)];
+        Evaluation {
+            fid,
+            kid_mean: None,
+            kid_std: None,
+            prdc: None,
+            protocol: self.protocol,
+            extractor: self.extractor.clone(),
+            dims,
+            count_a,
+            count_b,
+            seed: self.seed,
+            warnings: sets.into_iter().filter_map(|(set, count)| too_few(set, count?, dims)).collect(),
+        }
+    }
+}
+
+fn too_few(set: &str, count: u64, dims: usize) -> Option<String> {
     (count <= dims as u64).then(|| {
         format!("{set} set: {count} samples of {dims} features: the covariance is singular, the FID biased")
     })
 }
 
 fn kid(
-    real: &Tensor,
-    generated: &Tensor,
-    options: &EvaluationOptions,
+    real: &Rows,
+    generated: &Rows,
+    seed: u64,
+    settings: &Settings,
     warnings: &mut Vec<String>,
 ) -> Result<KernelDistance> {
-    let ((n, _), (m, _)) = (real.dims2()?, generated.dims2()?);
-    let settings = options.protocol.settings();
+    let (n, m) = (real.rows, generated.rows);
     let size = settings.kid_subset_size.min(n).min(m);
     if size < settings.kid_subset_size {
         warnings.push(format!("KID: subsets of {size} rows, not of {}", settings.kid_subset_size));
@@ -147,6 +168,7 @@ fn kid(
     if size < 2 {
         return Err(Error::TooFew { what: "samples", need: 2, got: size });
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    kernel_distance(real, generated, &random_subsets(n, m, settings.kid_subsets, size, &mut rng)?)
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let subsets = random_subsets(n, m, settings.kid_subsets, size, &mut rng)?;
+    kernel::distance_of_rows(real, generated, &subsets)
 }

@@ -74,7 +74,7 @@ impl FeatureStats {
     }
 
     /// [`from_features`](Self::from_features) of rows that have been checked.
-    pub(crate) fn from_rows(rows: Rows) -> Result<Self> {
+    pub(crate) fn from_rows(rows: &Rows) -> Result<Self> {
         let mut builder = FeatureStatsBuilder::new(rows.cols)?;
         builder.add(rows)?;
         builder.finish()

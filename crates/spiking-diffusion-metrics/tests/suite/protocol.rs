@@ -1,6 +1,6 @@
 use spiking_diffusion_metrics::{
-    EvaluationOptions, FeatureStats, Protocol, evaluate, evaluate_stats, frechet_distance,
-    frechet_distance_of_features, frechet_distance_paper,
+    EvaluationOptions, FeatureStats, InceptionConfig, InceptionLayer, InceptionVariant, Protocol, evaluate,
+    evaluate_stats, frechet_distance, frechet_distance_of_features, frechet_distance_paper,
 };
 
 use crate::{assert_close, message, normal};
@@ -59,4 +59,22 @@ fn the_paper_takes_its_own_root() {
     let fid = |protocol| evaluate_stats(&a, &b, &options(protocol)).unwrap().fid;
     assert_close(fid(Protocol::Paper), frechet_distance_paper(&a, &b).unwrap(), 0.0);
     assert_close(fid(Protocol::CleanFid), frechet_distance(&a, &b).unwrap(), 0.0);
+}
+
+#[test]
+fn protocols_hand_out_their_networks() {
+    let layer = InceptionLayer::Mixed768;
+    for (protocol, want) in [
+        (Protocol::PytorchFid, InceptionConfig::pytorch_fid(layer)),
+        (Protocol::TorchFidelity, InceptionConfig::torch_fidelity(layer)),
+        (Protocol::CleanFid, InceptionConfig::clean_fid(layer)),
+    ] {
+        let settings = protocol.settings(layer);
+        assert_eq!((settings.inception, settings.kernel_inception), (want, want));
+    }
+    let paper = Protocol::Paper.settings(layer);
+    assert_eq!(paper.inception.variant, InceptionVariant::ImageNet);
+    assert_eq!(paper.kernel_inception, InceptionConfig::torch_fidelity(layer));
+    let json = serde_json::to_string(&paper).unwrap();
+    assert_eq!(serde_json::from_str::<spiking_diffusion_metrics::Settings>(&json).unwrap(), paper);
 }
