@@ -60,7 +60,7 @@ def manifolds(rng):
 
 
 def pixels(rng):
-    x, y = [image[:3] for image in images(rng)]
+    x, y = [image[:2] for image in images(rng)]
     pairs = [(p.numpy(), q.numpy()) for p, q in zip(x, y)]
     ssim = [structural_similarity(p, q, channel_axis=0, data_range=1.0) for p, q in pairs]
     psnr = [peak_signal_noise_ratio(p, q, data_range=1.0) for p, q in pairs]

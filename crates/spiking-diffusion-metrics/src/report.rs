@@ -9,9 +9,12 @@ use crate::input::{self, Rows};
 use crate::manifold::prdc_of_rows;
 use crate::protocol::{Root, Settings};
 use crate::{
-    Error, FeatureStats, InceptionLayer, KernelDistance, Prdc, Protocol, Result, frechet, frechet_distance,
+    Error, FeatureStats, InceptionLayer, Prdc, Protocol, Result, frechet, frechet_distance,
     frechet_distance_paper, kernel, random_subsets,
 };
+
+/// What the two sets are called in errors.
+const FEATURES: [&str; 2] = ["real features", "generated features"];
 
 /// Distances between two sets of features, and the protocol without which they mean nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,6 +33,9 @@ pub struct Evaluation {
     pub protocol: Protocol,
     /// [`FeatureExtractor::name`](crate::FeatureExtractor::name), as the caller gave it.
     pub extractor: String,
+    /// The same for the kernel distance, if its features were others: [`Evaluation::add_kernel`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_extractor: Option<String>,
     /// Number of features.
     pub dims: usize,
     /// Samples of the first set; `None` if its statistics do not say.
@@ -57,6 +63,11 @@ pub struct EvaluationOptions {
 
 /// Fréchet and kernel distance of features, and precision, recall, density and coverage if asked for.
 ///
+/// The protocol says which network the features are to come from ([`Settings::inception`]); what they did come from
+/// cannot be told from them, so it is the caller who says it, in `options.extractor`. [`Protocol::Paper`] takes the
+/// kernel distance of features of another network: it is left out here, with a warning, and
+/// [`Evaluation::add_kernel`] adds it.
+///
 /// `real` comes first. Subsets of the kernel distance hold as many rows as the protocol says, or the smaller set
 /// if that has fewer (with a warning).
 ///
@@ -80,15 +91,18 @@ pub struct EvaluationOptions {
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn evaluate(real: &Tensor, generated: &Tensor, options: &EvaluationOptions) -> Result<Evaluation> {
-    let (a, b) = input::feature_pair(real, generated, ["real features", "generated features"])?;
+    let (a, b) = input::feature_pair(real, generated, FEATURES)?;
     let settings = options.settings();
     let fid = match settings.root {
         Root::Principal => frechet::distance_of_rows(&a, &b)?,
         root => frechet(&FeatureStats::from_rows(&a)?, &FeatureStats::from_rows(&b)?, root)?,
     };
     let mut found = options.report(fid, a.cols, [Some(a.rows as u64), Some(b.rows as u64)]);
-    let kid = kid(&a, &b, options.seed, &settings, &mut found.warnings)?;
-    (found.kid_mean, found.kid_std) = (Some(kid.mean), Some(kid.std));
+    if settings.inception == settings.kernel_inception {
+        found.add_kid(&a, &b, &settings)?;
+    } else {
+        found.warnings.push(format!("KID: {} takes it of features of another network", options.protocol));
+    }
     if options.prdc {
         found.prdc = Some(prdc_of_rows(&a, &b, settings.neighbours, settings.ball)?);
     }
@@ -138,6 +152,7 @@ impl EvaluationOptions {
             prdc: None,
             protocol: self.protocol,
             extractor: self.extractor.clone(),
+            kernel_extractor: None,
             dims,
             count_a,
             count_b,
@@ -153,22 +168,48 @@ fn too_few(set: &str, count: u64, dims: usize) -> Option<String> {
     })
 }
 
-fn kid(
-    real: &Rows,
-    generated: &Rows,
-    seed: u64,
-    settings: &Settings,
-    warnings: &mut Vec<String>,
-) -> Result<KernelDistance> {
-    let (n, m) = (real.rows, generated.rows);
-    let size = settings.kid_subset_size.min(n).min(m);
-    if size < settings.kid_subset_size {
-        warnings.push(format!("KID: subsets of {size} rows, not of {}", settings.kid_subset_size));
+impl Evaluation {
+    /// Adds the kernel distance of other features of the same images than the Fréchet distance has: those of the
+    /// protocol's [`Settings::kernel_inception`], named by `extractor`.
+    ///
+    /// # Errors
+    /// Those of [`kernel_distance`](crate::kernel_distance).
+    ///
+    /// # Examples
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use spiking_diffusion_metrics::{EvaluationOptions, Protocol, evaluate};
+    ///
+    /// let x = Tensor::arange(0f64, 20.0, &Device::Cpu)?.sin()?.reshape((10, 2))?;
+    /// let options = EvaluationOptions { protocol: Protocol::Paper, extractor: "x".into(), seed: 0, prdc: false };
+    /// let mut found = evaluate(&x, &x, &options)?;
+    /// assert_eq!(found.kid_mean, None);
+    /// found.add_kernel(&x.cos()?, &x.cos()?, "cosine of x")?;
+    /// assert!(found.kid_mean.is_some());
+    /// # Ok::<(), spiking_diffusion_metrics::Error>(())
+    /// ```
+    pub fn add_kernel(&mut self, real: &Tensor, generated: &Tensor, extractor: &str) -> Result<()> {
+        let (a, b) = input::feature_pair(real, generated, FEATURES)?;
+        self.warnings.retain(|warning| !warning.starts_with("KID:"));
+        self.add_kid(&a, &b, &self.protocol.settings(InceptionLayer::Pool2048))?;
+        self.kernel_extractor = Some(extractor.to_owned());
+        Ok(())
     }
-    if size < 2 {
-        return Err(Error::TooFew { what: "samples", need: 2, got: size });
+
+    fn add_kid(&mut self, real: &Rows, generated: &Rows, settings: &Settings) -> Result<()> {
+        let (n, m) = (real.rows, generated.rows);
+        let size = settings.kid_subset_size.min(n).min(m);
+        if size < settings.kid_subset_size {
+            let wanted = settings.kid_subset_size;
+            self.warnings.push(format!("KID: subsets of {size} rows, not of {wanted}"));
+        }
+        if size < 2 {
+            return Err(Error::TooFew { what: "samples", need: 2, got: size });
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let subsets = random_subsets(n, m, settings.kid_subsets, size, &mut rng)?;
+        let kid = kernel::distance_of_rows(real, generated, &subsets)?;
+        (self.kid_mean, self.kid_std) = (Some(kid.mean), Some(kid.std));
+        Ok(())
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let subsets = random_subsets(n, m, settings.kid_subsets, size, &mut rng)?;
-    kernel::distance_of_rows(real, generated, &subsets)
 }

@@ -78,3 +78,15 @@ fn protocols_hand_out_their_networks() {
     let json = serde_json::to_string(&paper).unwrap();
     assert_eq!(serde_json::from_str::<spiking_diffusion_metrics::Settings>(&json).unwrap(), paper);
 }
+
+#[test]
+fn the_paper_takes_its_kernel_distance_of_other_features() {
+    let (a, b) = (normal(&[40, 5], 0), normal(&[60, 5], 1));
+    let mut found = evaluate(&a, &b, &options(Protocol::Paper)).unwrap();
+    assert_eq!((found.kid_mean, found.kernel_extractor.as_deref()), (None, None));
+    assert!(found.warnings.iter().any(|w| w.starts_with("KID: paper takes it of")), "{:?}", found.warnings);
+    found.add_kernel(&a, &b, "other").unwrap();
+    let usual = evaluate(&a, &b, &options(Protocol::TorchFidelity)).unwrap();
+    assert_eq!((found.kid_mean, found.kid_std), (usual.kid_mean, usual.kid_std));
+    assert_eq!(found.kernel_extractor.as_deref(), Some("other"));
+}
