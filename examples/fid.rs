@@ -12,6 +12,7 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use candle_core::Tensor;
 use clap::Parser;
@@ -61,16 +62,25 @@ struct Args {
     save_stats: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
     let inception = args.protocol.settings(InceptionLayer::with_dims(args.dims)?).inception;
     let network = Network::new(inception, args.weights.as_deref());
     let a = Side::open(&args.a, &network)?;
     if let Some(path) = &args.save_stats {
-        a.stats(&args)?.write_npz(path)?;
+        a.stats(args)?.write_npz(path)?;
     }
     let Some(b) = &args.b else { return Ok(()) };
-    let found = measure(&args, &a, &Side::open(b, &network)?)?;
+    let found = measure(args, &a, &Side::open(b, &network)?)?;
     for warning in &found.warnings {
         eprintln!("warning: {warning}");
     }
