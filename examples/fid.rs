@@ -19,8 +19,8 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use spiking_diffusion_metrics::{
     Evaluation, EvaluationOptions, FeatureExtractor, FeatureStats, ImageFolder, ImageSource, Inception,
-    InceptionConfig, InceptionLayer, InceptionWeights, Protocol, TensorFile, evaluate, evaluate_stats,
-    extract_batches,
+    InceptionConfig, InceptionLayer, InceptionVariant, InceptionWeights, Protocol, TensorFile, evaluate,
+    evaluate_stats, extract_batches,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -42,6 +42,9 @@ struct Args {
     /// Weights of the network (paper: of torchvision's).
     #[arg(long)]
     weights: Option<PathBuf>,
+    /// Loads the published weights of the FID network (96 MB) into the user's cache, unless they are there.
+    #[arg(long, conflicts_with = "weights")]
+    download: bool,
     /// Weights of the FID network, for the kernel distance of the protocol `paper`.
     #[arg(long)]
     kernel_weights: Option<PathBuf>,
@@ -74,7 +77,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let inception = args.protocol.settings(InceptionLayer::with_dims(args.dims)?).inception;
-    let network = Network::new(inception, args.weights.as_deref());
+    let network = Network { download: args.download, ..Network::new(inception, args.weights.as_deref()) };
     let a = Side::open(&args.a, &network)?;
     if let Some(path) = &args.save_stats {
         a.stats(args)?.write_npz(path)?;
@@ -125,27 +128,42 @@ fn print(found: &Evaluation) {
 struct Network<'a> {
     config: InceptionConfig,
     weights: Option<&'a Path>,
+    download: bool,
     loaded: OnceCell<Inception>,
 }
 
 impl<'a> Network<'a> {
     fn new(config: InceptionConfig, weights: Option<&'a Path>) -> Self {
-        Self { config, weights, loaded: OnceCell::new() }
+        Self { config, weights, download: false, loaded: OnceCell::new() }
     }
 
     fn get(&self) -> Result<&Inception> {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
-        let weights = self.weights.ok_or_else(|| {
-            let file =
-                "pytorch-fid's pt_inception-2015-12-05-6726825d.pth, or the same tensors as .safetensors";
-            format!(
-                "images need --weights FILE: {file} (--protocol paper: torchvision's inception_v3_google)"
-            )
-        })?;
-        let loaded = Inception::new(self.config, &InceptionWeights::open(weights)?)?;
+        let loaded = Inception::new(self.config, &self.open()?)?;
         Ok(self.loaded.get_or_init(|| loaded))
+    }
+
+    fn open(&self) -> Result<InceptionWeights> {
+        match self.weights {
+            Some(path) => Ok(InceptionWeights::open(path)?),
+            None if self.download && self.config.variant == InceptionVariant::Fid => {
+                let bar = ProgressBar::no_length();
+                let weights = InceptionWeights::download(&mut |got, of| {
+                    bar.set_length(of.unwrap_or(got));
+                    bar.set_position(got);
+                });
+                bar.finish_and_clear();
+                Ok(weights?)
+            }
+            None => {
+                let file =
+                    "pytorch-fid's pt_inception-2015-12-05-6726825d.pth, or the same tensors as .safetensors";
+                let paper = "--protocol paper: torchvision's inception_v3_google-0cc3c7bd.pth";
+                Err(format!("images need --weights FILE or --download: {file} ({paper})").into())
+            }
+        }
     }
 }
 

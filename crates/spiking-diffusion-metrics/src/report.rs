@@ -75,7 +75,7 @@ pub struct EvaluationOptions {
 /// `real: [N, D]`, `generated: [M, D]`.
 ///
 /// # Errors
-/// Those of [`frechet_distance`], [`kernel_distance`] and [`prdc`].
+/// Those of [`frechet_distance`], [`kernel_distance`](crate::kernel_distance) and [`prdc`](crate::prdc).
 ///
 /// # Examples
 /// ```

@@ -2,8 +2,8 @@
 
 mod transfer;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -139,7 +139,7 @@ fn load(
 ) -> std::result::Result<(), Problem> {
     let options = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(part);
     let mut file = options.map_err(Error::io(part))?;
-    let mut kept = file.seek(std::io::SeekFrom::End(0)).map_err(Error::io(part))?;
+    let mut kept = file.seek(SeekFrom::End(0)).map_err(Error::io(part))?;
     loop {
         if kept == 0 || checksum(&mut file, part)? != sha256.to_lowercase() {
             Transfer { limits, url, part, file: &mut file, progress: &mut *progress }.run()?;
@@ -187,12 +187,8 @@ fn beside(target: &Path, suffix: &str) -> PathBuf {
 
 /// An empty file that one process at a time holds; it stays behind, as removing it could part two that wait.
 fn locked(path: &Path) -> Result<File> {
-    let mut file = File::create(path).map_err(Error::io(path))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => file.lock().map_err(Error::io(path))?,
-        // Some network file systems have no locks: then there is none.
-        Err(TryLockError::Error(_)) | Ok(()) => (),
-    }
-    file.flush().map_err(Error::io(path))?;
+    let file = File::create(path).map_err(Error::io(path))?;
+    // Some network file systems have no locks: then there is none.
+    file.lock().ok();
     Ok(file)
 }

@@ -67,7 +67,13 @@ impl Server {
 
     fn fetch(&self, sha256: &str) -> spiking_diffusion_metrics::Result<PathBuf> {
         let limits = Limits { stall: Duration::from_millis(300), attempts: 2, ..Limits::default() };
-        fetch_within(&limits, &self.url, sha256, &self.target, &mut |_, _| ())
+        let mut seen = Vec::new();
+        let fetched =
+            fetch_within(&limits, &self.url, sha256, &self.target, &mut |got, of| seen.push((got, of)));
+        if let (Ok(_), Some(last)) = (&fetched, seen.last()) {
+            assert_eq!(*last, (content().len() as u64, Some(content().len() as u64)));
+        }
+        fetched
     }
 
     #[track_caller]
