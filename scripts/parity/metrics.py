@@ -47,6 +47,7 @@ def parse():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", help="also writes the rows and the versions to this file")
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3, help="with --speed, how often each is timed")
     return parser.parse_args()
 
 
@@ -226,7 +227,7 @@ def compare(args, folder):
 
 
 def speed(args, folder):
-    """Alternately, three times each: FID of 2,048 features and KID, 100 subsets of 1,000 of 2,000 rows."""
+    """Alternately: FID of 2,048 features and KID, 100 subsets of 1,000 of 2,000 rows."""
     rng = np.random.default_rng(args.seed)
     a, b = (side.float() for side in features(rng, 2000, 2048))
     rows = fidelity_subsets(len(a), 100, 1000)
@@ -242,7 +243,7 @@ def speed(args, folder):
     }
     seconds = {name: [] for name in theirs}
     our_seconds = {"fid": [], "kid": []}
-    for _ in range(3):
+    for _ in range(args.rounds):
         for name, run in theirs.items():
             start = time.perf_counter()
             run()
