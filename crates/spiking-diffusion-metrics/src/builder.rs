@@ -8,6 +8,9 @@ use crate::input::{self, Rows};
 use crate::stats::check_count;
 use crate::{Error, FeatureStats, Result};
 
+/// Rows that are centred at a time.
+const PART: usize = 1024;
+
 /// Collects [`FeatureStats`] from batches of features, and from other builders.
 ///
 /// Holds the count `n`, the mean `m` and the scatter `M = sum_i (x[i] - m) (x[i] - m)^T`. Two of them merge
@@ -79,21 +82,18 @@ impl FeatureStatsBuilder {
     /// # Ok::<(), spiking_diffusion_metrics::Error>(())
     /// ```
     pub fn update(&mut self, features: &Tensor) -> Result<()> {
-        self.add(input::features(features, "features", self.count as usize)?)
+        self.add(&input::features(features, "features", self.count as usize)?)
     }
 
     /// [`update`](Self::update) with rows that have been checked.
-    pub(crate) fn add(&mut self, mut batch: Rows) -> Result<()> {
-        self.check_dims(batch.cols)?;
-        if batch.rows == 0 {
-            return Ok(());
+    pub(crate) fn add(&mut self, batch: &Rows) -> Result<()> {
+        input::same_dims(self.dims(), batch.cols)?;
+        for part in batch.values.chunks(PART * batch.cols) {
+            let (mean, rows) = (input::column_means(part, batch.cols), part.len() / batch.cols);
+            let centred = input::less(part, &mean);
+            self.add_scatter(MatRef::from_row_major_slice(&centred, rows, batch.cols), 1.0);
+            self.shift_mean(&mean, rows as u64);
         }
-        let mean = batch.column_means();
-        for row in batch.values.chunks_exact_mut(batch.cols) {
-            row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m);
-        }
-        self.add_scatter(MatRef::from_row_major_slice(&batch.values, batch.rows, batch.cols), 1.0);
-        self.shift_mean(&mean, batch.rows as u64);
         Ok(())
     }
 
@@ -115,7 +115,7 @@ impl FeatureStatsBuilder {
     /// # Ok::<(), spiking_diffusion_metrics::Error>(())
     /// ```
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        self.check_dims(other.dims())?;
+        input::same_dims(self.dims(), other.dims())?;
         if other.count > 0 {
             self.scatter += &other.scatter;
             self.shift_mean(&other.mean, other.count);
@@ -142,13 +142,6 @@ impl FeatureStatsBuilder {
             self.scatter[(row.max(column), row.min(column))] / scale
         };
         FeatureStats::new(self.mean.clone(), (0..dims * dims).map(element).collect(), Some(self.count))
-    }
-
-    fn check_dims(&self, dims: usize) -> Result<()> {
-        if dims == self.dims() {
-            return Ok(());
-        }
-        Err(Error::Mismatch { what: "feature dimensions", left: vec![self.dims()], right: vec![dims] })
     }
 
     /// `M += weight X^T X` for rows `X` that have been centred.

@@ -92,6 +92,16 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file could not be loaded from the network.
+    #[error("{url}: {message}; the file belongs at {}, whoever brings it there", destination.display())]
+    Download {
+        /// Where it was to come from.
+        url: String,
+        /// Where it was to go.
+        destination: PathBuf,
+        /// What the server or the network said.
+        message: String,
+    },
     /// The content of a file is not what it should be.
     #[error("{}: `{field}`: {message}", path.display())]
     File {

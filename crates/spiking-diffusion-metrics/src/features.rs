@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, Result};
+use crate::{Error, ImageSource, Result};
 
 /// Something that turns images into feature vectors: an Inception network, or the pixels themselves.
 ///
@@ -104,7 +104,8 @@ impl FeatureExtractor for Pixels {
 /// `images: [N, C, H, W]` -> `[N, D]`.
 ///
 /// # Errors
-/// If `batch_size` is 0, there are no images, or the extractor fails or returns another shape than `[n, D]`.
+/// If `batch_size` is 0, there are no images, they cannot be read, or the extractor fails or returns another shape than
+/// `[n, D]`.
 ///
 /// # Examples
 /// ```
@@ -117,7 +118,7 @@ impl FeatureExtractor for Pixels {
 /// ```
 pub fn extract_batches(
     extractor: &dyn FeatureExtractor,
-    images: &Tensor,
+    images: &dyn ImageSource,
     batch_size: usize,
 ) -> Result<Tensor> {
     let mut features = Vec::new();
@@ -131,20 +132,20 @@ pub fn extract_batches(
 /// Calls `use_features` with the features `[n, D]` of one batch after the other.
 pub(crate) fn for_each_batch(
     extractor: &dyn FeatureExtractor,
-    images: &Tensor,
+    images: &dyn ImageSource,
     batch_size: usize,
     mut use_features: impl FnMut(Tensor) -> Result<()>,
 ) -> Result<()> {
     if batch_size == 0 {
         return Err(Error::config("batch_size", 0, "must be at least 1"));
     }
-    let count = images.dims4()?.0;
+    let count = images.count();
     if count == 0 {
         return Err(Error::TooFew { what: "images", need: 1, got: 0 });
     }
     for start in (0..count).step_by(batch_size) {
         let len = batch_size.min(count - start);
-        let features = extractor.extract(&images.narrow(0, start, len)?)?;
+        let features = extractor.extract(&images.read(start, len)?)?;
         check_shape(&features, len, extractor.dims())?;
         use_features(features)?;
     }

@@ -36,7 +36,7 @@ const INDEFINITE: f64 = 1e-3;
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
-    same_dims(a.dims(), b.dims())?;
+    input::same_dims(a.dims(), b.dims())?;
     let gap = squared_gap(a.mean(), b.mean());
     Ok(gap + trace(a) + trace(b) - 2.0 * trace_of_root(a, b)?)
 }
@@ -65,8 +65,12 @@ pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn frechet_distance_of_features(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let (x, y) = (input::features(a, "first features", 0)?, input::features(b, "second features", 0)?);
-    same_dims(x.cols, y.cols)?;
+    let (x, y) = input::feature_pair(a, b, ["first features", "second features"])?;
+    distance_of_rows(&x, &y)
+}
+
+/// [`frechet_distance_of_features`] of rows that have been checked.
+pub(crate) fn distance_of_rows(x: &Rows, y: &Rows) -> Result<f64> {
     if x.rows.max(y.rows) > x.cols {
         return frechet_distance(&FeatureStats::from_rows(x)?, &FeatureStats::from_rows(y)?);
     }
@@ -97,7 +101,7 @@ pub fn frechet_distance_of_features(a: &Tensor, b: &Tensor) -> Result<f64> {
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn frechet_distance_paper(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
-    same_dims(a.dims(), b.dims())?;
+    input::same_dims(a.dims(), b.dims())?;
     let dims = a.dims();
     let matrix = |s: &FeatureStats| MatRef::from_row_major_slice(s.covariance(), dims, dims).to_owned();
     let product = matrix(a) * matrix(b);
@@ -108,19 +112,12 @@ pub fn frechet_distance_paper(a: &FeatureStats, b: &FeatureStats) -> Result<f64>
     Ok(squared_gap(a.mean(), b.mean()) + trace(a) + trace(b) - 2.0 * root)
 }
 
-fn same_dims(left: usize, right: usize) -> Result<()> {
-    if left == right {
-        return Ok(());
-    }
-    Err(Error::Mismatch { what: "feature dimensions", left: vec![left], right: vec![right] })
-}
-
 fn squared_gap(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
 /// The mean, and the centred samples over `sqrt(N - 1)` as rows.
-fn centred(rows: Rows) -> Result<(Vec<f64>, Mat<f64>)> {
+fn centred(rows: &Rows) -> Result<(Vec<f64>, Mat<f64>)> {
     check_count(Some(rows.rows as u64))?;
     let (mean, scale) = (rows.column_means(), ((rows.rows - 1) as f64).sqrt());
     let matrix = Mat::from_fn(rows.rows, rows.cols, |n, d| (rows.row(n)[d] - mean[d]) / scale);

@@ -16,19 +16,27 @@ impl Rows {
         &self.values[index * self.cols..(index + 1) * self.cols]
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[f64]> {
-        self.values.chunks_exact(self.cols.max(1))
-    }
-
     /// Mean of each column; of no rows, NaN.
     pub(crate) fn column_means(&self) -> Vec<f64> {
-        let mut sums = vec![0.0; self.cols];
-        for row in self.iter() {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-        }
-        sums.iter_mut().for_each(|sum| *sum /= self.rows as f64);
-        sums
+        column_means(&self.values, self.cols)
     }
+}
+
+/// Mean of each column of a row-major matrix; of no rows, NaN.
+pub(crate) fn column_means(values: &[f64], cols: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; cols];
+    for row in values.chunks_exact(cols) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    }
+    let count = (values.len() / cols) as f64;
+    sums.iter_mut().for_each(|sum| *sum /= count);
+    sums
+}
+
+/// Row-major values less one number a column.
+pub(crate) fn less(values: &[f64], by: &[f64]) -> Vec<f64> {
+    let row = |row: &[f64]| row.iter().zip(by).map(|(v, m)| v - m).collect::<Vec<_>>();
+    values.chunks_exact(by.len()).flat_map(row).collect()
 }
 
 /// Features `[N, D]` with `D >= 1`; `first_row` is the number that an error gives to row 0.
@@ -41,6 +49,20 @@ pub(crate) fn features(xs: &Tensor, what: &'static str, first_row: usize) -> Res
         }
         _ => Err(Error::Shape { what, expected: "[N, D] with D >= 1".into(), got: xs.dims().to_vec() }),
     }
+}
+
+/// Two sets of as many features each.
+pub(crate) fn feature_pair(a: &Tensor, b: &Tensor, what: [&'static str; 2]) -> Result<(Rows, Rows)> {
+    let (a, b) = (features(a, what[0], 0)?, features(b, what[1], 0)?);
+    same_dims(a.cols, b.cols)?;
+    Ok((a, b))
+}
+
+pub(crate) fn same_dims(left: usize, right: usize) -> Result<()> {
+    if left == right {
+        return Ok(());
+    }
+    Err(Error::Mismatch { what: "feature dimensions", left: vec![left], right: vec![right] })
 }
 
 /// Images `[N, C, H, W]`, none of them empty, one a row.

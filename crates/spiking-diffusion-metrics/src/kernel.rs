@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use candle_core::Tensor;
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, Par};
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, ColRef, Mat, Par};
 use rand::Rng;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -56,10 +57,12 @@ pub struct KernelDistance {
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn kernel_distance(a: &Tensor, b: &Tensor, subsets: &[SubsetPair]) -> Result<KernelDistance> {
-    let (a, b) = (input::features(a, "first features", 0)?, input::features(b, "second features", 0)?);
-    if a.cols != b.cols {
-        return Err(Error::Mismatch { what: "feature dimensions", left: vec![a.cols], right: vec![b.cols] });
-    }
+    let (a, b) = input::feature_pair(a, b, ["first features", "second features"])?;
+    distance_of_rows(&a, &b, subsets)
+}
+
+/// [`kernel_distance`] of rows that have been checked.
+pub(crate) fn distance_of_rows(a: &Rows, b: &Rows, subsets: &[SubsetPair]) -> Result<KernelDistance> {
     if subsets.is_empty() {
         return Err(Error::TooFew { what: "subsets", need: 1, got: 0 });
     }
@@ -68,7 +71,7 @@ pub fn kernel_distance(a: &Tensor, b: &Tensor, subsets: &[SubsetPair]) -> Result
         check_subset(of_b, b.rows, number, "b")?;
     }
     let distances: Vec<f64> =
-        subsets.par_iter().map(|(of_a, of_b)| mmd(&gather(&a, of_a), &gather(&b, of_b))).collect();
+        subsets.par_iter().map(|(of_a, of_b)| mmd(&gather(a, of_a), &gather(b, of_b))).collect();
     let (mean, std) = mean_and_std(&distances);
     Ok(KernelDistance { mean, std })
 }
@@ -135,19 +138,39 @@ fn gather(features: &Rows, indices: &[usize]) -> Mat<f64> {
 /// Unbiased squared maximum mean discrepancy between the columns of `x` and those of `y`.
 fn mmd(x: &Mat<f64>, y: &Mat<f64>) -> f64 {
     let (m, n) = (x.ncols() as f64, y.ncols() as f64);
-    let (xx, yy) = (kernel_sum(x, x, true), kernel_sum(y, y, true));
-    xx / (m * (m - 1.0)) + yy / (n * (n - 1.0)) - 2.0 * kernel_sum(x, y, false) / (m * n)
+    let (xx, yy) = (kernel_sum_within(x), kernel_sum_within(y));
+    xx / (m * (m - 1.0)) + yy / (n * (n - 1.0)) - 2.0 * kernel_sum_between(x, y) / (m * n)
 }
 
-/// Sum of `(x_i . y_j / D + 1)^3` over all pairs, or over those with `i != j`.
-fn kernel_sum(x: &Mat<f64>, y: &Mat<f64>, skip_diagonal: bool) -> f64 {
+/// Sum of `(x_i . y_j / D + 1)^3` over all `i` and `j`.
+fn kernel_sum_between(x: &Mat<f64>, y: &Mat<f64>) -> f64 {
     let mut gram = Mat::zeros(x.ncols(), y.ncols());
     matmul(gram.as_mut(), Accum::Replace, x.transpose(), y, 1.0 / x.nrows() as f64, Par::Seq);
-    let column_sum = |(j, column): (usize, faer::ColRef<'_, f64>)| -> f64 {
-        let kernel = |(i, dot): (usize, &f64)| {
-            if skip_diagonal && i == j { 0.0 } else { (dot + 1.0).powi(3) }
-        };
-        column.iter().enumerate().map(kernel).sum()
-    };
-    gram.col_iter().enumerate().map(column_sum).sum()
+    gram.col_iter().map(|column| column.iter().map(kernel).sum::<f64>()).sum()
+}
+
+/// Sum of `(x_i . x_j / D + 1)^3` over all `i != j`: twice what lies below the diagonal.
+fn kernel_sum_within(x: &Mat<f64>) -> f64 {
+    use BlockStructure::{Rectangular, StrictTriangularLower};
+    let mut gram = Mat::zeros(x.ncols(), x.ncols());
+    let (scale, half) = (1.0 / x.nrows() as f64, StrictTriangularLower);
+    let into = gram.as_mut();
+    triangular::matmul(
+        into,
+        half,
+        Accum::Replace,
+        x.transpose(),
+        Rectangular,
+        x,
+        Rectangular,
+        scale,
+        Par::Seq,
+    );
+    let below = |(j, column): (usize, ColRef<'_, f64>)| column.iter().skip(j + 1).map(kernel).sum::<f64>();
+    2.0 * gram.col_iter().enumerate().map(below).sum::<f64>()
+}
+
+/// The kernel of vectors whose product is `dot` times their length.
+fn kernel(dot: &f64) -> f64 {
+    (dot + 1.0).powi(3)
 }

@@ -2,6 +2,8 @@
 
 mod builder;
 mod classifier;
+#[cfg(feature = "download")]
+pub mod download;
 mod error;
 mod features;
 mod frechet;
@@ -15,6 +17,7 @@ mod pixel;
 mod protocol;
 mod report;
 mod resize;
+mod source;
 mod spread;
 mod ssim;
 mod stats;
@@ -31,10 +34,13 @@ pub use inception::{
 };
 pub use inception_score::{InceptionScore, inception_score};
 pub use kernel::{KernelDistance, SubsetPair, kernel_distance, random_subsets};
-pub use manifold::{Prdc, prdc};
+pub use manifold::{Ball, Prdc, prdc};
 pub use pixel::{mean, mse, psnr};
-pub use protocol::{Network, Protocol, Root, Settings};
+pub use protocol::{Protocol, Root, Settings};
 pub use report::{Evaluation, EvaluationOptions, evaluate, evaluate_stats};
 pub use resize::{Resize, resize};
+#[cfg(feature = "images")]
+pub use source::ImageFolder;
+pub use source::{ImageSource, TensorFile};
 pub use ssim::{Padding, SsimConfig, Window, ssim};
 pub use stats::FeatureStats;

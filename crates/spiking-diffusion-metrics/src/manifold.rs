@@ -4,13 +4,26 @@ use candle_core::Tensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::input::{self, Rows};
 use crate::{Error, Result};
 
 /// Rows of one block of distances: `BLOCK x BLOCK` values a thread are all that is held of them.
 const BLOCK: usize = 256;
+
+/// Whether a sample exactly on the surface of a ball is in it.
+///
+/// It makes a difference where features repeat: a ball around a sample with `k` copies has radius 0, and only a
+/// closed one holds anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ball {
+    /// `<`: the `prdc` package.
+    Open,
+    /// `<=`: the code of Kynkäänniemi et al. and torch-fidelity.
+    Closed,
+}
 
 /// How well two sets of features cover each other; see [`prdc`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -35,8 +48,8 @@ pub struct Prdc {
 /// - `density = mean over j of #{i : |x_i - y_j| < r_i} / k`
 /// - `coverage = mean over i of [min over j of |x_i - y_j| < r_i]`
 ///
-/// As in the `prdc` package; torch-fidelity counts a sample exactly on a ball (`<=`) as inside. The papers take
-/// `k = 3` for precision and recall, and `k = 5` for density and coverage.
+/// With [`Ball::Closed`], `<=` stands for `<`. The papers take `k = 3` for precision and recall, and `k = 5` for
+/// density and coverage.
 ///
 /// Distances are `|x|^2 + |y|^2 - 2 x . y` in `f64` around the mean of the real samples, in blocks of fixed
 /// size: memory does not grow with `N M`, and the result does not depend on the number of threads.
@@ -50,20 +63,21 @@ pub struct Prdc {
 /// # Examples
 /// ```
 /// use candle_core::{Device, Tensor};
-/// use spiking_diffusion_metrics::prdc;
+/// use spiking_diffusion_metrics::{Ball, prdc};
 ///
 /// let real = Tensor::new(&[[0.0], [1.0], [10.0], [11.0]], &Device::Cpu)?;
 /// let generated = Tensor::new(&[[0.25], [0.75]], &Device::Cpu)?; // one of the two modes
-/// let found = prdc(&real, &generated, 1)?;
+/// let found = prdc(&real, &generated, 1, Ball::Open)?;
 /// assert_eq!((found.precision, found.recall, found.density, found.coverage), (1.0, 0.5, 2.0, 0.5));
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
-pub fn prdc(real: &Tensor, generated: &Tensor, k: usize) -> Result<Prdc> {
-    let (mut x, mut y) =
-        (input::features(real, "real features", 0)?, input::features(generated, "generated features", 0)?);
-    if x.cols != y.cols {
-        return Err(Error::Mismatch { what: "feature dimensions", left: vec![x.cols], right: vec![y.cols] });
-    }
+pub fn prdc(real: &Tensor, generated: &Tensor, k: usize, ball: Ball) -> Result<Prdc> {
+    let (x, y) = input::feature_pair(real, generated, ["real features", "generated features"])?;
+    prdc_of_rows(&x, &y, k, ball)
+}
+
+/// [`prdc`] of rows that have been checked.
+pub(crate) fn prdc_of_rows(x: &Rows, y: &Rows, k: usize, ball: Ball) -> Result<Prdc> {
     if k == 0 {
         return Err(Error::config("k", 0, "must be at least 1"));
     }
@@ -72,13 +86,17 @@ pub fn prdc(real: &Tensor, generated: &Tensor, k: usize) -> Result<Prdc> {
             return Err(Error::TooFew { what, need: k + 1, got: rows });
         }
     }
-    centre(&mut x, &mut y);
-    let (x, y) = (Points::new(x), Points::new(y));
+    let centre = x.column_means();
+    let (x, y) = (Points::new(x, &centre), Points::new(y, &centre));
     let (radii_x, radii_y) = (x.radii(k), y.radii(k));
-    let balls = y.fold(&x, 0usize, |hits, _, i, d| *hits += usize::from(d < radii_x[i]));
+    let inside = |distance: f64, radius: f64| match ball {
+        Ball::Open => distance < radius,
+        Ball::Closed => distance <= radius,
+    };
+    let balls = y.fold(&x, 0usize, |hits, _, i, d| *hits += usize::from(inside(d, radii_x[i])));
     let covered = x.fold(&y, (false, false), |found, i, j, d| {
-        found.0 |= d < radii_y[j];
-        found.1 |= d < radii_x[i];
+        found.0 |= inside(d, radii_y[j]);
+        found.1 |= inside(d, radii_x[i]);
     });
     Ok(Prdc {
         precision: share(&balls, |hits| *hits > 0),
@@ -92,24 +110,19 @@ fn share<T>(of: &[T], holds: impl Fn(&T) -> bool) -> f64 {
     of.iter().filter(|one| holds(one)).count() as f64 / of.len() as f64
 }
 
-/// Moves both sets by the mean of the first: distances stay, and squares of a common offset cancel nothing.
-fn centre(x: &mut Rows, y: &mut Rows) {
-    let mean = x.column_means();
-    for row in x.values.chunks_exact_mut(x.cols).chain(y.values.chunks_exact_mut(y.cols)) {
-        row.iter_mut().zip(&mean).for_each(|(v, m)| *v -= m);
-    }
-}
-
-/// Points, and their squared lengths.
-struct Points {
-    rows: Rows,
+/// Points as seen from `centre`, and their squared lengths: from the mean of one set, distances are the same and
+/// the squares of a common offset cancel nothing.
+struct Points<'a> {
+    rows: &'a Rows,
+    centre: &'a [f64],
     squares: Vec<f64>,
 }
 
-impl Points {
-    fn new(rows: Rows) -> Self {
-        let squares = rows.iter().map(|row| row.iter().map(|v| v * v).sum()).collect();
-        Self { rows, squares }
+impl<'a> Points<'a> {
+    fn new(rows: &'a Rows, centre: &'a [f64]) -> Self {
+        let square = |row: &[f64]| row.iter().zip(centre).map(|(v, m)| (v - m) * (v - m)).sum();
+        let squares = rows.values.chunks_exact(rows.cols).map(square).collect();
+        Self { rows, centre, squares }
     }
 
     /// Squared distance of each point to its `k`-th nearest other point.
@@ -126,15 +139,16 @@ impl Points {
     /// For each point `i`, `visit(state, i, j, squared distance)` of every point `j` of `others`, in order.
     fn fold<S: Clone + Send + Sync>(
         &self,
-        others: &Self,
+        others: &Points<'_>,
         start: S,
         visit: impl Fn(&mut S, usize, usize, f64) + Sync,
     ) -> Vec<S> {
         let mut states = vec![start; self.rows.rows];
         states.par_chunks_mut(BLOCK).enumerate().for_each(|(block, states)| {
             let first = block * BLOCK;
+            let points = self.block(first, states.len());
             for first_other in (0..others.rows.rows).step_by(BLOCK) {
-                let distances = self.distances(first, states.len(), others, first_other);
+                let distances = self.distances(first, &points, others, first_other);
                 for (j, column) in distances.col_iter().enumerate() {
                     for ((i, distance), state) in column.iter().enumerate().zip(states.iter_mut()) {
                         visit(state, first + i, first_other + j, *distance);
@@ -145,20 +159,25 @@ impl Points {
         states
     }
 
-    /// Squared distances of `count` points to the next block of `others`, none of them negative.
-    fn distances(&self, first: usize, count: usize, others: &Self, first_other: usize) -> Mat<f64> {
-        let other_count = BLOCK.min(others.rows.rows - first_other);
+    /// Squared distances of `points`, row `first` and those behind it, to the next block of `others`, none of them
+    /// negative.
+    fn distances(&self, first: usize, points: &[f64], others: &Points<'_>, first_other: usize) -> Mat<f64> {
+        let cols = self.rows.cols;
+        let (count, other_count) = (points.len() / cols, BLOCK.min(others.rows.rows - first_other));
         let mut out = Mat::from_fn(count, other_count, |i, j| {
             self.squares[first + i] + others.squares[first_other + j]
         });
-        let (a, b) = (self.block(first, count), others.block(first_other, other_count));
+        let other_points = others.block(first_other, other_count);
+        let a = MatRef::from_row_major_slice(points, count, cols);
+        let b = MatRef::from_row_major_slice(&other_points, other_count, cols);
         matmul(out.as_mut(), Accum::Add, a, b.transpose(), -2.0, Par::Seq);
         out.col_iter_mut().for_each(|column| column.iter_mut().for_each(|d| *d = d.max(0.0)));
         out
     }
 
-    fn block(&self, first: usize, count: usize) -> MatRef<'_, f64> {
+    /// `count` points, row-major.
+    fn block(&self, first: usize, count: usize) -> Vec<f64> {
         let cols = self.rows.cols;
-        MatRef::from_row_major_slice(&self.rows.values[first * cols..(first + count) * cols], count, cols)
+        input::less(&self.rows.values[first * cols..(first + count) * cols], self.centre)
     }
 }

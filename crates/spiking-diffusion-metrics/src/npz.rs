@@ -47,7 +47,7 @@ impl FeatureStats {
 
     /// Reads a file with `mu [D]` and `sigma [D, D]`, as `f32` or `f64`, and perhaps `count`.
     ///
-    /// Only uncompressed archives can be read (`np.savez`), not those of `np.savez_compressed`.
+    /// Those of `np.savez_compressed` too.
     ///
     /// # Errors
     /// If the file is not such an archive, or a field is missing, has another shape or type, or holds values
@@ -104,18 +104,9 @@ pub(crate) fn temporary_beside(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(format!(".{}.{process}.{write}.tmp", name.to_string_lossy())))
 }
 
-fn read_tensor(npz: &NpzTensors, path: &Path, field: &str) -> Result<Option<Tensor>> {
-    npz.get(field).map_err(|e| match e.to_string() {
-        text if text.contains("ompression") => {
-            Error::file(path, field, format!("{text}; save it again with np.savez, not np.savez_compressed"))
-        }
-        text => Error::file(path, field, text),
-    })
-}
-
 /// A field of `rank` equal axes, as `f64`.
 fn read_floats(npz: &NpzTensors, path: &Path, field: &str, rank: usize) -> Result<Vec<f64>> {
-    let Some(tensor) = read_tensor(npz, path, field)? else {
+    let Some(tensor) = npz.get(field).map_err(|e| Error::file(path, field, e))? else {
         let mut names = npz.names();
         names.sort();
         return Err(Error::file(path, field, format!("missing; the file holds {names:?}")));
@@ -132,7 +123,7 @@ fn read_floats(npz: &NpzTensors, path: &Path, field: &str, rank: usize) -> Resul
 }
 
 fn read_count(npz: &NpzTensors, path: &Path) -> Result<Option<u64>> {
-    let Some(tensor) = read_tensor(npz, path, COUNT)? else { return Ok(None) };
+    let Some(tensor) = npz.get(COUNT).map_err(|e| Error::file(path, COUNT, e))? else { return Ok(None) };
     let values: Vec<i64> = tensor.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?;
     match values[..] {
         [count] if count >= 2 => Ok(Some(count as u64)),

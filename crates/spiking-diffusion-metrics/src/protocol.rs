@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Resize;
+use crate::{Ball, InceptionConfig, InceptionLayer, PixelScaling};
 
 /// A way of measuring that other people's numbers were made with; [`Protocol::settings`] spells it out.
 ///
@@ -10,10 +10,11 @@ use crate::Resize;
 ///
 /// # Examples
 /// ```
-/// use spiking_diffusion_metrics::{Protocol, Resize};
+/// use spiking_diffusion_metrics::{InceptionLayer, Protocol, Resize};
 ///
-/// let settings = Protocol::CleanFid.settings();
-/// assert_eq!((settings.resize, settings.dims), (Resize::Bicubic, 2048));
+/// let settings = Protocol::CleanFid.settings(InceptionLayer::Mixed768);
+/// assert_eq!((settings.inception.resize, settings.inception.dims()), (Some(Resize::Bicubic), 768));
+/// assert_eq!(settings.kernel_inception, settings.inception); // only the paper takes two networks
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -27,20 +28,6 @@ pub enum Protocol {
     TorchFidelity,
     /// `clean-fid`, mode `clean`.
     CleanFid,
-}
-
-/// Which Inception v3, and what it is fed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Network {
-    /// The TensorFlow network of 2015-12-05 with the pooling quirks of its graph; pixels in `[-1, 1]`: `2 x - 1`
-    /// of `x` in `[0, 1]`.
-    Fid,
-    /// The same network; pixels `(v - 128) / 128` of `v` in `0..=255`.
-    FidBytes,
-    /// torchvision's ImageNet network; `2 x - 1`, and then torchvision's own ImageNet normalisation on top.
-    TorchvisionDoublyNormalised,
 }
 
 /// What stands for the square root of `S_a S_b` in the Fréchet distance.
@@ -58,16 +45,11 @@ pub enum Root {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Settings {
-    /// How images are resized for the Fréchet distance.
-    pub resize: Resize,
-    /// How images are resized for the kernel distance.
-    pub kernel_resize: Resize,
-    /// Network of the Fréchet distance.
-    pub network: Network,
-    /// Network of the kernel distance; another one than `network` in the paper only.
-    pub kernel_network: Network,
-    /// Number of features of the default layer.
-    pub dims: usize,
+    /// Network of the Fréchet distance, and the way of the pixels to it.
+    pub inception: InceptionConfig,
+    /// The same for the kernel distance. In the paper it is another network, so that its two distances are not of
+    /// the same features.
+    pub kernel_inception: InceptionConfig,
     /// Covariances are divided by `N - ddof`.
     pub ddof: u32,
     /// Root in the Fréchet distance.
@@ -80,6 +62,8 @@ pub struct Settings {
     pub inception_splits: usize,
     /// Neighbours `k` of precision, recall, density and coverage.
     pub neighbours: usize,
+    /// Whether a sample on the surface of a ball counts.
+    pub ball: Ball,
 }
 
 impl Protocol {
@@ -96,50 +80,44 @@ impl Protocol {
         }
     }
 
-    /// What the protocol implies.
+    /// What the protocol implies, with features of `layer`; published numbers are of [`InceptionLayer::Pool2048`].
     ///
-    /// What a package does not compute itself (pytorch-fid has no KID) is torch-fidelity's. The paper's kernel
-    /// distance is torchmetrics' default: torch-fidelity's network and resizing, 100 subsets of 1,000.
-    pub fn settings(self) -> Settings {
-        let usual = Settings {
-            resize: Resize::Bilinear,
-            kernel_resize: Resize::Bilinear,
-            network: Network::Fid,
-            kernel_network: Network::Fid,
-            dims: 2048,
+    /// What a package does not compute itself (pytorch-fid has no KID) is torch-fidelity's; density and coverage are
+    /// then those of the `prdc` package, with open balls. The paper's kernel distance is torchmetrics' default:
+    /// torch-fidelity's network and resizing, 100 subsets of 1,000.
+    pub fn settings(self, layer: InceptionLayer) -> Settings {
+        let (inception, kernel_inception) = self.networks(layer);
+        let paper = self == Self::Paper;
+        Settings {
+            inception,
+            kernel_inception,
             ddof: 1,
-            root: Root::Principal,
+            root: if paper { Root::SingularVectors } else { Root::Principal },
             kid_subsets: 100,
             kid_subset_size: 1000,
-            inception_splits: 10,
+            inception_splits: if paper { 4 } else { 10 },
             neighbours: 3,
-        };
-        match self {
-            Self::PytorchFid => usual,
-            Self::TorchFidelity => Settings {
-                resize: Resize::BilinearCorner,
-                kernel_resize: Resize::BilinearCorner,
-                network: Network::FidBytes,
-                kernel_network: Network::FidBytes,
-                ..usual
-            },
-            Self::CleanFid => Settings {
-                resize: Resize::Bicubic,
-                kernel_resize: Resize::Bicubic,
-                network: Network::FidBytes,
-                kernel_network: Network::FidBytes,
-                ..usual
-            },
-            Self::Paper => Settings {
-                network: Network::TorchvisionDoublyNormalised,
-                kernel_network: Network::FidBytes,
-                kernel_resize: Resize::BilinearCorner,
-                root: Root::SingularVectors,
-                inception_splits: 4,
-                ..usual
-            },
+            ball: if self == Self::TorchFidelity { Ball::Closed } else { Ball::Open },
         }
     }
+
+    /// Of the Fréchet and of the kernel distance.
+    fn networks(self, layer: InceptionLayer) -> (InceptionConfig, InceptionConfig) {
+        let fidelity = InceptionConfig::torch_fidelity(layer);
+        let both = match self {
+            Self::Paper => return (paper_inception(layer), fidelity),
+            Self::PytorchFid => InceptionConfig::pytorch_fid(layer),
+            Self::TorchFidelity => fidelity,
+            Self::CleanFid => InceptionConfig::clean_fid(layer),
+        };
+        (both, both)
+    }
+}
+
+/// torchvision's network, with its `transform_input` on top of pixels that already are `2 u - 1`.
+fn paper_inception(layer: InceptionLayer) -> InceptionConfig {
+    let scaling = PixelScaling::TransformOnly { of: [-1.0, 1.0] };
+    InceptionConfig { scaling, ..InceptionConfig::torchvision(layer) }
 }
 
 impl std::fmt::Display for Protocol {

@@ -5,10 +5,16 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
+use crate::input::{self, Rows};
+use crate::manifold::prdc_of_rows;
+use crate::protocol::{Root, Settings};
 use crate::{
-    Error, FeatureStats, KernelDistance, Prdc, Protocol, Result, Root, frechet_distance,
-    frechet_distance_paper, kernel_distance, prdc, random_subsets,
+    Error, FeatureStats, InceptionLayer, Prdc, Protocol, Result, frechet, frechet_distance,
+    frechet_distance_paper, kernel, random_subsets,
 };
+
+/// What the two sets are called in errors.
+const FEATURES: [&str; 2] = ["real features", "generated features"];
 
 /// Distances between two sets of features, and the protocol without which they mean nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,6 +33,9 @@ pub struct Evaluation {
     pub protocol: Protocol,
     /// [`FeatureExtractor::name`](crate::FeatureExtractor::name), as the caller gave it.
     pub extractor: String,
+    /// The same for the kernel distance, if its features were others: [`Evaluation::add_kernel`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_extractor: Option<String>,
     /// Number of features.
     pub dims: usize,
     /// Samples of the first set; `None` if its statistics do not say.
@@ -54,6 +63,11 @@ pub struct EvaluationOptions {
 
 /// Fréchet and kernel distance of features, and precision, recall, density and coverage if asked for.
 ///
+/// The protocol says which network the features are to come from ([`Settings::inception`]); what they did come from
+/// cannot be told from them, so it is the caller who says it, in `options.extractor`. [`Protocol::Paper`] takes the
+/// kernel distance of features of another network: it is left out here, with a warning, and
+/// [`Evaluation::add_kernel`] adds it.
+///
 /// `real` comes first. Subsets of the kernel distance hold as many rows as the protocol says, or the smaller set
 /// if that has fewer (with a warning).
 ///
@@ -61,7 +75,7 @@ pub struct EvaluationOptions {
 /// `real: [N, D]`, `generated: [M, D]`.
 ///
 /// # Errors
-/// Those of [`frechet_distance`], [`kernel_distance`] and [`prdc`].
+/// Those of [`frechet_distance`], [`kernel_distance`](crate::kernel_distance) and [`prdc`](crate::prdc).
 ///
 /// # Examples
 /// ```
@@ -77,13 +91,20 @@ pub struct EvaluationOptions {
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn evaluate(real: &Tensor, generated: &Tensor, options: &EvaluationOptions) -> Result<Evaluation> {
-    let (a, b) = (FeatureStats::from_features(real)?, FeatureStats::from_features(generated)?);
-    let mut found = evaluate_stats(&a, &b, options)?;
-    let settings = options.protocol.settings();
-    let kid = kid(real, generated, options, &mut found.warnings)?;
-    (found.kid_mean, found.kid_std) = (Some(kid.mean), Some(kid.std));
+    let (a, b) = input::feature_pair(real, generated, FEATURES)?;
+    let settings = options.settings();
+    let fid = match settings.root {
+        Root::Principal => frechet::distance_of_rows(&a, &b)?,
+        root => frechet(&FeatureStats::from_rows(&a)?, &FeatureStats::from_rows(&b)?, root)?,
+    };
+    let mut found = options.report(fid, a.cols, [Some(a.rows as u64), Some(b.rows as u64)]);
+    if settings.inception == settings.kernel_inception {
+        found.add_kid(&a, &b, &settings)?;
+    } else {
+        found.warnings.push(format!("KID: {} takes it of features of another network", options.protocol));
+    }
     if options.prdc {
-        found.prdc = Some(prdc(real, generated, settings.neighbours)?);
+        found.prdc = Some(prdc_of_rows(&a, &b, settings.neighbours, settings.ball)?);
     }
     Ok(found)
 }
@@ -105,48 +126,90 @@ pub fn evaluate(real: &Tensor, generated: &Tensor, options: &EvaluationOptions) 
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn evaluate_stats(a: &FeatureStats, b: &FeatureStats, options: &EvaluationOptions) -> Result<Evaluation> {
-    let fid = match options.protocol.settings().root {
-        Root::Principal => frechet_distance(a, b)?,
-        Root::SingularVectors => frechet_distance_paper(a, b)?,
-    };
-    let warnings = [("first", a), ("second", b)].into_iter().filter_map(|(set, s)| too_few(set, s)).collect();
-    Ok(Evaluation {
-        fid,
-        kid_mean: None,
-        kid_std: None,
-        prdc: None,
-        protocol: options.protocol,
-        extractor: options.extractor.clone(),
-        dims: a.dims(),
-        count_a: a.count(),
-        count_b: b.count(),
-        seed: options.seed,
-        warnings,
-    })
+    let fid = frechet(a, b, options.settings().root)?;
+    Ok(options.report(fid, a.dims(), [a.count(), b.count()]))
 }
 
-fn too_few(set: &str, stats: &FeatureStats) -> Option<String> {
-    let (count, dims) = (stats.count()?, stats.dims());
+fn frechet(a: &FeatureStats, b: &FeatureStats, root: Root) -> Result<f64> {
+    match root {
+        Root::Principal => frechet_distance(a, b),
+        Root::SingularVectors => frechet_distance_paper(a, b),
+    }
+}
+
+impl EvaluationOptions {
+    /// The part of the settings that is used here does not depend on the layer.
+    fn settings(&self) -> Settings {
+        self.protocol.settings(InceptionLayer::Pool2048)
+    }
+
+    fn report(&self, fid: f64, dims: usize, [count_a, count_b]: [Option<u64>; 2]) -> Evaluation {
+        let sets = [("first", count_a), ("second", count_b)];
+        Evaluation {
+            fid,
+            kid_mean: None,
+            kid_std: None,
+            prdc: None,
+            protocol: self.protocol,
+            extractor: self.extractor.clone(),
+            kernel_extractor: None,
+            dims,
+            count_a,
+            count_b,
+            seed: self.seed,
+            warnings: sets.into_iter().filter_map(|(set, count)| too_few(set, count?, dims)).collect(),
+        }
+    }
+}
+
+fn too_few(set: &str, count: u64, dims: usize) -> Option<String> {
     (count <= dims as u64).then(|| {
         format!("{set} set: {count} samples of {dims} features: the covariance is singular, the FID biased")
     })
 }
 
-fn kid(
-    real: &Tensor,
-    generated: &Tensor,
-    options: &EvaluationOptions,
-    warnings: &mut Vec<String>,
-) -> Result<KernelDistance> {
-    let ((n, _), (m, _)) = (real.dims2()?, generated.dims2()?);
-    let settings = options.protocol.settings();
-    let size = settings.kid_subset_size.min(n).min(m);
-    if size < settings.kid_subset_size {
-        warnings.push(format!("KID: subsets of {size} rows, not of {}", settings.kid_subset_size));
+impl Evaluation {
+    /// Adds the kernel distance of other features of the same images than the Fréchet distance has: those of the
+    /// protocol's [`Settings::kernel_inception`], named by `extractor`.
+    ///
+    /// # Errors
+    /// Those of [`kernel_distance`](crate::kernel_distance).
+    ///
+    /// # Examples
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use spiking_diffusion_metrics::{EvaluationOptions, Protocol, evaluate};
+    ///
+    /// let x = Tensor::arange(0f64, 20.0, &Device::Cpu)?.sin()?.reshape((10, 2))?;
+    /// let options = EvaluationOptions { protocol: Protocol::Paper, extractor: "x".into(), seed: 0, prdc: false };
+    /// let mut found = evaluate(&x, &x, &options)?;
+    /// assert_eq!(found.kid_mean, None);
+    /// found.add_kernel(&x.cos()?, &x.cos()?, "cosine of x")?;
+    /// assert!(found.kid_mean.is_some());
+    /// # Ok::<(), spiking_diffusion_metrics::Error>(())
+    /// ```
+    pub fn add_kernel(&mut self, real: &Tensor, generated: &Tensor, extractor: &str) -> Result<()> {
+        let (a, b) = input::feature_pair(real, generated, FEATURES)?;
+        self.warnings.retain(|warning| !warning.starts_with("KID:"));
+        self.add_kid(&a, &b, &self.protocol.settings(InceptionLayer::Pool2048))?;
+        self.kernel_extractor = Some(extractor.to_owned());
+        Ok(())
     }
-    if size < 2 {
-        return Err(Error::TooFew { what: "samples", need: 2, got: size });
+
+    fn add_kid(&mut self, real: &Rows, generated: &Rows, settings: &Settings) -> Result<()> {
+        let (n, m) = (real.rows, generated.rows);
+        let size = settings.kid_subset_size.min(n).min(m);
+        if size < settings.kid_subset_size {
+            let wanted = settings.kid_subset_size;
+            self.warnings.push(format!("KID: subsets of {size} rows, not of {wanted}"));
+        }
+        if size < 2 {
+            return Err(Error::TooFew { what: "samples", need: 2, got: size });
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let subsets = random_subsets(n, m, settings.kid_subsets, size, &mut rng)?;
+        let kid = kernel::distance_of_rows(real, generated, &subsets)?;
+        (self.kid_mean, self.kid_std) = (Some(kid.mean), Some(kid.std));
+        Ok(())
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    kernel_distance(real, generated, &random_subsets(n, m, settings.kid_subsets, size, &mut rng)?)
 }

@@ -13,6 +13,9 @@ use crate::{Error, Result};
 pub enum Padding {
     /// Zeros: every pixel is the centre of a window, and the border is compared through them.
     Zero,
+    /// The image mirrored at the centre of its outermost pixels (`d c b | a b c d`): every pixel is the centre of a
+    /// window.
+    Reflect,
     /// Nothing: only the windows that lie inside the image count.
     Valid,
 }
@@ -82,14 +85,17 @@ impl SsimConfig {
     /// Wang et al. (2004): the window and constants of [`SsimConfig::paper`] on the valid region only.
     ///
     /// Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
-    /// use_sample_covariance=False, data_range=1)` and torchmetrics' default, which crop what they padded.
+    /// use_sample_covariance=False, data_range=1)`, which crops what it padded.
     pub fn standard() -> Self {
         Self { padding: Padding::Valid, ..Self::paper() }
     }
 
+    /// torchmetrics' default (1.9): [`SsimConfig::standard`], but the image is mirrored at its border.
+    pub fn torchmetrics() -> Self {
+        Self { padding: Padding::Reflect, ..Self::paper() }
+    }
+
     /// scikit-image's default: a uniform 7x7 window, sample covariances, the valid region only.
-    ///
-    /// torchmetrics' `gaussian_kernel=False, kernel_size=7` is the same without `sample_covariance`.
     pub fn uniform() -> Self {
         Self { window: 7, shape: Window::Uniform, sample_covariance: true, ..Self::standard() }
     }
@@ -149,7 +155,7 @@ impl SsimConfig {
 ///
 /// # Errors
 /// If the config is invalid, the shapes differ or have an empty axis, a pixel is not finite, or the images are
-/// smaller than the window with [`Padding::Valid`].
+/// smaller than the window with [`Padding::Valid`] or than its half with [`Padding::Reflect`].
 ///
 /// # Examples
 /// ```
@@ -166,8 +172,14 @@ pub fn ssim(a: &Tensor, b: &Tensor, cfg: &SsimConfig) -> Result<Vec<f64>> {
     cfg.validate()?;
     let (rows_a, rows_b) = image_pair(a, b)?;
     let (_, channels, height, width) = a.dims4()?;
-    if cfg.padding == Padding::Valid && height.min(width) < cfg.window {
-        let reason = format!("larger than the {height}x{width} images, which have no valid region");
+    let smallest = match cfg.padding {
+        Padding::Zero => 1,
+        Padding::Reflect => cfg.window / 2 + 1,
+        Padding::Valid => cfg.window,
+    };
+    if height.min(width) < smallest {
+        let reason =
+            format!("with this padding an image needs {smallest} pixels a side, got {height}x{width}");
         return Err(Error::config("window", cfg.window, reason));
     }
     let filter = Filter::new(cfg, height, width);
@@ -183,6 +195,8 @@ pub fn ssim(a: &Tensor, b: &Tensor, cfg: &SsimConfig) -> Result<Vec<f64>> {
 struct Filter {
     taps: Vec<f64>,
     pad: usize,
+    /// Whether the image goes on beyond its border.
+    mirror: bool,
     height: usize,
     width: usize,
     c1: f64,
@@ -193,14 +207,12 @@ struct Filter {
 
 impl Filter {
     fn new(cfg: &SsimConfig, height: usize, width: usize) -> Self {
-        let pad = match cfg.padding {
-            Padding::Zero => cfg.window / 2,
-            Padding::Valid => 0,
-        };
+        let pad = if cfg.padding == Padding::Valid { 0 } else { cfg.window / 2 };
         let c = |k: f64| (k * cfg.data_range).powi(2);
         let pixels = (cfg.window * cfg.window) as f64;
         let spread = if cfg.sample_covariance { pixels / (pixels - 1.0) } else { 1.0 };
-        Self { taps: cfg.taps(), pad, height, width, c1: c(cfg.k1), c2: c(cfg.k2), spread }
+        let mirror = cfg.padding == Padding::Reflect;
+        Self { taps: cfg.taps(), pad, mirror, height, width, c1: c(cfg.k1), c2: c(cfg.k2), spread }
     }
 
     /// Mean SSIM of one channel.
@@ -220,15 +232,23 @@ impl Filter {
         (0..mean_a.len()).map(pixel).sum::<f64>() / mean_a.len() as f64
     }
 
-    /// The plane with `pad` zeros on every side.
+    /// The plane with `pad` more pixels on every side.
     fn padded(&self, plane: &[f64]) -> Vec<f64> {
-        let stride = self.width + 2 * self.pad;
-        let mut out = vec![0.0; stride * (self.height + 2 * self.pad)];
-        for (row, values) in plane.chunks_exact(self.width).enumerate() {
-            let start = (row + self.pad) * stride + self.pad;
-            out[start..start + self.width].copy_from_slice(values);
-        }
-        out
+        let columns: Vec<_> = self.sources(self.width).collect();
+        let pixel = |row: usize, column: &Option<usize>| column.map_or(0.0, |x| plane[row * self.width + x]);
+        let line =
+            |row: Option<usize>| columns.iter().map(move |column| row.map_or(0.0, |y| pixel(y, column)));
+        self.sources(self.height).flat_map(line).collect()
+    }
+
+    /// For each position along an axis with its padding, the pixel that stands there; `None` is a zero.
+    fn sources(&self, len: usize) -> impl Iterator<Item = Option<usize>> + use<> {
+        let (pad, mirror) = (self.pad, self.mirror);
+        (0..len + 2 * pad).map(move |at| match at.checked_sub(pad) {
+            Some(i) if i < len => Some(i),
+            Some(i) => mirror.then(|| 2 * (len - 1) - i),
+            None => mirror.then(|| pad - at),
+        })
     }
 
     /// Weighted mean around each pixel whose window lies inside the padded plane.

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::features::for_each_batch;
 use crate::input::{Rows, check_finite};
-use crate::{Error, FeatureExtractor, FeatureStatsBuilder, Result};
+use crate::{Error, FeatureExtractor, FeatureStatsBuilder, ImageSource, Result};
 
 /// Mean and unbiased covariance of a set of features: all that the Fréchet distance needs of it.
 ///
@@ -74,13 +74,13 @@ impl FeatureStats {
     }
 
     /// [`from_features`](Self::from_features) of rows that have been checked.
-    pub(crate) fn from_rows(rows: Rows) -> Result<Self> {
+    pub(crate) fn from_rows(rows: &Rows) -> Result<Self> {
         let mut builder = FeatureStatsBuilder::new(rows.cols)?;
         builder.add(rows)?;
         builder.finish()
     }
 
-    /// Statistics of the features of images `[N, C, H, W]`, with no more than one batch of features in memory.
+    /// Statistics of the features of images `[N, C, H, W]`, with no more than one batch of images and features in memory.
     ///
     /// # Errors
     /// Those of [`extract_batches`](crate::extract_batches) and of [`FeatureStats::from_features`].
@@ -95,7 +95,11 @@ impl FeatureStats {
     /// assert_eq!((stats.dims(), stats.count()), (4, Some(5)));
     /// # Ok::<(), spiking_diffusion_metrics::Error>(())
     /// ```
-    pub fn from_images(extractor: &dyn FeatureExtractor, images: &Tensor, batch_size: usize) -> Result<Self> {
+    pub fn from_images(
+        extractor: &dyn FeatureExtractor,
+        images: &dyn ImageSource,
+        batch_size: usize,
+    ) -> Result<Self> {
         let mut builder = FeatureStatsBuilder::new(extractor.dims())?;
         for_each_batch(extractor, images, batch_size, |features| builder.update(&features))?;
         builder.finish()

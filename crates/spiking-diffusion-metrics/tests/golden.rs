@@ -1,4 +1,4 @@
-//! Against the values of PyTorch, scikit-image, numpy and scipy (`scripts/golden/metrics.py`).
+//! Against numpy and scipy (`scripts/golden/metrics.py`), and the field's tools (`scripts/golden/metric_tools.py`).
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![allow(clippy::panic, reason = "helpers of tests are tests")]
 
@@ -7,14 +7,23 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use spiking_diffusion_metrics::{
-    FeatureStats, SsimConfig, SubsetPair, frechet_distance, kernel_distance, mean, mse, ssim,
+    Ball, FeatureStats, SsimConfig, SubsetPair, frechet_distance, inception_score, kernel_distance, mean,
+    mse, prdc, psnr, ssim,
 };
 
 struct Golden(HashMap<String, Tensor>);
 
 impl Golden {
     fn load() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/metrics.safetensors");
+        Self::open("metrics")
+    }
+
+    fn tools() -> Self {
+        Self::open("metric_tools")
+    }
+
+    fn open(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.safetensors"));
         Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap())
     }
 
@@ -107,4 +116,47 @@ fn kernel_distances() {
     let all = kernel_distance(x, y, &subsets).unwrap();
     let want = [golden.values("kid.mean"), golden.values("kid.std")].concat();
     assert_relative(&[all.mean, all.std], &want, 1e-12);
+}
+
+#[test]
+fn inception_score_of_torch_fidelity() {
+    let golden = Golden::tools();
+    for splits in [1, 10] {
+        let got = inception_score(golden.tensor("is.logits"), splits).unwrap();
+        let want = golden.values(&format!("is.{splits}"));
+        assert_relative(&[got.mean], &want[..1], 1e-12);
+        assert!((got.std - want[1]).abs() <= 1e-12, "{} and {}", got.std, want[1]);
+    }
+}
+
+#[test]
+fn kernel_distance_of_torch_fidelity() {
+    let golden = Golden::tools();
+    let (x, y) = (golden.tensor("kid.x"), golden.tensor("kid.y"));
+    let got = kernel_distance(x, y, &golden.subsets()).unwrap();
+    assert_relative(&[got.mean, got.std], &golden.values("kid.value"), 1e-11);
+}
+
+#[test]
+fn open_balls_are_prdc_s_and_closed_ones_torch_fidelity_s() {
+    let golden = Golden::tools();
+    let (real, fake) = (golden.tensor("manifold.real"), golden.tensor("manifold.fake"));
+    for k in [1, 3] {
+        let counts = |ball| {
+            let found = prdc(real, fake, k, ball).unwrap();
+            [found.precision, found.recall, found.density * k as f64, found.coverage].map(|x| x * 64.0)
+        };
+        assert_eq!(counts(Ball::Open)[..], golden.values(&format!("manifold.open.{k}")));
+        assert_eq!(counts(Ball::Closed)[..2], golden.values(&format!("manifold.closed.{k}")));
+    }
+}
+
+#[test]
+fn pixels_of_scikit_image_and_torchmetrics() {
+    let golden = Golden::tools();
+    let (x, y) = (golden.tensor("pixel.x"), golden.tensor("pixel.y"));
+    assert_relative(&psnr(x, y, 1.0).unwrap(), &golden.values("pixel.psnr"), 1e-12);
+    let similar = |config| ssim(x, y, &config).unwrap();
+    assert_relative(&similar(SsimConfig::uniform()), &golden.values("pixel.ssim"), 1e-12);
+    assert_relative(&similar(SsimConfig::torchmetrics()), &golden.values("pixel.ssim_mirrored"), 1e-12);
 }

@@ -1,9 +1,12 @@
 //! Which network, which layer, and what happens to the pixels before.
 
-use crate::Resize;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Resize, Result};
 
 /// The two networks called Inception v3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum InceptionVariant {
     /// TensorFlow's of 2015-12-05, of which FID and KID were defined: average pools leave the padding out, the
@@ -16,7 +19,8 @@ pub enum InceptionVariant {
 /// Where the features are taken; all but the logits are averaged over the image.
 ///
 /// The order is that of the network: a layer needs the weights of those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum InceptionLayer {
     /// First max pool, 64 features.
@@ -54,6 +58,26 @@ impl InceptionLayer {
         }
     }
 
+    /// The layer with so many features, other than the logits.
+    ///
+    /// # Errors
+    /// If it is none of 64, 192, 768 and 2048.
+    ///
+    /// # Examples
+    /// ```
+    /// use spiking_diffusion_metrics::InceptionLayer;
+    ///
+    /// assert_eq!(InceptionLayer::with_dims(768)?, InceptionLayer::Mixed768);
+    /// # Ok::<(), spiking_diffusion_metrics::Error>(())
+    /// ```
+    pub fn with_dims(dims: usize) -> Result<Self> {
+        let layers =
+            [(64, Self::Pool64), (192, Self::Pool192), (768, Self::Mixed768), (2048, Self::Pool2048)];
+        let found = layers.into_iter().find(|(features, _)| *features == dims);
+        let (_, layer) = found.ok_or_else(|| Error::config("dims", dims, "must be 64, 192, 768 or 2048"))?;
+        Ok(layer)
+    }
+
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Pool64 => "64",
@@ -67,7 +91,8 @@ impl InceptionLayer {
 }
 
 /// From a pixel `u` in `[0, 1]` to the network's input.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum PixelScaling {
     /// `2 u - 1` (pytorch-fid, and what torchvision's network was trained on).
@@ -80,8 +105,12 @@ pub enum PixelScaling {
         /// Whether torchvision's `transform_input` comes after it.
         transform_input: bool,
     },
-    /// torchvision's `transform_input` on `u` itself, for pixels that never were normalised.
-    TransformOnly,
+    /// torchvision's `transform_input` on pixels that never were normalised as it expects, but run from `of[0]` to
+    /// `of[1]`: `x = of[0] + (of[1] - of[0]) u`, then `x std / 0.5 + (mean - 0.5) / 0.5`.
+    TransformOnly {
+        /// Values of black and white.
+        of: [f32; 2],
+    },
     /// `u scale[c] + offset[c]`.
     Affine {
         /// Factor of red, green, blue.
@@ -102,7 +131,9 @@ impl PixelScaling {
             Self::Symmetric | Self::ImageNet { transform_input: true } => (2.0, -1.0),
             Self::Bytes => (255.0 / 128.0, -1.0),
             Self::ImageNet { transform_input: false } => (1.0 / std, -mean / std),
-            Self::TransformOnly => (2.0 * std, 2.0 * mean - 1.0),
+            Self::TransformOnly { of: [black, white] } => {
+                (2.0 * std * (white - black), 2.0 * std * black + 2.0 * mean - 1.0)
+            }
             Self::Affine { scale, offset } => (scale[channel], offset[channel]),
         }
     }
@@ -113,7 +144,7 @@ impl PixelScaling {
             Self::Bytes => "(255u - 128)/128".into(),
             Self::ImageNet { transform_input: true } => "ImageNet mean and std, transform_input".into(),
             Self::ImageNet { transform_input: false } => "ImageNet mean and std".into(),
-            Self::TransformOnly => "transform_input".into(),
+            Self::TransformOnly { of } => format!("transform_input of pixels in {of:?}"),
             Self::Affine { scale, offset } => format!("u {scale:?} + {offset:?}"),
         }
     }
@@ -129,7 +160,7 @@ impl PixelScaling {
 /// assert_eq!(config.dims(), 768);
 /// assert!(config.to_string().starts_with("FID Inception 2015-12-05, 768 features"));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct InceptionConfig {
     /// The network.
     pub variant: InceptionVariant,

@@ -28,6 +28,15 @@ enum Source {
     Memory(HashMap<String, Tensor>),
 }
 
+/// pytorch-fid's release, its file, and the SHA-256 that several public projects record for it; the file's name has the
+/// first eight digits.
+#[cfg(feature = "download")]
+const PUBLISHED: [&str; 3] = [
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights",
+    "pt_inception-2015-12-05-6726825d.pth",
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+];
+
 /// A `.pth` file of PyTorch 1.6 or later is a zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
 
@@ -63,6 +72,25 @@ impl InceptionWeights {
             Source::Safetensors(parsed.map_err(explain)?)
         };
         Ok(Self { path: path.to_owned(), source })
+    }
+
+    /// The published weights of the FID network, from the user's cache, or from pytorch-fid's release (96 MB) into it.
+    ///
+    /// # Errors
+    /// Those of [`fetch`](crate::download::fetch) and of [`InceptionWeights::open`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use spiking_diffusion_metrics::InceptionWeights;
+    ///
+    /// let weights = InceptionWeights::download(&mut |got, _| eprintln!("{got} bytes"))?;
+    /// # Ok::<(), spiking_diffusion_metrics::Error>(())
+    /// ```
+    #[cfg(feature = "download")]
+    pub fn download(progress: crate::download::Progress<'_>) -> Result<Self> {
+        let [folder, name, sha256] = PUBLISHED;
+        let destination = Path::new("inception").join(name);
+        Self::open(crate::download::fetch(&format!("{folder}/{name}"), sha256, &destination, progress)?)
     }
 
     /// Weights that are already in memory; `origin` stands for the file in error messages.

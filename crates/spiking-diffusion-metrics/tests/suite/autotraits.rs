@@ -7,9 +7,11 @@ fn public_types_cross_threads() {
     check::<Classifier>();
     check::<ClassifierCard>();
     check::<ClassifierConfig>();
+    check::<download::Limits>();
     check::<Error>();
     check::<FeatureStats>();
     check::<FeatureStatsBuilder>();
+    check::<ImageFolder>();
     check::<Inception>();
     check::<InceptionConfig>();
     check::<InceptionWeights>();
@@ -17,5 +19,7 @@ fn public_types_cross_threads() {
     check::<Padding>();
     check::<Pixels>();
     check::<Resize>();
+    check::<Settings>();
     check::<SsimConfig>();
+    check::<TensorFile>();
 }

@@ -3,6 +3,7 @@
 
 mod autotraits;
 mod classifier;
+mod download;
 mod features;
 mod frechet;
 mod inception;
@@ -11,9 +12,12 @@ mod inception_weights;
 mod kernel;
 mod manifold;
 mod npz;
+mod npz_fuzz;
 mod pixel;
+mod properties;
 mod protocol;
 mod resize;
+mod source;
 mod ssim;
 mod stats;
 mod threads;

@@ -1,7 +1,11 @@
 use candle_core::{Device, Tensor};
-use spiking_diffusion_metrics::prdc;
+use spiking_diffusion_metrics::{Ball, Prdc, Result};
 
 use crate::{message, normal, with_value};
+
+fn prdc(real: &Tensor, generated: &Tensor, k: usize) -> Result<Prdc> {
+    spiking_diffusion_metrics::prdc(real, generated, k, Ball::Open)
+}
 
 #[test]
 fn identical_sets_cover_each_other() {
@@ -54,4 +58,16 @@ fn rejects_what_has_no_neighbours() {
     assert_eq!(message(prdc(&x, &other, 1)), "feature dimensions differ: [2] and [3]");
     let text = message(prdc(&x, &with_value(&x, 3, f64::NAN), 1));
     assert_eq!(text, "generated features: row 1, column 1 is NaN");
+}
+
+#[test]
+fn only_closed_balls_hold_copies() {
+    // Every sample thrice: the second nearest other one is a copy.
+    let x = Tensor::arange(0f64, 8.0, &Device::Cpu).unwrap().reshape((8, 1)).unwrap().repeat((3, 1)).unwrap();
+    let shares = |ball| {
+        let found = spiking_diffusion_metrics::prdc(&x, &x, 2, ball).unwrap();
+        (found.precision, found.recall, found.density, found.coverage)
+    };
+    assert_eq!(shares(Ball::Open), (0.0, 0.0, 0.0, 0.0));
+    assert_eq!(shares(Ball::Closed), (1.0, 1.0, 1.5, 1.0));
 }

@@ -42,16 +42,12 @@ fn round_trip_is_exact_and_leaves_one_file() {
 
 // `np.savez` and `np.savez_compressed` (numpy 2.4.6) of the values below.
 #[test]
-fn reads_a_file_of_numpy() {
-    let stats = FeatureStats::read_npz(golden("numpy.npz")).unwrap();
-    assert_eq!((stats.mean(), stats.count()), (&[1.5, -2.0][..], None));
-    assert_eq!(stats.covariance(), [2.0, 0.25, 0.25, 1.0]);
-}
-
-#[test]
-fn a_compressed_file_is_rejected_with_advice() {
-    let text = message(FeatureStats::read_npz(golden("numpy_compressed.npz")));
-    assert!(text.contains("numpy_compressed.npz: `mu`: ") && text.contains("np.savez, not"), "{text}");
+fn reads_files_of_numpy() {
+    for file in ["numpy.npz", "numpy_compressed.npz"] {
+        let stats = FeatureStats::read_npz(golden(file)).unwrap();
+        assert_eq!((stats.mean(), stats.count()), (&[1.5, -2.0][..], None));
+        assert_eq!(stats.covariance(), [2.0, 0.25, 0.25, 1.0]);
+    }
 }
 
 #[test]

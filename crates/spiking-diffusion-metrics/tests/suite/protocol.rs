@@ -1,6 +1,6 @@
 use spiking_diffusion_metrics::{
-    EvaluationOptions, FeatureStats, Protocol, evaluate, evaluate_stats, frechet_distance,
-    frechet_distance_of_features, frechet_distance_paper,
+    EvaluationOptions, FeatureStats, InceptionConfig, InceptionLayer, InceptionVariant, Protocol, evaluate,
+    evaluate_stats, frechet_distance, frechet_distance_of_features, frechet_distance_paper,
 };
 
 use crate::{assert_close, message, normal};
@@ -59,4 +59,34 @@ fn the_paper_takes_its_own_root() {
     let fid = |protocol| evaluate_stats(&a, &b, &options(protocol)).unwrap().fid;
     assert_close(fid(Protocol::Paper), frechet_distance_paper(&a, &b).unwrap(), 0.0);
     assert_close(fid(Protocol::CleanFid), frechet_distance(&a, &b).unwrap(), 0.0);
+}
+
+#[test]
+fn protocols_hand_out_their_networks() {
+    let layer = InceptionLayer::Mixed768;
+    for (protocol, want) in [
+        (Protocol::PytorchFid, InceptionConfig::pytorch_fid(layer)),
+        (Protocol::TorchFidelity, InceptionConfig::torch_fidelity(layer)),
+        (Protocol::CleanFid, InceptionConfig::clean_fid(layer)),
+    ] {
+        let settings = protocol.settings(layer);
+        assert_eq!((settings.inception, settings.kernel_inception), (want, want));
+    }
+    let paper = Protocol::Paper.settings(layer);
+    assert_eq!(paper.inception.variant, InceptionVariant::ImageNet);
+    assert_eq!(paper.kernel_inception, InceptionConfig::torch_fidelity(layer));
+    let json = serde_json::to_string(&paper).unwrap();
+    assert_eq!(serde_json::from_str::<spiking_diffusion_metrics::Settings>(&json).unwrap(), paper);
+}
+
+#[test]
+fn the_paper_takes_its_kernel_distance_of_other_features() {
+    let (a, b) = (normal(&[40, 5], 0), normal(&[60, 5], 1));
+    let mut found = evaluate(&a, &b, &options(Protocol::Paper)).unwrap();
+    assert_eq!((found.kid_mean, found.kernel_extractor.as_deref()), (None, None));
+    assert!(found.warnings.iter().any(|w| w.starts_with("KID: paper takes it of")), "{:?}", found.warnings);
+    found.add_kernel(&a, &b, "other").unwrap();
+    let usual = evaluate(&a, &b, &options(Protocol::TorchFidelity)).unwrap();
+    assert_eq!((found.kid_mean, found.kid_std), (usual.kid_mean, usual.kid_std));
+    assert_eq!(found.kernel_extractor.as_deref(), Some("other"));
 }

@@ -107,7 +107,7 @@ fn zero_padding_takes_images_smaller_than_the_window() {
     let x = normal(&[1, 1, 4, 4], 0).to_dtype(DType::F32).unwrap();
     assert_close(ssim(&x, &x, &SsimConfig::paper()).unwrap()[0], 1.0, 1e-12);
     let text = message(ssim(&x, &x, &SsimConfig::standard()));
-    assert_eq!(text, "`window` = 11: larger than the 4x4 images, which have no valid region");
+    assert_eq!(text, "`window` = 11: with this padding an image needs 11 pixels a side, got 4x4");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use spiking_diffusion_metrics::{
-    FeatureStats, SsimConfig, frechet_distance, kernel_distance, random_subsets, ssim,
+    Ball, FeatureStats, Resize, SsimConfig, frechet_distance, frechet_distance_of_features, inception_score,
+    kernel_distance, mse, prdc, psnr, random_subsets, resize, ssim,
 };
 
 use crate::normal;
@@ -10,9 +11,17 @@ use crate::normal;
 fn results() -> Vec<u64> {
     let (a, b) = (normal(&[9, 1, 16, 16], 0), normal(&[9, 1, 16, 16], 1));
     let mut values = ssim(&a, &b, &SsimConfig::paper()).unwrap();
+    values.extend(mse(&a, &b).unwrap());
+    values.extend(psnr(&a, &b, 1.0).unwrap());
+    let resized = resize(&a, (20, 30), Resize::Bicubic).unwrap().flatten_all().unwrap();
+    values.extend(resized.to_vec1::<f32>().unwrap().into_iter().map(f64::from));
+    let (a, b) = (normal(&[600, 40], 5), normal(&[300, 40], 6));
+    let (found, score) = (prdc(&a, &b, 3, Ball::Open).unwrap(), inception_score(&a, 10).unwrap());
+    values.extend([found.precision, found.recall, found.density, found.coverage, score.mean, score.std]);
     let (a, b) = (normal(&[70, 40], 2), normal(&[80, 40], 3));
     let subsets = random_subsets(70, 80, 7, 50, &mut ChaCha8Rng::seed_from_u64(4)).unwrap();
     let kid = kernel_distance(&a, &b, &subsets).unwrap();
+    values.push(frechet_distance_of_features(&a, &b).unwrap());
     let (a, b) = (FeatureStats::from_features(&a).unwrap(), FeatureStats::from_features(&b).unwrap());
     values.extend([kid.mean, kid.std, frechet_distance(&a, &b).unwrap()]);
     values.into_iter().map(f64::to_bits).collect()

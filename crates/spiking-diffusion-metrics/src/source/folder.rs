@@ -1,0 +1,102 @@
+//! Image files.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use image::ImageReader;
+
+use super::ImageSource;
+use crate::{Error, Result};
+
+/// Extensions of the files that count, in any case.
+const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
+
+/// The PNG and JPEG files of a folder (not of folders in it), sorted by name: `[N, 3, H, W]` in `[0, 1]`.
+///
+/// Only the files of a batch are in memory. Grey images get three channels, transparency is dropped.
+///
+/// # Examples
+/// ```
+/// use spiking_diffusion_metrics::{ImageFolder, ImageSource};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path();
+/// image::RgbImage::from_pixel(4, 2, image::Rgb([255, 0, 0])).save(path.join("red.png"))?;
+/// let folder = ImageFolder::open(path)?;
+/// assert_eq!(folder.count(), 1);
+/// assert_eq!(folder.read(0, 1)?.dims(), [1, 3, 2, 4]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ImageFolder {
+    files: Vec<PathBuf>,
+    /// Width and height of the first.
+    size: (u32, u32),
+}
+
+impl ImageFolder {
+    /// Lists the files and reads the size of the first, which all others must have.
+    ///
+    /// # Errors
+    /// If the folder cannot be read or holds no such file, or the first is no image.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut files = Vec::new();
+        for entry in fs::read_dir(path).map_err(Error::io(path))? {
+            let file = entry.map_err(Error::io(path))?.path();
+            let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase());
+            if extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) {
+                files.push(file);
+            }
+        }
+        files.sort();
+        let Some(first) = files.first() else {
+            return Err(Error::file(path, "folder", "no PNG or JPEG file in it"));
+        };
+        let size = reader(first)?.into_dimensions().map_err(|e| Error::file(first, "image", e))?;
+        Ok(Self { files, size })
+    }
+
+    /// The files, in the order of the images.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+}
+
+impl ImageSource for ImageFolder {
+    fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    fn read(&self, start: usize, count: usize) -> Result<Tensor> {
+        let end = start.saturating_add(count);
+        let files = self.files.get(start..end).ok_or_else(|| {
+            Error::config("images", format!("{start}..{end}"), format!("the folder has {}", self.files.len()))
+        })?;
+        let mut values = Vec::new();
+        for file in files {
+            values.extend(pixels(file, self.size)?.into_iter().map(|byte| f32::from(byte) / 255.0));
+        }
+        let (width, height) = self.size;
+        let shape = (count, height as usize, width as usize, 3);
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
+    }
+}
+
+/// The content decides what a file is, not its name.
+fn reader(file: &Path) -> Result<ImageReader<BufReader<File>>> {
+    ImageReader::open(file).and_then(ImageReader::with_guessed_format).map_err(Error::io(file))
+}
+
+/// Red, green and blue of each pixel.
+fn pixels(file: &Path, size: (u32, u32)) -> Result<Vec<u8>> {
+    let image = reader(file)?.decode().map_err(|e| Error::file(file, "image", e))?.to_rgb8();
+    if image.dimensions() != size {
+        let ((w, h), (width, height)) = (image.dimensions(), size);
+        let message = format!("{w} x {h} pixels, but the first file of the folder has {width} x {height}");
+        return Err(Error::file(file, "size", message));
+    }
+    Ok(image.into_raw())
+}

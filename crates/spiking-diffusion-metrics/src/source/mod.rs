@@ -1,0 +1,59 @@
+//! Where images come from, a batch at a time.
+
+mod file;
+#[cfg(feature = "images")]
+mod folder;
+
+use candle_core::Tensor;
+
+pub use file::TensorFile;
+#[cfg(feature = "images")]
+pub use folder::ImageFolder;
+
+use crate::Result;
+
+/// A set of images of one size that need not be in memory: a tensor, a file, a folder.
+///
+/// # Examples
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use spiking_diffusion_metrics::{FeatureStats, ImageSource, Pixels, Result};
+///
+/// /// As many black images as one likes.
+/// struct Night(usize);
+///
+/// impl ImageSource for Night {
+///     fn count(&self) -> usize {
+///         self.0
+///     }
+///     fn read(&self, _start: usize, count: usize) -> Result<Tensor> {
+///         Ok(Tensor::zeros((count, 1, 2, 2), DType::F32, &Device::Cpu)?)
+///     }
+/// }
+///
+/// let stats = FeatureStats::from_images(&Pixels::new(1, 2, 2), &Night(100_000), 1000)?;
+/// assert_eq!(stats.count(), Some(100_000));
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub trait ImageSource {
+    /// Number of images.
+    fn count(&self) -> usize;
+
+    /// The images `start .. start + count`, as `[count, C, H, W]`.
+    ///
+    /// # Errors
+    /// If they cannot be read, or are not all of one size.
+    fn read(&self, start: usize, count: usize) -> Result<Tensor>;
+}
+
+/// Images `[N, C, H, W]` in memory.
+impl ImageSource for Tensor {
+    fn count(&self) -> usize {
+        self.dims().first().copied().unwrap_or(0)
+    }
+
+    fn read(&self, start: usize, count: usize) -> Result<Tensor> {
+        self.dims4()?;
+        Ok(self.narrow(0, start, count)?)
+    }
+}
