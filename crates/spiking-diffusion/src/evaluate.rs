@@ -11,6 +11,7 @@ use vq_svae::{CodeUsage, VqSvae};
 
 use crate::data::Split;
 use crate::error::Result;
+use crate::progress::go_on;
 use crate::stages::{batches, process};
 use crate::{ExperimentConfig, Progress};
 
@@ -67,6 +68,7 @@ pub fn evaluate(
         errors.extend(mse(&images, &out.reconstruction)?);
         similarities.extend(ssim(&images, &out.reconstruction, &SsimConfig::paper())?);
         progress.advance(range.end, None);
+        go_on(progress, "evaluate", range.end, test.len())?;
     }
     progress.end();
     let bound = bound(cfg, sdid, test_codes, device)?;

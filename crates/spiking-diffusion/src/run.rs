@@ -43,7 +43,7 @@ impl RunDir {
                 "already holds a run: add --resume to continue it, or name another folder with --out";
             return Err(Error::run(path, message));
         }
-        let stored: ExperimentConfig = run.read_json("config.json")?;
+        let stored = read_config(path)?;
         match stored.first_difference(cfg)? {
             None => Ok(run),
             Some((field, then, now)) => Err(Error::run(
@@ -111,6 +111,21 @@ const TIMING: &str = "timing.json";
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&text).map_err(|e| Error::run(path, e.to_string()))
+}
+
+/// The config of the run in a folder.
+pub(crate) fn read_config(folder: &Path) -> Result<ExperimentConfig> {
+    let path = folder.join("config.json");
+    let text = std::fs::read(&path).map_err(Error::io(&path))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| Error::run(&path, format!("is damaged: {e}")))?;
+    serde_json::from_value(value).map_err(|e| {
+        let version = env!("CARGO_PKG_VERSION");
+        let message = format!(
+            "{e}: the config of another version of this program, not of {version}; use that version, or start a new run"
+        );
+        Error::run(&path, message)
+    })
 }
 
 /// A folder without a `config.json` may hold what a run leaves before it, and nothing else.

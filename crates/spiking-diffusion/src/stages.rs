@@ -13,6 +13,7 @@ use vq_svae::VqSvae;
 
 use crate::data::{Dataset, Split};
 use crate::error::Result;
+use crate::progress::go_on;
 use crate::train::{Stage, StepLoss};
 use crate::{ExperimentConfig, Progress, RunDir};
 
@@ -78,7 +79,8 @@ pub fn encode_dataset(
     let path = run.file("codes.safetensors");
     if !path.exists() {
         let clock = Instant::now();
-        progress.begin("encode", data.train.len() + data.test.len(), 0);
+        let total = data.train.len() + data.test.len();
+        progress.begin("encode", total, 0);
         let mut checkpoint = Checkpoint::new(CODES_KIND, &cfg.data)?;
         let mut done = 0;
         for (name, split) in [("train", &data.train), ("test", &data.test)] {
@@ -87,6 +89,7 @@ pub fn encode_dataset(
                 done += range.len();
                 parts.push(model.encode(&split.range(range, device)?)?.to_device(&Device::Cpu)?);
                 progress.advance(done, None);
+                go_on(progress, "encode", done, total)?;
             }
             checkpoint.tensors.insert(name.to_owned(), Tensor::cat(&parts, 0)?);
         }
@@ -165,6 +168,7 @@ pub fn generate(
         let mut observe = |_: &[u32], t: usize| progress.advance(before + steps - t, None);
         let codes = sample(&process, sdid, map, &cfg.sampling, cfg.seed, device, &mut observe)?;
         decoded.push(vqsvae.decode(&codes)?.to_device(&Device::Cpu)?);
+        go_on(progress, "sample", decoded.len() * steps, steps_of(images.len()))?;
     }
     progress.end();
     Ok(Tensor::cat(&decoded, 0)?)

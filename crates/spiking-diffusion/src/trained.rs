@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use vq_svae::VqSvae;
 
 use crate::error::{Error, Result};
-use crate::run::read_json;
+use crate::run::read_config;
 use crate::{ExperimentConfig, Progress, generate};
 
 /// What a run has trained, read from its folder; nothing is written there.
@@ -36,7 +36,7 @@ impl Trained {
     /// # Ok(()) }
     /// ```
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let cfg: ExperimentConfig = read_json(&folder.join("config.json"))?;
+        let cfg = read_config(folder)?;
         cfg.validate()?;
         let vqsvae = VqSvae::load(&folder.join("vqsvae.safetensors"), device)?;
         let sdid = Sdid::load(&folder.join("sdid.safetensors"), device)?;

@@ -2,6 +2,7 @@
 
 mod bars;
 mod classify;
+mod signals;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,8 @@ pub use classify::classify;
 
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
-use crate::{ExperimentConfig, Preset, Report, run_experiment};
+use crate::{ExperimentConfig, Preset, Progress, Report, run_experiment};
+use signals::{Signals, command_with};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
 #[derive(Debug, Parser)]
@@ -96,16 +98,17 @@ pub fn main(set: DataSet) -> ExitCode {
         Ok(arguments) => arguments,
         Err(e) => e.exit(),
     };
-    match run(set, &arguments) {
+    let signals = Signals::listen();
+    match run(set, &arguments, &mut signals.progress()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
+            let advice = format!("what was done is kept; to go on:\n{}", command_with("--resume"));
+            signals.failure(&e, &advice)
         }
     }
 }
 
-fn run(set: DataSet, arguments: &Arguments) -> Result<()> {
+fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Result<()> {
     let name = set.name();
     let device = device(&arguments.device)?;
     let partial =
@@ -130,7 +133,7 @@ fn run(set: DataSet, arguments: &Arguments) -> Result<()> {
         cfg.seed.0,
         out.display(),
     ));
-    let report = run_experiment(&cfg, &data, &out, arguments.resume, &device, &mut *bars::progress())?;
+    let report = run_experiment(&cfg, &data, &out, arguments.resume, &device, progress)?;
     say(&summary(&report, &out));
     Ok(())
 }

@@ -6,6 +6,7 @@ mod config;
 mod idx;
 mod interrupted;
 mod mnist;
+mod robust;
 mod run;
 mod sets;
 
