@@ -7,6 +7,7 @@ pub mod data;
 pub mod error;
 mod evaluate;
 mod experiment;
+pub mod generation;
 mod loss_plot;
 pub mod picture;
 pub mod plot;

@@ -2,6 +2,7 @@
 
 mod bars;
 mod classify;
+mod generate;
 mod signals;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use snn_core::Seed;
 
 pub use classify::classify;
+pub use generate::generate;
 
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
 use crate::{ExperimentConfig, Preset, Progress, Report, run_experiment};
-use signals::{Signals, command_with};
+use signals::{Signals, command_line};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
 #[derive(Debug, Parser)]
@@ -102,7 +104,7 @@ pub fn main(set: DataSet) -> ExitCode {
     match run(set, &arguments, &mut signals.progress()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            let advice = format!("what was done is kept; to go on:\n{}", command_with("--resume"));
+            let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
             signals.failure(&e, &advice)
         }
     }

@@ -79,12 +79,10 @@ impl Progress for Stoppable {
     }
 }
 
-/// This program's command line with a word more, where it lacks it, as a shell takes it.
-pub(super) fn command_with(word: &str) -> String {
+/// This program's command line, with a word more where it is given and lacking, as a shell takes it.
+pub(super) fn command_line(word: Option<&str>) -> String {
     let mut words: Vec<String> = std::env::args().collect();
-    if !words.iter().any(|known| known == word) {
-        words.push(word.to_owned());
-    }
+    words.extend(word.map(str::to_owned).filter(|word| !words.contains(word)));
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use rand::Rng;
+use spiking_diffusion::data::{Dataset, Split};
 use spiking_diffusion::snn_core::Seed;
 use spiking_diffusion::{Progress, RunDir, run_experiment};
 
-use crate::{assert_same_bytes, few_digits, tiny};
+use crate::{assert_same_bytes, tiny};
 
 const OUT: &str = "SPIKING_TEST_OUT";
 
@@ -19,8 +20,16 @@ const OUT: &str = "SPIKING_TEST_OUT";
 #[ignore = "the body of a child process"]
 fn child() {
     let Some(out) = std::env::var_os(OUT) else { return };
-    let data = few_digits();
+    let data = noise();
     run_experiment(&tiny(&data), &data, Path::new(&out), true, &Device::Cpu, &mut Announce).unwrap();
+}
+
+/// Images that are there at once: most of a child's time would go into drawing digits.
+fn noise() -> Dataset {
+    let mut rng = Seed(0).rng("images");
+    let mut split =
+        |n: usize| Split::new((0..n * 784).map(|_| rng.random()).collect(), vec![0; n], (1, 28, 28)).unwrap();
+    Dataset::new("noise", split(160), split(24)).unwrap()
 }
 
 /// Tells the parent process which stage begins. (Not by `println`, which the test harness keeps.)
@@ -111,7 +120,7 @@ fn runs_killed_twenty_times_end_as_one_that_was_not() {
 #[test]
 fn a_second_process_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let held = RunDir::open(folder.path(), &tiny(&few_digits()), false).unwrap();
+    let held = RunDir::open(folder.path(), &tiny(&noise()), false).unwrap();
     assert!(!start(folder.path(), 1).wait_with_output().unwrap().status.success());
     assert!(!folder.path().join("vqsvae.csv").exists());
     drop(held);

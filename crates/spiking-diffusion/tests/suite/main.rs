@@ -3,6 +3,7 @@
 
 mod autotraits;
 mod config;
+mod generation;
 mod idx;
 mod interrupted;
 mod mnist;
