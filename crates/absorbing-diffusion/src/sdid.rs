@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use snn_core::{
-    Checkpoint, ConvConfig, Drive, LifConfig, Observer, ParamStore, Readout, ReadoutLayer, Seed,
+    Checkpoint, Connections, ConvConfig, Drive, LifConfig, Observer, ParamStore, Readout, ReadoutLayer, Seed,
     SpikingLayer, SpikingStack,
 };
 
@@ -227,6 +227,28 @@ impl Sdid {
         let mut name = |i: usize, spikes: &Tensor| observe(&format!("layers.{}", i + 1), spikes);
         let last = self.rest.forward_observed(Drive::Spikes(&first), train, &mut name)?;
         self.head.forward_cat(&[&last, &first])
+    }
+
+    /// The connections of every layer, by the names that [`logits_observed`](Self::logits_observed) gives, and of the
+    /// `head`. All read the spikes of the layer before, but for `layers.0` (real numbers) and `head`, which reads
+    /// `layers.4` and `layers.0`.
+    ///
+    /// # Errors
+    /// None for a model that runs.
+    pub fn connections(&self) -> candle_core::Result<Vec<(String, Connections)>> {
+        let (h, w) = (self.cfg.height, self.cfg.width);
+        let channels = match self.cfg.token_input {
+            TokenInput::Raw => 2,
+            TokenInput::Embedding { dim } => dim,
+        };
+        let first = self.first.connections([channels, h, w])?;
+        let rest = self.rest.connections(first.target())?;
+        let last = rest.last().map_or(first.target(), Connections::target);
+        let head = self.head.connections([last[0] + first.target()[0], h, w])?;
+        let layers = std::iter::once(first).chain(rest).enumerate();
+        let mut all: Vec<_> = layers.map(|(i, layer)| (format!("layers.{i}"), layer)).collect();
+        all.push(("head".to_owned(), head));
+        Ok(all)
     }
 
     /// The first layer's spikes.

@@ -8,10 +8,11 @@ use vq_svae::VqSvae;
 
 use crate::data::{Dataset, Split};
 use crate::error::Result;
+use crate::plot::{self, Bar, Chart, Mark, PALETTE, Series};
 use crate::report::Machine;
 use crate::{
-    ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture, train_sdid,
-    train_vqsvae,
+    Evaluation, ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture,
+    train_sdid, train_vqsvae, unmasking,
 };
 
 /// Trains, encodes, samples, measures and reports, all into the folder `out`.
@@ -44,9 +45,12 @@ pub fn run_experiment(
     let columns = (cfg.samples as f64).sqrt().ceil() as usize;
     picture::save_grid(&run.file("samples.png"), &samples, columns)?;
 
+    unmasking::save(cfg, (&vqsvae, &sdid), &run, device)?;
+
     let clock = Instant::now();
     let evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
     run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
+    save_bars(&evaluation, &run)?;
     let report = Report::new(cfg, evaluation, run.seconds()?, Machine::here(&name_of(device)));
     report.save(&run)?;
     Ok(report)
@@ -57,6 +61,26 @@ fn save_reconstructions(vqsvae: &VqSvae, test: &Split, run: &RunDir, device: &De
     let originals = test.range(0..test.len().min(16), device)?;
     let again: Tensor = vqsvae.decode(&vqsvae.encode(&originals)?)?;
     picture::save_pairs(&run.file("reconstructions.png"), &originals, &again)
+}
+
+/// How often each code occurs, and how often the neurons of each layer spike.
+fn save_bars(evaluation: &Evaluation, run: &RunDir) -> Result<()> {
+    let mut counts = evaluation.code_counts.clone();
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    let total = counts.iter().sum::<u64>().max(1) as f64;
+    let share = (1..).zip(&counts).map(|(rank, &n)| (f64::from(rank), 100. * n as f64 / total));
+    let title = format!("{} of {} codes in use", evaluation.metrics.codebook_used, counts.len());
+    let chart = Chart::new(title, "codes, the most frequent first", "% of the test codes")
+        .with(Series::new("", PALETTE[0], share).mark(Mark::Bars));
+    plot::save(&run.file("codebook.png"), &[chart], 1)?;
+    let bar = |(name, rate): (&String, &f64)| Bar {
+        name: name.clone(),
+        value: *rate,
+        label: format!("{:.1} %", 100. * rate),
+        color: PALETTE[usize::from(name.starts_with("sdid"))],
+    };
+    let bars: Vec<_> = evaluation.firing_rates.iter().map(bar).collect();
+    plot::save_bars(&run.file("firing_rates.png"), "Firing rates: spikes a neuron and time step", &bars)
 }
 
 fn name_of(device: &Device) -> String {

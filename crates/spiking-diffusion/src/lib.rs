@@ -4,6 +4,7 @@
 pub mod cli;
 mod config;
 pub mod data;
+pub mod energy;
 pub mod error;
 mod evaluate;
 mod experiment;
@@ -15,9 +16,11 @@ mod preset;
 mod progress;
 mod report;
 mod run;
+mod shell;
 mod stages;
 mod train;
 mod trained;
+mod unmasking;
 
 pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig};
 pub use error::{Error, Result};

@@ -2,6 +2,8 @@
 //!
 //! The same images give the same bytes. Files appear whole or not at all.
 
+mod film;
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -10,6 +12,8 @@ use image::{ExtendedColorType, ImageEncoder};
 use snn_core::write_atomically;
 
 use crate::error::{Error, Result};
+
+pub use film::{Frame, save_film};
 
 /// Side of the square that a pixel becomes.
 const SCALE: usize = 3;
@@ -175,9 +179,14 @@ impl Canvas {
         Ok(Self { pixels, width, height, rows_per_block })
     }
 
-    fn put(&mut self, tiles: &Tiles, image: usize, (row, column): (usize, usize)) {
-        let left = column * (tiles.width * SCALE + GAP);
+    /// Row and column of a tile's first pixel.
+    fn corner(&self, tiles: &Tiles, (row, column): (usize, usize)) -> (usize, usize) {
         let top = row * (tiles.height * SCALE + GAP) + row / self.rows_per_block * BLOCK_GAP;
+        (top, column * (tiles.width * SCALE + GAP))
+    }
+
+    fn put(&mut self, tiles: &Tiles, image: usize, (row, column): (usize, usize)) {
+        let (top, left) = self.corner(tiles, (row, column));
         for y in 0..tiles.height * SCALE {
             for x in 0..tiles.width * SCALE {
                 let at = 3 * ((top + y) * self.width + left + x);

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::{ConvConfig, Drive, Observer, ReadoutLayer, SpikingLayer, SpikingStack};
+use snn_core::{Connections, ConvConfig, Drive, Observer, ReadoutLayer, SpikingLayer, SpikingStack};
 
 use crate::VqSvaeConfig;
 
@@ -30,6 +30,13 @@ impl Decoder {
     }
 
     /// `[T, N, C, H', W']` -> `[N, channels, 4H', 4W']` in (-1, 1).
+    /// Of the spiking layers, and of the read-out.
+    pub(crate) fn connections(&self, code: [usize; 3]) -> Result<(Vec<Connections>, Connections)> {
+        let layers = self.layers.connections(code)?;
+        let head = self.head.connections(layers.last().map_or(code, Connections::target))?;
+        Ok((layers, head))
+    }
+
     pub(crate) fn forward_t(
         &self,
         spikes: &Tensor,

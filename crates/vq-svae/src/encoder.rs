@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-use snn_core::{ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, rate};
+use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, rate};
 
 use crate::VqSvaeConfig;
 
@@ -23,6 +23,10 @@ impl Encoder {
             SpikingLayer::conv(c2, cfg.code_channels, mix, cfg.lif, vb.pp(2))?,
         ]);
         Ok(Self { layers, time_steps: cfg.time_steps })
+    }
+
+    pub(crate) fn connections(&self, image: [usize; 3]) -> Result<Vec<Connections>> {
+        self.layers.connections(image)
     }
 
     /// `[N, channels, H, W]` -> `[T, N, C, H/4, W/4]`.

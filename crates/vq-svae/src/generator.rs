@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::{ConvConfig, SpikingLayer};
+use snn_core::{Connections, ConvConfig, SpikingLayer};
 
 use crate::VqSvaeConfig;
 
@@ -20,6 +20,10 @@ impl Generator {
     }
 
     /// `[N, C, H', W']` -> `[T, N, C, H', W']`.
+    pub(crate) fn connections(&self, code: [usize; 3]) -> Result<Connections> {
+        self.layer.connections(code)
+    }
+
     pub(crate) fn forward_t(&self, z: &Tensor, train: bool) -> Result<Tensor> {
         self.layer.forward_constant(z, self.time_steps, train)
     }

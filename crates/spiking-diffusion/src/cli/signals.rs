@@ -10,6 +10,7 @@ use signal_hook::flag;
 use super::{bars, say};
 use crate::Progress;
 use crate::error::Error;
+use crate::shell::quoted;
 
 /// Which signal has come, if one has.
 #[derive(Clone, Default)]
@@ -86,26 +87,9 @@ pub(super) fn command_line(word: Option<&str>) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_split_or_expand_them() {
-        assert_eq!(["--set", "a.b=1", "/tmp/x"].map(quoted), ["--set", "a.b=1", "/tmp/x"]);
-        assert_eq!(
-            ["", "my runs", "it's", "$HOME"].map(quoted),
-            ["''", "'my runs'", r"'it'\''s'", "'$HOME'"]
-        );
-    }
 
     #[test]
     fn only_a_stop_by_a_signal_has_its_exit_code() {
