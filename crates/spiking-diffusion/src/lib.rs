@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod shell;
 mod stages;
+pub mod sweep;
 mod train;
 mod trained;
 mod unmasking;

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use candle_core::Device;
 use spiking_diffusion::generation::{self, Formats, Saved};
+use spiking_diffusion::metrics::Pixels;
 use spiking_diffusion::snn_core::Seed;
+use spiking_diffusion::sweep::{self, Reference, Sweep};
 use spiking_diffusion::{Progress, Result, Silent, Trained, run_experiment};
 
 use crate::{few_digits, rejects, tiny};
@@ -110,4 +112,29 @@ fn a_stop_keeps_what_is_there_and_other_images_are_refused() {
     let none = Formats { png: false, safetensors: false };
     rejects(save(&trained, 5, &out, none), &["format"]);
     rejects(save(&trained, 0, &out, formats), &["images", "0"]);
+}
+
+#[test]
+fn a_sweep_is_a_table_of_temperatures() {
+    let folder = tempfile::tempdir().unwrap();
+    let trained = trained(folder.path());
+    let pixels = Pixels::new(1, 28, 28);
+    let reference = Reference::new(&pixels, &few_digits().train, 100).unwrap();
+    let sweep = |temperatures: &[f64], count, reference| {
+        sweep::temperatures(&trained, temperatures, count, reference, &Device::Cpu, &mut Silent)
+    };
+    let found = sweep(&[0.01, 1., 100.], 6, Some(&reference)).unwrap();
+    assert_eq!(found.rows.iter().map(|row| row.temperature).collect::<Vec<_>>(), [0.01, 1., 100.]);
+    assert!(found.rows.windows(2).all(|w| w[0].codebook_perplexity < w[1].codebook_perplexity), "{found:?}");
+    assert!(found.rows.iter().all(|row| row.distance.is_some_and(|d| d.is_finite() && d > 0.)));
+    assert!(found.reference.as_ref().unwrap().contains("first 100 training images"));
+    let plain = sweep(&[1.], 6, None).unwrap();
+    assert_eq!(plain.rows[0].codes_used, found.rows[1].codes_used);
+    assert!(plain.to_markdown().contains("| 1 |") && plain.to_markdown().contains("| - |"));
+    found.save(&folder.path().join("sweep")).unwrap();
+    let json = std::fs::read(folder.path().join("sweep/temperature-sweep.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Sweep>(&json).unwrap(), found);
+    rejects(sweep(&[], 6, None), &["temperature-sweep"]);
+    rejects(sweep(&[0.], 6, None), &["temperature", "0"]);
+    rejects(sweep(&[1.], 1, None), &["1 images"]);
 }
