@@ -4,6 +4,7 @@ mod bars;
 mod classify;
 mod generate;
 mod signals;
+mod table1;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use snn_core::Seed;
 
 pub use classify::classify;
 pub use generate::generate;
+pub use table1::table1;
 
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
