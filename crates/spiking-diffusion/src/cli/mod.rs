@@ -28,7 +28,8 @@ use signals::{Signals, command_line};
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
 #[derive(Debug, Parser)]
 #[command(after_help = "A run's folder then holds config.json, vqsvae.safetensors, codes.safetensors, \
-    sdid.safetensors, vqsvae.csv, sdid.csv, reconstructions.png, samples.png, loss.png, report.json and report.md.")]
+    sdid.safetensors, vqsvae.csv, sdid.csv, pictures, and report.html, which shows and explains them (also report.md and \
+    report.json). Ctrl-C writes a checkpoint; --resume goes on.")]
 struct Arguments {
     /// Folder with the data set's files, or with a folder of its name [default, mnist only: the small built-in, synthetic set]
     #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
@@ -178,7 +179,7 @@ fn summary(report: &Report, out: &Path) -> String {
     let m = &report.metrics;
     format!(
         "test MSE {:.5}, SSIM {:.4}, {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})\n\
-         look at {dir}/samples.png, {dir}/reconstructions.png and {dir}/report.md",
+         look at {dir}/report.html (or {dir}/report.md and {dir}/samples.png)",
         m.mse,
         m.ssim,
         m.bits_per_token,
