@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::plot::{self, Bar, Chart, Mark, PALETTE, Series};
 use crate::report::Machine;
 use crate::{
-    Evaluation, ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture,
-    train_sdid, train_vqsvae, unmasking,
+    ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture, train_sdid,
+    train_vqsvae, unmasking,
 };
 
 /// Trains, encodes, samples, measures and reports, all into the folder `out`.
@@ -50,8 +50,9 @@ pub fn run_experiment(
     let clock = Instant::now();
     let evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
     run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
-    save_bars(&evaluation, &run)?;
+    save_codebook(&evaluation.code_counts, &run)?;
     let report = Report::new(cfg, evaluation, run.seconds()?, Machine::here(&name_of(device)));
+    save_firing_rates(&report, &run)?;
     report.save(&run)?;
     Ok(report)
 }
@@ -63,23 +64,28 @@ fn save_reconstructions(vqsvae: &VqSvae, test: &Split, run: &RunDir, device: &De
     picture::save_pairs(&run.file("reconstructions.png"), &originals, &again)
 }
 
-/// How often each code occurs, and how often the neurons of each layer spike.
-fn save_bars(evaluation: &Evaluation, run: &RunDir) -> Result<()> {
-    let mut counts = evaluation.code_counts.clone();
+/// How often each code occurs in the test images.
+fn save_codebook(counts: &[u64], run: &RunDir) -> Result<()> {
+    let mut counts = counts.to_vec();
     counts.sort_unstable_by(|a, b| b.cmp(a));
     let total = counts.iter().sum::<u64>().max(1) as f64;
     let share = (1..).zip(&counts).map(|(rank, &n)| (f64::from(rank), 100. * n as f64 / total));
-    let title = format!("{} of {} codes in use", evaluation.metrics.codebook_used, counts.len());
+    let used = counts.iter().filter(|&&n| n > 0).count();
+    let title = format!("{used} of {} codes in use", counts.len());
     let chart = Chart::new(title, "codes, the most frequent first", "% of the test codes")
         .with(Series::new("", PALETTE[0], share).mark(Mark::Bars));
-    plot::save(&run.file("codebook.png"), &[chart], 1)?;
-    let bar = |(name, rate): (&String, &f64)| Bar {
-        name: name.clone(),
-        value: *rate,
-        label: format!("{:.1} %", 100. * rate),
+    plot::save(&run.file("codebook.png"), &[chart], 1)
+}
+
+/// How often the neurons of each layer spike.
+fn save_firing_rates(report: &Report, run: &RunDir) -> Result<()> {
+    let bar = |(name, rate): (String, f64)| Bar {
         color: PALETTE[usize::from(name.starts_with("sdid"))],
+        name,
+        value: rate,
+        label: format!("{:.1} %", 100. * rate),
     };
-    let bars: Vec<_> = evaluation.firing_rates.iter().map(bar).collect();
+    let bars: Vec<_> = report.ordered_rates().into_iter().map(bar).collect();
     plot::save_bars(&run.file("firing_rates.png"), "Firing rates: spikes a neuron and time step", &bars)
 }
 

@@ -144,6 +144,15 @@ impl Report {
         html::render(&page::of(self), folder)
     }
 
+    /// Layers and their firing rates, in the order of the forward pass where the energy table knows it.
+    pub(crate) fn ordered_rates(&self) -> Vec<(String, f64)> {
+        let lines = self.energy.iter().flat_map(|energy| &energy.layers);
+        let order: Vec<&String> = lines.map(|line| &line.name).collect();
+        let mut rates: Vec<_> = self.firing_rates.clone().into_iter().collect();
+        rates.sort_by_key(|(layer, _)| order.iter().position(|known| *known == layer));
+        rates
+    }
+
     /// Name and value of each metric.
     fn metric_rows(&self) -> Vec<(&'static str, String)> {
         let m = &self.metrics;

@@ -48,6 +48,9 @@ const PICTURES: [(&str, &str, &str); 6] = [
     ("firing_rates.png", "firing rates", "Spikes of each layer, a neuron and time step."),
 ];
 
+/// The stages of a run, in order.
+const STAGES: [&str; 5] = ["vqsvae", "encode", "sdid", "sample", "evaluate"];
+
 /// The page of a report.
 pub(super) fn of(report: &Report) -> Page {
     let pictures = |names: &[&str]| {
@@ -67,18 +70,17 @@ pub(super) fn of(report: &Report) -> Page {
         },
         Section {
             title: "Training",
-            blocks: [vec![wall_times(report)], pictures(&["loss.png"])].concat_blocks(),
+            blocks: std::iter::once(wall_times(report)).chain(pictures(&["loss.png"])).collect(),
         },
         Section {
-            title: "Spikes",
-            blocks: [vec![firing_rates(report)], pictures(&["firing_rates.png", "codebook.png"])]
-                .concat_blocks(),
+            title: "Spikes and codes",
+            blocks: spikes(report, pictures(&["codebook.png", "firing_rates.png"])),
         },
     ];
     if let Some(energy) = &report.energy {
         let blocks = vec![
-            operations("for one image", &energy.work),
             Block::Text(energy.protocol.clone()),
+            operations("for one image", &energy.work),
             operations("layer", &energy.layers),
         ];
         sections.push(Section { title: "Operations and energy", blocks });
@@ -92,17 +94,6 @@ pub(super) fn of(report: &Report) -> Page {
     sections.push(Section { title: "Reproduce", blocks: again });
     let kind = if report.synthetic { " (synthetic)" } else { "" };
     Page { title: format!("Spiking-Diffusion on {}{kind}", report.dataset), sections }
-}
-
-/// Several lists of blocks as one.
-trait ConcatBlocks {
-    fn concat_blocks(self) -> Vec<Block>;
-}
-
-impl ConcatBlocks for [Vec<Block>; 2] {
-    fn concat_blocks(self) -> Vec<Block> {
-        self.into_iter().flatten().collect()
-    }
 }
 
 fn run(report: &Report) -> Vec<Block> {
@@ -148,15 +139,20 @@ fn wall_times(report: &Report) -> Block {
     };
     let row =
         |(stage, seconds): (&String, &f64)| vec![stage.clone(), format!("{seconds:.1} s"), speed(stage)];
+    let mut stages: Vec<_> = report.seconds.iter().collect();
+    stages.sort_by_key(|(stage, _)| STAGES.iter().position(|known| known == stage));
     Block::Table {
         head: vec!["stage", "wall time", "images a second"],
-        rows: report.seconds.iter().map(row).collect(),
+        rows: stages.into_iter().map(row).collect(),
     }
 }
 
-fn firing_rates(report: &Report) -> Block {
-    let row = |(layer, rate): (&String, &f64)| vec![layer.clone(), format!("{:.2} %", 100. * rate)];
-    Block::Table { head: vec!["layer", "firing rate"], rows: report.firing_rates.iter().map(row).collect() }
+/// Rates in the order of the forward pass, where it is known.
+fn spikes(report: &Report, pictures: Vec<Block>) -> Vec<Block> {
+    let row = |(layer, rate): (String, f64)| vec![layer, format!("{:.2} %", 100. * rate)];
+    let rows = report.ordered_rates().into_iter().map(row).collect();
+    let table = Block::Table { head: vec!["layer", "firing rate"], rows };
+    std::iter::once(table).chain(pictures).collect()
 }
 
 fn operations(what: &'static str, lines: &[Line]) -> Block {
