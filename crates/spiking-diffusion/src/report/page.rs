@@ -190,7 +190,11 @@ fn count(n: f64) -> String {
 }
 
 fn energy(nanojoules: f64) -> String {
-    if nanojoules >= 1e3 { format!("{:.1} µJ", nanojoules / 1e3) } else { format!("{nanojoules:.1} nJ") }
+    match nanojoules {
+        e if e >= 1e6 => format!("{:.2} mJ", e / 1e6),
+        e if e >= 1e3 => format!("{:.1} µJ", e / 1e3),
+        e => format!("{e:.1} nJ"),
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +204,6 @@ mod tests {
     #[test]
     fn counts_and_energies_are_short() {
         assert_eq!([0., 999., 12_345., 2.5e6, 7.25e9].map(count), ["0", "999", "12.3 k", "2.50 M", "7.25 G"]);
-        assert_eq!([0.04, 999.9, 12_345.].map(energy), ["0.0 nJ", "999.9 nJ", "12.3 µJ"]);
+        assert_eq!([0.04, 999.9, 12_345., 8.351e6].map(energy), ["0.0 nJ", "999.9 nJ", "12.3 µJ", "8.35 mJ"]);
     }
 }

@@ -37,7 +37,8 @@ struct Announce;
 
 impl Progress for Announce {
     fn begin(&mut self, stage: &str, _total: usize, _done: usize) {
-        writeln!(std::io::stdout(), "begin {stage}").unwrap();
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "begin {stage}").unwrap();
     }
 }
 
