@@ -17,6 +17,31 @@ pub enum Order {
 }
 
 impl Order {
+    /// The mean number of steps that reveal something, and so of passes of the denoiser, for an image of `length` tokens
+    /// in `steps` steps.
+    ///
+    /// # Examples
+    /// ```
+    /// use absorbing_diffusion::Order;
+    /// assert_eq!(Order::ExactK.mean_passes(49, 49), 49.);
+    /// assert_eq!(Order::ExactK.mean_passes(49, 100), 49.);
+    /// assert_eq!(Order::Posterior.mean_passes(1, 10), 1.);
+    /// assert!((Order::Posterior.mean_passes(49, 49) - 31.16).abs() < 0.01);
+    /// ```
+    pub fn mean_passes(self, length: usize, steps: usize) -> f64 {
+        match self {
+            // Each token is revealed at one of the steps, all alike.
+            Self::Posterior => {
+                let steps = steps.max(1) as f64;
+                steps * (1. - (1. - 1. / steps).powf(length as f64))
+            }
+            Self::ExactK => {
+                let reveals = |t: &usize| remaining(length, *t, steps) > remaining(length, t - 1, steps);
+                (1..=steps).filter(reveals).count() as f64
+            }
+        }
+    }
+
     /// Picks from the masked positions, in ascending order, of a map of `length` tokens.
     pub(crate) fn pick(
         self,

@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use snn_core::{
-    Checkpoint, ConvConfig, Drive, LifConfig, Observer, ParamStore, PreparedStack, Readout, ReadoutLayer,
-    Seed, SpikingLayer, SpikingStack,
+    Checkpoint, Connections, ConvConfig, Drive, LifConfig, Observer, ParamStore, PreparedStack, Readout,
+    ReadoutLayer, Seed, SpikingLayer, SpikingStack,
 };
 
 use crate::{Denoiser, LogitsAt, Result};
@@ -234,6 +234,24 @@ impl Sdid {
         let mut name = |i: usize, spikes: &Tensor| observe(&format!("layers.{}", i + 1), spikes);
         let last = self.rest.forward_observed(Drive::Spikes(&first), train, &mut name)?;
         self.head.forward_cat(&[&last, &first])
+    }
+
+    /// The connections of every layer, by the names that [`logits_observed`](Self::logits_observed) gives, and of the
+    /// `head`. All read the spikes of the layer before, but for `layers.0` (real numbers) and `head`, which reads
+    /// `layers.4` and `layers.0`.
+    ///
+    /// # Errors
+    /// None for a model that runs.
+    pub fn connections(&self) -> candle_core::Result<Vec<(String, Connections)>> {
+        let (h, w) = (self.cfg.height, self.cfg.width);
+        let layers = self.all.connections([self.input_channels, h, w])?;
+        let joined =
+            [layers.first(), layers.last()].into_iter().flatten().map(|layer| layer.target()[0]).sum();
+        let head = self.head.connections([joined, h, w])?;
+        let mut all: Vec<_> =
+            layers.into_iter().enumerate().map(|(i, layer)| (format!("layers.{i}"), layer)).collect();
+        all.push(("head".to_owned(), head));
+        Ok(all)
     }
 
     /// What drives the first layer at every spiking time step.

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -18,6 +19,27 @@ const METADATA: &str = "spiking-diffusion";
 struct Header {
     kind: String,
     config: serde_json::Value,
+    /// Of kind, config and tensors; older files have none.
+    #[serde(default)]
+    sha256: Option<String>,
+}
+
+impl Header {
+    /// SHA-256 over this header and the file's part behind its own.
+    fn digest(&self, tensors: &[u8]) -> String {
+        let config = self.config.to_string();
+        let mut hash = Sha256::new();
+        for part in [self.kind.as_bytes(), config.as_bytes(), tensors] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What follows the eight bytes of the header's length and the header.
+fn behind_header(bytes: &[u8], header: usize) -> &[u8] {
+    bytes.get(header + 8..).unwrap_or_default()
 }
 
 /// Named tensors, what they are, and the config that they belong to.
@@ -59,7 +81,10 @@ impl Checkpoint {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let header = Header { kind: self.kind.clone(), config: self.config.clone() };
+        let mut header = Header { kind: self.kind.clone(), config: self.config.clone(), sha256: None };
+        let bare = safetensors::serialize(&self.tensors, None).map_err(|e| Error::checkpoint(path, e))?;
+        let (length, _) = SafeTensors::read_metadata(&bare).map_err(|e| Error::checkpoint(path, e))?;
+        header.sha256 = Some(header.digest(behind_header(&bare, length)));
         let header = serde_json::to_string(&header).map_err(|e| Error::checkpoint(path, e))?;
         let metadata = HashMap::from([(METADATA.to_owned(), header)]);
         let bytes =
@@ -76,7 +101,7 @@ impl Checkpoint {
         let damaged = |e: &dyn std::fmt::Display| {
             Error::checkpoint(path, format!("not a readable safetensors file: {e}"))
         };
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
+        let (length, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get(METADATA));
         let header = header.ok_or_else(|| {
             Error::checkpoint(
@@ -87,6 +112,10 @@ impl Checkpoint {
         let header: Header = serde_json::from_str(header).map_err(|e| damaged(&e))?;
         if header.kind != kind {
             return Err(Error::checkpoint(path, format!("holds a `{}`, not a `{kind}`", header.kind)));
+        }
+        let found = header.digest(behind_header(&bytes, length));
+        if header.sha256.as_ref().is_some_and(|written| *written != found) {
+            return Err(Error::checkpoint(path, "is damaged: its content does not fit its SHA-256"));
         }
         let tensors = candle_core::safetensors::load_buffer(&bytes, device).map_err(|e| damaged(&e))?;
         Ok(Self {

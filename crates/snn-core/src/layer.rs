@@ -7,7 +7,7 @@ use crate::norm::BatchNorm;
 use crate::ops::conv::{check, conv2d_at, select};
 use crate::stack::{Drive, Finish, run};
 use crate::synapse::{Map, Synapse, add_to_channels};
-use crate::{ConvConfig, LifConfig, Readout};
+use crate::{Connections, ConvConfig, LifConfig, Readout};
 
 /// Synapse, batch norm, LIF: the layer that everything here is built of.
 ///
@@ -95,6 +95,14 @@ impl SpikingLayer {
     /// As [`forward_t`](Self::forward_t).
     pub fn forward_constant(&self, x: &Tensor, time_steps: usize, train: bool) -> Result<Tensor> {
         run(std::slice::from_ref(self), Drive::Constant(x, time_steps), Finish::Spikes, train)
+    }
+
+    /// Its connections on a map of `source`: channels, rows, columns (a linear layer has one row and one column).
+    ///
+    /// # Errors
+    /// A map that does not fit.
+    pub fn connections(&self, source: [usize; 3]) -> Result<Connections> {
+        Connections::new(&self.synapse, source)
     }
 }
 
@@ -212,5 +220,13 @@ impl ReadoutLayer {
     /// The sum over time.
     pub fn readout(&self) -> Readout {
         self.readout
+    }
+
+    /// Its connections on a map of `source`: channels, rows, columns (a linear layer has one row and one column).
+    ///
+    /// # Errors
+    /// A map that does not fit.
+    pub fn connections(&self, source: [usize; 3]) -> Result<Connections> {
+        Connections::new(&self.synapse, source)
     }
 }

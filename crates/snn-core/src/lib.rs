@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod checkpoint;
+mod connections;
 mod error;
 mod init;
 mod layer;
@@ -18,6 +19,7 @@ mod time;
 mod trace;
 
 pub use checkpoint::{Checkpoint, write_atomically};
+pub use connections::{Connections, spikes_by_position};
 pub use error::{Error, Result};
 pub use init::fan_in_bound;
 pub use layer::{ReadoutLayer, SpikingLayer};

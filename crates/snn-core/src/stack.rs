@@ -6,7 +6,7 @@ use crate::ops::chain::{self, Chain, End, Kind, Norm, Spec, Statistics};
 use crate::ops::conv::{conv_transpose2d_map, conv2d_map};
 use crate::synapse::{Map, add_to_channels};
 use crate::time::{merge_time, split_time};
-use crate::{ConvConfig, Readout, SpikingLayer, lif, lif_constant};
+use crate::{Connections, ConvConfig, Readout, SpikingLayer, lif, lif_constant};
 
 /// What drives the first layer.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +121,21 @@ impl Finish<'_> {
                 Ok(End::Sums(readouts.iter().map(row).collect()))
             }
         }
+    }
+}
+
+impl SpikingStack {
+    /// The connections of each layer, the first on a map of `source`: channels, rows, columns.
+    ///
+    /// # Errors
+    /// Maps that do not fit.
+    pub fn connections(&self, mut source: [usize; 3]) -> Result<Vec<Connections>> {
+        let next = |layer: &SpikingLayer| {
+            let connections = layer.connections(source)?;
+            source = connections.target();
+            Ok(connections)
+        };
+        self.layers.iter().map(next).collect()
     }
 }
 

@@ -265,7 +265,8 @@ impl ExperimentConfig {
     }
 }
 
-fn difference(path: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
+/// The first field, dotted, in which two trees differ, with both values.
+pub(crate) fn difference(path: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
     if let (Value::Object(a), Value::Object(b)) = (a, b) {
         let missing = Value::Null;
         let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };

@@ -51,6 +51,16 @@ pub enum Error {
         /// The last good checkpoint, if there is one.
         kept: Option<PathBuf>,
     },
+    /// A stop was [asked for](crate::Progress::stop_requested); what was done so far is kept.
+    #[error("stopped in stage `{stage}` after {done} of {total} steps")]
+    Stopped {
+        /// The stage.
+        stage: String,
+        /// Its steps, images or passes that are done.
+        done: usize,
+        /// How many there are.
+        total: usize,
+    },
 }
 
 fn kept_checkpoint(path: Option<&Path>) -> String {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use snn_core::FiringRates;
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
 use vq_svae::{CodeUsage, VqSvae};
 
 use crate::data::Split;
+use crate::energy::{Activity, Energy};
 use crate::error::Result;
+use crate::progress::go_on;
 use crate::stages::{batches, process};
 use crate::{ExperimentConfig, Progress};
 
@@ -40,9 +41,13 @@ pub struct Evaluation {
     pub metrics: Metrics,
     /// Fraction of neuron-steps with a spike, by layer (`vqsvae.encoder.0`, `sdid.layers.0`, ...).
     pub firing_rates: BTreeMap<String, f64>,
+    /// Operations and energy, by layer and in all.
+    pub energy: Energy,
+    /// How often each code occurs in the test images.
+    pub code_counts: Vec<u64>,
 }
 
-/// Reconstruction on the whole test set, the bound on its first images, firing rates of all layers.
+/// Reconstruction on the whole test set, the bound on its first images, firing rates and operations of all layers.
 ///
 /// # Errors
 /// Images or codes that do not fit the networks.
@@ -54,23 +59,24 @@ pub fn evaluate(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
-    let mut rates = FiringRates::default();
+    let mut activity = Activity::default();
     let mut usage = CodeUsage::new(cfg.vqsvae.codes);
     let (mut errors, mut similarities) = (Vec::new(), Vec::new());
     progress.begin("evaluate", test.len(), 0);
     for range in batches(test.len(), cfg.evaluation.batch_size) {
         let images = test.range(range.clone(), device)?;
         let out = vqsvae.forward_observed(&images, false, &mut |layer, spikes| {
-            rates.record(&format!("vqsvae.{layer}"), spikes)
+            activity.record(&format!("vqsvae.{layer}"), spikes)
         })?;
         usage.record(&out.codes)?;
         errors.extend(mse(&images, &out.reconstruction)?);
         similarities.extend(ssim(&images, &out.reconstruction, &SsimConfig::paper())?);
         progress.advance(range.end, None);
+        go_on(progress, "evaluate", range.end, test.len())?;
     }
     progress.end();
     let bound = bound(cfg, sdid, test_codes, device)?;
-    denoiser_rates(cfg, sdid, test_codes, device, &mut rates)?;
+    denoiser_rates(cfg, sdid, test_codes, device, &mut activity)?;
     let metrics = Metrics {
         mse: mean(&errors)?,
         ssim: mean(&similarities)?,
@@ -80,7 +86,12 @@ pub fn evaluate(
         codebook_used: usage.used(),
         codebook_perplexity: usage.perplexity(),
     };
-    Ok(Evaluation { metrics, firing_rates: rates.rates() })
+    Ok(Evaluation {
+        metrics,
+        firing_rates: activity.rates.rates(),
+        energy: Energy::new(cfg, (vqsvae, sdid), &activity)?,
+        code_counts: usage.counts().to_vec(),
+    })
 }
 
 fn bound(cfg: &ExperimentConfig, sdid: &Sdid, codes: &Tensor, device: &Device) -> Result<BitsPerToken> {
@@ -95,7 +106,7 @@ fn denoiser_rates(
     sdid: &Sdid,
     codes: &Tensor,
     device: &Device,
-    rates: &mut FiringRates,
+    activity: &mut Activity,
 ) -> Result<()> {
     let (n, h, w) = codes.dims3()?;
     let n = n.min(cfg.evaluation.batch_size);
@@ -103,7 +114,7 @@ fn denoiser_rates(
     let (t, u) = draw_noise(&process, (n, h, w), cfg.seed, "evaluate/rates")?;
     let h_t = process.q_sample(&codes.narrow(0, 0, n)?, &t, &u)?.to_device(device)?;
     sdid.logits_observed(&h_t, &t.to_device(device)?, false, &mut |layer, spikes| {
-        rates.record(&format!("sdid.{layer}"), spikes)
+        activity.record(&format!("sdid.{layer}"), spikes)
     })?;
     Ok(())
 }

@@ -8,10 +8,11 @@ use vq_svae::VqSvae;
 
 use crate::data::{Dataset, Split};
 use crate::error::Result;
+use crate::plot::{self, Bar, Chart, Mark, PALETTE, Series};
 use crate::report::Machine;
 use crate::{
     ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture, train_sdid,
-    train_vqsvae,
+    train_vqsvae, unmasking,
 };
 
 /// Trains, encodes, samples, measures and reports, all into the folder `out`.
@@ -44,10 +45,14 @@ pub fn run_experiment(
     let columns = (cfg.samples as f64).sqrt().ceil() as usize;
     picture::save_grid(&run.file("samples.png"), &samples, columns)?;
 
+    unmasking::save(cfg, (&vqsvae, &sdid), &run, device)?;
+
     let clock = Instant::now();
     let evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
     run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
+    save_codebook(&evaluation.code_counts, &run)?;
     let report = Report::new(cfg, evaluation, run.seconds()?, Machine::here(&name_of(device)));
+    save_firing_rates(&report, &run)?;
     report.save(&run)?;
     Ok(report)
 }
@@ -57,6 +62,31 @@ fn save_reconstructions(vqsvae: &VqSvae, test: &Split, run: &RunDir, device: &De
     let originals = test.range(0..test.len().min(16), device)?;
     let again: Tensor = vqsvae.decode(&vqsvae.encode(&originals)?)?;
     picture::save_pairs(&run.file("reconstructions.png"), &originals, &again)
+}
+
+/// How often each code occurs in the test images.
+fn save_codebook(counts: &[u64], run: &RunDir) -> Result<()> {
+    let mut counts = counts.to_vec();
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    let total = counts.iter().sum::<u64>().max(1) as f64;
+    let share = (1..).zip(&counts).map(|(rank, &n)| (f64::from(rank), 100. * n as f64 / total));
+    let used = counts.iter().filter(|&&n| n > 0).count();
+    let title = format!("{used} of {} codes in use", counts.len());
+    let chart = Chart::new(title, "codes, the most frequent first", "% of the test codes")
+        .with(Series::new("", PALETTE[0], share).mark(Mark::Bars));
+    plot::save(&run.file("codebook.png"), &[chart], 1)
+}
+
+/// How often the neurons of each layer spike.
+fn save_firing_rates(report: &Report, run: &RunDir) -> Result<()> {
+    let bar = |(name, rate): (String, f64)| Bar {
+        color: PALETTE[usize::from(name.starts_with("sdid"))],
+        name,
+        value: rate,
+        label: format!("{:.1} %", 100. * rate),
+    };
+    let bars: Vec<_> = report.ordered_rates().into_iter().map(bar).collect();
+    plot::save_bars(&run.file("firing_rates.png"), "Firing rates: spikes a neuron and time step", &bars)
 }
 
 fn name_of(device: &Device) -> String {

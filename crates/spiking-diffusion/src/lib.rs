@@ -4,9 +4,11 @@
 pub mod cli;
 mod config;
 pub mod data;
+pub mod energy;
 pub mod error;
 mod evaluate;
 mod experiment;
+pub mod generation;
 mod loss_plot;
 pub mod picture;
 pub mod plot;
@@ -14,9 +16,12 @@ mod preset;
 mod progress;
 mod report;
 mod run;
+mod shell;
 mod stages;
+pub mod sweep;
 mod train;
 mod trained;
+mod unmasking;
 
 pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig};
 pub use error::{Error, Result};

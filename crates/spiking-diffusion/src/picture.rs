@@ -2,6 +2,8 @@
 //!
 //! The same images give the same bytes. Files appear whole or not at all.
 
+mod film;
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -10,6 +12,8 @@ use image::{ExtendedColorType, ImageEncoder};
 use snn_core::write_atomically;
 
 use crate::error::{Error, Result};
+
+pub use film::{Frame, save_film};
 
 /// Side of the square that a pixel becomes.
 const SCALE: usize = 3;
@@ -92,12 +96,26 @@ pub fn save_pairs(path: &Path, originals: &Tensor, reconstructions: &Tensor) -> 
 }
 
 /// Writes 8-bit RGB pixels, row by row, as a PNG.
-pub(crate) fn save_rgb(path: &Path, pixels: &[u8], (width, height): (u32, u32)) -> Result<()> {
+pub(crate) fn save_rgb(path: &Path, pixels: &[u8], size: (u32, u32)) -> Result<()> {
+    save_png(path, pixels, size, ExtendedColorType::Rgb8)
+}
+
+fn save_png(path: &Path, pixels: &[u8], (width, height): (u32, u32), color: ExtendedColorType) -> Result<()> {
     let mut png = Vec::new();
     PngEncoder::new(&mut png)
-        .write_image(pixels, width, height, ExtendedColorType::Rgb8)
+        .write_image(pixels, width, height, color)
         .map_err(|e| Error::run(path, format!("cannot be encoded: {e}")))?;
     Ok(write_atomically(path, &png)?)
+}
+
+/// Writes one image `[C, H, W]`, a pixel a pixel, as a grey (`C` = 1) or RGB PNG; pixels as in [`save_grid`].
+pub(crate) fn save_image(path: &Path, image: &Tensor) -> Result<()> {
+    let tiles = Tiles::new(path, &image.unsqueeze(0)?)?;
+    let pixels = (0..tiles.height).flat_map(|y| (0..tiles.width).map(move |x| (y, x)));
+    let color = if tiles.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+    let bytes: Vec<u8> =
+        pixels.flat_map(|(y, x)| tiles.rgb(0, y, x).into_iter().take(tiles.channels)).collect();
+    save_png(path, &bytes, (tiles.width as u32, tiles.height as u32), color)
 }
 
 /// Images on the CPU, `[count, channels, height, width]`.
@@ -161,9 +179,14 @@ impl Canvas {
         Ok(Self { pixels, width, height, rows_per_block })
     }
 
-    fn put(&mut self, tiles: &Tiles, image: usize, (row, column): (usize, usize)) {
-        let left = column * (tiles.width * SCALE + GAP);
+    /// Row and column of a tile's first pixel.
+    fn corner(&self, tiles: &Tiles, (row, column): (usize, usize)) -> (usize, usize) {
         let top = row * (tiles.height * SCALE + GAP) + row / self.rows_per_block * BLOCK_GAP;
+        (top, column * (tiles.width * SCALE + GAP))
+    }
+
+    fn put(&mut self, tiles: &Tiles, image: usize, (row, column): (usize, usize)) {
+        let (top, left) = self.corner(tiles, (row, column));
         for y in 0..tiles.height * SCALE {
             for x in 0..tiles.width * SCALE {
                 let at = 3 * ((top + y) * self.width + left + x);

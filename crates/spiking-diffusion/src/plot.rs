@@ -18,6 +18,7 @@
 //! ```
 
 mod axis;
+mod bars;
 mod draw;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,8 @@ pub enum Mark {
     Dashed,
     /// A dot a point.
     Dots,
+    /// A bar a point, from 0 up; points are 1 apart.
+    Bars,
 }
 
 /// Named points `(x, y)`.
@@ -138,6 +141,50 @@ impl Chart {
         self.series.push(series);
         self
     }
+}
+
+/// One bar of [`save_bars`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bar {
+    /// Printed on its left.
+    pub name: String,
+    /// Its length, at least 0.
+    pub value: f64,
+    /// Printed on its right.
+    pub label: String,
+    /// Its colour.
+    pub color: Color,
+}
+
+/// Draws named bars, one below the other, into one PNG.
+///
+/// # Errors
+/// No bars or more than 200, a value that is negative or not finite, a file that cannot be written.
+/// # Examples
+/// ```
+/// use spiking_diffusion::plot::{self, Bar, PALETTE};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let bar = |name: &str, value: f64| Bar {
+///     name: name.to_owned(),
+///     value,
+///     label: format!("{value} %"),
+///     color: PALETTE[0],
+/// };
+/// plot::save_bars(&folder.path().join("rates.png"), "Firing rates", &[bar("encoder", 12.), bar("decoder", 7.5)])?;
+/// # Ok(()) }
+/// ```
+pub fn save_bars(path: &Path, title: &str, bars: &[Bar]) -> Result<()> {
+    if !(1..=200).contains(&bars.len()) {
+        return Err(Error::run(path, format!("cannot hold {} bars, only 1 to 200", bars.len())));
+    }
+    if let Some(bar) = bars.iter().find(|bar| !(bar.value.is_finite() && bar.value >= 0.)) {
+        return Err(Error::run(path, format!("cannot show a bar `{}` of length {}", bar.name, bar.value)));
+    }
+    let size = (CHART_SIZE.0, bars::height(bars.len()));
+    let pixels =
+        bars::draw(title, bars, size).map_err(|e| Error::run(path, format!("cannot be drawn: {e}")))?;
+    save_rgb(path, &pixels, size)
 }
 
 /// Draws charts side by side, `columns` a row, into one PNG.

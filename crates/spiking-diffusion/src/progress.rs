@@ -1,5 +1,7 @@
 //! How a long job tells somebody how far it is. Libraries never print.
 
+use crate::error::{Error, Result};
+
 /// Listens to a run. All methods do nothing unless implemented.
 pub trait Progress {
     /// A stage of `total` units begins, `done` of which an earlier run has done.
@@ -16,6 +18,19 @@ pub trait Progress {
     fn message(&mut self, text: &str) {
         let _ = text;
     }
+    /// Whether the job is to stop at its next good moment: a training writes a checkpoint first. Asked after every step,
+    /// so it should be cheap.
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// Ends a stage here if that was asked for.
+pub(crate) fn go_on(progress: &dyn Progress, stage: &str, done: usize, total: usize) -> Result<()> {
+    if progress.stop_requested() {
+        return Err(Error::Stopped { stage: stage.to_owned(), done, total });
+    }
+    Ok(())
 }
 
 /// Nobody listens.

@@ -1,10 +1,16 @@
-//! What a run says of itself: `report.json` and `report.md`.
+//! What a run says of itself: `report.json`, `report.md` and `report.html`.
+
+mod command;
+mod html;
+mod markdown;
+mod page;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::energy::Energy;
 use crate::error::Result;
 use crate::{Evaluation, ExperimentConfig, Metrics, RunDir};
 
@@ -43,6 +49,9 @@ pub struct Report {
     pub metrics: Metrics,
     /// Fraction of neuron-steps with a spike, by layer.
     pub firing_rates: BTreeMap<String, f64>,
+    /// Operations and energy beside the same network without spikes; `None` in reports of older versions.
+    #[serde(default)]
+    pub energy: Option<Energy>,
     /// Wall time by stage, over all sessions of the run.
     pub seconds: BTreeMap<String, f64>,
     /// Images through each stage, a second.
@@ -51,6 +60,9 @@ pub struct Report {
     pub machine: Machine,
     /// How the metrics were measured.
     pub protocol: String,
+    /// The command that makes this run again, where a program of ours makes it.
+    #[serde(default)]
+    pub command: Option<String>,
 }
 
 /// What the run ran on.
@@ -102,73 +114,55 @@ impl Report {
             test_images: test,
             samples: cfg.samples,
             protocol: protocol(cfg, &evaluation.metrics),
+            command: command::of(cfg),
             metrics: evaluation.metrics,
             firing_rates: evaluation.firing_rates,
+            energy: Some(evaluation.energy),
             images_per_second: images.iter().filter_map(speed).collect(),
             seconds,
             machine,
         }
     }
 
+    /// Writes `report.json`, `report.md` and `report.html`, the pictures of the run inside the last.
     pub(crate) fn save(&self, run: &RunDir) -> Result<()> {
         run.write_json("report.json", self)?;
-        Ok(snn_core::write_atomically(&run.file("report.md"), self.to_markdown().as_bytes())?)
+        snn_core::write_atomically(&run.file("report.md"), self.to_markdown().as_bytes())?;
+        Ok(snn_core::write_atomically(&run.file("report.html"), self.to_html(run.path())?.as_bytes())?)
     }
 
-    /// The report as a page.
+    /// The report as a page of Markdown beside the pictures of the run.
     pub fn to_markdown(&self) -> String {
+        markdown::render(&page::of(self))
+    }
+
+    /// The report as one self-contained page: styles and pictures inside, no scripts, nothing to fetch.
+    ///
+    /// # Errors
+    /// A picture of the run's folder that is there and cannot be read. Those that are missing are left out.
+    pub fn to_html(&self, folder: &Path) -> Result<String> {
+        html::render(&page::of(self), folder)
+    }
+
+    /// Layers and their firing rates, in the order of the forward pass where the energy table knows it.
+    pub(crate) fn ordered_rates(&self) -> Vec<(String, f64)> {
+        let lines = self.energy.iter().flat_map(|energy| &energy.layers);
+        let order: Vec<&String> = lines.map(|line| &line.name).collect();
+        let mut rates: Vec<_> = self.firing_rates.clone().into_iter().collect();
+        rates.sort_by_key(|(layer, _)| order.iter().position(|known| *known == layer));
+        rates
+    }
+
+    /// Name and value of each metric.
+    fn metric_rows(&self) -> Vec<(&'static str, String)> {
         let m = &self.metrics;
-        let kind = if self.synthetic { " (synthetic: drawn by this program)" } else { "" };
-        let mut page = format!(
-            "# Spiking-Diffusion on {}{kind}\n\nPreset `{}`, seed {}, {} + {} epochs on {} training images; {} test \
-             images. Device {}, {} threads.\n\n",
-            self.dataset,
-            self.preset,
-            self.seed,
-            self.epochs.vqsvae,
-            self.epochs.sdid,
-            self.train_images,
-            self.test_images,
-            self.machine.device,
-            self.machine.threads,
-        );
-        if let Some(partial) = &self.partial {
-            let _ = write!(page, "**Partial data:** {partial}.\n\n");
-        }
-        let rows = [
+        vec![
             ("MSE of the test reconstructions", format!("{:.5}", m.mse)),
             ("SSIM (the paper prints 1 - SSIM)", format!("{:.4} ({:.4})", m.ssim, 1. - m.ssim)),
             ("bits per token", format!("{:.4} ± {:.4}", m.bits_per_token, m.bits_per_token_standard_error)),
             ("codes in use", m.codebook_used.to_string()),
             ("codebook perplexity", format!("{:.1}", m.codebook_perplexity)),
-        ];
-        table(&mut page, ["metric", "value"], rows);
-        let _ = write!(page, "\n{}\n\n", self.protocol);
-        let rate = |(layer, rate): (&String, &f64)| (layer.clone(), format!("{:.2} %", 100. * rate));
-        table(&mut page, ["layer", "firing rate"], self.firing_rates.iter().map(rate));
-        page.push('\n');
-        let speed = |(stage, seconds): (&String, &f64)| {
-            let speed =
-                self.images_per_second.get(stage).map_or(String::new(), |s| format!(" ({s:.1} images/s)"));
-            (stage.clone(), format!("{seconds:.1} s{speed}"))
-        };
-        table(&mut page, ["stage", "wall time"], self.seconds.iter().map(speed));
-        page.push_str(
-            "\n![samples](samples.png)\n\n![reconstructions](reconstructions.png)\n\n![loss](loss.png)\n",
-        );
-        page
-    }
-}
-
-fn table<A: std::fmt::Display>(
-    page: &mut String,
-    head: [&str; 2],
-    rows: impl IntoIterator<Item = (A, String)>,
-) {
-    // Writing to a string cannot fail.
-    let _ = write!(page, "| {} | {} |\n| --- | --- |\n", head[0], head[1]);
-    for (name, value) in rows {
-        let _ = writeln!(page, "| {name} | {value} |");
+        ]
     }
 }
 

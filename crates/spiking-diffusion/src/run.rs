@@ -28,14 +28,9 @@ impl RunDir {
     /// The folder cannot be written; another process has it; it holds a run and `resume` is not set; it holds the run
     /// of another config (the message names the first field that differs) or files that are no run's.
     pub fn open(path: &Path, cfg: &ExperimentConfig, resume: bool) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(Error::io(path))?;
-        let config = path.join("config.json");
-        if !config.exists() {
-            refuse_foreign_files(path)?;
-        }
-        let run = Self { path: path.to_owned(), _lock: lock(&path.join(".lock"))? };
-        if !config.exists() {
-            run.write_json("config.json", cfg)?;
+        let run = Self { path: path.to_owned(), _lock: take(path, CONFIG)? };
+        if !run.file(CONFIG).exists() {
+            run.write_json(CONFIG, cfg)?;
             return Ok(run);
         }
         if !resume {
@@ -43,7 +38,7 @@ impl RunDir {
                 "already holds a run: add --resume to continue it, or name another folder with --out";
             return Err(Error::run(path, message));
         }
-        let stored: ExperimentConfig = run.read_json("config.json")?;
+        let stored = read_config(path)?;
         match stored.first_difference(cfg)? {
             None => Ok(run),
             Some((field, then, now)) => Err(Error::run(
@@ -71,10 +66,7 @@ impl RunDir {
     /// # Errors
     /// The file cannot be written.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let path = self.file(name);
-        let mut json = serde_json::to_vec_pretty(value).map_err(|e| Error::run(&path, e.to_string()))?;
-        json.push(b'\n');
-        Ok(write_atomically(&path, &json)?)
+        write_json(&self.file(name), value)
     }
 
     /// Reads a value from JSON.
@@ -107,22 +99,56 @@ impl RunDir {
 /// Kept apart from checkpoints and report inputs, whose bytes depend on the seed alone.
 const TIMING: &str = "timing.json";
 
+/// What a run is.
+const CONFIG: &str = "config.json";
+
+/// [`RunDir::write_json`] where no run is opened.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|e| Error::run(path, e.to_string()))?;
+    json.push(b'\n');
+    Ok(write_atomically(path, &json)?)
+}
+
 /// [`RunDir::read_json`] where no run is opened.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&text).map_err(|e| Error::run(path, e.to_string()))
 }
 
-/// A folder without a `config.json` may hold what a run leaves before it, and nothing else.
-fn refuse_foreign_files(path: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(path).map_err(Error::io(path))? {
-        let name = entry.map_err(Error::io(path))?.file_name();
-        if name != ".lock" && name != "config.json.tmp" {
+/// The config of the run in a folder.
+pub(crate) fn read_config(folder: &Path) -> Result<ExperimentConfig> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read(&path).map_err(Error::io(&path))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| Error::run(&path, format!("is damaged: {e}")))?;
+    serde_json::from_value(value).map_err(|e| {
+        let version = env!("CARGO_PKG_VERSION");
+        let message = format!(
+            "{e}: the config of another version of this program, not of {version}; use that version, or start a new run"
+        );
+        Error::run(&path, message)
+    })
+}
+
+/// Creates a folder where there is none, and locks it for one process.
+///
+/// # Errors
+/// It holds files, but not `manifest`, which says what it is for; another process has it.
+pub(crate) fn take(folder: &Path, manifest: &str) -> Result<File> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    if !folder.join(manifest).exists() {
+        refuse_foreign_files(folder, manifest)?;
+    }
+    lock(&folder.join(".lock"))
+}
+
+/// A folder without its manifest may hold what is written before it, and nothing else.
+fn refuse_foreign_files(folder: &Path, manifest: &str) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let name = entry.map_err(Error::io(folder))?.file_name();
+        if name != ".lock" && name != *format!("{manifest}.tmp") {
             let name = name.to_string_lossy();
-            return Err(Error::run(
-                path,
-                format!("is not a run's folder: it holds `{name}` and no config.json"),
-            ));
+            return Err(Error::run(folder, format!("is not ours: it holds `{name}` and no {manifest}")));
         }
     }
     Ok(())

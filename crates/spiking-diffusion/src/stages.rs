@@ -13,6 +13,7 @@ use vq_svae::VqSvae;
 
 use crate::data::{Dataset, Split};
 use crate::error::Result;
+use crate::progress::go_on;
 use crate::train::{Stage, StepLoss};
 use crate::{ExperimentConfig, Progress, RunDir};
 
@@ -78,7 +79,8 @@ pub fn encode_dataset(
     let path = run.file("codes.safetensors");
     if !path.exists() {
         let clock = Instant::now();
-        progress.begin("encode", data.train.len() + data.test.len(), 0);
+        let total = data.train.len() + data.test.len();
+        progress.begin("encode", total, 0);
         let mut checkpoint = Checkpoint::new(CODES_KIND, &cfg.data)?;
         let mut done = 0;
         for (name, split) in [("train", &data.train), ("test", &data.test)] {
@@ -87,6 +89,7 @@ pub fn encode_dataset(
                 done += range.len();
                 parts.push(model.encode(&split.range(range, device)?)?.to_device(&Device::Cpu)?);
                 progress.advance(done, None);
+                go_on(progress, "encode", done, total)?;
             }
             checkpoint.tensors.insert(name.to_owned(), Tensor::cat(&parts, 0)?);
         }
@@ -154,20 +157,32 @@ pub fn generate(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Tensor> {
-    let (process, size) = (process(cfg)?, cfg.sampling.batch_size);
-    let steps_of = |n: usize| n.div_ceil(size) * process.steps();
-    progress.begin("sample", steps_of(images.len()), 0);
+    let (size, steps) = (cfg.sampling.batch_size, cfg.sdid.steps);
+    let total = images.len().div_ceil(size.max(1)) * steps;
+    progress.begin("sample", total, 0);
     let mut decoded = Vec::new();
     for range in batches(images.len(), size) {
-        let (before, steps) = (decoded.len() * process.steps(), process.steps());
+        let before = decoded.len() * steps;
         let range = images.start + range.start..images.start + range.end;
-        let map = (range, cfg.sdid.height, cfg.sdid.width);
         let mut observe = |_: &[u32], t: usize| progress.advance(before + steps - t, None);
-        let codes = sample(&process, sdid, map, &cfg.sampling, cfg.seed, device, &mut observe)?;
-        decoded.push(vqsvae.decode(&codes)?.to_device(&Device::Cpu)?);
+        decoded.push(draw(cfg, (vqsvae, sdid), range, device, &mut observe)?);
+        go_on(progress, "sample", before + steps, total)?;
     }
     progress.end();
     Ok(Tensor::cat(&decoded, 0)?)
+}
+
+/// [`generate`] in one batch; `observe` as in [`sample`].
+pub(crate) fn draw(
+    cfg: &ExperimentConfig,
+    (vqsvae, sdid): (&VqSvae, &Sdid),
+    images: Range<usize>,
+    device: &Device,
+    observe: &mut dyn FnMut(&[u32], usize),
+) -> Result<Tensor> {
+    let map = (images, cfg.sdid.height, cfg.sdid.width);
+    let codes = sample(&process(cfg)?, sdid, map, &cfg.sampling, cfg.seed, device, observe)?;
+    Ok(vqsvae.decode(&codes)?.to_device(&Device::Cpu)?)
 }
 
 pub(crate) fn process(cfg: &ExperimentConfig) -> Result<AbsorbingProcess> {

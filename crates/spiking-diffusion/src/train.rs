@@ -1,18 +1,19 @@
 //! The training loop that both networks share: batches, steps, checkpoints, exact resume.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::PathBuf;
+mod csv;
+mod state;
+
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use serde::{Deserialize, Serialize};
-use snn_core::{AdamW, Checkpoint, ParamStore, Seed, clip_gradients, write_atomically};
+use snn_core::{AdamW, ParamStore, Seed, clip_gradients};
 
 use crate::config::TrainingConfig;
 use crate::data::epoch_order;
 use crate::error::{Error, Result};
+use crate::progress::go_on;
 use crate::{Progress, RunDir};
+use csv::Csv;
 
 /// What one step of a stage computes.
 pub(crate) struct StepLoss {
@@ -35,15 +36,6 @@ pub(crate) struct Stage<'a> {
     pub(crate) device: &'a Device,
 }
 
-/// Where a stopped training goes on.
-#[derive(Serialize, Deserialize)]
-struct TrainingState {
-    stage: String,
-    step: usize,
-}
-
-const STATE_KIND: &str = "training-state";
-
 impl Stage<'_> {
     /// Trains from the stage's checkpoint, or from the start, to the end. `step` gets the items of a batch and the
     /// step's number, counted from 0 over all epochs.
@@ -59,7 +51,7 @@ impl Stage<'_> {
         let steps_per_epoch = self.cfg.steps_per_epoch(self.name, self.items)?;
         let total = steps_per_epoch * self.cfg.epochs;
         let mut optimiser = AdamW::new(self.params.trainable(), self.cfg.adamw)?;
-        self.restore(&mut optimiser)?;
+        self.restore(&mut optimiser, progress)?;
         let mut csv =
             Csv::open(self.run.file(&format!("{}.csv", self.name)), self.columns, optimiser.steps())?;
         let (clock, before) = (Instant::now(), self.seconds_before(optimiser.steps())?);
@@ -83,109 +75,23 @@ impl Stage<'_> {
                 &[&[self.cfg.adamw.lr * factor, value], columns.as_slice(), &[norm]].concat(),
             )?;
             progress.advance(now + 1, Some(value));
-            if (now + 1) % self.cfg.checkpoint_every == 0 || now + 1 == total {
+            let stop = progress.stop_requested();
+            if stop || (now + 1) % self.cfg.checkpoint_every == 0 || now + 1 == total {
                 csv.flush()?;
                 self.save(&optimiser)?;
                 self.run.record_seconds(self.name, before + clock.elapsed().as_secs_f64())?;
+                go_on(progress, self.name, now + 1, total)?;
             }
         }
         progress.end();
         Ok(())
     }
 
-    /// The stage's result is written: its training state is of no more use.
-    pub(crate) fn discard_state(&self) -> Result<()> {
-        let path = self.state_path();
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(e)),
-            _ => Ok(()),
-        }
-    }
-
-    fn state_path(&self) -> PathBuf {
-        self.run.file(&format!("{}.state.safetensors", self.name))
-    }
-
-    fn seconds_before(&self, steps: usize) -> Result<f64> {
-        Ok(if steps == 0 { 0. } else { self.run.seconds()?.get(self.name).copied().unwrap_or(0.) })
-    }
-
-    /// Parameters, moments and position in one file, so that no kill can leave them apart. Never writes parameters or
-    /// statistics that are not finite.
-    fn save(&self, optimiser: &AdamW) -> Result<()> {
-        for (_, var) in self.params.vars() {
-            let sum = var.as_tensor().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
-            self.finite("sum of a parameter after the update", optimiser.steps() - 1, sum)?;
-        }
-        let state = TrainingState { stage: self.name.to_owned(), step: optimiser.steps() };
-        let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
-        checkpoint.tensors = self.params.snapshot("model.")?;
-        checkpoint.tensors.extend(optimiser.snapshot("adamw."));
-        Ok(checkpoint.save(&self.state_path())?)
-    }
-
-    fn restore(&self, optimiser: &mut AdamW) -> Result<()> {
-        let path = self.state_path();
-        if !path.exists() {
-            return Ok(());
-        }
-        let mut checkpoint = Checkpoint::load(&path, STATE_KIND, self.device)?;
-        let state: TrainingState = checkpoint.config()?;
-        if state.stage != self.name {
-            return Err(Error::run(
-                &path,
-                format!("is the state of stage `{}`, not `{}`", state.stage, self.name),
-            ));
-        }
-        optimiser.restore(&checkpoint, "adamw.", state.step)?;
-        checkpoint.tensors.retain(|name, _| name.starts_with("model."));
-        Ok(self.params.restore(&checkpoint, "model.")?)
-    }
-
     fn finite(&self, what: &'static str, step: usize, value: f64) -> Result<f64> {
         if value.is_finite() {
             return Ok(value);
         }
-        let kept = Some(self.state_path()).filter(|path| path.exists());
+        let kept = self.states().into_iter().find(|path| path.exists());
         Err(Error::NotFinite { stage: self.name.to_owned(), what, step, value, kept })
     }
-}
-
-/// A CSV with a row a step, cut back to the checkpoint on resume.
-struct Csv {
-    path: PathBuf,
-    out: BufWriter<File>,
-}
-
-impl Csv {
-    fn open(path: PathBuf, columns: &[&str], rows: usize) -> Result<Self> {
-        let lines = if rows == 0 {
-            vec![[&["step", "epoch", "lr", "loss"], columns, &["grad_norm"]].concat().join(",")]
-        } else {
-            head(&path, rows + 1).map_err(Error::io(&path))?
-        };
-        if lines.len() != rows + 1 {
-            let found = lines.len().saturating_sub(1);
-            return Err(Error::run(
-                &path,
-                format!("has {found} rows, its stage's checkpoint is at step {rows}"),
-            ));
-        }
-        write_atomically(&path, (lines.join("\n") + "\n").as_bytes())?;
-        let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Self { path, out: BufWriter::new(file) })
-    }
-
-    fn row(&mut self, step: usize, epoch: usize, values: &[f64]) -> Result<()> {
-        let values: Vec<String> = values.iter().map(|v| format!("{v:.6e}")).collect();
-        writeln!(self.out, "{step},{epoch},{}", values.join(",")).map_err(Error::io(&self.path))
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.out.flush().and_then(|()| self.out.get_ref().sync_data()).map_err(Error::io(&self.path))
-    }
-}
-
-fn head(path: &std::path::Path, lines: usize) -> std::io::Result<Vec<String>> {
-    BufReader::new(File::open(path)?).lines().take(lines).collect()
 }

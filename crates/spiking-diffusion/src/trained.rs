@@ -4,10 +4,11 @@ use std::path::Path;
 
 use absorbing_diffusion::Sdid;
 use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
 use vq_svae::VqSvae;
 
 use crate::error::{Error, Result};
-use crate::run::read_json;
+use crate::run::read_config;
 use crate::{ExperimentConfig, Progress, generate};
 
 /// What a run has trained, read from its folder; nothing is written there.
@@ -18,6 +19,8 @@ pub struct Trained {
     pub vqsvae: VqSvae,
     /// The denoiser.
     pub sdid: Sdid,
+    /// SHA-256 of the files of both networks: two runs with equal ones draw equal images.
+    pub sha256: String,
 }
 
 impl Trained {
@@ -36,11 +39,17 @@ impl Trained {
     /// # Ok(()) }
     /// ```
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let cfg: ExperimentConfig = read_json(&folder.join("config.json"))?;
+        let cfg = read_config(folder)?;
         cfg.validate()?;
-        let vqsvae = VqSvae::load(&folder.join("vqsvae.safetensors"), device)?;
-        let sdid = Sdid::load(&folder.join("sdid.safetensors"), device)?;
-        Ok(Self { cfg, vqsvae, sdid })
+        let files = ["vqsvae.safetensors", "sdid.safetensors"].map(|name| folder.join(name));
+        let vqsvae = VqSvae::load(&files[0], device)?;
+        let sdid = Sdid::load(&files[1], device)?;
+        let mut hash = Sha256::new();
+        for file in &files {
+            hash.update(std::fs::read(file).map_err(Error::io(file))?);
+        }
+        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { cfg, vqsvae, sdid, sha256 })
     }
 
     /// The first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU.

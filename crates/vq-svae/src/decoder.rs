@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::{ConvConfig, Drive, Observer, Readout, ReadoutLayer, SpikingLayer, SpikingStack};
+use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, ReadoutLayer, SpikingLayer, SpikingStack};
 
 use crate::VqSvaeConfig;
 
@@ -41,6 +41,13 @@ impl Decoder {
     /// From that sum, `[N, C, 4H', 4W']`, to the image.
     pub(crate) fn image(&self, sum: &Tensor, time_steps: usize) -> Result<Tensor> {
         self.head.forward_sums(std::slice::from_ref(sum), time_steps)?.tanh()
+    }
+
+    /// Of the spiking layers, and of the read-out.
+    pub(crate) fn connections(&self, code: [usize; 3]) -> Result<(Vec<Connections>, Connections)> {
+        let layers = self.layers.connections(code)?;
+        let head = self.head.connections(layers.last().map_or(code, Connections::target))?;
+        Ok((layers, head))
     }
 
     /// `[T, N, C, H', W']` -> `[N, channels, 4H', 4W']` in (-1, 1).

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-use snn_core::{ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, lerp};
+use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, lerp};
 
 use crate::VqSvaeConfig;
 
@@ -28,6 +28,10 @@ impl Encoder {
     /// `[N, channels, H, W]` -> sums of the last spikes over time, `[readouts, N, C, H/4, W/4]`, with running statistics.
     pub(crate) fn readouts(&self, images: &Tensor, readouts: &[Readout]) -> Result<Tensor> {
         self.layers.readouts(Drive::Constant(images, self.time_steps), readouts, false)
+    }
+
+    pub(crate) fn connections(&self, image: [usize; 3]) -> Result<Vec<Connections>> {
+        self.layers.connections(image)
     }
 
     /// `[N, channels, H, W]` -> `[T, N, C, H/4, W/4]`.

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::{ConvConfig, SpikingLayer};
+use snn_core::{Connections, ConvConfig, SpikingLayer};
 
 use crate::VqSvaeConfig;
 
@@ -21,6 +21,10 @@ impl Generator {
 
     pub(crate) fn layer(&self) -> &SpikingLayer {
         &self.layer
+    }
+
+    pub(crate) fn connections(&self, code: [usize; 3]) -> Result<Connections> {
+        self.layer.connections(code)
     }
 
     /// `[N, C, H', W']` -> `[T, N, C, H', W']`.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, bail};
 use candle_nn::VarBuilder;
-use snn_core::{Checkpoint, Drive, Observer, ParamStore, Seed, SpikingStack, straight_through};
+use snn_core::{Checkpoint, Connections, Drive, Observer, ParamStore, Seed, SpikingStack, straight_through};
 
 use crate::codebook::Codebook;
 use crate::config::StraightThrough;
@@ -192,6 +192,27 @@ impl VqSvae {
             bail!("vq-svae: images are [N, {c}, {h}, {w}], the model wants [N, ..] of {wanted:?}")
         }
         Ok(())
+    }
+
+    /// The connections of every layer, by the names that [`forward_observed`](Self::forward_observed) gives, and of the
+    /// `head`. All read the spikes of the layer before, but for `encoder.0` (the image) and `generator` (the embedding).
+    ///
+    /// # Errors
+    /// None for a model that runs.
+    pub fn connections(&self) -> candle_core::Result<Vec<(String, Connections)>> {
+        let spec = &self.cfg.image;
+        let ((h, w), numbered) = (spec.code_map(), |part: &str, layers: Vec<Connections>| {
+            let named = layers.into_iter().enumerate();
+            named.map(|(i, layer)| (format!("{part}.{i}"), layer)).collect::<Vec<_>>()
+        });
+        let code = [self.cfg.code_channels, h, w];
+        let mut all =
+            numbered("encoder", self.encoder.connections([spec.channels, spec.height, spec.width])?);
+        all.push(("generator".to_owned(), self.generator.connections(code)?));
+        let (layers, head) = self.decoder.connections(code)?;
+        all.extend(numbered("decoder", layers));
+        all.push(("head".to_owned(), head));
+        Ok(all)
     }
 
     /// The four terms of Eq. 9 for a pass over these images.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use serde::Serialize;
 use snn_core::Seed;
@@ -14,7 +14,8 @@ use spiking_diffusion_metrics::{
     ClassScore, Classifier, ClassifierCard, ClassifierConfig, FeatureExtractor, Labelled, score_samples,
 };
 
-use super::{bars, say};
+use super::say;
+use super::signals::Signals;
 use crate::data::{self, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::{Progress, Trained};
@@ -36,7 +37,7 @@ pub(super) struct Arguments {
     /// Folder of a finished run: draw images from its networks, with its own sampling config
     #[arg(long, value_name = "RUN_DIR", conflicts_with = "images")]
     run: Option<PathBuf>,
-    /// A safetensors file with a tensor `images` [N, C, H, W] in [-0.5, 0.5]
+    /// A safetensors file with a tensor `images` [N, C, H, W] in [0, 1], as `generate` writes them
     #[arg(long, value_name = "FILE")]
     images: Option<PathBuf>,
     /// Images to draw from the run
@@ -79,26 +80,23 @@ struct Samples {
 
 /// The whole of the example `classify`.
 pub fn classify() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let (arguments, signals) = (Arguments::parse(), Signals::listen());
+    match run(&arguments, &mut signals.progress()) {
         Ok(text) => {
             // A closed pipe is no reason to complain.
             let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::SUCCESS
         }
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
+        Err(e) => signals.failure(&e, "nothing was written"),
     }
 }
 
 /// What there is to print, after everything is done.
-pub(super) fn run(arguments: &Arguments) -> Result<String> {
-    let mut progress = bars::progress();
+pub(super) fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let data = data::mnist(arguments.data_dir.as_deref())?;
     let test = Set::new(&data.test)?;
-    let classifier = classifier(arguments, &data, &test, &mut *progress)?;
-    let images = images(arguments, &mut *progress)?;
+    let classifier = classifier(arguments, &data, &test, progress)?;
+    let images = images(arguments, progress)?;
     let score = |images: &Tensor| score_samples(&classifier, images, arguments.threshold);
     let samples = match images {
         Some((source, images)) => Some(Samples { source, score: score(&images)? }),
@@ -182,8 +180,14 @@ fn read_images(file: &Path) -> Result<Tensor> {
     let bytes = std::fs::read(file).map_err(Error::io(file))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
         .map_err(|e| Error::data(file, format!("not a readable safetensors file: {e}")))?;
-    let found = tensors.get("images").cloned();
-    found.ok_or_else(|| Error::data(file, "holds no tensor `images`"))
+    let images = tensors.get("images").ok_or_else(|| Error::data(file, "holds no tensor `images`"))?;
+    let values = images.to_dtype(DType::F32)?;
+    let [low, high] = [values.min_all()?, values.max_all()?].map(|value| value.to_scalar::<f32>());
+    let (low, high) = (low?, high?);
+    if !(low >= 0. && high <= 1.) {
+        return Err(Error::data(file, format!("`images` reach from {low} to {high}, not from 0 to 1")));
+    }
+    Ok((values - 0.5)?)
 }
 
 fn table(classifier: &Classifier, outcome: &Outcome) -> String {
@@ -215,7 +219,7 @@ mod tests {
     fn run_with(words: &[&str]) -> Result<String> {
         let arguments = Arguments::try_parse_from([&["classify"], words].concat()).unwrap();
         // Whatever the environment names.
-        run(&Arguments { data_dir: None, ..arguments })
+        run(&Arguments { data_dir: None, ..arguments }, &mut crate::Silent)
     }
 
     #[test]
@@ -235,7 +239,8 @@ mod tests {
         assert!(table.contains("test accuracy") && table.contains("test images"), "{table}");
 
         let digits = Set::new(&data::synthetic_digits().unwrap().test).unwrap().images;
-        let tensors = std::collections::HashMap::from([("images", digits.narrow(0, 0, 7).unwrap())]);
+        let tensors =
+            std::collections::HashMap::from([("images", (digits.narrow(0, 0, 7).unwrap() + 0.5).unwrap())]);
         candle_core::safetensors::save(&tensors, &images).unwrap();
         let before = std::fs::read(&classifier).unwrap();
         let words = ["--classifier", &classifier, "--images", &images, "--json"];

@@ -2,6 +2,9 @@
 
 mod bars;
 mod classify;
+mod generate;
+mod signals;
+mod table1;
 #[cfg(test)]
 mod tests;
 
@@ -14,15 +17,19 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use snn_core::Seed;
 
 pub use classify::classify;
+pub use generate::generate;
+pub use table1::table1;
 
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
-use crate::{ExperimentConfig, Preset, Report, run_experiment};
+use crate::{ExperimentConfig, Preset, Progress, Report, run_experiment};
+use signals::{Signals, command_line};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
 #[derive(Debug, Parser)]
 #[command(after_help = "A run's folder then holds config.json, vqsvae.safetensors, codes.safetensors, \
-    sdid.safetensors, vqsvae.csv, sdid.csv, reconstructions.png, samples.png, loss.png, report.json and report.md.")]
+    sdid.safetensors, vqsvae.csv, sdid.csv, pictures, and report.html, which shows and explains them (also report.md and \
+    report.json). Ctrl-C writes a checkpoint; --resume goes on.")]
 struct Arguments {
     /// Folder with the data set's files, or with a folder of its name [default, mnist only: the small built-in, synthetic set]
     #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
@@ -96,16 +103,17 @@ pub fn main(set: DataSet) -> ExitCode {
         Ok(arguments) => arguments,
         Err(e) => e.exit(),
     };
-    match run(set, &arguments) {
+    let signals = Signals::listen();
+    match run(set, &arguments, &mut signals.progress()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
+            let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
+            signals.failure(&e, &advice)
         }
     }
 }
 
-fn run(set: DataSet, arguments: &Arguments) -> Result<()> {
+fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Result<()> {
     let name = set.name();
     let device = device(&arguments.device)?;
     let partial =
@@ -130,7 +138,7 @@ fn run(set: DataSet, arguments: &Arguments) -> Result<()> {
         cfg.seed.0,
         out.display(),
     ));
-    let report = run_experiment(&cfg, &data, &out, arguments.resume, &device, &mut *bars::progress())?;
+    let report = run_experiment(&cfg, &data, &out, arguments.resume, &device, progress)?;
     say(&summary(&report, &out));
     Ok(())
 }
@@ -171,7 +179,7 @@ fn summary(report: &Report, out: &Path) -> String {
     let m = &report.metrics;
     format!(
         "test MSE {:.5}, SSIM {:.4}, {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})\n\
-         look at {dir}/samples.png, {dir}/reconstructions.png and {dir}/report.md",
+         look at {dir}/report.html (or {dir}/report.md and {dir}/samples.png)",
         m.mse,
         m.ssim,
         m.bits_per_token,

@@ -32,6 +32,15 @@ pub enum Partial {
 }
 
 impl DataSet {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Mnist, Self::FashionMnist, Self::Kmnist, Self::Letters, Self::Cifar10];
+
+    /// Its official numbers of training and test images.
+    pub fn counts(self) -> (usize, usize) {
+        let [(_, train), (_, test)] = self.splits();
+        (train, test)
+    }
+
     /// Its name in reports, and of its folder.
     pub fn name(self) -> &'static str {
         match self {

@@ -11,8 +11,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::axis::Axis;
 use super::{Chart, Mark, Series};
 
-type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
-type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+pub(super) type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+pub(super) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 type Context<'a, 'b> = ChartContext<'a, BitMapBackend<'b>, Cartesian2d<Axis, Axis>>;
 
 const FONT: &str = "DejaVu Sans";
@@ -20,9 +20,9 @@ const GRID: RGBColor = RGBColor(225, 225, 225);
 const INK: RGBColor = RGBColor(40, 40, 40);
 /// Everything is drawn this many times too large and averaged down, which smooths lines and letters. All sizes below
 /// are those drawn.
-const FINE: usize = 2;
-const TITLE_TEXT: i32 = 46;
-const TEXT: i32 = 34;
+pub(super) const FINE: usize = 2;
+pub(super) const TITLE_TEXT: i32 = 46;
+pub(super) const TEXT: i32 = 34;
 const LEGEND_ROW: i32 = 48;
 const TICK: i32 = 12;
 const DOT: i32 = 8;
@@ -31,7 +31,7 @@ const DASH: i32 = 16;
 /// Length of a legend entry's sample line: three dashes with half a dash between them.
 const SAMPLE: i32 = 4 * DASH;
 /// Free space around an entry.
-const SPACE: i32 = 24;
+pub(super) const SPACE: i32 = 24;
 
 /// Whether plotters, which keeps its fonts in one table a process, has taken ours.
 static FONT_KNOWN: LazyLock<bool> =
@@ -39,15 +39,20 @@ static FONT_KNOWN: LazyLock<bool> =
 
 /// The charts, in a grid of rows and columns, as RGB pixels.
 pub(super) fn charts(charts: &[Chart], grid: (usize, usize), size: (u32, u32)) -> Fallible<Vec<u8>> {
+    canvas(size, |root| {
+        charts.iter().zip(root.split_evenly(grid)).try_for_each(|(chart, area)| draw_chart(chart, &area))
+    })
+}
+
+/// What is drawn on a white canvas, as RGB pixels.
+pub(super) fn canvas(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Fallible<()>) -> Fallible<Vec<u8>> {
     if !*FONT_KNOWN {
         return Err("the built-in font cannot be read".into());
     }
     let fine = (size.0 * FINE as u32, size.1 * FINE as u32);
     let mut pixels = vec![255; 3 * fine.0 as usize * fine.1 as usize];
     let root = BitMapBackend::<RGBPixel>::with_buffer_and_format(&mut pixels, fine)?.into_drawing_area();
-    for (chart, area) in charts.iter().zip(root.split_evenly(grid)) {
-        draw_chart(chart, &area)?;
-    }
+    draw(&root)?;
     root.present()?;
     drop(root);
     Ok(averaged(&pixels, fine.0 as usize))
@@ -76,7 +81,7 @@ fn draw_chart(chart: &Chart, area: &Area<'_>) -> Fallible<()> {
     let legend = draw_legend(chart, &area, TITLE_TEXT + SPACE)?;
     let area = area.margin(legend + SPACE / 2, 0, 0, 0);
 
-    let points = || chart.series.iter().flat_map(|s| &s.points).filter_map(|p| position(p, chart.log_y));
+    let points = || chart.series.iter().flat_map(extent).filter_map(|p| position(&p, chart.log_y));
     let x_axis = Axis::new(points().map(|(x, _)| x), false, 0.);
     let y_axis = Axis::new(points().map(|(_, y)| y), chart.log_y, 0.05);
     let mut builder = ChartBuilder::on(&area);
@@ -96,12 +101,21 @@ fn draw_chart(chart: &Chart, area: &Area<'_>) -> Fallible<()> {
     chart.series.iter().try_for_each(|series| draw_series(series, chart.log_y, &mut context))
 }
 
+/// What the axes must reach: the points, and the sides and the foot of a bar.
+fn extent(series: &Series) -> Vec<(f64, f64)> {
+    let bar = |&(x, y): &(f64, f64)| [(x - 0.5, y), (x + 0.5, 0.)];
+    match series.mark {
+        Mark::Bars => series.points.iter().flat_map(bar).collect(),
+        _ => series.points.clone(),
+    }
+}
+
 /// Where a point lies on the axes, if it can be shown.
 fn position(&(x, y): &(f64, f64), log_y: bool) -> Option<(f64, f64)> {
     Some((Axis::position(x, false)?, Axis::position(y, log_y)?))
 }
 
-fn text(height: i32) -> TextStyle<'static> {
+pub(super) fn text(height: i32) -> TextStyle<'static> {
     TextStyle::from((FONT, height).into_font()).color(&INK)
 }
 
@@ -111,7 +125,7 @@ fn style(series: &Series) -> ShapeStyle {
     match series.mark {
         Mark::Line | Mark::Dashed => color.stroke_width(LINE),
         Mark::Faint => color.mix(0.45).stroke_width(LINE / 2),
-        Mark::Dots => color.filled(),
+        Mark::Dots | Mark::Bars => color.filled(),
     }
 }
 
@@ -120,6 +134,11 @@ fn draw_series(series: &Series, log_y: bool, context: &mut Context<'_, '_>) -> F
     let positions: Vec<_> = series.points.iter().map(|point| position(point, log_y)).collect();
     if series.mark == Mark::Dots {
         context.draw_series(positions.into_iter().flatten().map(|at| Circle::new(at, DOT, style)))?;
+        return Ok(());
+    }
+    if series.mark == Mark::Bars {
+        let bar = |(x, y)| Rectangle::new([(x - 0.4, 0.), (x + 0.4, y)], style);
+        context.draw_series(positions.into_iter().flatten().map(bar))?;
         return Ok(());
     }
     for piece in positions.split(Option::is_none) {
@@ -167,6 +186,7 @@ fn draw_sample(series: &Series, area: &Area<'_>, (x, y): (i32, i32)) -> Fallible
     let line = |from: i32, to: i32| area.draw(&PathElement::new([(x + from, y), (x + to, y)], style));
     match series.mark {
         Mark::Dots => area.draw(&Circle::new((x + SAMPLE / 2, y), DOT, style))?,
+        Mark::Bars => area.draw(&Rectangle::new([(x, y - DASH / 2), (x + SAMPLE, y + DASH / 2)], style))?,
         Mark::Dashed => (0..3).map(|i| i * DASH * 3 / 2).try_for_each(|from| line(from, from + DASH))?,
         Mark::Line | Mark::Faint => line(0, SAMPLE)?,
     }

@@ -92,3 +92,24 @@ fn errors_name_the_argument_or_the_file() -> TestResult {
     assert!(message(&[Chart::default()], 1).contains("plot.png"));
     Ok(())
 }
+
+#[test]
+fn bars_are_as_long_as_their_values() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("bars.png");
+    let bar =
+        |name: &str, value: f64, color| Bar { name: name.into(), value, label: format!("{value}"), color };
+    save_bars(&path, "rates", &[bar("long", 4., PALETTE[0]), bar("short", 1., PALETTE[1])])?;
+    let picture = image::open(&path)?.into_rgb8();
+    let [long, short] = [0, 1].map(|i| count(&picture, |c| c == PALETTE[i]) as f64);
+    assert!(short > 500. && (long / short - 4.).abs() < 0.1, "{long} {short}");
+    let message = |bars: &[Bar]| save_bars(&path, "", bars).unwrap_err().to_string();
+    assert!(message(&[]).contains("0 bars"));
+    assert!(message(&[bar("x", f64::NAN, PALETTE[0])]).contains("`x` of length NaN"));
+    assert!(message(&[bar("x", -1., PALETTE[0])]).contains("`x` of length -1"));
+
+    let column = Series::new("", PALETTE[2], [(0., 2.), (1., 4.)]).mark(Mark::Bars);
+    let columns = drawn(&[Chart::new("", "", "").with(column)])?;
+    assert!(count(&columns, |c| c == PALETTE[2]) > 50_000);
+    Ok(())
+}

@@ -3,9 +3,11 @@
 
 mod autotraits;
 mod config;
+mod generation;
 mod idx;
 mod interrupted;
 mod mnist;
+mod robust;
 mod run;
 mod sets;
 
@@ -50,7 +52,7 @@ fn tiny(data: &Dataset) -> ExperimentConfig {
 }
 
 /// What must be equal between equal runs: every file whose bytes follow from the seed.
-const REPRODUCIBLE: [&str; 9] = [
+const REPRODUCIBLE: [&str; 12] = [
     "config.json",
     "vqsvae.safetensors",
     "codes.safetensors",
@@ -60,6 +62,9 @@ const REPRODUCIBLE: [&str; 9] = [
     "reconstructions.png",
     "samples.png",
     "loss.png",
+    "unmasking.gif",
+    "codebook.png",
+    "firing_rates.png",
 ];
 
 #[track_caller]

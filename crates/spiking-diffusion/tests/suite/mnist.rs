@@ -51,6 +51,15 @@ fn a_named_folder_never_falls_back() {
 }
 
 #[test]
+fn fewer_images_than_the_official_ones_are_refused_unless_allowed() {
+    let folder = folder();
+    rejects(mnist(Some(folder.path())), &["train-images-idx3-ubyte", "3 images", "60000", "--allow-partial"]);
+    let data = partial(folder.path()).unwrap();
+    let note = data.partial.unwrap();
+    assert!(note.contains("3 of 60000") && note.contains("2 of 10000"), "{note}");
+}
+
+#[test]
 fn every_fault_names_its_file() {
     let faults: [(&str, &str, Vec<u8>, &[&str]); 7] = [
         ("train", "images-idx3", encode(&[3, 28, 27], &[0; 3 * 28 * 27]), &["train-images", "[28, 27]"]),

@@ -44,7 +44,8 @@ fn a_run_leaves_all_its_files_and_an_honest_report() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    let mut wanted = [&REPRODUCIBLE[..], &[".lock", "report.json", "report.md", "timing.json"]].concat();
+    let mut wanted =
+        [&REPRODUCIBLE[..], &[".lock", "report.html", "report.json", "report.md", "timing.json"]].concat();
     wanted.sort_unstable();
     assert_eq!(names, wanted);
 }
@@ -163,4 +164,56 @@ fn rows_that_are_missing_are_noticed() {
     assert!(run(&cfg, &data, folder.path(), false).is_err());
     std::fs::write(folder.path().join("vqsvae.csv"), "step\n").unwrap();
     rejects(run(&cfg, &data, folder.path(), true), &["vqsvae.csv", "0 rows", "step"]);
+}
+
+#[test]
+fn the_html_report_needs_nothing_from_outside() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let report = run(&tiny(&data), &data, folder.path(), false).unwrap();
+    let html = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert_eq!(html, report.to_html(folder.path()).unwrap());
+    for outside in ["http:", "https:", "<link", "<script", "@import", "url(", "src=\"//"] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    let sources: Vec<&str> = html.split("src=\"").skip(1).map(|rest| &rest[..15]).collect();
+    assert_eq!(sources.len(), 6, "{sources:?}");
+    assert!(sources.iter().all(|source| source.starts_with("data:image/")), "{sources:?}");
+    // The same facts as the page of Markdown.
+    let page = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
+    let energy = report.energy.unwrap();
+    let mse = format!("{:.5}", report.metrics.mse);
+    for fact in [mse.as_str(), "accumulate", &energy.work[2].name, "vqsvae.encoder.1", "Synthetic data"] {
+        assert!(html.contains(fact) && page.contains(fact), "{fact}");
+    }
+    for file in ["samples.png", "unmasking.gif", "codebook.png", "firing_rates.png"] {
+        assert!(page.contains(&format!("({file})")), "{file}");
+    }
+}
+
+#[test]
+fn the_energy_table_is_consistent() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    let energy = run(&cfg, &data, folder.path(), false).unwrap().energy.unwrap();
+    let cost = |name: &str| &energy.layers.iter().find(|line| line.name == name).unwrap().cost;
+    assert_eq!(energy.layers.len(), 7 + 6);
+    // By hand: a 3x3 convolution of stride 2 and padding 1 from 28 to 14 rows reaches 27 + 14 = 41 pairs of rows.
+    let first = cost("vqsvae.encoder.0");
+    assert_eq!((first.dense_macs, first.macs, first.accumulates), (8. * 41. * 41., 8. * 41. * 41., 0.));
+    // 1x1 convolutions on 7x7 positions, 8 to 16 and 16 to 16 channels.
+    assert_eq!(cost("vqsvae.encoder.2").dense_macs, 49. * 8. * 16.);
+    assert_eq!(cost("vqsvae.generator").macs, 49. * 16. * 16.);
+    // A 1x1 layer: its accumulates are the rate of the layer before it times everything.
+    let rate = energy_rate(&folder.path().join("report.json"), "vqsvae.encoder.1");
+    let wanted = rate * 2. * 49. * 8. * 16.;
+    let found = cost("vqsvae.encoder.2").accumulates;
+    assert!((found - wanted).abs() <= 1e-5 * wanted.max(1.), "{found} {wanted}");
+    let pass: f64 = energy.layers[7..].iter().map(|line| line.cost.nanojoules).sum();
+    assert!((energy.work[1].cost.nanojoules - pass).abs() < 1e-9 * pass);
+    assert_eq!(energy.work[2].name, "generate an image: 49.0 passes, then decode");
+}
+
+fn energy_rate(report: &Path, layer: &str) -> f64 {
+    let report: Report = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+    report.firing_rates[layer]
 }

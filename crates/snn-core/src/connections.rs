@@ -1,0 +1,170 @@
+//! Which neuron reaches which: the count of a layer's multiplications and of its synaptic operations.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use crate::ConvConfig;
+use crate::ops::conv::{conv_transpose2d_map, conv2d_map};
+use crate::synapse::{Map, Synapse};
+
+/// The connections of a layer on a map of known size.
+///
+/// Connections that exist are counted, and no others: a spike at the border reaches fewer targets, as on event-driven
+/// hardware, and the zeros of a padding are never multiplied. So a layer whose inputs all spike once has as many synaptic
+/// operations as multiplications.
+///
+/// # Examples
+/// A 3x3 convolution with padding on a 3x3 map: a corner reaches 4 targets, an edge 6, the centre 9.
+/// ```
+/// # use candle_core::{DType, Device};
+/// # use snn_core::{ConvConfig, LifConfig, ParamStore, Seed, SpikingLayer};
+/// # fn main() -> candle_core::Result<()> {
+/// let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+/// let layer = SpikingLayer::conv(1, 2, ConvConfig::new(3, 1, 1), LifConfig::default(), store.builder())?;
+/// let connections = layer.connections([1, 3, 3])?;
+/// assert_eq!(connections.macs(), 2. * (4. * 4. + 4. * 6. + 9.));
+/// let one_spike_in_a_corner = [1., 0., 0., 0., 0., 0., 0., 0., 0.];
+/// assert_eq!(connections.accumulates(&one_spike_in_a_corner), 2. * 4.);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Channels, rows and columns of the input.
+    source: [usize; 3],
+    /// Channels, rows and columns of the output.
+    target: [usize; 3],
+    /// Target rows that each source row reaches, then the same of columns.
+    reach: [Vec<usize>; 2],
+}
+
+impl Connections {
+    pub(crate) fn new(synapse: &Synapse, source: [usize; 3]) -> Result<Self> {
+        let (weight, [_, h, w]) = (&synapse.weight, source);
+        match synapse.map {
+            Map::Conv(cfg) => {
+                let (rows, columns) = conv2d_map(&source, weight, &cfg)?;
+                let (c_out, _, kh, kw) = weight.dims4()?;
+                let reach = [conv_reach(h, rows, kh, &cfg), conv_reach(w, columns, kw, &cfg)];
+                Ok(Self { source, target: [c_out, rows, columns], reach })
+            }
+            Map::ConvTranspose(cfg) => {
+                let (rows, columns) = conv_transpose2d_map(&source, weight, &cfg)?;
+                let (_, c_out, kh, kw) = weight.dims4()?;
+                let reach = [transposed_reach(h, rows, kh, &cfg), transposed_reach(w, columns, kw, &cfg)];
+                Ok(Self { source, target: [c_out, rows, columns], reach })
+            }
+            Map::Linear => {
+                let target = [weight.dim(0)?, 1, 1];
+                Ok(Self { source, target, reach: [vec![1; h], vec![1; w]] })
+            }
+        }
+    }
+
+    /// Channels, rows and columns of the output.
+    pub fn target(&self) -> [usize; 3] {
+        self.target
+    }
+
+    /// Multiply-accumulates of one pass over real-valued inputs, an image and a time step: one a connection.
+    pub fn macs(&self) -> f64 {
+        let [c, h, w] = self.source;
+        self.accumulates(&vec![c as f64; h * w])
+    }
+
+    /// Synaptic operations: one accumulate for each connection of each spike. `spikes` are counts by position, rows one
+    /// after the other, over all channels (and as many images and time steps as are to be counted).
+    pub fn accumulates(&self, spikes: &[f64]) -> f64 {
+        let ([rows, columns], width) = (&self.reach, self.source[2].max(1));
+        let row = |(spikes, &reach): (&[f64], &usize)| {
+            reach as f64 * spikes.iter().zip(columns).map(|(n, &reach)| n * reach as f64).sum::<f64>()
+        };
+        self.target[0] as f64 * spikes.chunks(width).zip(rows).map(row).sum::<f64>()
+    }
+}
+
+/// Outputs `i` of a convolution with `0 <= source + padding - i stride < kernel`, for each source.
+fn conv_reach(sources: usize, targets: usize, kernel: usize, cfg: &ConvConfig) -> Vec<usize> {
+    let within =
+        |at: usize, i: usize| (i * cfg.stride..i * cfg.stride + kernel).contains(&(at + cfg.padding));
+    (0..sources).map(|at| (0..targets).filter(|&i| within(at, i)).count()).collect()
+}
+
+/// Outputs `source stride + u - padding` that exist, for each source.
+fn transposed_reach(sources: usize, targets: usize, kernel: usize, cfg: &ConvConfig) -> Vec<usize> {
+    let there = |at: usize| (cfg.padding..targets + cfg.padding).contains(&at);
+    let count = |at: usize| (0..kernel).filter(|u| there(at * cfg.stride + u)).count();
+    (0..sources).map(count).collect()
+}
+
+/// Spikes at each position, summed over time, images and channels.
+///
+/// # Shapes
+/// `[T, N, C, H, W]` -> `H W` numbers.
+/// # Errors
+/// Another rank.
+pub fn spikes_by_position(spikes: &Tensor) -> Result<Vec<f64>> {
+    let (t, n, c, h, w) = spikes.dims5()?;
+    let rows = spikes.detach().reshape((t * n * c, h * w))?;
+    rows.sum(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LifConfig, ParamStore, Seed, SpikingLayer, conv_transpose2d, conv2d};
+
+    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    fn uniform(label: &str, shape: (usize, usize, usize, usize)) -> Result<Tensor> {
+        Seed(3).uniform(label, shape, (0., 1.), DType::F64, &Device::Cpu)
+    }
+
+    /// A convolution with ones for weights adds one for each connection of each spike.
+    #[test]
+    fn equals_a_convolution_with_ones() -> TestResult {
+        let shapes = [(3, 1, 1, 0), (3, 2, 1, 1), (1, 1, 0, 0), (5, 3, 2, 2), (2, 2, 0, 1), (4, 1, 3, 0)];
+        for (i, (kernel, stride, padding, output_padding)) in shapes.into_iter().enumerate() {
+            for (h, w) in [(7, 7), (5, 8)] {
+                let cfg = ConvConfig::new(kernel, stride, padding);
+                let up = cfg.with_output_padding(output_padding);
+                let spikes = uniform(&format!("{i}"), (6, 3, h, w))?.lt(0.3)?.to_dtype(DType::F64)?;
+                let ones = |shape| Tensor::ones(shape, DType::F64, &Device::Cpu);
+                let store = ParamStore::new(Seed(0), DType::F64, &Device::Cpu);
+                let lif = LifConfig::default();
+                let layers = [
+                    SpikingLayer::conv(3, 4, cfg, lif, store.builder().pp("down"))?,
+                    SpikingLayer::conv_transpose(3, 4, up, lif, store.builder().pp("up"))?,
+                ];
+                let sums = [
+                    conv2d(&spikes, &ones((4, 3, kernel, kernel))?, &cfg)?,
+                    conv_transpose2d(&spikes, &ones((3, 4, kernel, kernel))?, &up)?,
+                ];
+                let counts = spikes_by_position(&spikes.reshape((2, 3, 3, h, w))?)?;
+                for (layer, sum) in layers.iter().zip(&sums) {
+                    let connections = layer.connections([3, h, w])?;
+                    assert_eq!(
+                        connections.accumulates(&counts),
+                        sum.sum_all()?.to_scalar::<f64>()?,
+                        "{cfg:?}"
+                    );
+                    assert_eq!(connections.target()[..], sum.dims()[1..]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn all_inputs_spiking_once_cost_as_much_as_multiplying() -> TestResult {
+        let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+        let lif = LifConfig::default();
+        let conv = SpikingLayer::conv(5, 2, ConvConfig::new(3, 2, 1), lif, store.builder().pp("conv"))?;
+        let connections = conv.connections([5, 4, 6])?;
+        assert_eq!(connections.accumulates(&[5.; 24]), connections.macs());
+        // By hand: rows reach 1, 2, 1, 1 outputs at stride 2, columns 1, 2, 1, 2, 1, 1.
+        assert_eq!(connections.macs(), 2. * 5. * 5. * 8.);
+        let linear = SpikingLayer::linear(7, 3, lif, store.builder().pp("linear"))?;
+        assert_eq!(linear.connections([7, 1, 1])?.macs(), 21.);
+        assert!(conv.connections([4, 4, 6]).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! The example `generate`: images of a finished run as files.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use candle_core::Device;
+use clap::{Parser, ValueEnum};
+use snn_core::Seed;
+use spiking_diffusion_metrics::Classifier;
+
+use super::signals::{Signals, command_line};
+use super::{device, say};
+use crate::data::{self, DataSet, Dataset, Partial};
+use crate::error::{Error, Result};
+use crate::generation::{self, Formats, Saved};
+use crate::sweep::{self, Reference};
+use crate::{ExperimentConfig, Progress, Trained};
+
+/// Most training images whose features the samples of a sweep are compared with.
+const REFERENCE_IMAGES: usize = 10_000;
+
+/// Draw images from the networks of a finished run and write them as PNGs, as tensors, or both.
+#[derive(Debug, Parser)]
+#[command(
+    name = "generate",
+    after_help = "OUT/png/ then holds one PNG an image, OUT/images-0000.safetensors, .. 500 images \
+    each, in [0, 1]. Image i depends on the run, the seed and the temperature alone. The same command again draws what is missing; \
+    a larger --n adds images."
+)]
+struct Arguments {
+    /// Folder of a finished run
+    #[arg(long, value_name = "RUN_DIR")]
+    run: PathBuf,
+    /// Images to have in the end
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    n: usize,
+    /// Folder to write to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Images at a time; changes speed and memory, not images [default: the run's own]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Divides the logits: below 1, the likely gets likelier [default: the run's own]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Seed of the images [default: the run's own]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// What to write
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "png,safetensors")]
+    format: Vec<Format>,
+    /// Draw N images at each of these temperatures instead, and write OUT/temperature-sweep.{md,json}
+    #[arg(long, value_name = "T,T,..", value_delimiter = ',', conflicts_with_all = ["temperature", "format"])]
+    temperature_sweep: Vec<f64>,
+    /// With --temperature-sweep: measure the Fréchet distance to training images by this classifier's features
+    #[arg(long, value_name = "FILE", requires = "temperature_sweep")]
+    classifier: Option<PathBuf>,
+    /// With --classifier: folder with the data set's files [default, mnist only: the built-in digits]
+    #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to compute: cpu or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Format {
+    Png,
+    Safetensors,
+}
+
+/// The whole of the example `generate`.
+pub fn generate() -> ExitCode {
+    let (arguments, signals) = (Arguments::parse(), Signals::listen());
+    match run(&arguments, &mut signals.progress()) {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(e) => signals.failure(&e, &format!("the same command goes on:\n{}", command_line(None))),
+    }
+}
+
+/// What there is to say in the end.
+fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
+    let device = device(&arguments.device)?;
+    let mut trained = Trained::load(&arguments.run, &device)?;
+    let cfg = &mut trained.cfg;
+    cfg.seed = arguments.seed.map_or(cfg.seed, Seed);
+    cfg.sampling.temperature = arguments.temperature.unwrap_or(cfg.sampling.temperature);
+    cfg.sampling.batch_size = arguments.batch_size.unwrap_or(cfg.sampling.batch_size);
+    if !arguments.temperature_sweep.is_empty() {
+        return temperature_sweep(arguments, &trained, &device, progress);
+    }
+    let formats = Formats {
+        png: arguments.format.contains(&Format::Png),
+        safetensors: arguments.format.contains(&Format::Safetensors),
+    };
+    let clock = Instant::now();
+    let Saved { drawn, present } =
+        generation::save(&trained, arguments.n, &arguments.out, formats, &device, progress)?;
+    let seconds = clock.elapsed().as_secs_f64();
+    Ok(format!(
+        "{drawn} images drawn in {seconds:.1} s ({:.1} images/s), {present} were there; in {}",
+        drawn as f64 / seconds,
+        arguments.out.display()
+    ))
+}
+
+fn temperature_sweep(
+    arguments: &Arguments,
+    trained: &Trained,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<String> {
+    let classifier = arguments.classifier.as_deref().map(Classifier::load).transpose()?;
+    let reference = match &classifier {
+        Some(classifier) => {
+            let data = trained_on(&trained.cfg, arguments.data_dir.as_deref())?;
+            Some(Reference::new(classifier, &data.train, REFERENCE_IMAGES)?)
+        }
+        None => None,
+    };
+    let temperatures = &arguments.temperature_sweep;
+    let sweep =
+        sweep::temperatures(trained, temperatures, arguments.n, reference.as_ref(), device, progress)?;
+    sweep.save(&arguments.out)?;
+    Ok(sweep.to_markdown())
+}
+
+/// The data that a run was trained on.
+fn trained_on(cfg: &ExperimentConfig, folder: Option<&Path>) -> Result<Dataset> {
+    if cfg.data.synthetic {
+        return data::synthetic_digits();
+    }
+    let set = DataSet::ALL.into_iter().find(|set| set.name() == cfg.data.name);
+    let set =
+        set.ok_or_else(|| Error::config("data.name", &cfg.data.name, "no data set of that name is known"))?;
+    let partial = if cfg.data.partial.is_some() { Partial::Allow(cfg.seed) } else { Partial::Reject };
+    let folder = folder
+        .ok_or_else(|| Error::config("--data-dir", "", "names the data that the run was trained on"))?;
+    set.load(Some(folder), partial)?.limit(cfg.data.train_images)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_is_sound() {
+        Arguments::command().debug_assert();
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        let arguments = parse("generate --run r --out o --temperature-sweep 0.5,1 --n 9").unwrap();
+        assert_eq!((arguments.temperature_sweep, arguments.n), (vec![0.5, 1.], 9));
+        let arguments = parse("generate --run r --out o --format png").unwrap();
+        assert_eq!((arguments.format, arguments.batch_size), (vec![Format::Png], None));
+        for words in ["--out o", "--run r", "--run r --out o --format gif", "--run r --out o --classifier c"]
+        {
+            assert!(parse(&format!("generate {words}")).is_err(), "{words}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The example `table1`: finished runs beside the paper's Table 1.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::say;
+use crate::Report;
+use crate::error::{Error, Result};
+use crate::run::read_json;
+
+/// Print the metrics of finished runs beside those of the paper's Table 1.
+#[derive(Debug, Parser)]
+#[command(name = "table1")]
+struct Arguments {
+    /// Folders of finished runs; what one lacks is shown as `-`
+    #[arg(required = true, value_name = "RUN_DIR")]
+    runs: Vec<PathBuf>,
+    /// Print JSON instead of Markdown
+    #[arg(long)]
+    json: bool,
+}
+
+const METRICS: [&str; 4] = ["MSE", "1 - SSIM", "KID", "FID"];
+const DECIMALS: [usize; 4] = [4, 3, 3, 2];
+const PAPER_PROTOCOL: &str = "The paper's rows: its own protocol (1,280 generated images against the first 1,280 test \
+    images, its own Inception preprocessing), 100 epochs of each network; FSVAE as the paper printed it.";
+
+type Numbers = [Option<f64>; 4];
+
+/// Spiking-Diffusion's and FSVAE's numbers in the paper's Table 1, in the order of `METRICS`.
+fn paper(dataset: &str) -> Option<[[f64; 4]; 2]> {
+    Some(match dataset {
+        "mnist" => [[0.006, 0.077, 0.018, 37.50], [0.023, 0.219, 0.054, 90.57]],
+        "fashion-mnist" => [[0.011, 0.233, 0.055, 91.98], [0.023, 0.378, 0.070, 113.2]],
+        "kmnist" => [[0.014, 0.151, 0.068, 59.23], [0.054, 0.452, 0.272, 166.9]],
+        "emnist-letters" => [[0.005, 0.078, 0.075, 67.41], [0.015, 0.180, 0.140, 95.96]],
+        "cifar-10" => [[0.009, 0.399, 0.121, 120.5], [0.024, 0.689, 0.181, 218.6]],
+        _ => return None,
+    })
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Table {
+    metrics: [&'static str; 4],
+    paper_protocol: &'static str,
+    runs: Vec<Run>,
+}
+
+/// A run's numbers, the paper's, its budget and protocol.
+#[derive(Serialize)]
+struct Run {
+    run: PathBuf,
+    /// Why there are no numbers.
+    error: Option<String>,
+    dataset: Option<String>,
+    partial: Option<String>,
+    ours: Numbers,
+    spiking_diffusion: Option<[f64; 4]>,
+    fsvae: Option<[f64; 4]>,
+    budget: Option<String>,
+    protocol: Option<String>,
+}
+
+/// The whole of the example `table1`; it fails if none of the runs can be read.
+pub fn table1() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runs: Vec<Run> = arguments.runs.iter().map(|folder| Run::of(folder)).collect();
+    let all_failed = runs.iter().all(|run| run.error.is_some());
+    let table = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs };
+    let text = if arguments.json { serde_json::to_string_pretty(&table) } else { Ok(table.to_markdown()) };
+    match text {
+        Ok(text) => {
+            // A closed pipe is no reason to complain.
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            if all_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(e) => {
+            say(&format!("error: {e}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Run {
+    fn of(folder: &Path) -> Self {
+        Self::read(folder).unwrap_or_else(|e| Self {
+            run: folder.to_owned(),
+            error: Some(e.to_string()),
+            dataset: None,
+            partial: None,
+            ours: [None; 4],
+            spiking_diffusion: None,
+            fsvae: None,
+            budget: None,
+            protocol: None,
+        })
+    }
+
+    fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("report.json");
+        let all: Value = read_json(&path)?;
+        let report: Report =
+            serde_json::from_value(all.clone()).map_err(|e| Error::run(&path, e.to_string()))?;
+        let optional = |name: &str| all.pointer(&format!("/metrics/{name}")).and_then(Value::as_f64);
+        let metrics = &report.metrics;
+        let ours = [Some(metrics.mse), Some(1. - metrics.ssim), optional("kid"), optional("fid")];
+        let budget = format!(
+            "preset {}, seed {}, {} + {} epochs on {} training images, {} test images",
+            report.preset,
+            report.seed,
+            report.epochs.vqsvae,
+            report.epochs.sdid,
+            report.train_images,
+            report.test_images
+        );
+        let paper = paper(&report.dataset);
+        Ok(Self {
+            run: folder.to_owned(),
+            error: None,
+            partial: report.partial,
+            ours,
+            spiking_diffusion: paper.map(|paper| paper[0]),
+            fsvae: paper.map(|paper| paper[1]),
+            budget: Some(budget),
+            protocol: Some(report.protocol),
+            dataset: Some(report.dataset),
+        })
+    }
+
+    fn dataset(&self) -> &str {
+        self.dataset.as_deref().unwrap_or("-")
+    }
+}
+
+impl Table {
+    /// A row a run, data set by data set, each followed by the paper's; then what the numbers mean.
+    fn to_markdown(&self) -> String {
+        let mut page =
+            format!("| data set | from | {} |\n| --- | --- | --- | --- | --- | --- |\n", METRICS.join(" | "));
+        let mut seen = Vec::new();
+        for run in &self.runs {
+            if seen.contains(&run.dataset()) {
+                continue;
+            }
+            seen.push(run.dataset());
+            let same = || self.runs.iter().filter(|other| other.dataset() == run.dataset());
+            for other in same() {
+                row(&mut page, run.dataset(), &format!("`{}`", other.run.display()), other.ours);
+            }
+            for (name, numbers) in
+                [("Spiking-Diffusion (paper)", run.spiking_diffusion), ("FSVAE (paper)", run.fsvae)]
+            {
+                if let Some(numbers) = numbers {
+                    row(&mut page, run.dataset(), name, numbers.map(Some));
+                }
+            }
+        }
+        let _ = write!(page, "\nSmaller is better; `-`: not measured.\n\n- {PAPER_PROTOCOL}\n");
+        self.runs.iter().for_each(|run| page.push_str(&run.note()));
+        page
+    }
+}
+
+impl Run {
+    fn note(&self) -> String {
+        let run = self.run.display();
+        let (Some(budget), Some(protocol)) = (&self.budget, &self.protocol) else {
+            return format!("- `{run}`: {}\n", self.error.as_deref().unwrap_or("-"));
+        };
+        let partial = self.partial.as_ref().map_or(String::new(), |p| format!(" **Partial data:** {p}."));
+        format!("- `{run}`: {budget}.{partial} {protocol}\n")
+    }
+}
+
+fn row(page: &mut String, dataset: &str, from: &str, numbers: Numbers) {
+    let number = |(number, decimals): (Option<f64>, usize)| {
+        number.map_or("-".to_owned(), |number| format!("{number:.decimals$}"))
+    };
+    let cells: Vec<String> = numbers.into_iter().zip(DECIMALS).map(number).collect();
+    // Writing to a string cannot fail.
+    let _ = writeln!(page, "| {dataset} | {from} | {} |", cells.join(" | "));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(name: &str, dataset: Option<&str>, ours: Numbers) -> Run {
+        let paper = dataset.and_then(paper);
+        Run {
+            run: name.into(),
+            error: dataset.is_none().then(|| "no such file".to_owned()),
+            dataset: dataset.map(str::to_owned),
+            partial: (name == "b").then(|| "half of it".to_owned()),
+            ours,
+            spiking_diffusion: paper.map(|paper| paper[0]),
+            fsvae: paper.map(|paper| paper[1]),
+            budget: dataset.map(|_| "one epoch".to_owned()),
+            protocol: dataset.map(|_| "as always".to_owned()),
+        }
+    }
+
+    #[test]
+    fn runs_of_a_data_set_stand_together_over_the_papers() {
+        Arguments::command().debug_assert();
+        let runs = vec![
+            run("a", Some("mnist"), [Some(0.0125), Some(0.1), None, Some(40.)]),
+            run("gone", None, [None; 4]),
+            run("c", Some("synthetic-digits"), [Some(0.5), Some(0.25), None, None]),
+            run("b", Some("mnist"), [Some(0.02), Some(0.2), Some(0.0301), None]),
+        ];
+        let page = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs }.to_markdown();
+        let wanted = "\
+            | mnist | `a` | 0.0125 | 0.100 | - | 40.00 |\n\
+            | mnist | `b` | 0.0200 | 0.200 | 0.030 | - |\n\
+            | mnist | Spiking-Diffusion (paper) | 0.0060 | 0.077 | 0.018 | 37.50 |\n\
+            | mnist | FSVAE (paper) | 0.0230 | 0.219 | 0.054 | 90.57 |\n\
+            | - | `gone` | - | - | - | - |\n\
+            | synthetic-digits | `c` | 0.5000 | 0.250 | - | - |\n";
+        assert!(page.contains(wanted), "{page}");
+        assert!(
+            page.contains("- `gone`: no such file\n") && page.contains("**Partial data:** half of it."),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn a_folder_without_a_report_has_no_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run::of(folder.path());
+        assert!(run.error.is_some_and(|e| e.contains("report.json")));
+        std::fs::write(folder.path().join("report.json"), "{}").unwrap();
+        assert!(Run::of(folder.path()).error.is_some_and(|e| e.contains("missing field")));
+    }
+}

@@ -1,0 +1,221 @@
+//! Synaptic operations of a trained network beside the multiplications of the same network without spikes, and what both
+//! would cost: a proxy that counts arithmetic alone.
+
+use std::collections::BTreeMap;
+
+use absorbing_diffusion::Sdid;
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use snn_core::{Connections, FiringRates, spikes_by_position};
+use vq_svae::VqSvae;
+
+use crate::ExperimentConfig;
+use crate::error::{Error, Result};
+
+/// Picojoules of a 32-bit floating point multiply-accumulate, 45 nm (Horowitz, ISSCC 2014: 3.7 + 0.9).
+pub const MAC_PICOJOULES: f64 = 4.6;
+/// Picojoules of a 32-bit floating point addition, 45 nm (the same source).
+pub const AC_PICOJOULES: f64 = 0.9;
+
+/// What is counted, in words.
+pub const PROTOCOL: &str = "A compute-only proxy: 4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate (32-bit floating \
+    point, 45 nm, Horowitz 2014). Spiking: one accumulate for each connection of each spike, over all time steps; layers \
+    that read real numbers, constant in time, multiply once. Without spikes: the same layers, one multiply-accumulate a \
+    connection, one pass, no time steps. Connections into the zeros of a padding do not exist and are not counted on either \
+    side. Not counted: memory traffic (which dominates on real hardware), membrane updates, batch norms (folded into the \
+    weights), the codebook's search.";
+
+/// Operations and energy of a piece of work on one image.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Multiply-accumulates of the network without spikes.
+    pub dense_macs: f64,
+    /// Multiply-accumulates of the spiking network (its layers with real-valued input).
+    pub macs: f64,
+    /// Accumulates of the spiking network.
+    pub accumulates: f64,
+    /// Energy of the network without spikes, in nanojoules.
+    pub dense_nanojoules: f64,
+    /// Energy of the spiking network, in nanojoules.
+    pub nanojoules: f64,
+}
+
+impl Cost {
+    fn new(dense_macs: f64, macs: f64, accumulates: f64) -> Self {
+        let dense_nanojoules = MAC_PICOJOULES * dense_macs / 1e3;
+        let nanojoules = (MAC_PICOJOULES * macs + AC_PICOJOULES * accumulates) / 1e3;
+        Self { dense_macs, macs, accumulates, dense_nanojoules, nanojoules }
+    }
+
+    /// How many times the energy of the spiking network the other one needs.
+    pub fn ratio(&self) -> f64 {
+        self.dense_nanojoules / self.nanojoules
+    }
+
+    /// `times` times this and `other`.
+    fn times_plus(&self, times: f64, other: &Self) -> Self {
+        Self::new(
+            times * self.dense_macs + other.dense_macs,
+            times * self.macs + other.macs,
+            times * self.accumulates + other.accumulates,
+        )
+    }
+}
+
+/// One named line of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// A layer, or a piece of work.
+    pub name: String,
+    /// Its operations, for one image (a layer of the denoiser: one pass).
+    #[serde(flatten)]
+    pub cost: Cost,
+}
+
+/// The whole table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Energy {
+    /// [`PROTOCOL`].
+    pub protocol: String,
+    /// Every layer, in the order of the forward pass.
+    pub layers: Vec<Line>,
+    /// Sums: reconstructing an image, one pass of the denoiser, generating an image.
+    pub work: Vec<Line>,
+}
+
+/// Spikes of every layer, while batches pass.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    pub(crate) rates: FiringRates,
+    /// By layer: spikes by position, and the images they are of.
+    positions: BTreeMap<String, (Vec<f64>, f64)>,
+}
+
+impl Activity {
+    /// Adds a layer's spikes `[T, N, C, H, W]`.
+    pub(crate) fn record(&mut self, layer: &str, spikes: &Tensor) -> candle_core::Result<()> {
+        self.rates.record(layer, spikes)?;
+        let (found, images) = (spikes_by_position(spikes)?, spikes.dim(1)? as f64);
+        let entry = self.positions.entry(layer.to_owned()).or_insert_with(|| (vec![0.; found.len()], 0.));
+        entry.0.iter_mut().zip(found).for_each(|(sum, n)| *sum += n);
+        entry.1 += images;
+        Ok(())
+    }
+
+    /// A layer's accumulates for an image, from the spikes of those that it reads.
+    fn accumulates(&self, connections: &Connections, sources: &[String]) -> Result<f64> {
+        let count = |source: &String| {
+            let found = self.positions.get(source).filter(|(_, images)| *images > 0.);
+            let (spikes, images) =
+                found.ok_or_else(|| Error::config("energy.layer", source, "has not been observed"))?;
+            Ok(connections.accumulates(spikes) / images)
+        };
+        sources.iter().map(count).sum()
+    }
+}
+
+impl Energy {
+    /// Of networks whose layers have been observed on images and codes.
+    pub(crate) fn new(
+        cfg: &ExperimentConfig,
+        (vqsvae, sdid): (&VqSvae, &Sdid),
+        activity: &Activity,
+    ) -> Result<Self> {
+        let table = |network: &str, layers: Vec<(String, Connections)>| {
+            let named: Vec<_> =
+                layers.into_iter().map(|(name, c)| (format!("{network}.{name}"), c)).collect();
+            lines(&named, activity)
+        };
+        let autoencoder = table("vqsvae", vqsvae.connections()?)?;
+        let denoiser = table("sdid", sdid.connections()?)?;
+        let sum = |lines: &[Line], part: &dyn Fn(&str) -> bool| {
+            let chosen = lines.iter().filter(|line| part(&line.name));
+            chosen.fold(Cost::default(), |sum, line| line.cost.times_plus(1., &sum))
+        };
+        let pass = sum(&denoiser, &|_| true);
+        let decode = sum(&autoencoder, &|name| !name.contains("encoder."));
+        let passes = cfg.sampling.order.mean_passes(cfg.sdid.height * cfg.sdid.width, cfg.sdid.steps);
+        let line = |name: String, cost: Cost| Line { name, cost };
+        let work = vec![
+            line("reconstruct an image".to_owned(), sum(&autoencoder, &|_| true)),
+            line("one pass of the denoiser".to_owned(), pass.clone()),
+            line(
+                format!("generate an image: {passes:.1} passes, then decode"),
+                pass.times_plus(passes, &decode),
+            ),
+        ];
+        Ok(Self { protocol: PROTOCOL.to_owned(), layers: [autoencoder, denoiser].concat(), work })
+    }
+}
+
+/// A network's layers, each of which reads the one before it, but for those below.
+fn lines(layers: &[(String, Connections)], activity: &Activity) -> Result<Vec<Line>> {
+    let line = |(i, (name, connections)): (usize, &(String, Connections))| {
+        let dense = connections.macs();
+        let real = ["vqsvae.encoder.0", "vqsvae.generator", "sdid.layers.0"].contains(&name.as_str());
+        if real {
+            return Ok(Line { name: name.clone(), cost: Cost::new(dense, dense, 0.) });
+        }
+        let mut sources = vec![layers[i.saturating_sub(1)].0.clone()];
+        if name == "sdid.head" {
+            sources.push("sdid.layers.0".to_owned());
+        }
+        let accumulates = activity.accumulates(connections, &sources)?;
+        Ok(Line { name: name.clone(), cost: Cost::new(dense, 0., accumulates) })
+    };
+    layers.iter().enumerate().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use snn_core::{ConvConfig, LifConfig, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer};
+
+    use super::*;
+
+    /// Two 3x3 convolutions with padding on a 2x2 map, where every position reaches all four.
+    fn network() -> candle_core::Result<Vec<(String, Connections)>> {
+        let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+        let (same, lif, vb) = (ConvConfig::new(3, 1, 1), LifConfig::default(), store.builder());
+        let first = SpikingLayer::conv(2, 3, same, lif, vb.pp("first"))?.connections([2, 2, 2])?;
+        let next = SpikingLayer::conv(3, 5, same, lif, vb.pp("next"))?.connections([3, 2, 2])?;
+        // Reads the last and the first layer.
+        let head =
+            ReadoutLayer::conv(5 + 3, 7, same, Readout::Mean, vb.pp("head"))?.connections([8, 2, 2])?;
+        let names = ["sdid.layers.0", "sdid.layers.1", "sdid.head"].map(str::to_owned);
+        Ok(names.into_iter().zip([first, next, head]).collect())
+    }
+
+    #[test]
+    fn operations_are_those_counted_by_hand() {
+        let mut activity = Activity::default();
+        // Two batches of one and three images: 4 and 2 spikes of layer 0, 1 and 0 of layer 1.
+        for (images, spikes) in [(1, [4, 1]), (3, [2, 0])] {
+            for (layer, (channels, count)) in [3usize, 5].into_iter().zip(spikes).enumerate() {
+                let length = 2 * images * channels * 4;
+                let values: Vec<f32> = (0..length).map(|i| f32::from(i < count)).collect();
+                let spikes = Tensor::from_vec(values, (2, images, channels, 2, 2), &Device::Cpu).unwrap();
+                activity.record(&format!("sdid.layers.{layer}"), &spikes).unwrap();
+            }
+        }
+        let lines = lines(&network().unwrap(), &activity).unwrap();
+        let [first, next, head] = &lines[..] else { panic!("{lines:?}") };
+        // 2 inputs x 3 outputs x 4 positions x 4 targets, real-valued.
+        assert_eq!((first.cost.dense_macs, first.cost.macs, first.cost.accumulates), (96., 96., 0.));
+        assert_eq!(first.cost.nanojoules, first.cost.dense_nanojoules);
+        // 6 spikes in 4 images, each to 4 positions of 5 channels.
+        assert_eq!((next.cost.dense_macs, next.cost.macs), (3. * 5. * 16., 0.));
+        assert_eq!(next.cost.accumulates, 6. / 4. * 4. * 5.);
+        // 6 + 1 spikes in 4 images, to 4 positions of 7 channels.
+        assert_eq!(head.cost.accumulates, 7. / 4. * 4. * 7.);
+        assert!((head.cost.nanojoules - 0.9e-3 * 49.).abs() < 1e-12);
+        assert!((head.cost.dense_nanojoules - 4.6e-3 * 8. * 7. * 16.).abs() < 1e-12);
+        assert!((activity.rates.rates()["sdid.layers.1"] - 1. / (4. * 2. * 5. * 4.)).abs() < 1e-8);
+    }
+
+    #[test]
+    fn a_layer_that_was_not_observed_is_named() {
+        let message = lines(&network().unwrap(), &Activity::default()).unwrap_err().to_string();
+        assert!(message.contains("sdid.layers.0"), "{message}");
+    }
+}

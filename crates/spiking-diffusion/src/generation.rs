@@ -1,0 +1,231 @@
+//! Any number of images of a finished run as files, in a folder that can be filled in several sessions.
+//!
+//! `png/0000000.png`, .. hold an image each, `images-0000.safetensors`, .. up to [`BLOCK`] images each: a tensor `images`
+//! `[n, channels, H, W]`, f32 in [0, 1]. `generation.json` says what they were drawn from. Image `i` follows from that and
+//! from `i`, whatever the batch size, the number of threads, and where a session was stopped.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use absorbing_diffusion::Order;
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use snn_core::{Seed, write_atomically};
+
+use crate::config::difference;
+use crate::error::{Error, Result};
+use crate::progress::go_on;
+use crate::run::{read_json, take, write_json};
+use crate::stages::{batches, draw};
+use crate::{Progress, Trained, picture};
+
+/// Images in one `.safetensors` file; also the most images in memory.
+pub const BLOCK: usize = 500;
+
+const MANIFEST: &str = "generation.json";
+const STAGE: &str = "generate";
+
+/// Which files to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// A PNG an image.
+    pub png: bool,
+    /// Blocks of images as tensors.
+    pub safetensors: bool,
+}
+
+/// What [`save`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Images drawn now.
+    pub drawn: usize,
+    /// Images that were there.
+    pub present: usize,
+}
+
+/// What the images of a folder follow from.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    networks_sha256: String,
+    dataset: String,
+    seed: Seed,
+    order: Order,
+    temperature: f64,
+}
+
+/// Writes images `0..count` of the config's seed and sampling into a folder, and draws only those that are not yet there,
+/// whole, in every format. At most [`BLOCK`] images are in memory.
+///
+/// # Errors
+/// A folder of other images, of something else or of another process; no images or formats; a stop that was asked for;
+/// files that cannot be written.
+/// # Examples
+/// ```no_run
+/// use candle_core::Device;
+/// use spiking_diffusion::generation::{self, Formats};
+/// use spiking_diffusion::{Silent, Trained};
+/// # fn main() -> spiking_diffusion::Result<()> {
+/// let mut trained = Trained::load("runs/mnist-cpu-0".as_ref(), &Device::Cpu)?;
+/// trained.cfg.sampling.temperature = 0.9;
+/// let formats = Formats { png: true, safetensors: false };
+/// generation::save(&trained, 10_000, "images".as_ref(), formats, &Device::Cpu, &mut Silent)?;
+/// # Ok(()) }
+/// ```
+pub fn save(
+    trained: &Trained,
+    count: usize,
+    folder: &Path,
+    formats: Formats,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Saved> {
+    trained.cfg.validate()?;
+    if count == 0 || formats == (Formats { png: false, safetensors: false }) {
+        return Err(Error::config("images", count, "needs at least one image and one format"));
+    }
+    let _lock = take(folder, MANIFEST)?;
+    check_manifest(trained, folder)?;
+    let image = &trained.cfg.vqsvae.image;
+    let files = Files { folder, formats, image: [image.channels, image.height, image.width] };
+    if formats.png {
+        std::fs::create_dir_all(files.png_folder()).map_err(Error::io(folder))?;
+    }
+    let mut saved = Saved { drawn: 0, present: 0 };
+    progress.begin(STAGE, count, 0);
+    for block in batches(count, BLOCK) {
+        let missing = files.missing(&block);
+        saved.present += block.len() - missing.len();
+        saved.drawn += missing.len();
+        if missing.is_empty() {
+            progress.advance(block.end, None);
+        }
+        files.write(&block, trained, missing, device, progress, count)?;
+        go_on(progress, STAGE, block.end, count)?;
+    }
+    progress.end();
+    Ok(saved)
+}
+
+/// Writes what the images follow from, or compares it with what is there.
+fn check_manifest(trained: &Trained, folder: &Path) -> Result<()> {
+    let (cfg, path) = (&trained.cfg, folder.join(MANIFEST));
+    let now = Manifest {
+        networks_sha256: trained.sha256.clone(),
+        dataset: cfg.data.name.clone(),
+        seed: cfg.seed,
+        order: cfg.sampling.order,
+        temperature: cfg.sampling.temperature,
+    };
+    if !path.exists() {
+        return write_json(&path, &now);
+    }
+    let then: Manifest = read_json(&path)?;
+    let tree = |value: &Manifest| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));
+    match difference("", &tree(&then)?, &tree(&now)?) {
+        None => Ok(()),
+        Some((field, then, now)) => Err(Error::run(
+            folder,
+            format!("holds other images: `{field}` is {then} there and {now} here; name another folder"),
+        )),
+    }
+}
+
+struct Files<'a> {
+    folder: &'a Path,
+    formats: Formats,
+    /// Channels, height, width.
+    image: [usize; 3],
+}
+
+impl Files<'_> {
+    fn png_folder(&self) -> PathBuf {
+        self.folder.join("png")
+    }
+
+    fn png(&self, i: usize) -> PathBuf {
+        self.png_folder().join(format!("{i:07}.png"))
+    }
+
+    fn tensors(&self, block: &Range<usize>) -> PathBuf {
+        self.folder.join(format!("images-{:04}.safetensors", block.start / BLOCK))
+    }
+
+    /// The images of a block that have to be drawn: all where its tensors are not whole, else those without a PNG.
+    fn missing(&self, block: &Range<usize>) -> Vec<usize> {
+        if self.formats.safetensors && !self.has_tensors(block) {
+            return block.clone().collect();
+        }
+        block.clone().filter(|&i| self.formats.png && !self.has_png(i)).collect()
+    }
+
+    fn has_png(&self, i: usize) -> bool {
+        let [_, height, width] = self.image;
+        let size = (width as u32, height as u32);
+        image::open(self.png(i)).is_ok_and(|image| (image.width(), image.height()) == size)
+    }
+
+    fn has_tensors(&self, block: &Range<usize>) -> bool {
+        let read = || {
+            let bytes = std::fs::read(self.tensors(block)).ok()?;
+            let file = safetensors::SafeTensors::deserialize(&bytes).ok()?;
+            let shape = file.tensor("images").ok()?.shape().to_owned();
+            Some(shape.len() == 4 && shape[0] >= block.len() && shape[1..] == self.image)
+        };
+        read().unwrap_or(false)
+    }
+
+    /// Draws the missing images of a block, in batches, and writes them.
+    fn write(
+        &self,
+        block: &Range<usize>,
+        trained: &Trained,
+        missing: Vec<usize>,
+        device: &Device,
+        progress: &mut dyn Progress,
+        total: usize,
+    ) -> Result<()> {
+        let networks = (&trained.vqsvae, &trained.sdid);
+        let mut drawn = Vec::new();
+        for batch in runs(&missing, trained.cfg.sampling.batch_size) {
+            let images = draw(&trained.cfg, networks, batch.clone(), device, &mut |_, _| ())?;
+            for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
+                picture::save_image(&self.png(number), &images.get(i)?)?;
+            }
+            progress.advance(batch.end, None);
+            drawn.push(images);
+            go_on(progress, STAGE, batch.end, total)?;
+        }
+        if !self.formats.safetensors || missing.len() < block.len() {
+            return Ok(());
+        }
+        let images = (Tensor::cat(&drawn, 0)?.to_dtype(DType::F32)? + 0.5)?.clamp(0f32, 1f32)?;
+        let path = self.tensors(block);
+        let bytes = safetensors::serialize([("images", images)], None)
+            .map_err(|e| Error::run(&path, e.to_string()))?;
+        Ok(write_atomically(&path, &bytes)?)
+    }
+}
+
+/// Ascending numbers as ranges without gaps, each of at most `size`.
+fn runs(numbers: &[usize], size: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some(run) if run.end == number && run.len() < size.max(1) => run.end += 1,
+            _ => runs.push(number..number + 1),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_fall_into_runs_without_gaps() {
+        assert!(runs(&[], 3).is_empty());
+        assert_eq!(runs(&[0, 1, 2, 3, 5, 9, 10], 3), [0..3, 3..4, 5..6, 9..11]);
+    }
+}

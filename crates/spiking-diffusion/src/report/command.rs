@@ -1,0 +1,118 @@
+//! The command that makes a run again.
+
+use serde_json::Value;
+
+use crate::data::DataSet;
+use crate::shell::quoted;
+use crate::{ExperimentConfig, Preset};
+
+/// Training images of the built-in digits, and their name.
+const BUILT_IN: (usize, &str) = (6000, "synthetic-digits");
+
+/// The command of the example that makes a run of this config, with every field that differs from the preset's. None for
+/// data that no example loads.
+pub(super) fn of(cfg: &ExperimentConfig) -> Option<String> {
+    let data = &cfg.data;
+    let (example, official) = if data.name == BUILT_IN.1 {
+        ("mnist", BUILT_IN.0)
+    } else {
+        let set = DataSet::ALL.into_iter().find(|set| set.name() == data.name)?;
+        (example(set), set.counts().0)
+    };
+    let mut words = vec![format!("cargo run --release --example {example} --")];
+    if !data.synthetic {
+        words.push("--data-dir \"$SPIKING_DATA_DIR\"".to_owned());
+    }
+    if data.partial.is_some() {
+        words.push("--allow-partial".to_owned());
+    } else if data.train_images < official {
+        words.push(format!("--limit {}", data.train_images));
+    }
+    words.push(format!("--preset {} --seed {}", cfg.preset.name(), cfg.seed.0));
+    words.extend(
+        settings(cfg)?
+            .into_iter()
+            .map(|(key, value)| quoted(&format!("{key}={value}")))
+            .map(|s| format!("--set {s}")),
+    );
+    Some(words.join(" "))
+}
+
+fn example(set: DataSet) -> &'static str {
+    match set {
+        DataSet::Mnist => "mnist",
+        DataSet::FashionMnist => "fashion_mnist",
+        DataSet::Kmnist => "kmnist",
+        DataSet::Letters => "letters",
+        DataSet::Cifar10 => "cifar10",
+    }
+}
+
+/// Fields, dotted, that differ from the preset's, with their values.
+fn settings(cfg: &ExperimentConfig) -> Option<Vec<(String, String)>> {
+    let mut preset = ExperimentConfig::new(cfg.preset, cfg.vqsvae.image);
+    // These follow from the data and the seed.
+    (preset.data, preset.seed) = (cfg.data.clone(), cfg.seed);
+    if cfg.preset != Preset::Paper {
+        preset.vqsvae.reconstruction = cfg.vqsvae.reconstruction;
+    }
+    let tree = |cfg: &ExperimentConfig| serde_json::to_value(cfg).ok();
+    let mut found = Vec::new();
+    differences("", &tree(&preset)?, &tree(cfg)?, &mut found);
+    Some(found)
+}
+
+/// Where two trees differ; objects with other fields differ as a whole.
+fn differences(path: &str, a: &Value, b: &Value, found: &mut Vec<(String, String)>) {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
+            let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            x.iter().for_each(|(key, value)| differences(&join(key), value, &y[key], found));
+        }
+        _ if a != b => found.push((path.to_owned(), b.to_string())),
+        _ => (),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vq_svae::ImageSpec;
+
+    use super::*;
+
+    /// Applies the `--set`s of a command to the preset again.
+    fn read_back(command: &str, cfg: &ExperimentConfig) -> ExperimentConfig {
+        let mut again = ExperimentConfig::new(cfg.preset, cfg.vqsvae.image);
+        (again.data, again.seed) = (cfg.data.clone(), cfg.seed);
+        for setting in command.split(" --set ").skip(1) {
+            let (key, value) = setting.trim_matches('\'').split_once('=').unwrap();
+            again = again.with(key, value).unwrap();
+        }
+        again
+    }
+
+    #[test]
+    fn a_command_says_what_differs_from_the_preset() {
+        let mut cfg = ExperimentConfig::new(Preset::Quick, ImageSpec::MNIST);
+        (cfg.data.name, cfg.data.train_images) = ("mnist".to_owned(), 60_000);
+        let plain =
+            "cargo run --release --example mnist -- --data-dir \"$SPIKING_DATA_DIR\" --preset quick --seed 0";
+        assert_eq!(of(&cfg).as_deref(), Some(plain));
+        cfg.data.train_images = 20_000;
+        assert!(of(&cfg).unwrap().contains(" --limit 20000 "));
+        cfg.data.partial = Some("some are missing".to_owned());
+        assert!(of(&cfg).unwrap().contains(" --allow-partial "));
+        let cfg = cfg.with("sdid.token_input", "raw").unwrap();
+        let cfg =
+            cfg.with("sdid.channels", "[8,8,8,8,8]").unwrap().with("vqsvae_training.clip", "null").unwrap();
+        let command = of(&cfg).unwrap();
+        assert!(command.contains("--set 'sdid.token_input=\"raw\"'"), "{command}");
+        assert_eq!(read_back(&command, &cfg), cfg);
+        assert_eq!(command.matches("--set").count(), 3, "{command}");
+    }
+
+    #[test]
+    fn data_without_an_example_have_no_command() {
+        assert_eq!(of(&ExperimentConfig::new(Preset::Cpu, ImageSpec::MNIST)), None);
+    }
+}

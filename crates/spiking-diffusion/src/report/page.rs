@@ -1,0 +1,209 @@
+//! What a report says and in which order: the one source of `report.md` and `report.html`.
+
+use super::Report;
+use crate::data::DataSet;
+use crate::energy::Line;
+
+/// A titled page of sections.
+pub(super) struct Page {
+    pub(super) title: String,
+    pub(super) sections: Vec<Section>,
+}
+
+/// Blocks under a heading.
+pub(super) struct Section {
+    pub(super) title: &'static str,
+    pub(super) blocks: Vec<Block>,
+}
+
+/// A piece of a section.
+pub(super) enum Block {
+    /// Running text.
+    Text(String),
+    /// Text that must not be overlooked.
+    Warning(String),
+    /// Names and values that come first.
+    Numbers(Vec<[String; 2]>),
+    /// Rows under a head; all but the first column are numbers.
+    Table { head: Vec<&'static str>, rows: Vec<Vec<String>> },
+    /// Something to type.
+    Code(String),
+    /// A picture of the run's folder.
+    Picture { file: &'static str, name: &'static str, caption: &'static str },
+    /// A text file of the run's folder, folded.
+    File { file: &'static str, caption: &'static str },
+}
+
+/// Each picture of a run, with its name and what it shows.
+const PICTURES: [(&str, &str, &str); 6] = [
+    ("samples.png", "samples", "The first samples of the seed, not picked."),
+    (
+        "unmasking.gif",
+        "unmasking",
+        "Samples in the making, a frame a diffusion step; tokens that are still masked are covered.",
+    ),
+    ("reconstructions.png", "reconstructions", "Test images over what comes back from their codes."),
+    ("loss.png", "loss", "Both trainings: values, and their running means."),
+    ("codebook.png", "codebook", "How often each code occurs in the test images."),
+    ("firing_rates.png", "firing rates", "Spikes of each layer, a neuron and time step."),
+];
+
+/// The stages of a run, in order.
+const STAGES: [&str; 5] = ["vqsvae", "encode", "sdid", "sample", "evaluate"];
+
+/// The page of a report.
+pub(super) fn of(report: &Report) -> Page {
+    let pictures = |names: &[&str]| {
+        let chosen = PICTURES.into_iter().filter(|(file, _, _)| names.contains(file));
+        chosen.map(|(file, name, caption)| Block::Picture { file, name, caption }).collect::<Vec<_>>()
+    };
+    let results = report.metric_rows().into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
+    let mut sections = vec![
+        Section { title: "Run", blocks: run(report) },
+        Section {
+            title: "Metrics",
+            blocks: vec![Block::Numbers(results), Block::Text(report.protocol.clone())],
+        },
+        Section {
+            title: "Pictures",
+            blocks: pictures(&["samples.png", "unmasking.gif", "reconstructions.png"]),
+        },
+        Section {
+            title: "Training",
+            blocks: std::iter::once(wall_times(report)).chain(pictures(&["loss.png"])).collect(),
+        },
+        Section {
+            title: "Spikes and codes",
+            blocks: spikes(report, pictures(&["codebook.png", "firing_rates.png"])),
+        },
+    ];
+    if let Some(energy) = &report.energy {
+        let blocks = vec![
+            Block::Text(energy.protocol.clone()),
+            operations("for one image", &energy.work),
+            operations("layer", &energy.layers),
+        ];
+        sections.push(Section { title: "Operations and energy", blocks });
+    }
+    let mut again = Vec::new();
+    if let Some(command) = &report.command {
+        let same = "The same command and version give the same bytes on one kind of processor, whatever the number of threads.";
+        again.extend([Block::Code(command.clone()), Block::Text(same.to_owned())]);
+    }
+    again.push(Block::File { file: "config.json", caption: "every field of this run's config" });
+    sections.push(Section { title: "Reproduce", blocks: again });
+    let kind = if report.synthetic { " (synthetic)" } else { "" };
+    Page { title: format!("Spiking-Diffusion on {}{kind}", report.dataset), sections }
+}
+
+fn run(report: &Report) -> Vec<Block> {
+    let machine = &report.machine;
+    let text = format!(
+        "Preset `{}`, seed {}, {} + {} epochs on {} training images; {} test images. Device {}, {} threads, version {}.",
+        report.preset,
+        report.seed,
+        report.epochs.vqsvae,
+        report.epochs.sdid,
+        report.train_images,
+        report.test_images,
+        machine.device,
+        machine.threads,
+        machine.version,
+    );
+    let data = match &report.partial {
+        Some(partial) => Block::Warning(format!("Partial data: {partial}.")),
+        None if report.synthetic => Block::Warning("Synthetic data: drawn by this program.".to_owned()),
+        None => Block::Text(format!("Data: {}.", completeness(report))),
+    };
+    vec![Block::Text(text), data]
+}
+
+fn completeness(report: &Report) -> String {
+    let known = DataSet::ALL.into_iter().find(|set| set.name() == report.dataset).map(DataSet::counts);
+    match known {
+        Some((train, test)) if (report.train_images, report.test_images) == (train, test) => {
+            "the complete official files".to_owned()
+        }
+        Some((train, test)) => format!(
+            "{} of {train} official training images (the first ones), {} of {test} test images",
+            report.train_images, report.test_images
+        ),
+        None => "given by the caller".to_owned(),
+    }
+}
+
+fn wall_times(report: &Report) -> Block {
+    let speed = |stage: &String| match report.images_per_second.get(stage) {
+        Some(speed) => format!("{speed:.1}"),
+        None => "-".to_owned(),
+    };
+    let row =
+        |(stage, seconds): (&String, &f64)| vec![stage.clone(), format!("{seconds:.1} s"), speed(stage)];
+    let mut stages: Vec<_> = report.seconds.iter().collect();
+    stages.sort_by_key(|(stage, _)| STAGES.iter().position(|known| known == stage));
+    Block::Table {
+        head: vec!["stage", "wall time", "images a second"],
+        rows: stages.into_iter().map(row).collect(),
+    }
+}
+
+/// Rates in the order of the forward pass, where it is known.
+fn spikes(report: &Report, pictures: Vec<Block>) -> Vec<Block> {
+    let row = |(layer, rate): (String, f64)| vec![layer, format!("{:.2} %", 100. * rate)];
+    let rows = report.ordered_rates().into_iter().map(row).collect();
+    let table = Block::Table { head: vec!["layer", "firing rate"], rows };
+    std::iter::once(table).chain(pictures).collect()
+}
+
+fn operations(what: &'static str, lines: &[Line]) -> Block {
+    let row = |line: &Line| {
+        let cost = &line.cost;
+        vec![
+            line.name.clone(),
+            count(cost.dense_macs),
+            count(cost.macs),
+            count(cost.accumulates),
+            energy(cost.dense_nanojoules),
+            energy(cost.nanojoules),
+            format!("{:.2}", cost.ratio()),
+        ]
+    };
+    let head = vec![
+        what,
+        "MACs without spikes",
+        "MACs, spiking",
+        "ACs, spiking",
+        "energy without spikes",
+        "energy, spiking",
+        "ratio",
+    ];
+    Block::Table { head, rows: lines.iter().map(row).collect() }
+}
+
+fn count(n: f64) -> String {
+    match n {
+        n if n >= 1e9 => format!("{:.2} G", n / 1e9),
+        n if n >= 1e6 => format!("{:.2} M", n / 1e6),
+        n if n >= 1e3 => format!("{:.1} k", n / 1e3),
+        n => format!("{n:.0}"),
+    }
+}
+
+fn energy(nanojoules: f64) -> String {
+    match nanojoules {
+        e if e >= 1e6 => format!("{:.2} mJ", e / 1e6),
+        e if e >= 1e3 => format!("{:.1} µJ", e / 1e3),
+        e => format!("{e:.1} nJ"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_energies_are_short() {
+        assert_eq!([0., 999., 12_345., 2.5e6, 7.25e9].map(count), ["0", "999", "12.3 k", "2.50 M", "7.25 G"]);
+        assert_eq!([0.04, 999.9, 12_345., 8.351e6].map(energy), ["0.0 nJ", "999.9 nJ", "12.3 µJ", "8.35 mJ"]);
+    }
+}
