@@ -90,8 +90,18 @@ pub struct EvaluationConfig {
     pub bound_images: usize,
     /// The bound itself.
     pub bound: ElboConfig,
+    /// Generated images, and test images, that Fréchet and kernel distance are measured between; 0 for none.
+    #[serde(default = "EvaluationConfig::distance_images")]
+    pub distance_images: usize,
     /// Images a batch in encoding, decoding and evaluation. Changes speed and memory, not results.
     pub batch_size: usize,
+}
+
+impl EvaluationConfig {
+    /// As many as the paper's tables are said to use.
+    pub(crate) fn distance_images() -> usize {
+        1280
+    }
 }
 
 /// Which data a run is made on.

@@ -13,7 +13,7 @@ use crate::energy::{Activity, Energy};
 use crate::error::Result;
 use crate::progress::go_on;
 use crate::stages::{batches, process};
-use crate::{ExperimentConfig, Progress};
+use crate::{Distance, ExperimentConfig, Progress};
 
 /// The numbers of a run. Smaller is better but for `ssim` and the codebook's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Metrics {
     pub codebook_used: usize,
     /// `exp(entropy)` of the codes of the test images.
     pub codebook_perplexity: f64,
+    /// Distances of generated images to test images, if they were measured.
+    #[serde(default)]
+    pub distance: Option<Distance>,
 }
 
 /// What [`evaluate`] finds.
@@ -85,6 +88,7 @@ pub fn evaluate(
         bits_per_token_images: bound.images,
         codebook_used: usage.used(),
         codebook_perplexity: usage.perplexity(),
+        distance: None,
     };
     Ok(Evaluation {
         metrics,

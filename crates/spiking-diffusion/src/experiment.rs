@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::plot::{self, Bar, Chart, Mark, PALETTE, Series};
 use crate::report::Machine;
 use crate::{
-    ExperimentConfig, Progress, Report, RunDir, encode_dataset, evaluate, generate, picture, train_sdid,
-    train_vqsvae, unmasking,
+    ExperimentConfig, Features, Progress, Report, RunDir, distance, encode_dataset, evaluate, generate,
+    picture, train_sdid, train_vqsvae, unmasking,
 };
 
 /// Trains, encodes, samples, measures and reports, all into the folder `out`.
@@ -29,6 +29,23 @@ pub fn run_experiment(
     out: &Path,
     resume: bool,
     device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
+    run_experiment_with(cfg, data, out, resume, device, &Features::None, progress)
+}
+
+/// [`run_experiment`], and the distances of `cfg.evaluation.distance_images` generated images to as many test images.
+///
+/// # Errors
+/// As [`run_experiment`]; features that cannot be had: weights that cannot be read or lack a layer, images that the
+/// network does not take.
+pub fn run_experiment_with(
+    cfg: &ExperimentConfig,
+    data: &Dataset,
+    out: &Path,
+    resume: bool,
+    device: &Device,
+    features: &Features,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     cfg.validate_for(data)?;
@@ -48,8 +65,15 @@ pub fn run_experiment(
     unmasking::save(cfg, (&vqsvae, &sdid), &run, device)?;
 
     let clock = Instant::now();
-    let evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
+    let mut evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
     run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
+
+    if *features != Features::None && cfg.evaluation.distance_images > 0 {
+        let clock = Instant::now();
+        let generated = generate(cfg, (&vqsvae, &sdid), 0..cfg.evaluation.distance_images, device, progress)?;
+        evaluation.metrics.distance = distance::measure(cfg, features, data, &generated, &run, progress)?;
+        run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
+    }
     save_codebook(&evaluation.code_counts, &run)?;
     let report = Report::new(cfg, evaluation, run.seconds()?, Machine::here(&name_of(device)));
     save_firing_rates(&report, &run)?;

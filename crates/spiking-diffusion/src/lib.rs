@@ -4,6 +4,7 @@
 pub mod cli;
 mod config;
 pub mod data;
+mod distance;
 pub mod energy;
 pub mod error;
 mod evaluate;
@@ -24,9 +25,10 @@ mod trained;
 mod unmasking;
 
 pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig};
+pub use distance::{Distance, Features};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Metrics, evaluate};
-pub use experiment::run_experiment;
+pub use experiment::{run_experiment, run_experiment_with};
 pub use preset::Preset;
 pub use progress::{Progress, Silent};
 pub use report::{Epochs, Machine, Report};

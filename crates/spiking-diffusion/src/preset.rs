@@ -59,7 +59,12 @@ impl ExperimentConfig {
             weighting: Weighting::Elbo,
             sampling: SamplingConfig { order: Order::Posterior, temperature: 1., batch_size: 64 },
             samples: 64,
-            evaluation: EvaluationConfig { bound_images: 1280, bound: ElboConfig::default(), batch_size: 64 },
+            evaluation: EvaluationConfig {
+                bound_images: 1280,
+                bound: ElboConfig::default(),
+                distance_images: EvaluationConfig::distance_images(),
+                batch_size: 64,
+            },
         }
     }
 

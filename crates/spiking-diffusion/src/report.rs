@@ -156,23 +156,42 @@ impl Report {
     /// Name and value of each metric.
     fn metric_rows(&self) -> Vec<(&'static str, String)> {
         let m = &self.metrics;
-        vec![
+        let mut rows = vec![
             ("MSE of the test reconstructions", format!("{:.5}", m.mse)),
             ("SSIM (the paper prints 1 - SSIM)", format!("{:.4} ({:.4})", m.ssim, 1. - m.ssim)),
             ("bits per token", format!("{:.4} ± {:.4}", m.bits_per_token, m.bits_per_token_standard_error)),
             ("codes in use", m.codebook_used.to_string()),
             ("codebook perplexity", format!("{:.1}", m.codebook_perplexity)),
-        ]
+        ];
+        if let Some(d) = &m.distance {
+            rows.push(("FID of the samples", format!("{:.4}", d.fid)));
+            rows.push(("KID of the samples", format!("{:.5} ± {:.5}", d.kid, d.kid_std)));
+        }
+        rows
     }
 }
 
 fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
+    let distance = metrics.distance.as_ref().map_or(String::new(), |d| {
+        format!(
+            " FID and KID: {} generated images (seed {}, 8 bits) against the first {} test images; definitions of {}; \
+             {} features of {}; subsets by seed {}.{}",
+            d.generated_images,
+            cfg.seed.0,
+            d.real_images,
+            d.protocol,
+            d.dims,
+            d.extractor,
+            d.seed,
+            d.warnings.iter().map(|warning| format!(" Warning: {warning}.")).collect::<String>(),
+        )
+    });
     format!(
         "MSE and SSIM: all {} test images, pixels in [-0.5, 0.5]; SSIM with an 11x11 Gaussian window, sigma 1.5, zero \
          padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
          stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
          all test images. Firing rates: VQ-SVAE on all test images, SDID on one batch of test codes masked at random \
-         times. Samples: seed {}, order {:?}, temperature {}.",
+         times. Samples: seed {}, order {:?}, temperature {}.{distance}",
         cfg.data.test_images,
         metrics.bits_per_token_images,
         cfg.evaluation.bound.strata,

@@ -10,7 +10,7 @@ use candle_core::pickle::PthTensors;
 use candle_core::safetensors::BufferedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
-use super::legacy;
+use super::{Inception, InceptionConfig, legacy};
 use crate::{Error, Result};
 
 /// The weights of an Inception network under the names of pytorch-fid and torchvision, which are the same:
@@ -96,6 +96,12 @@ impl InceptionWeights {
     /// Weights that are already in memory; `origin` stands for the file in error messages.
     pub fn from_tensors(origin: impl Into<PathBuf>, tensors: HashMap<String, Tensor>) -> Self {
         Self { path: origin.into(), source: Source::Memory(tensors) }
+    }
+
+    /// Whether every tensor that the layer of `config` needs is there, of whatever shape.
+    pub fn serves(&self, config: &InceptionConfig) -> bool {
+        let there = |(name, _): (String, _)| matches!(self.dims(&name), Ok(Some(_)));
+        Inception::parameters(config).into_iter().all(there)
     }
 
     /// Values of a tensor that must have this shape.

@@ -22,7 +22,7 @@ pub use table1::table1;
 
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
-use crate::{ExperimentConfig, Preset, Progress, Report, run_experiment};
+use crate::{ExperimentConfig, Features, Preset, Progress, Report, run_experiment_with};
 use signals::{Signals, command_line};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
@@ -67,6 +67,13 @@ struct Arguments {
     /// Images to generate [default: the preset's]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
+    /// Weights of the FID network (.pth or .safetensors), for FID and KID of the samples: 2048 features, or 768 where the
+    /// file has no more [default: the features of a small classifier trained on the same images]
+    #[arg(long, value_name = "FILE", env = "SPIKING_INCEPTION")]
+    inception: Option<PathBuf>,
+    /// Images that FID and KID are measured on, 0 for none [default: the preset's]
+    #[arg(long, value_name = "N")]
+    distance_images: Option<usize>,
     /// Set any field of config.json, such as vqsvae.time_steps=8; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -138,7 +145,8 @@ fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Resu
         cfg.seed.0,
         out.display(),
     ));
-    let report = run_experiment(&cfg, &data, &out, arguments.resume, &device, progress)?;
+    let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
+    let report = run_experiment_with(&cfg, &data, &out, arguments.resume, &device, &features, progress)?;
     say(&summary(&report, &out));
     Ok(())
 }
@@ -147,6 +155,8 @@ fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
     let mut cfg = ExperimentConfig::for_data(arguments.preset.into(), data)?;
     cfg.seed = Seed(arguments.seed);
     cfg.samples = arguments.samples.unwrap_or(cfg.samples);
+    let evaluation = &mut cfg.evaluation;
+    evaluation.distance_images = arguments.distance_images.unwrap_or(evaluation.distance_images);
     cfg.vqsvae_training.epochs = arguments.epochs_vqsvae.unwrap_or(cfg.vqsvae_training.epochs);
     cfg.sdid_training.epochs = arguments.epochs_sdid.unwrap_or(cfg.sdid_training.epochs);
     for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
@@ -177,8 +187,14 @@ fn device(name: &str) -> Result<Device> {
 
 fn summary(report: &Report, out: &Path) -> String {
     let m = &report.metrics;
+    let distance = m.distance.as_ref().map_or(String::new(), |d| {
+        format!(
+            "FID {:.4}, KID {:.5} ± {:.5} ({} features of {})\n",
+            d.fid, d.kid, d.kid_std, d.dims, d.extractor
+        )
+    });
     format!(
-        "test MSE {:.5}, SSIM {:.4}, {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})\n\
+        "test MSE {:.5}, SSIM {:.4}, {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})\n{distance}\
          look at {dir}/report.html (or {dir}/report.md and {dir}/samples.png)",
         m.mse,
         m.ssim,

@@ -110,7 +110,8 @@ impl Run {
             serde_json::from_value(all.clone()).map_err(|e| Error::run(&path, e.to_string()))?;
         let optional = |name: &str| all.pointer(&format!("/metrics/{name}")).and_then(Value::as_f64);
         let metrics = &report.metrics;
-        let ours = [Some(metrics.mse), Some(1. - metrics.ssim), optional("kid"), optional("fid")];
+        let ours =
+            [Some(metrics.mse), Some(1. - metrics.ssim), optional("distance/kid"), optional("distance/fid")];
         let budget = format!(
             "preset {}, seed {}, {} + {} epochs on {} training images, {} test images",
             report.preset,

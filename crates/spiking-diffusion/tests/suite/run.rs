@@ -4,7 +4,9 @@ use std::path::Path;
 
 use candle_core::Device;
 use spiking_diffusion::data::{Dataset, Split};
-use spiking_diffusion::{ExperimentConfig, Preset, Report, Result, RunDir, Silent, run_experiment};
+use spiking_diffusion::{
+    ExperimentConfig, Features, Preset, Report, Result, RunDir, Silent, run_experiment, run_experiment_with,
+};
 
 use crate::{REPRODUCIBLE, assert_same_bytes, few_digits, rejects, tiny};
 
@@ -48,6 +50,31 @@ fn a_run_leaves_all_its_files_and_an_honest_report() {
         [&REPRODUCIBLE[..], &[".lock", "report.html", "report.json", "report.md", "timing.json"]].concat();
     wanted.sort_unstable();
     assert_eq!(names, wanted);
+}
+
+#[test]
+fn distances_are_those_of_the_features_asked_for() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data).with("evaluation.distance_images", "20").unwrap();
+    let with = |features: Features, resume: bool| {
+        run_experiment_with(&cfg, &data, folder.path(), resume, &Device::Cpu, &features, &mut Silent)
+    };
+    let report = with(Features::Classifier, false).unwrap();
+    let distance = report.metrics.distance.clone().unwrap();
+    assert!(distance.fid > 0. && distance.kid.is_finite() && distance.dims == 128);
+    assert_eq!((distance.real_images, distance.generated_images), (20, 20));
+    for part in ["classifier of few-digits", "test accuracy"] {
+        assert!(
+            distance.extractor.contains(part) && report.protocol.contains(part),
+            "{}",
+            distance.extractor
+        );
+    }
+    assert!(report.protocol.contains("Warning: "), "20 samples of 128 features: {}", report.protocol);
+    // The classifier is kept, and gives the same numbers again.
+    assert_eq!(with(Features::Classifier, true).unwrap().metrics, report.metrics);
+    assert_eq!(with(Features::None, true).unwrap().metrics.distance, None);
+    rejects(with(Features::Inception("no-such.pth".into()), true), &["no-such.pth"]);
 }
 
 #[test]

@@ -1,0 +1,170 @@
+//! Fréchet and kernel distance between test images and generated ones.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use spiking_diffusion_metrics::{
+    Classifier, ClassifierConfig, EvaluationOptions, FeatureExtractor, Inception, InceptionConfig,
+    InceptionLayer, InceptionWeights, Labelled, Protocol, evaluate,
+};
+
+use crate::data::{Dataset, Split};
+use crate::error::Result;
+use crate::progress::go_on;
+use crate::stages::batches;
+use crate::{ExperimentConfig, Progress, RunDir};
+
+/// Whose features distances are taken between.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Features {
+    /// No distances.
+    #[default]
+    None,
+    /// Those of the FID network with the weights in this file: 2048, or 768 where the file ends with those.
+    Inception(PathBuf),
+    /// Those of a small classifier, trained on the run's own training images. Comparable only between runs on the same
+    /// data and seed.
+    Classifier,
+}
+
+/// Distances of one run; smaller is better.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distance {
+    /// Fréchet distance.
+    pub fid: f64,
+    /// Kernel distance, mean over subsets.
+    pub kid: f64,
+    /// Its standard deviation over subsets.
+    pub kid_std: f64,
+    /// Number of features.
+    pub dims: usize,
+    /// Test images, the first ones.
+    pub real_images: usize,
+    /// Generated images, rounded to 8 bits as in a PNG.
+    pub generated_images: usize,
+    /// Network, layer and preprocessing.
+    pub extractor: String,
+    /// Whose definitions.
+    pub protocol: String,
+    /// Seed of the subsets.
+    pub seed: u64,
+    /// What a reader should know.
+    pub warnings: Vec<String>,
+}
+
+/// Images that a feature extractor sees at once.
+const BATCH: usize = 50;
+const STAGE: &str = "features";
+
+/// The distance of `generated` to as many of the first test images.
+///
+/// # Errors
+/// An extractor that cannot be had, fewer than two images, a stop that was asked for.
+pub(crate) fn measure(
+    cfg: &ExperimentConfig,
+    features: &Features,
+    data: &Dataset,
+    generated: &Tensor,
+    run: &RunDir,
+    progress: &mut dyn Progress,
+) -> Result<Option<Distance>> {
+    let Some(extractor) = extractor(cfg, features, data, run, progress)? else { return Ok(None) };
+    let count = generated.dim(0)?.min(data.test.len());
+    let total = count + generated.dim(0)?;
+    progress.begin(STAGE, total, 0);
+    let mut seen = 0;
+    let mut extract = |images: &mut dyn FnMut(std::ops::Range<usize>) -> Result<Tensor>, count: usize| {
+        let mut parts = Vec::new();
+        for range in batches(count, BATCH) {
+            seen += range.len();
+            parts.push(extractor.extract(&images(range)?)?);
+            progress.advance(seen, None);
+            go_on(progress, STAGE, seen, total)?;
+        }
+        Ok::<_, crate::Error>(Tensor::cat(&parts, 0)?)
+    };
+    let real = extract(&mut |range| data.test.range(range, &Device::Cpu), count)?;
+    let fake = extract(
+        &mut |range| Ok(in_8_bits(&generated.narrow(0, range.start, range.len())?)?),
+        generated.dim(0)?,
+    )?;
+    progress.end();
+    let options = EvaluationOptions {
+        protocol: Protocol::PytorchFid,
+        extractor: extractor.name(),
+        seed: cfg.seed.0,
+        prdc: false,
+    };
+    let found = evaluate(&real, &fake, &options)?;
+    Ok(Some(Distance {
+        fid: found.fid,
+        kid: found.kid_mean.unwrap_or(f64::NAN),
+        kid_std: found.kid_std.unwrap_or(f64::NAN),
+        dims: found.dims,
+        real_images: count,
+        generated_images: generated.dim(0)?,
+        extractor: found.extractor,
+        protocol: found.protocol.to_string(),
+        seed: found.seed,
+        warnings: found.warnings,
+    }))
+}
+
+/// Pixels of [-0.5, 0.5], rounded as in a PNG.
+fn in_8_bits(images: &Tensor) -> candle_core::Result<Tensor> {
+    (((images + 0.5)? * 255.)?.round()?.clamp(0., 255.)? / 255.)? - 0.5
+}
+
+fn extractor(
+    cfg: &ExperimentConfig,
+    features: &Features,
+    data: &Dataset,
+    run: &RunDir,
+    progress: &mut dyn Progress,
+) -> Result<Option<Box<dyn FeatureExtractor>>> {
+    match features {
+        Features::None => Ok(None),
+        Features::Inception(file) => Ok(Some(Box::new(inception(file)?))),
+        Features::Classifier => {
+            let file = run.file("classifier.safetensors");
+            if !file.exists() {
+                classifier(cfg, data, progress)?.save(&file)?;
+            }
+            Ok(Some(Box::new(Classifier::load(&file)?)))
+        }
+    }
+}
+
+/// The deepest of the usual layers that the file has.
+fn inception(file: &Path) -> Result<Inception> {
+    let weights = InceptionWeights::open(file)?;
+    let config = |layer| InceptionConfig { range: [-0.5, 0.5], ..InceptionConfig::pytorch_fid(layer) };
+    let deepest = config(InceptionLayer::Pool2048);
+    let usual = if weights.serves(&deepest) { deepest } else { config(InceptionLayer::Mixed768) };
+    Ok(Inception::new(usual, &weights)?)
+}
+
+fn classifier(cfg: &ExperimentConfig, data: &Dataset, progress: &mut dyn Progress) -> Result<Classifier> {
+    let all = |split: &Split| {
+        let labels: Vec<u32> = split.labels().iter().map(|&label| label.into()).collect();
+        Ok::<_, crate::Error>((split.range(0..split.len(), &Device::Cpu)?, labels))
+    };
+    let ((train, train_labels), (test, test_labels)) = (all(&data.train)?, all(&data.test)?);
+    let classes = train_labels.iter().chain(&test_labels).max().map_or(0, |&label| label as usize + 1);
+    let config = ClassifierConfig { seed: cfg.seed.0, ..ClassifierConfig::new(&data.name, classes) };
+    let mut begun = false;
+    let trained = Classifier::train(
+        &config,
+        Labelled { images: &train, labels: &train_labels },
+        Labelled { images: &test, labels: &test_labels },
+        &mut |step| {
+            if !std::mem::replace(&mut begun, true) {
+                progress.begin("classifier", step.total, 0);
+            }
+            progress.advance(step.done, Some(step.loss));
+        },
+    )?;
+    progress.end();
+    Ok(trained)
+}
