@@ -10,12 +10,15 @@ use crate::{Error, FeatureStats, Result};
 /// Eigenvalues below minus this fraction of the largest are no rounding: the matrix is not a covariance.
 const INDEFINITE: f64 = 1e-3;
 
+/// A Cholesky factor is used if its smallest pivot is more than this fraction of the largest (1e-8 of the variances).
+const REGULAR: f64 = 1e-4;
+
 /// Fréchet distance between the Gaussians of two sets of features; FID if the features are Inception's.
 ///
 /// `d = |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2))`, in `f64`.
 ///
-/// With `S = F F^T` from the symmetric eigen-decompositions, the last trace is the sum of the singular values
-/// of `F_a^T F_b`: real by construction, and the square roots are taken before anything cancels, so that fewer
+/// With `S = F F^T` (Cholesky, or where `S` is nearly singular its eigen-decomposition), the last trace is the sum
+/// of the singular values of `F_a^T F_b`: real by construction, and the square roots are taken before anything cancels, so that fewer
 /// samples than features (a singular `S`) cost no precision and need no offset on the diagonal. Eigenvalues
 /// that are rounding (negative, or below `D eps` times the largest) count as 0.
 ///
@@ -139,10 +142,26 @@ fn trace_of_root(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
     Ok(singular.iter().sum())
 }
 
-/// `F [D, rank]` with `F F^T = S`: the eigenvectors, each times the square root of its eigenvalue.
+/// `F [D, rank]` with `F F^T = S`: by Cholesky if `S` is far from singular, else by its eigenvectors.
 fn factor(stats: &FeatureStats) -> Result<Mat<f64>> {
-    let dims = stats.dims();
-    let covariance = MatRef::from_row_major_slice(stats.covariance(), dims, dims);
+    let covariance = MatRef::from_row_major_slice(stats.covariance(), stats.dims(), stats.dims());
+    match covariance.llt(Side::Lower) {
+        Ok(cholesky) if is_regular(cholesky.L()) => Ok(cholesky.L().to_owned()),
+        _ => eigen_factor(covariance),
+    }
+}
+
+/// Whether no pivot is small beside the largest.
+fn is_regular(lower: MatRef<'_, f64>) -> bool {
+    let pivots = lower.diagonal().column_vector();
+    let (smallest, largest) =
+        pivots.iter().fold((f64::INFINITY, 0.0), |(min, max): (f64, f64), p| (min.min(*p), max.max(*p)));
+    smallest > REGULAR * largest
+}
+
+/// The eigenvectors, each times the square root of its eigenvalue.
+fn eigen_factor(covariance: MatRef<'_, f64>) -> Result<Mat<f64>> {
+    let dims = covariance.nrows();
     let eigen = covariance.self_adjoint_eigen(Side::Lower).map_err(no_convergence)?;
     let (values, vectors) = (eigen.S().column_vector(), eigen.U());
     let (smallest, largest) = (values[0], values[dims - 1].max(0.0));
