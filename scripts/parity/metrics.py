@@ -227,9 +227,9 @@ def compare(args, folder):
 
 
 def speed(args, folder):
-    """Alternately: FID of 2,048 features and KID, 100 subsets of 1,000 of 2,000 rows."""
+    """Alternately: FID of 2,048 features and KID, 100 subsets of 1,000 of 4,000 rows."""
     rng = np.random.default_rng(args.seed)
-    a, b = (side.float() for side in features(rng, 2000, 2048))
+    a, b = (side.float() for side in features(rng, 4000, 2048))
     rows = fidelity_subsets(len(a), 100, 1000)
     inputs = {"features.a": a, "features.b": b, "kid.a": rows[0], "kid.b": rows[1]}
     stats = [metric_fid.fid_features_to_statistics(side.double()) for side in (a, b)]

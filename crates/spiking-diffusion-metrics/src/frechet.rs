@@ -10,6 +10,9 @@ use crate::{Error, FeatureStats, Result};
 /// Eigenvalues below minus this fraction of the largest are no rounding: the matrix is not a covariance.
 const INDEFINITE: f64 = 1e-3;
 
+/// Eigenvalues whose smallest is more than this fraction of the largest have roots to ten digits of the largest.
+const REGULAR: f64 = 1e-11;
+
 /// Fréchet distance between the Gaussians of two sets of features; FID if the features are Inception's.
 ///
 /// `d = |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2))`, in `f64`.
@@ -17,7 +20,8 @@ const INDEFINITE: f64 = 1e-3;
 /// With `S = F F^T` from the symmetric eigen-decompositions, the last trace is the sum of the singular values
 /// of `F_a^T F_b`: real by construction, and the square roots are taken before anything cancels, so that fewer
 /// samples than features (a singular `S`) cost no precision and need no offset on the diagonal. Eigenvalues
-/// that are rounding (negative, or below `D eps` times the largest) count as 0.
+/// that are rounding (negative, or below `D eps` times the largest) count as 0. Covariances that are far from singular
+/// take a faster way to the same number: the roots of the eigenvalues of `L^T S_b L`, where `S_a = L L^T`.
 ///
 /// Not clipped: identical statistics give 0 up to rounding, of either sign. The estimate from `N` samples is
 /// biased by `O(1 / N)`, so compare only numbers with the same `N`.
@@ -130,7 +134,26 @@ fn trace(stats: &FeatureStats) -> f64 {
 
 /// `tr((S_a S_b)^(1/2))`.
 fn trace_of_root(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
-    let (left, right) = rayon::join(|| factor(a), || factor(b));
+    match regular_trace_of_root(a, b)? {
+        Some(trace) => Ok(trace),
+        None => singular_trace_of_root(a, b),
+    }
+}
+
+/// Sum of the roots of the eigenvalues of `L^T S_b L` with `S_a = L L^T`, in half the time of singular values; `None`
+/// if the roots would lose too many digits.
+fn regular_trace_of_root(a: &FeatureStats, b: &FeatureStats) -> Result<Option<f64>> {
+    let Ok(cholesky) = covariance(a).llt(Side::Lower) else { return Ok(None) };
+    let inner = cholesky.L().transpose() * covariance(b) * cholesky.L();
+    let values = inner.self_adjoint_eigenvalues(Side::Lower).map_err(no_convergence)?;
+    // Ascending order.
+    let is_regular = values[0] > REGULAR * values[values.len() - 1];
+    Ok(is_regular.then(|| values.iter().map(|value| value.sqrt()).sum()))
+}
+
+/// Sum of the singular values of `F_a^T F_b`.
+fn singular_trace_of_root(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
+    let (left, right) = rayon::join(|| factor(covariance(a)), || factor(covariance(b)));
     let cross = left?.transpose() * right?;
     if cross.nrows() == 0 || cross.ncols() == 0 {
         return Ok(0.0);
@@ -139,10 +162,13 @@ fn trace_of_root(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
     Ok(singular.iter().sum())
 }
 
+fn covariance(stats: &FeatureStats) -> MatRef<'_, f64> {
+    MatRef::from_row_major_slice(stats.covariance(), stats.dims(), stats.dims())
+}
+
 /// `F [D, rank]` with `F F^T = S`: the eigenvectors, each times the square root of its eigenvalue.
-fn factor(stats: &FeatureStats) -> Result<Mat<f64>> {
-    let dims = stats.dims();
-    let covariance = MatRef::from_row_major_slice(stats.covariance(), dims, dims);
+fn factor(covariance: MatRef<'_, f64>) -> Result<Mat<f64>> {
+    let dims = covariance.nrows();
     let eigen = covariance.self_adjoint_eigen(Side::Lower).map_err(no_convergence)?;
     let (values, vectors) = (eigen.S().column_vector(), eigen.U());
     let (smallest, largest) = (values[0], values[dims - 1].max(0.0));
