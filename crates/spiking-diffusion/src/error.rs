@@ -52,7 +52,7 @@ pub enum Error {
         kept: Option<PathBuf>,
     },
     /// A stop was [asked for](crate::Progress::stop_requested); what was done so far is kept.
-    #[error("stopped in stage `{stage}` after {done} of {total} steps")]
+    #[error("stopped in stage `{stage}` at {done} of {total}")]
     Stopped {
         /// The stage.
         stage: String,

@@ -97,25 +97,25 @@ pub fn save_pairs(path: &Path, originals: &Tensor, reconstructions: &Tensor) -> 
 
 /// Writes 8-bit RGB pixels, row by row, as a PNG.
 pub(crate) fn save_rgb(path: &Path, pixels: &[u8], size: (u32, u32)) -> Result<()> {
-    save_png(path, pixels, size, ExtendedColorType::Rgb8)
+    Ok(write_atomically(path, &png(path, pixels, size, ExtendedColorType::Rgb8)?)?)
 }
 
-fn save_png(path: &Path, pixels: &[u8], (width, height): (u32, u32), color: ExtendedColorType) -> Result<()> {
+fn png(path: &Path, pixels: &[u8], (width, height): (u32, u32), color: ExtendedColorType) -> Result<Vec<u8>> {
     let mut png = Vec::new();
     PngEncoder::new(&mut png)
         .write_image(pixels, width, height, color)
         .map_err(|e| Error::run(path, format!("cannot be encoded: {e}")))?;
-    Ok(write_atomically(path, &png)?)
+    Ok(png)
 }
 
-/// Writes one image `[C, H, W]`, a pixel a pixel, as a grey (`C` = 1) or RGB PNG; pixels as in [`save_grid`].
-pub(crate) fn save_image(path: &Path, image: &Tensor) -> Result<()> {
+/// One image `[C, H, W]`, a pixel a pixel, as a grey (`C` = 1) or RGB PNG for this path; pixels as in [`save_grid`].
+pub(crate) fn image_png(path: &Path, image: &Tensor) -> Result<Vec<u8>> {
     let tiles = Tiles::new(path, &image.unsqueeze(0)?)?;
     let pixels = (0..tiles.height).flat_map(|y| (0..tiles.width).map(move |x| (y, x)));
     let color = if tiles.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
     let bytes: Vec<u8> =
         pixels.flat_map(|(y, x)| tiles.rgb(0, y, x).into_iter().take(tiles.channels)).collect();
-    save_png(path, &bytes, (tiles.width as u32, tiles.height as u32), color)
+    png(path, &bytes, (tiles.width as u32, tiles.height as u32), color)
 }
 
 /// Images on the CPU, `[count, channels, height, width]`.
