@@ -17,6 +17,7 @@ LEAST_DENSITY, MOST_DENSITY = 0.005, 0.5
 class Side:
     def __init__(self, command, threads):
         env = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        env["CANDLE_NUM_THREADS"] = "1"  # as .cargo/config.toml sets it for what cargo starts; torch does not read it
         for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
             env.pop(name, None)
         self.process = subprocess.Popen(

@@ -2,9 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::ConvConfig;
-use crate::ops::conv::{conv_transpose2d_map, conv2d_map};
-use crate::synapse::{Map, Synapse};
+use crate::synapse::Synapse;
 
 /// The connections of a layer on a map of known size.
 ///
@@ -28,35 +26,21 @@ use crate::synapse::{Map, Synapse};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connections {
-    /// Channels, rows and columns of the input.
-    source: [usize; 3],
+    source_channels: usize,
     /// Channels, rows and columns of the output.
     target: [usize; 3],
-    /// Target rows that each source row reaches, then the same of columns.
-    reach: [Vec<usize>; 2],
+    /// Targets, over all taps, that each source position reaches.
+    reach: Vec<usize>,
 }
 
 impl Connections {
     pub(crate) fn new(synapse: &Synapse, source: [usize; 3]) -> Result<Self> {
-        let (weight, [_, h, w]) = (&synapse.weight, source);
-        match synapse.map {
-            Map::Conv(cfg) => {
-                let (rows, columns) = conv2d_map(&source, weight, &cfg)?;
-                let (c_out, _, kh, kw) = weight.dims4()?;
-                let reach = [conv_reach(h, rows, kh, &cfg), conv_reach(w, columns, kw, &cfg)];
-                Ok(Self { source, target: [c_out, rows, columns], reach })
-            }
-            Map::ConvTranspose(cfg) => {
-                let (rows, columns) = conv_transpose2d_map(&source, weight, &cfg)?;
-                let (_, c_out, kh, kw) = weight.dims4()?;
-                let reach = [transposed_reach(h, rows, kh, &cfg), transposed_reach(w, columns, kw, &cfg)];
-                Ok(Self { source, target: [c_out, rows, columns], reach })
-            }
-            Map::Linear => {
-                let target = [weight.dim(0)?, 1, 1];
-                Ok(Self { source, target, reach: [vec![1; h], vec![1; w]] })
-            }
+        let (links, target) = synapse.links(source)?;
+        let mut reach = vec![0; links.sources];
+        for (_, q) in links.by_tap.iter().flatten() {
+            reach[*q as usize] += 1;
         }
+        Ok(Self { source_channels: source[0], target, reach })
     }
 
     /// Channels, rows and columns of the output.
@@ -66,33 +50,15 @@ impl Connections {
 
     /// Multiply-accumulates of one pass over real-valued inputs, an image and a time step: one a connection.
     pub fn macs(&self) -> f64 {
-        let [c, h, w] = self.source;
-        self.accumulates(&vec![c as f64; h * w])
+        self.accumulates(&vec![self.source_channels as f64; self.reach.len()])
     }
 
     /// Synaptic operations: one accumulate for each connection of each spike. `spikes` are counts by position, rows one
     /// after the other, over all channels (and as many images and time steps as are to be counted).
     pub fn accumulates(&self, spikes: &[f64]) -> f64 {
-        let ([rows, columns], width) = (&self.reach, self.source[2].max(1));
-        let row = |(spikes, &reach): (&[f64], &usize)| {
-            reach as f64 * spikes.iter().zip(columns).map(|(n, &reach)| n * reach as f64).sum::<f64>()
-        };
-        self.target[0] as f64 * spikes.chunks(width).zip(rows).map(row).sum::<f64>()
+        let each = spikes.iter().zip(&self.reach).map(|(n, &reach)| n * reach as f64);
+        self.target[0] as f64 * each.sum::<f64>()
     }
-}
-
-/// Outputs `i` of a convolution with `0 <= source + padding - i stride < kernel`, for each source.
-fn conv_reach(sources: usize, targets: usize, kernel: usize, cfg: &ConvConfig) -> Vec<usize> {
-    let within =
-        |at: usize, i: usize| (i * cfg.stride..i * cfg.stride + kernel).contains(&(at + cfg.padding));
-    (0..sources).map(|at| (0..targets).filter(|&i| within(at, i)).count()).collect()
-}
-
-/// Outputs `source stride + u - padding` that exist, for each source.
-fn transposed_reach(sources: usize, targets: usize, kernel: usize, cfg: &ConvConfig) -> Vec<usize> {
-    let there = |at: usize| (cfg.padding..targets + cfg.padding).contains(&at);
-    let count = |at: usize| (0..kernel).filter(|u| there(at * cfg.stride + u)).count();
-    (0..sources).map(count).collect()
 }
 
 /// Spikes at each position, summed over time, images and channels.
@@ -110,7 +76,7 @@ pub fn spikes_by_position(spikes: &Tensor) -> Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LifConfig, ParamStore, Seed, SpikingLayer, conv_transpose2d, conv2d};
+    use crate::{ConvConfig, LifConfig, ParamStore, Seed, SpikingLayer, conv_transpose2d, conv2d};
 
     type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
 

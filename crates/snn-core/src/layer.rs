@@ -212,7 +212,7 @@ impl ReadoutLayer {
     /// # Errors
     /// A map that does not fit the synapse, a position outside its output.
     pub fn reach(&self, map: (usize, usize), positions: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
-        let links = self.synapse.links(map)?;
+        let (links, _) = self.synapse.links([self.synapse.source_channels()?, map.0, map.1])?;
         check(positions, positions.len(), links.targets)?;
         Ok(positions.iter().map(|positions| links.reaching(positions)).collect())
     }

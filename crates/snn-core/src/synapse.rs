@@ -54,19 +54,28 @@ impl Synapse {
         }
     }
 
-    /// Which positions of a map of these rows and columns reach which of the output.
-    pub(crate) fn links(&self, source: (usize, usize)) -> Result<Links> {
-        let kernel = || self.weight.dims4().map(|(_, _, kh, kw)| (kh, kw));
-        let image =
-            |channels: usize| Ok::<_, candle_core::Error>([self.weight.dim(channels)?, source.0, source.1]);
+    /// Channels of its input.
+    pub(crate) fn source_channels(&self) -> Result<usize> {
+        self.weight.dim(if matches!(self.map, Map::ConvTranspose(_)) { 0 } else { 1 })
+    }
+
+    /// Which positions of a map `[C, H, W]` reach which of the output, and the output's `[C, H, W]`.
+    pub(crate) fn links(&self, source: [usize; 3]) -> Result<(Links, [usize; 3])> {
+        let (weight, map) = (&self.weight, (source[1], source[2]));
         let (kind, cfg, kernel, target) = match &self.map {
-            Map::Conv(cfg) => (Kind::Conv, *cfg, kernel()?, conv2d_map(&image(1)?, &self.weight, cfg)?),
-            Map::ConvTranspose(cfg) => {
-                (Kind::Transposed, *cfg, kernel()?, conv_transpose2d_map(&image(0)?, &self.weight, cfg)?)
+            Map::Conv(cfg) => {
+                let ((c, _, kh, kw), (h, w)) = (weight.dims4()?, conv2d_map(&source, weight, cfg)?);
+                (Kind::Conv, *cfg, (kh, kw), [c, h, w])
             }
-            Map::Linear => (Kind::Conv, ConvConfig::new(1, 1, 0), (1, 1), source),
+            Map::ConvTranspose(cfg) => {
+                let ((_, c, kh, kw), (h, w)) = (weight.dims4()?, conv_transpose2d_map(&source, weight, cfg)?);
+                (Kind::Transposed, *cfg, (kh, kw), [c, h, w])
+            }
+            Map::Linear => {
+                (Kind::Conv, ConvConfig::new(1, 1, 0), (1, 1), [weight.dim(0)?, source[1], source[2]])
+            }
         };
-        Ok(Links::new(kind, &cfg, kernel, source, target))
+        Ok((Links::new(kind, &cfg, kernel, map, (target[1], target[2])), target))
     }
 
     /// The map with every output channel multiplied by `scale`, the bias aside.

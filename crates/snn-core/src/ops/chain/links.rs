@@ -22,7 +22,7 @@ pub(crate) struct Links {
     pub(crate) targets: usize,
     pub(crate) taps: usize,
     /// `(target, source)` of each tap.
-    pub(super) by_tap: Vec<Vec<(u32, u32)>>,
+    pub(crate) by_tap: Vec<Vec<(u32, u32)>>,
     /// `[tap][target]` -> source or [`NOWHERE`].
     pub(crate) source_of: Vec<u32>,
     /// `[tap][source]` -> target or [`NOWHERE`].
