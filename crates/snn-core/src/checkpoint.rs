@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 const METADATA: &str = "spiking-diffusion";
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     kind: String,
     config: serde_json::Value,

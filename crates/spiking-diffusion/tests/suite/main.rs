@@ -12,6 +12,7 @@ mod run;
 mod sets;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use spiking_diffusion::data::{Dataset, Split, synthetic_digits};
 use spiking_diffusion::{ExperimentConfig, Preset};
@@ -25,6 +26,11 @@ fn rejects<T>(result: spiking_diffusion::Result<T>, parts: &[&str]) {
 
 /// The first of the built-in digits: 160 to train on, 24 to test on.
 fn few_digits() -> Dataset {
+    static DIGITS: LazyLock<Dataset> = LazyLock::new(draw_few_digits);
+    DIGITS.clone()
+}
+
+fn draw_few_digits() -> Dataset {
     let all = synthetic_digits().unwrap();
     let first = |split: &Split, n: usize| {
         let pixels = (0..n).flat_map(|i| split.bytes(i).unwrap().to_vec()).collect();
