@@ -1,5 +1,7 @@
 //! Kernel distance.
 
+mod table;
+
 use std::collections::HashSet;
 
 use candle_core::Tensor;
@@ -70,8 +72,10 @@ pub(crate) fn distance_of_rows(a: &Rows, b: &Rows, subsets: &[SubsetPair]) -> Re
         check_subset(of_a, a.rows, number, "a")?;
         check_subset(of_b, b.rows, number, "b")?;
     }
-    let distances: Vec<f64> =
-        subsets.par_iter().map(|(of_a, of_b)| mmd(&gather(a, of_a), &gather(b, of_b))).collect();
+    let distances = match table::is_less_work(a, b, subsets) {
+        true => table::distances(a, b, subsets),
+        false => subsets.par_iter().map(|(of_a, of_b)| mmd(&gather(a, of_a), &gather(b, of_b))).collect(),
+    };
     let (mean, std) = mean_and_std(&distances);
     Ok(KernelDistance { mean, std })
 }
@@ -137,9 +141,14 @@ fn gather(features: &Rows, indices: &[usize]) -> Mat<f64> {
 
 /// Unbiased squared maximum mean discrepancy between the columns of `x` and those of `y`.
 fn mmd(x: &Mat<f64>, y: &Mat<f64>) -> f64 {
-    let (m, n) = (x.ncols() as f64, y.ncols() as f64);
-    let (xx, yy) = (kernel_sum_within(x), kernel_sum_within(y));
-    xx / (m * (m - 1.0)) + yy / (n * (n - 1.0)) - 2.0 * kernel_sum_between(x, y) / (m * n)
+    let sums = [kernel_sum_within(x), kernel_sum_within(y), kernel_sum_between(x, y)];
+    unbiased(sums, x.ncols(), y.ncols())
+}
+
+/// From the sums of the kernel within both subsets (no row with itself) and between them.
+fn unbiased([xx, yy, xy]: [f64; 3], m: usize, n: usize) -> f64 {
+    let (m, n) = (m as f64, n as f64);
+    xx / (m * (m - 1.0)) + yy / (n * (n - 1.0)) - 2.0 * xy / (m * n)
 }
 
 /// Sum of `(x_i . y_j / D + 1)^3` over all `i` and `j`.

@@ -47,6 +47,22 @@ proptest! {
     }
 }
 
+/// Subsets that overlap take the kernel of all pairs from a table; the number is the same.
+#[test]
+fn many_subsets_of_few_rows_equal_the_naive_twin() {
+    let (a, b) = (normal(&[300, 7], 3), (normal(&[280, 7], 4) * 1.5).unwrap());
+    let subsets = random_subsets(300, 280, 40, 90, &mut ChaCha8Rng::seed_from_u64(5)).unwrap();
+    let each: Vec<f64> = subsets.iter().map(|pair| naive(&rows(&a), &rows(&b), pair)).collect();
+    let got = kernel_distance(&a, &b, &subsets).unwrap();
+    assert_close(got.mean, each.iter().sum::<f64>() / 40.0, 1e-12);
+    // One at a time, none overlaps with another.
+    let alone: Vec<f64> = subsets
+        .iter()
+        .map(|pair| kernel_distance(&a, &b, std::slice::from_ref(pair)).unwrap().mean)
+        .collect();
+    assert!(alone.iter().zip(&each).all(|(alone, each)| (alone - each).abs() < 1e-12), "{alone:?}");
+}
+
 #[test]
 fn unbiased_around_zero_for_one_distribution() {
     let (a, b) = (normal(&[400, 16], 0), normal(&[400, 16], 1));
