@@ -175,12 +175,11 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
     let distance = metrics.distance.as_ref().map_or(String::new(), |d| {
         format!(
             " FID and KID: {} generated images (seed {}, 8 bits) against the first {} test images; definitions of {}; \
-             {} features of {}; subsets by seed {}.{}",
+             features: {}; subsets by seed {}.{}",
             d.generated_images,
             cfg.seed.0,
             d.real_images,
             d.protocol,
-            d.dims,
             d.extractor,
             d.seed,
             d.warnings.iter().map(|warning| format!(" Warning: {warning}.")).collect::<String>(),
