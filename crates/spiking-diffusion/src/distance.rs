@@ -6,10 +6,11 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, EvaluationOptions, FeatureExtractor, Inception, InceptionConfig,
-    InceptionLayer, InceptionWeights, Labelled, Protocol, evaluate,
+    InceptionLayer, InceptionWeights, Protocol, evaluate,
 };
 
-use crate::data::{Dataset, Split};
+use crate::classifier;
+use crate::data::Dataset;
 use crate::error::Result;
 use crate::progress::go_on;
 use crate::stages::batches;
@@ -129,7 +130,8 @@ fn extractor(
         Features::Classifier => {
             let file = run.file("classifier.safetensors");
             if !file.exists() {
-                classifier(cfg, data, progress)?.save(&file)?;
+                let config = ClassifierConfig { seed: cfg.seed.0, ..classifier::config(data) };
+                classifier::train(&config, data, progress)?.save(&file)?;
             }
             Ok(Some(Box::new(Classifier::load(&file)?)))
         }
@@ -143,28 +145,4 @@ fn inception(file: &Path) -> Result<Inception> {
     let deepest = config(InceptionLayer::Pool2048);
     let usual = if weights.serves(&deepest) { deepest } else { config(InceptionLayer::Mixed768) };
     Ok(Inception::new(usual, &weights)?)
-}
-
-fn classifier(cfg: &ExperimentConfig, data: &Dataset, progress: &mut dyn Progress) -> Result<Classifier> {
-    let all = |split: &Split| {
-        let labels: Vec<u32> = split.labels().iter().map(|&label| label.into()).collect();
-        Ok::<_, crate::Error>((split.range(0..split.len(), &Device::Cpu)?, labels))
-    };
-    let ((train, train_labels), (test, test_labels)) = (all(&data.train)?, all(&data.test)?);
-    let classes = train_labels.iter().chain(&test_labels).max().map_or(0, |&label| label as usize + 1);
-    let config = ClassifierConfig { seed: cfg.seed.0, ..ClassifierConfig::new(&data.name, classes) };
-    let mut begun = false;
-    let trained = Classifier::train(
-        &config,
-        Labelled { images: &train, labels: &train_labels },
-        Labelled { images: &test, labels: &test_labels },
-        &mut |step| {
-            if !std::mem::replace(&mut begun, true) {
-                progress.begin("classifier", step.total, 0);
-            }
-            progress.advance(step.done, Some(step.loss));
-        },
-    )?;
-    progress.end();
-    Ok(trained)
 }

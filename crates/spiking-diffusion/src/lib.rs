@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod classifier;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod config;

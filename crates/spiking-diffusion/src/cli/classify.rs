@@ -11,14 +11,14 @@ use clap::Parser;
 use serde::Serialize;
 use snn_core::Seed;
 use spiking_diffusion_metrics::{
-    ClassScore, Classifier, ClassifierCard, ClassifierConfig, FeatureExtractor, Labelled, score_samples,
+    ClassScore, Classifier, ClassifierCard, ClassifierConfig, FeatureExtractor, score_samples,
 };
 
 use super::say;
 use super::signals::Signals;
-use crate::data::{self, Dataset, Split};
+use crate::data::{self, Dataset};
 use crate::error::{Error, Result};
-use crate::{Progress, Trained};
+use crate::{Progress, Trained, classifier};
 
 /// Train a small classifier on the data set, or load it, and see what it makes of generated images.
 #[derive(Debug, Parser)]
@@ -94,44 +94,23 @@ pub fn classify() -> ExitCode {
 /// What there is to print, after everything is done.
 pub(super) fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let data = data::mnist(arguments.data_dir.as_deref())?;
-    let test = Set::new(&data.test)?;
-    let classifier = classifier(arguments, &data, &test, progress)?;
+    let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
+    let classifier = trained(arguments, &data, progress)?;
     let images = images(arguments, progress)?;
     let score = |images: &Tensor| score_samples(&classifier, images, arguments.threshold);
     let samples = match images {
         Some((source, images)) => Some(Samples { source, score: score(&images)? }),
         None => None,
     };
-    let outcome = Outcome { classifier: classifier.card().clone(), test: score(&test.images)?, samples };
+    let outcome = Outcome { classifier: classifier.card().clone(), test: score(&test)?, samples };
     if !arguments.json {
         return Ok(table(&classifier, &outcome));
     }
     serde_json::to_string_pretty(&outcome).map_err(|e| Error::config("--json", true, e.to_string()))
 }
 
-/// A split as the classifier takes it.
-struct Set {
-    images: Tensor,
-    labels: Vec<u32>,
-}
-
-impl Set {
-    fn new(split: &Split) -> Result<Self> {
-        let labels = split.labels().iter().map(|&label| label.into()).collect();
-        Ok(Self { images: split.range(0..split.len(), &Device::Cpu)?, labels })
-    }
-
-    fn labelled(&self) -> Labelled<'_> {
-        Labelled { images: &self.images, labels: &self.labels }
-    }
-}
-
-fn classifier(
-    arguments: &Arguments,
-    data: &Dataset,
-    test: &Set,
-    progress: &mut dyn Progress,
-) -> Result<Classifier> {
+/// The classifier of the file, or a new one.
+fn trained(arguments: &Arguments, data: &Dataset, progress: &mut dyn Progress) -> Result<Classifier> {
     let file = arguments.classifier.as_deref();
     if let Some(file) = file.filter(|file| file.exists()) {
         let classifier = Classifier::load(file)?;
@@ -142,19 +121,10 @@ fn classifier(
         }
         return Ok(classifier);
     }
-    let classes = data.train.labels().iter().max().map_or(0, |&label| usize::from(label) + 1);
-    let mut cfg = ClassifierConfig { seed: arguments.seed, ..ClassifierConfig::new(&data.name, classes) };
+    let mut cfg = ClassifierConfig { seed: arguments.seed, ..classifier::config(data) };
     cfg.epochs = arguments.epochs.unwrap_or(cfg.epochs);
-    let train = Set::new(&data.train)?;
-    let (clock, mut begun) = (Instant::now(), false);
-    let classifier = Classifier::train(&cfg, train.labelled(), test.labelled(), &mut |step| {
-        if !begun {
-            progress.begin("classify", step.total, 0);
-            begun = true;
-        }
-        progress.advance(step.done, Some(step.loss));
-    })?;
-    progress.end();
+    let clock = Instant::now();
+    let classifier = classifier::train(&cfg, data, progress)?;
     say(&format!("trained in {:.0} s", clock.elapsed().as_secs_f64()));
     if let Some(file) = file {
         classifier.save(file)?;
@@ -238,7 +208,7 @@ mod tests {
         let table = run_with(&["--classifier", &classifier, "--epochs", "1"]).unwrap();
         assert!(table.contains("test accuracy") && table.contains("test images"), "{table}");
 
-        let digits = Set::new(&data::synthetic_digits().unwrap().test).unwrap().images;
+        let digits = data::synthetic_digits().unwrap().test.range(0..7, &Device::Cpu).unwrap();
         let tensors =
             std::collections::HashMap::from([("images", (digits.narrow(0, 0, 7).unwrap() + 0.5).unwrap())]);
         candle_core::safetensors::save(&tensors, &images).unwrap();
