@@ -11,6 +11,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use std::cell::OnceCell;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -153,6 +154,7 @@ impl<'a> Network<'a> {
                 let weights = InceptionWeights::download(&mut |got, of| {
                     bar.set_length(of.unwrap_or(got));
                     bar.set_position(got);
+                    ControlFlow::Continue(())
                 });
                 bar.finish_and_clear();
                 Ok(weights?)

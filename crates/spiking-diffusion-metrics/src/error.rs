@@ -102,6 +102,14 @@ pub enum Error {
         /// What the server or the network said.
         message: String,
     },
+    /// A download was stopped by whoever asked for it.
+    #[error("{url}: stopped; what has arrived is kept beside {}", destination.display())]
+    Stopped {
+        /// Where it was coming from.
+        url: String,
+        /// Where it was to go.
+        destination: PathBuf,
+    },
     /// The content of a file is not what it should be.
     #[error("{}: `{field}`: {message}", path.display())]
     File {

@@ -29,6 +29,16 @@ pub enum Error {
         /// What is wrong with it, with the offending value.
         message: String,
     },
+    /// A data set could not be loaded from the network.
+    #[error("{set}: {source}; or {advice}")]
+    Download {
+        /// The data set.
+        set: &'static str,
+        /// Which file, from where to where, and what went wrong.
+        source: Box<spiking_diffusion_metrics::Error>,
+        /// What to put where instead.
+        advice: String,
+    },
     /// A run's folder or one of its files cannot be used.
     #[error("{}: {message}", path.display())]
     Run {
@@ -56,7 +66,7 @@ pub enum Error {
     Stopped {
         /// The stage.
         stage: String,
-        /// Its steps, images or passes that are done.
+        /// Its steps, images, passes or kilobytes that are done.
         done: usize,
         /// How many there are.
         total: usize,

@@ -4,6 +4,7 @@ mod transfer;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -13,8 +14,9 @@ use transfer::Transfer;
 
 use crate::{Error, Result};
 
-/// Called with the bytes that are there so far, and the number of all of them if the server says it.
-pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
+/// Called with the bytes that are there so far, and the number of all of them if the server says it. `Break` stops the
+/// download; a later one goes on from there.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> ControlFlow<()>;
 
 /// Folder of this project in the user's cache (`$XDG_CACHE_HOME`, `~/Library/Caches`, `%LOCALAPPDATA%`).
 ///
@@ -41,11 +43,11 @@ pub fn cache_dir() -> Result<PathBuf> {
 ///
 /// # Errors
 /// If `sha256` is not 64 hexadecimal digits, the server cannot be reached, refuses, stalls or breaks off too often
-/// ([`Limits`]), the content has another checksum, or a file cannot be written.
+/// ([`Limits`]), the content has another checksum, `progress` stops it, or a file cannot be written.
 ///
 /// # Examples
 /// ```no_run
-/// use std::path::Path;
+/// use std::{ops::ControlFlow, path::Path};
 ///
 /// use spiking_diffusion_metrics::download::fetch;
 ///
@@ -53,6 +55,7 @@ pub fn cache_dir() -> Result<PathBuf> {
 /// let url = "https://example.org/train-images-idx3-ubyte.gz";
 /// let path = fetch(url, sha256, Path::new("mnist/train-images-idx3-ubyte.gz"), &mut |got, of| {
 ///     eprintln!("{got} of {of:?} bytes");
+///     ControlFlow::Continue(())
 /// })?;
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
@@ -67,14 +70,15 @@ pub fn fetch(url: &str, sha256: &str, destination: &Path, progress: Progress<'_>
 ///
 /// # Examples
 /// ```
-/// use std::{path::Path, time::Duration};
+/// use std::{ops::ControlFlow, path::Path, time::Duration};
 ///
 /// use spiking_diffusion_metrics::download::{Limits, fetch_within};
 ///
 /// let limits = Limits { stall: Duration::from_secs(1), attempts: 1, ..Limits::default() };
 /// let sha256 = "00".repeat(32);
 /// let destination = std::env::temp_dir().join("never");
-/// let error = fetch_within(&limits, "http://127.0.0.1:9/x", &sha256, &destination, &mut |_, _| ()).unwrap_err();
+/// let mut silent = |_, _| ControlFlow::Continue(());
+/// let error = fetch_within(&limits, "http://127.0.0.1:9/x", &sha256, &destination, &mut silent).unwrap_err();
 /// assert!(error.to_string().starts_with("http://127.0.0.1:9/x: "));
 /// ```
 pub fn fetch_within(
@@ -96,13 +100,13 @@ pub fn fetch_within(
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    let lock = locked(&beside(&target, ".lock"))?;
+    let held = lock(&beside(&target, ".lock"))?;
     // Whoever held the lock may have brought it.
     if !is_there(&target, sha256)? {
         load(limits, url, sha256, &part, progress).map_err(|problem| problem.explain(url, &target))?;
         fs::rename(&part, &target).map_err(Error::io(&target))?;
     }
-    drop(lock);
+    drop(held);
     Ok(target)
 }
 
@@ -110,12 +114,15 @@ pub fn fetch_within(
 enum Problem {
     Local(Error),
     Remote(String),
+    /// Somebody asked for it.
+    Stopped,
 }
 
 impl Problem {
     fn explain(self, url: &str, target: &Path) -> Error {
         match self {
             Self::Local(error) => error,
+            Self::Stopped => Error::Stopped { url: url.to_owned(), destination: target.to_owned() },
             Self::Remote(message) => {
                 Error::Download { url: url.to_owned(), destination: target.to_owned(), message }
             }
@@ -185,8 +192,21 @@ fn beside(target: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// An empty file that one process at a time holds; it stays behind, as removing it could part two that wait.
-fn locked(path: &Path) -> Result<File> {
+/// An empty file that one process at a time holds, until it drops the file or ends; the others wait. It stays behind, as
+/// removing it could part two that wait.
+///
+/// # Errors
+/// If the file cannot be created.
+///
+/// # Examples
+/// ```
+/// let folder = tempfile::tempdir()?;
+/// let held = spiking_diffusion_metrics::download::lock(&folder.path().join("data.lock"))?;
+/// // What others must not do at the same time.
+/// drop(held);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).map_err(Error::io(path))?;
     // Some network file systems have no locks: then there is none.
     file.lock().ok();

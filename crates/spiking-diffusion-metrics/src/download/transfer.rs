@@ -119,7 +119,9 @@ impl Transfer<'_> {
             }
             self.file.write_all(&buffer[..len]).map_err(Error::io(self.part))?;
             at += len as u64;
-            (self.progress)(at, total);
+            if (self.progress)(at, total).is_break() {
+                return Err(Problem::Stopped.into());
+            }
         }
         match total {
             Some(total) if at < total => Err(Stop::Broken(format!("{at} of {total} bytes arrived"))),

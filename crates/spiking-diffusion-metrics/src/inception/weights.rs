@@ -81,9 +81,14 @@ impl InceptionWeights {
     ///
     /// # Examples
     /// ```no_run
+    /// use std::ops::ControlFlow;
+    ///
     /// use spiking_diffusion_metrics::InceptionWeights;
     ///
-    /// let weights = InceptionWeights::download(&mut |got, _| eprintln!("{got} bytes"))?;
+    /// let weights = InceptionWeights::download(&mut |got, _| {
+    ///     eprintln!("{got} bytes");
+    ///     ControlFlow::Continue(())
+    /// })?;
     /// # Ok::<(), spiking_diffusion_metrics::Error>(())
     /// ```
     #[cfg(feature = "download")]

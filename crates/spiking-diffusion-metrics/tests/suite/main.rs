@@ -17,6 +17,7 @@ mod pixel;
 mod properties;
 mod protocol;
 mod resize;
+mod server;
 mod source;
 mod ssim;
 mod stats;

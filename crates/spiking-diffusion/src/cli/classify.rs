@@ -14,9 +14,10 @@ use spiking_diffusion_metrics::{
     ClassScore, Classifier, ClassifierCard, ClassifierConfig, FeatureExtractor, score_samples,
 };
 
+use super::input::Input;
 use super::say;
 use super::signals::Signals;
-use crate::data::{self, Dataset};
+use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
 use crate::{Progress, Trained, classifier};
 
@@ -28,9 +29,8 @@ use crate::{Progress, Trained, classifier};
     several times faster; the classifier is the same to the byte."
 )]
 pub(super) struct Arguments {
-    /// Folder with the data set's files, or with a folder of its name [default: the small built-in, synthetic set]
-    #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// The trained classifier: read if the file is there, else trained and written
     #[arg(long, value_name = "FILE")]
     classifier: Option<PathBuf>,
@@ -93,7 +93,7 @@ pub fn classify() -> ExitCode {
 
 /// What there is to print, after everything is done.
 pub(super) fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
-    let data = data::mnist(arguments.data_dir.as_deref())?;
+    let data = arguments.input.load(DataSet::Mnist, Partial::Reject, progress)?;
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     let classifier = trained(arguments, &data, progress)?;
     let images = images(arguments, progress)?;
@@ -189,7 +189,7 @@ mod tests {
     fn run_with(words: &[&str]) -> Result<String> {
         let arguments = Arguments::try_parse_from([&["classify"], words].concat()).unwrap();
         // Whatever the environment names.
-        run(&Arguments { data_dir: None, ..arguments }, &mut crate::Silent)
+        run(&Arguments { input: Input::default(), ..arguments }, &mut crate::Silent)
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
         let table = run_with(&["--classifier", &classifier, "--epochs", "1"]).unwrap();
         assert!(table.contains("test accuracy") && table.contains("test images"), "{table}");
 
-        let digits = data::synthetic_digits().unwrap().test.range(0..7, &Device::Cpu).unwrap();
+        let digits = crate::data::synthetic_digits().unwrap().test.range(0..7, &Device::Cpu).unwrap();
         let tensors =
             std::collections::HashMap::from([("images", (digits.narrow(0, 0, 7).unwrap() + 0.5).unwrap())]);
         candle_core::safetensors::save(&tensors, &images).unwrap();

@@ -1,6 +1,6 @@
 //! The example `generate`: images of a finished run as files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 use snn_core::Seed;
 use spiking_diffusion_metrics::Classifier;
 
+use super::input::Input;
 use super::signals::{Signals, command_line};
 use super::{device, say};
 use crate::data::{self, DataSet, Dataset, Partial};
@@ -56,12 +57,11 @@ struct Arguments {
     /// With --temperature-sweep: measure the Fréchet distance to training images by this classifier's features
     #[arg(long, value_name = "FILE", requires = "temperature_sweep")]
     classifier: Option<PathBuf>,
-    /// With --classifier: folder with the data set's files [default, mnist only: the built-in digits]
-    #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
-    data_dir: Option<PathBuf>,
     /// Where to compute: cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
+    #[command(flatten, next_help_heading = "The training images that --classifier compares with")]
+    input: Input,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -117,7 +117,7 @@ fn temperature_sweep(
     let classifier = arguments.classifier.as_deref().map(Classifier::load).transpose()?;
     let reference = match &classifier {
         Some(classifier) => {
-            let data = trained_on(&trained.cfg, arguments.data_dir.as_deref())?;
+            let data = trained_on(&trained.cfg, &arguments.input, progress)?;
             Some(Reference::new(classifier, &data.train, REFERENCE_IMAGES)?)
         }
         None => None,
@@ -130,7 +130,7 @@ fn temperature_sweep(
 }
 
 /// The data that a run was trained on.
-fn trained_on(cfg: &ExperimentConfig, folder: Option<&Path>) -> Result<Dataset> {
+fn trained_on(cfg: &ExperimentConfig, input: &Input, progress: &mut dyn Progress) -> Result<Dataset> {
     if cfg.data.synthetic {
         return data::synthetic_digits();
     }
@@ -138,9 +138,14 @@ fn trained_on(cfg: &ExperimentConfig, folder: Option<&Path>) -> Result<Dataset> 
     let set =
         set.ok_or_else(|| Error::config("data.name", &cfg.data.name, "no data set of that name is known"))?;
     let partial = if cfg.data.partial.is_some() { Partial::Allow(cfg.seed) } else { Partial::Reject };
-    let folder = folder
-        .ok_or_else(|| Error::config("--data-dir", "", "names the data that the run was trained on"))?;
-    set.load(Some(folder), partial)?.limit(cfg.data.train_images)
+    if !input.is_given() {
+        return Err(Error::config(
+            "--data-dir",
+            "",
+            "names the data that the run was trained on, or --download loads them",
+        ));
+    }
+    input.load(set, partial, progress)?.limit(cfg.data.train_images)
 }
 
 #[cfg(test)]

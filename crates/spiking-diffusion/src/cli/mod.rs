@@ -3,6 +3,7 @@
 mod bars;
 mod classify;
 mod generate;
+mod input;
 mod signals;
 mod table1;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use table1::table1;
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
 use crate::{ExperimentConfig, Features, Preset, Progress, Report, run_experiment_with};
+use input::Input;
 use signals::{Signals, command_line};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
@@ -31,9 +33,8 @@ use signals::{Signals, command_line};
     sdid.safetensors, vqsvae.csv, sdid.csv, pictures, and report.html, which shows and explains them (also report.md and \
     report.json). Ctrl-C writes a checkpoint; --resume goes on.")]
 struct Arguments {
-    /// Folder with the data set's files, or with a folder of its name [default, mnist only: the small built-in, synthetic set]
-    #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// Take files that hold less than the official ones, and say so in the report; a lone split is cut 90/10 by the seed
     #[arg(long)]
     allow_partial: bool,
@@ -125,7 +126,7 @@ fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Resu
     let device = device(&arguments.device)?;
     let partial =
         if arguments.allow_partial { Partial::Allow(Seed(arguments.seed)) } else { Partial::Reject };
-    let mut data = set.load(arguments.data_dir.as_deref(), partial)?;
+    let mut data = arguments.input.load(set, partial, progress)?;
     if let Some(partial) = &data.partial {
         say(&format!("partial data: {partial}"));
     }
@@ -135,7 +136,7 @@ fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Resu
     let cfg = config(arguments, &data)?;
     let folder = || format!("runs/{name}-{}-{}", cfg.preset.name(), cfg.seed.0).into();
     let out: PathBuf = arguments.out.clone().unwrap_or_else(folder);
-    let kind = if data.synthetic { " (synthetic; --data-dir DIR for real images)" } else { "" };
+    let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
     say(&format!(
         "{}{kind}: {} training and {} test images; preset {}, seed {}; writing to {}",
         data.name,

@@ -48,8 +48,10 @@ fn every_flag_reaches_its_field() {
     for (name, preset) in [("quick", Preset::Quick), ("cpu", Preset::Cpu), ("paper", Preset::Paper)] {
         assert_eq!(config_of(&["--preset", name]).unwrap().preset, preset);
     }
-    let arguments = parse(&["--data-dir", "d", "--out", "o", "--resume", "--limit", "5"]).unwrap();
-    assert_eq!((arguments.data_dir, arguments.out), (Some("d".into()), Some("o".into())));
+    let arguments =
+        parse(&["--data-dir", "d", "--out", "o", "--download", "--resume", "--limit", "5"]).unwrap();
+    assert_eq!((arguments.input.data_dir, arguments.out), (Some("d".into()), Some("o".into())));
+    assert!(arguments.input.download);
     assert_eq!((arguments.resume, arguments.limit), (true, Some(5)));
 }
 
@@ -71,4 +73,12 @@ fn devices() {
     for name in ["gpu", "cuda", "cuda:x", "cpu:0", ""] {
         assert!(message(device(name)).contains("--device"), "{name}");
     }
+}
+
+#[test]
+#[cfg(not(feature = "download"))]
+fn a_program_without_downloads_says_so() {
+    let input = input::Input { data_dir: None, download: true };
+    let text = message(input.load(DataSet::Kmnist, Partial::Reject, &mut crate::Silent));
+    assert!(text.contains("--download") && text.contains("--features download"), "{text}");
 }

@@ -1,6 +1,8 @@
 //! Images and labels in memory: read from files, drawn by a program, or handed in by the caller.
 
 mod cifar;
+#[cfg(feature = "download")]
+mod download;
 pub mod idx;
 mod idx_split;
 mod sets;

@@ -22,6 +22,13 @@ pub enum DataSet {
     Cifar10,
 }
 
+/// The other way to the files.
+const BY_NETWORK: &str = if cfg!(feature = "download") {
+    "or --download loads them"
+} else {
+    "or build with --features download, and --download loads them"
+};
+
 /// What to do with files that hold less than the official ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partial {
@@ -74,7 +81,8 @@ impl DataSet {
     }
 
     /// From the folder that holds its files (IDX plain or `.gz`), or has a folder of its [name](Self::name) that does.
-    /// Without a folder MNIST is the [built-in digits](synthetic_digits).
+    /// Without a folder MNIST is the [built-in digits](synthetic_digits). The network is never asked: that is what
+    /// `load_or_download` does (feature `download`).
     ///
     /// # Errors
     /// No folder (but for MNIST); a file that is missing, damaged or, unless allowed, partial.
@@ -120,15 +128,19 @@ impl DataSet {
     }
 
     fn absent(self, folder: &Path) -> Error {
+        Error::data(folder, format!("{}; {BY_NETWORK}", self.advice("this folder")))
+    }
+
+    /// What to put where.
+    pub(super) fn advice(self, folder: &str) -> String {
         let gz = if self == Self::Cifar10 { "" } else { ", each plain or .gz" };
         let name = self.name();
-        let message = format!(
-            "put {}{gz}, into this folder or a folder `{name}` in it and name it with --data-dir (or \
+        format!(
+            "put {}{gz}, into {folder} or a folder `{name}` in it and name it with --data-dir (or \
              SPIKING_DATA_DIR); official source: {}",
             self.files().join(", "),
             self.source()
-        );
-        Error::data(folder, message)
+        )
     }
 }
 
@@ -164,7 +176,7 @@ fn cut(only: &Split, which: &str, seed: Seed, notes: &mut Vec<String>) -> Result
 }
 
 /// `folder/name` where there is such a folder, else `folder` itself.
-fn own_folder(folder: &Path, name: &str) -> PathBuf {
+pub(super) fn own_folder(folder: &Path, name: &str) -> PathBuf {
     let inner = folder.join(name);
     if inner.is_dir() { inner } else { folder.to_owned() }
 }

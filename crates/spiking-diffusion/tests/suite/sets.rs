@@ -29,7 +29,8 @@ fn a_missing_set_says_what_to_put_where() {
     let folder = tempfile::tempdir().unwrap();
     for set in [DataSet::FashionMnist, DataSet::Kmnist, DataSet::Letters, DataSet::Cifar10] {
         let files = set.files();
-        let parts: Vec<&str> = files.iter().map(String::as_str).chain([set.name(), set.source()]).collect();
+        let parts: Vec<&str> =
+            files.iter().map(String::as_str).chain([set.name(), set.source(), "--download"]).collect();
         rejects(set.load(None, ALLOW), &parts);
         rejects(set.load(Some(folder.path()), ALLOW), &parts);
     }

@@ -1,0 +1,150 @@
+//! The official files from the network, into the user's cache.
+
+mod remote;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use spiking_diffusion_metrics::Error as MetricsError;
+use spiking_diffusion_metrics::download::{Limits, cache_dir, fetch_within, lock};
+
+use super::sets::own_folder;
+use super::{DataSet, Dataset, Partial, idx};
+use crate::Progress;
+use crate::error::{Error, Result};
+use remote::{Remote, RemoteFile};
+use unpack::unpack;
+
+impl DataSet {
+    /// Folder in the user's cache with its official files. Those that it lacks are loaded from the network.
+    ///
+    /// What was cut off, or [stopped](Progress::stop_requested), goes on where it was the next time. A file is there
+    /// under its name once its SHA-256 is right; of an archive only what is needed is kept. Two processes may ask for the
+    /// same set: one waits for the other.
+    ///
+    /// # Errors
+    /// The network or the server fails, or its file has another checksum ([`Error::Download`] says what to do instead);
+    /// a file cannot be written; the progress asks to stop.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use spiking_diffusion::{Silent, data::{DataSet, Partial}};
+    ///
+    /// let folder = DataSet::Kmnist.download(&mut Silent)?;
+    /// let data = DataSet::Kmnist.load(Some(&folder), Partial::Reject)?;
+    /// # Ok::<(), spiking_diffusion::Error>(())
+    /// ```
+    pub fn download(self, progress: &mut dyn Progress) -> Result<PathBuf> {
+        let folder = cache_dir()?.join("data").join(self.name());
+        let store = Store { remote: Remote::official(self), folder, limits: Limits::default() };
+        store.fill(progress).map_err(|error| self.explain(error))?;
+        Ok(store.folder)
+    }
+
+    /// From a folder that has at least one of its files ([`DataSet::load`]), else by [`DataSet::download`].
+    ///
+    /// # Errors
+    /// Those of the one or the other. A folder with one of the files is final: what else is wrong there is an error.
+    pub fn load_or_download(
+        self,
+        folder: Option<&Path>,
+        partial: Partial,
+        progress: &mut dyn Progress,
+    ) -> Result<Dataset> {
+        self.load_or(folder, partial, || self.download(progress))
+    }
+
+    fn load_or(
+        self,
+        folder: Option<&Path>,
+        partial: Partial,
+        download: impl FnOnce() -> Result<PathBuf>,
+    ) -> Result<Dataset> {
+        match folder.filter(|folder| self.is_in(folder)) {
+            Some(folder) => self.load(Some(folder), partial),
+            None => self.load(Some(&download()?), partial),
+        }
+    }
+
+    /// Whether the folder, or that of its name in it, has any of its files.
+    fn is_in(self, folder: &Path) -> bool {
+        let folder = own_folder(folder, self.name());
+        self.files().iter().any(|file| idx::find(&folder, file).is_ok())
+    }
+
+    /// Says what to do where there is no network.
+    fn explain(self, error: Error) -> Error {
+        match error {
+            Error::Metrics(source @ MetricsError::Download { .. }) => {
+                let advice = self.advice("a folder");
+                Error::Download { set: self.name(), source: Box::new(source), advice }
+            }
+            other => other,
+        }
+    }
+}
+
+/// A data set on the network, and the folder that keeps it.
+struct Store {
+    remote: Remote,
+    folder: PathBuf,
+    limits: Limits,
+}
+
+impl Store {
+    /// Brings what the folder lacks.
+    fn fill(&self, progress: &mut dyn Progress) -> Result<()> {
+        fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
+        let held = lock(&self.folder.join(".lock"))?;
+        let members = &self.remote.members;
+        if members.is_empty() {
+            for file in &self.remote.files {
+                self.fetch(file, progress)?;
+            }
+        } else if !members.iter().all(|name| self.folder.join(name).is_file()) {
+            for file in &self.remote.files {
+                let archive = self.fetch(file, progress)?;
+                unpack(&archive, members, &self.folder)?;
+                fs::remove_file(&archive).map_err(Error::io(&archive))?;
+            }
+        }
+        drop(held);
+        Ok(())
+    }
+
+    fn fetch(&self, file: &RemoteFile, progress: &mut dyn Progress) -> Result<PathBuf> {
+        let url = format!("{}{}", self.remote.folder, file.name);
+        let path = self.folder.join(&file.name);
+        if !path.exists() {
+            let megabytes = file.bytes as f64 / 1e6;
+            progress.message(&format!("loading {url} ({megabytes:.1} MB) to {}", self.folder.display()));
+        }
+        let (stage, total) = (format!("{}, kB", file.name), kilobytes(file.bytes));
+        let mut latest = None;
+        let fetched = fetch_within(&self.limits, &url, &file.sha256, &path, &mut |got, _| {
+            let done = kilobytes(got);
+            if latest.replace(done).is_none() {
+                progress.begin(&stage, total, done);
+            }
+            progress.advance(done, None);
+            if progress.stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if latest.is_some() {
+            progress.end();
+        }
+        match fetched {
+            Err(MetricsError::Stopped { .. }) => {
+                Err(Error::Stopped { stage, done: latest.unwrap_or(0), total })
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+fn kilobytes(bytes: u64) -> usize {
+    usize::try_from(bytes.div_ceil(1000)).unwrap_or(usize::MAX)
+}
