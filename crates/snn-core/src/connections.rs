@@ -35,12 +35,13 @@ pub struct Connections {
 
 impl Connections {
     pub(crate) fn new(synapse: &Synapse, source: [usize; 3]) -> Result<Self> {
-        let (links, target) = synapse.links(source)?;
+        let geometry = synapse.geometry(source)?;
+        let links = geometry.links();
         let mut reach = vec![0; links.sources];
         for (_, q) in links.by_tap.iter().flatten() {
             reach[*q as usize] += 1;
         }
-        Ok(Self { source_channels: source[0], target, reach })
+        Ok(Self { source_channels: source[0], target: geometry.output(), reach })
     }
 
     /// Channels, rows and columns of the output.

@@ -181,9 +181,13 @@ impl ReadoutLayer {
     /// # Errors
     /// No sums, shapes or element types that do not fit.
     pub fn forward_sums(&self, sums: &[Tensor], time_steps: usize) -> Result<Tensor> {
-        let total: f64 = self.readout.weights(time_steps).iter().sum();
         let ys = self.synapse.apply(&Tensor::cat(sums, 1)?, &self.synapse.weight)?;
-        add_to_channels(&ys, &(&self.synapse.bias * total)?)
+        add_to_channels(&ys, &self.bias(time_steps)?)
+    }
+
+    /// The bias, once for every unit of weight.
+    fn bias(&self, time_steps: usize) -> Result<Tensor> {
+        &self.synapse.bias * self.readout.weights(time_steps).iter().sum::<f64>()
     }
 
     /// [`forward_sums`](Self::forward_sums) at some positions of each item's output, without gradient.
@@ -201,9 +205,8 @@ impl ReadoutLayer {
         let Map::Conv(cfg) = &self.synapse.map else {
             return select(&self.forward_sums(sums, time_steps)?.detach(), positions);
         };
-        let total: f64 = self.readout.weights(time_steps).iter().sum();
         let ys = conv2d_at(&Tensor::cat(sums, 1)?, &self.synapse.weight, cfg, positions)?;
-        ys.broadcast_add(&(self.synapse.bias.detach() * total)?)
+        ys.broadcast_add(&self.bias(time_steps)?.detach())
     }
 
     /// The positions of its input, a map of these rows and columns, that some positions of its output depend on;
@@ -212,7 +215,7 @@ impl ReadoutLayer {
     /// # Errors
     /// A map that does not fit the synapse, a position outside its output.
     pub fn reach(&self, map: (usize, usize), positions: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
-        let (links, _) = self.synapse.links([self.synapse.source_channels()?, map.0, map.1])?;
+        let links = self.synapse.geometry([self.synapse.source_channels()?, map.0, map.1])?.links();
         check(positions, positions.len(), links.targets)?;
         Ok(positions.iter().map(|positions| links.reaching(positions)).collect())
     }

@@ -33,6 +33,8 @@ use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 pub struct PreparedStack<'a> {
     layers: &'a [SpikingLayer],
     map: Vec<usize>,
+    /// Positions of the output.
+    positions: usize,
     /// Where there is a kernel.
     chain: Option<Prepared>,
 }
@@ -48,6 +50,7 @@ impl SpikingStack {
             bail!("a stack of no layers")
         }
         let specs = specs(layers, map)?;
+        let positions = specs.last().map_or(0, |last| last.geometry.target.0 * last.geometry.target.1);
         let on_kernel = layers.iter().all(|layer| {
             let weight = &layer.synapse.weight;
             weight.device().is_cpu() && weight.dtype() == DType::F32
@@ -61,7 +64,7 @@ impl SpikingStack {
             true => Some(layers.iter().zip(specs).map(laid_out).collect::<Result<_>>().map(Prepared::new)?),
             false => None,
         };
-        Ok(PreparedStack { layers, map: map.to_vec(), chain })
+        Ok(PreparedStack { layers, map: map.to_vec(), positions, chain })
     }
 }
 
@@ -96,19 +99,20 @@ impl PreparedStack<'_> {
             bail!("a stack prepared for items of {:?}, not {:?}", self.map, drive.map())
         }
         if let Some(at) = at {
-            let specs = specs(self.layers, &self.map)?;
-            check(at, drive.items()?, specs.last().map_or(0, |last| last.target.0 * last.target.1))?;
+            check(at, drive.items()?, self.positions)?;
         }
         let (finish, time_steps) = (Finish::Sums(std::slice::from_ref(&readout)), drive.time_steps()?);
         let ys = match &self.chain {
             Some(chain) if supported(self.layers, drive)? => {
-                let constant = matches!(drive, Drive::Constant(..)).then_some(time_steps);
-                let ys = chain.run(drive.tensor(), constant, finish.end(time_steps)?, at)?;
+                let ys = chain.run(drive.tensor(), drive.constant(), finish.end(time_steps)?, at)?;
                 drive.without_map(ys)?
             }
             _ => {
                 let ys = run(self.layers, drive, finish, false)?.detach();
-                at.map_or(Ok(ys.clone()), |at| masked(&ys, at))?
+                match at {
+                    Some(at) => masked(&ys, at)?,
+                    None => ys,
+                }
             }
         };
         ys.squeeze(0)

@@ -2,11 +2,10 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use crate::ops::chain::{self, Chain, End, Kind, Norm, Spec, Statistics};
-use crate::ops::conv::{conv_transpose2d_map, conv2d_map};
+use crate::ops::chain::{self, Chain, End, Norm, Spec, Statistics};
 use crate::synapse::{Map, add_to_channels};
 use crate::time::{merge_time, split_time};
-use crate::{Connections, ConvConfig, Readout, SpikingLayer, lif, lif_constant};
+use crate::{Connections, Readout, SpikingLayer, lif, lif_constant};
 
 /// What drives the first layer.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +108,19 @@ impl SpikingStack {
             None => bail!("a stack of no layers"),
         }
     }
+
+    /// The connections of each layer, the first on a map of `source`: channels, rows, columns.
+    ///
+    /// # Errors
+    /// Maps that do not fit.
+    pub fn connections(&self, mut source: [usize; 3]) -> Result<Vec<Connections>> {
+        let next = |layer: &SpikingLayer| {
+            let connections = layer.connections(source)?;
+            source = connections.target();
+            Ok(connections)
+        };
+        self.layers.iter().map(next).collect()
+    }
 }
 
 impl Finish<'_> {
@@ -121,21 +133,6 @@ impl Finish<'_> {
                 Ok(End::Sums(readouts.iter().map(row).collect()))
             }
         }
-    }
-}
-
-impl SpikingStack {
-    /// The connections of each layer, the first on a map of `source`: channels, rows, columns.
-    ///
-    /// # Errors
-    /// Maps that do not fit.
-    pub fn connections(&self, mut source: [usize; 3]) -> Result<Vec<Connections>> {
-        let next = |layer: &SpikingLayer| {
-            let connections = layer.connections(source)?;
-            source = connections.target();
-            Ok(connections)
-        };
-        self.layers.iter().map(next).collect()
     }
 }
 
@@ -161,6 +158,14 @@ impl Drive<'_> {
         match self {
             Self::Spikes(xs) => xs.dim(0),
             Self::Constant(_, time_steps) => Ok(*time_steps),
+        }
+    }
+
+    /// The time steps of a constant.
+    pub(crate) fn constant(&self) -> Option<usize> {
+        match self {
+            Self::Spikes(_) => None,
+            Self::Constant(_, time_steps) => Some(*time_steps),
         }
     }
 
@@ -235,8 +240,7 @@ fn currents(layer: &SpikingLayer, xs: &Tensor, train: bool, copies: usize) -> Re
 
 fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish<'_>, train: bool) -> Result<Tensor> {
     let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
-    let dims = drive.map();
-    let specs = specs(layers, dims)?;
+    let specs = specs(layers, drive.map())?;
     let weights = layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?;
     let norm = if train { Norm::Batch { eps: crate::norm::BatchNorm::EPS } } else { Norm::Fixed };
     let mut affines = Vec::with_capacity(2 * layers.len());
@@ -247,7 +251,7 @@ fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish<'_>, trai
         };
         affines.extend([scale, shift]);
     }
-    let constant = matches!(drive, Drive::Constant(..)).then_some(time_steps);
+    let constant = drive.constant();
     let chain = Chain { layers: &specs, constant, norm, end: finish.end(time_steps)? };
     let (ys, statistics) = chain::run(xs, &cat(&weights)?, &cat(&affines)?, &chain)?;
     for (i, (layer, statistics)) in layers.iter().zip(&statistics).enumerate() {
@@ -287,36 +291,12 @@ pub(crate) fn specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>
     if layers.iter().any(|layer| matches!(layer.synapse.map, Map::Linear) == has_map) {
         bail!("linear layers want [C] behind [T, N] (or [N] where constant), all others [C, H, W]: {dims:?}")
     }
-    layers.iter().map(|layer| spec(layer, &mut map)).collect()
-}
-
-/// The layer's geometry on this map `[C, H, W]`, which becomes its output.
-fn spec(layer: &SpikingLayer, map: &mut [usize; 3]) -> Result<Spec> {
-    let (weight, source) = (&layer.synapse.weight, *map);
-    let (kind, conv, target, channels, kernel) = match layer.synapse.map {
-        Map::Conv(cfg) => {
-            let (c_out, c_in, kh, kw) = weight.dims4()?;
-            (Kind::Conv, cfg, conv2d_map(&source, weight, &cfg)?, (c_in, c_out), (kh, kw))
-        }
-        Map::ConvTranspose(cfg) => {
-            let (c_in, c_out, kh, kw) = weight.dims4()?;
-            (Kind::Transposed, cfg, conv_transpose2d_map(&source, weight, &cfg)?, (c_in, c_out), (kh, kw))
-        }
-        Map::Linear => {
-            let (c_out, c_in) = weight.dims2()?;
-            if source != [c_in, 1, 1] {
-                bail!(
-                    "linear: input [.., {}, {}, {}], weight [{c_out}, {c_in}] do not fit",
-                    source[0],
-                    source[1],
-                    source[2]
-                )
-            }
-            (Kind::Conv, ConvConfig::new(1, 1, 0), (1, 1), (c_in, c_out), (1, 1))
-        }
+    let next = |layer: &SpikingLayer| {
+        let geometry = layer.synapse.geometry(map)?;
+        map = geometry.output();
+        Ok(Spec { geometry, lif: layer.lif })
     };
-    *map = [channels.1, target.0, target.1];
-    Ok(Spec { kind, conv, kernel, channels, source: (source[1], source[2]), target, lif: layer.lif })
+    layers.iter().map(next).collect()
 }
 
 #[cfg(test)]

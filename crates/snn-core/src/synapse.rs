@@ -1,12 +1,37 @@
 //! The linear part of a layer: a convolution, a transposed convolution or a linear map.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use crate::init::weight_and_bias;
 use crate::ops::chain::{Kind, Links};
 use crate::ops::conv::{conv_transpose2d_map, conv2d_map};
 use crate::{ConvConfig, conv_transpose2d, conv2d};
+
+/// What a linear map is on a map of known size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    pub(crate) kind: Kind,
+    pub(crate) conv: ConvConfig,
+    pub(crate) kernel: (usize, usize),
+    /// Source and target channels.
+    pub(crate) channels: (usize, usize),
+    /// Source and target maps, rows and columns.
+    pub(crate) source: (usize, usize),
+    pub(crate) target: (usize, usize),
+}
+
+impl Geometry {
+    /// Which source positions reach which targets.
+    pub(crate) fn links(&self) -> Links {
+        Links::new(self.kind, &self.conv, self.kernel, self.source, self.target)
+    }
+
+    /// Channels, rows and columns of the output.
+    pub(crate) fn output(&self) -> [usize; 3] {
+        [self.channels.1, self.target.0, self.target.1]
+    }
+}
 
 /// The linear part of a layer.
 #[derive(Clone, Debug)]
@@ -59,23 +84,28 @@ impl Synapse {
         self.weight.dim(if matches!(self.map, Map::ConvTranspose(_)) { 0 } else { 1 })
     }
 
-    /// Which positions of a map `[C, H, W]` reach which of the output, and the output's `[C, H, W]`.
-    pub(crate) fn links(&self, source: [usize; 3]) -> Result<(Links, [usize; 3])> {
-        let (weight, map) = (&self.weight, (source[1], source[2]));
-        let (kind, cfg, kernel, target) = match &self.map {
+    /// Its geometry on a map `[C, H, W]`; a linear map's is `[C, 1, 1]`.
+    pub(crate) fn geometry(&self, source: [usize; 3]) -> Result<Geometry> {
+        let (weight, [c, h, w]) = (&self.weight, source);
+        let (kind, conv, kernel, channels, target) = match self.map {
             Map::Conv(cfg) => {
-                let ((c, _, kh, kw), (h, w)) = (weight.dims4()?, conv2d_map(&source, weight, cfg)?);
-                (Kind::Conv, *cfg, (kh, kw), [c, h, w])
+                let ((to, from, kh, kw), target) = (weight.dims4()?, conv2d_map(&source, weight, &cfg)?);
+                (Kind::Conv, cfg, (kh, kw), (from, to), target)
             }
             Map::ConvTranspose(cfg) => {
-                let ((_, c, kh, kw), (h, w)) = (weight.dims4()?, conv_transpose2d_map(&source, weight, cfg)?);
-                (Kind::Transposed, *cfg, (kh, kw), [c, h, w])
+                let ((from, to, kh, kw), target) =
+                    (weight.dims4()?, conv_transpose2d_map(&source, weight, &cfg)?);
+                (Kind::Transposed, cfg, (kh, kw), (from, to), target)
             }
             Map::Linear => {
-                (Kind::Conv, ConvConfig::new(1, 1, 0), (1, 1), [weight.dim(0)?, source[1], source[2]])
+                let (to, from) = weight.dims2()?;
+                if source != [from, 1, 1] {
+                    bail!("linear: input [.., {c}, {h}, {w}], weight [{to}, {from}] do not fit")
+                }
+                (Kind::Conv, ConvConfig::new(1, 1, 0), (1, 1), (from, to), (1, 1))
             }
         };
-        Ok((Links::new(kind, &cfg, kernel, map, (target[1], target[2])), target))
+        Ok(Geometry { kind, conv, kernel, channels, source: (h, w), target })
     }
 
     /// The map with every output channel multiplied by `scale`, the bias aside.

@@ -72,25 +72,18 @@ pub(crate) fn measure(
 ) -> Result<Option<Distance>> {
     let Some(extractor) = extractor(cfg, features, data, run, progress)? else { return Ok(None) };
     let count = generated.dim(0)?.min(data.test.len());
-    let total = count + generated.dim(0)?;
+    let images = Tensor::cat(&[data.test.range(0..count, &Device::Cpu)?, in_8_bits(generated)?], 0)?;
+    let total = images.dim(0)?;
     progress.begin(STAGE, total, 0);
-    let mut seen = 0;
-    let mut extract = |images: &mut dyn FnMut(std::ops::Range<usize>) -> Result<Tensor>, count: usize| {
-        let mut parts = Vec::new();
-        for range in batches(count, BATCH) {
-            seen += range.len();
-            parts.push(extractor.extract(&images(range)?)?);
-            progress.advance(seen, None);
-            go_on(progress, STAGE, seen, total)?;
-        }
-        Ok::<_, crate::Error>(Tensor::cat(&parts, 0)?)
-    };
-    let real = extract(&mut |range| data.test.range(range, &Device::Cpu), count)?;
-    let fake = extract(
-        &mut |range| Ok(in_8_bits(&generated.narrow(0, range.start, range.len())?)?),
-        generated.dim(0)?,
-    )?;
+    let mut parts = Vec::new();
+    for range in batches(total, BATCH) {
+        parts.push(extractor.extract(&images.narrow(0, range.start, range.len())?)?);
+        progress.advance(range.end, None);
+        go_on(progress, STAGE, range.end, total)?;
+    }
     progress.end();
+    let features = Tensor::cat(&parts, 0)?;
+    let (real, fake) = (features.narrow(0, 0, count)?, features.narrow(0, count, total - count)?);
     let options = EvaluationOptions {
         protocol: Protocol::PytorchFid,
         extractor: extractor.name(),
@@ -104,7 +97,7 @@ pub(crate) fn measure(
         kid_std: found.kid_std.unwrap_or(f64::NAN),
         dims: found.dims,
         real_images: count,
-        generated_images: generated.dim(0)?,
+        generated_images: total - count,
         extractor: found.extractor,
         protocol: found.protocol.to_string(),
         seed: found.seed,

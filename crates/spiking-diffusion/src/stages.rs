@@ -180,9 +180,19 @@ pub(crate) fn draw(
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
+    Ok(vqsvae.decode(&draw_codes(cfg, sdid, images, device, observe)?)?.to_device(&Device::Cpu)?)
+}
+
+/// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in [`sample`].
+pub(crate) fn draw_codes(
+    cfg: &ExperimentConfig,
+    sdid: &Sdid,
+    images: Range<usize>,
+    device: &Device,
+    observe: &mut dyn FnMut(&[u32], usize),
+) -> Result<Tensor> {
     let map = (images, cfg.sdid.height, cfg.sdid.width);
-    let codes = sample(&process(cfg)?, sdid, map, &cfg.sampling, cfg.seed, device, observe)?;
-    Ok(vqsvae.decode(&codes)?.to_device(&Device::Cpu)?)
+    Ok(sample(&process(cfg)?, sdid, map, &cfg.sampling, cfg.seed, device, observe)?)
 }
 
 pub(crate) fn process(cfg: &ExperimentConfig) -> Result<AbsorbingProcess> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::path::Path;
 
-use absorbing_diffusion::{SamplingConfig, sample};
+use absorbing_diffusion::SamplingConfig;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spiking_diffusion_metrics::{FeatureExtractor, FeatureStats, FeatureStatsBuilder, frechet_distance};
@@ -14,8 +14,8 @@ use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::progress::go_on;
 use crate::run::write_json;
-use crate::stages::{batches, process};
-use crate::{Progress, Trained};
+use crate::stages::{batches, draw_codes};
+use crate::{ExperimentConfig, Progress, Trained};
 
 const STAGE: &str = "sweep";
 const FILE: &str = "temperature-sweep";
@@ -133,10 +133,9 @@ impl<'a> Found<'a> {
         images: Range<usize>,
         device: &Device,
     ) -> Result<()> {
-        let cfg = &trained.cfg;
-        let sampling = SamplingConfig { temperature, ..cfg.sampling };
-        let map = (images, cfg.sdid.height, cfg.sdid.width);
-        let codes = sample(&process(cfg)?, &trained.sdid, map, &sampling, cfg.seed, device, &mut |_, _| ())?;
+        let sampling = SamplingConfig { temperature, ..trained.cfg.sampling };
+        let cfg = ExperimentConfig { sampling, ..trained.cfg.clone() };
+        let codes = draw_codes(&cfg, &trained.sdid, images, device, &mut |_, _| ())?;
         self.usage.record(&codes)?;
         if let Some((reference, stats)) = &mut self.features {
             let images: Tensor = trained.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?;

@@ -48,7 +48,7 @@ impl Trained {
         for file in &files {
             hash.update(std::fs::read(file).map_err(Error::io(file))?);
         }
-        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = format!("{:x}", hash.finalize());
         Ok(Self { cfg, vqsvae, sdid, sha256 })
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use absorbing_diffusion::{Sdid, sample};
+use absorbing_diffusion::Sdid;
 use candle_core::{Device, Tensor};
 use vq_svae::VqSvae;
 
 use crate::error::Result;
 use crate::picture::{self, Frame};
-use crate::stages::process;
+use crate::stages::{draw_codes, process};
 use crate::{ExperimentConfig, RunDir};
 
 /// Most images in the film.
@@ -27,8 +27,7 @@ pub(crate) fn save(
     let places = (cfg.sdid.height, cfg.sdid.width);
     let mut states = vec![vec![process.mask(); images * places.0 * places.1]];
     let mut observe = |codes: &[u32], _: usize| states.push(codes.to_vec());
-    let map = (0..images, places.0, places.1);
-    sample(&process, sdid, map, &cfg.sampling, cfg.seed, device, &mut observe)?;
+    draw_codes(cfg, sdid, 0..images, device, &mut observe)?;
     // Steps that reveal nothing are no frames.
     states.dedup();
     let filler = most_frequent(states.last().map_or(&[], Vec::as_slice));

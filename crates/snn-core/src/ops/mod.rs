@@ -66,6 +66,15 @@ macro_rules! real {
 real!(f32, F32);
 real!(f64, F64);
 
+/// The rows of `[steps, neurons]`, cut into the blocks of neurons of tasks.
+pub(crate) fn columns<F>(values: &mut [F], neurons: usize, block: usize) -> Vec<Vec<&mut [F]>> {
+    let mut columns: Vec<Vec<&mut [F]>> = (0..neurons.div_ceil(block)).map(|_| Vec::new()).collect();
+    for row in values.chunks_exact_mut(neurons.max(1)) {
+        columns.iter_mut().zip(row.chunks_mut(block)).for_each(|(column, part)| column.push(part));
+    }
+    columns
+}
+
 /// The elements of a contiguous operand.
 pub(crate) fn operand<'a, F: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [F]> {
     let Some((start, end)) = layout.contiguous_offsets() else {

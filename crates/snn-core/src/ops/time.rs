@@ -5,19 +5,10 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
-use super::{Real, by_dtype, operand};
+use super::{Real, by_dtype, columns, operand};
 
 /// Neurons a task: constant, so that sums are formed alike on any number of threads.
 const CHUNK: usize = 1024;
-
-/// The rows of `[steps, neurons]`, cut into the chunks of tasks.
-fn columns<F>(values: &mut [F], neurons: usize) -> Vec<Vec<&mut [F]>> {
-    let mut columns: Vec<Vec<&mut [F]>> = (0..neurons.div_ceil(CHUNK)).map(|_| Vec::new()).collect();
-    for row in values.chunks_exact_mut(neurons.max(1)) {
-        columns.iter_mut().zip(row.chunks_mut(CHUNK)).for_each(|(column, part)| column.push(part));
-    }
-    columns
-}
 
 /// `ys[r] = sum_t weights[r][t] xs[t]`; `xs: [T, ...]` on the CPU, each row of `T` weights -> `[rows, ...]`.
 pub(crate) fn weighted_sums(xs: &Tensor, weights: Vec<Vec<f64>>) -> Result<Tensor> {
@@ -32,7 +23,7 @@ impl WeightedSums {
     /// Weights by output row and input row.
     fn forward<F: Real>(&self, xs: &[F], neurons: usize) -> Vec<F> {
         let mut ys = vec![F::from_f64(0.); self.weights.len() * neurons];
-        columns(&mut ys, neurons).into_par_iter().enumerate().for_each(|(i, ys)| {
+        columns(&mut ys, neurons, CHUNK).into_par_iter().enumerate().for_each(|(i, ys)| {
             for (ys, weights) in ys.into_iter().zip(&self.weights) {
                 for (xs, weight) in xs.chunks_exact(neurons).zip(weights) {
                     let (weight, xs) = (F::from_f64(*weight), &xs[i * CHUNK..][..ys.len()]);
@@ -162,7 +153,7 @@ impl CustomOp2 for PspGradients {
             let (a, b) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
             let neurons = l1.dims()[1..].iter().product();
             let mut grad = vec![F::from_f64(0.); 2 * a.len()];
-            columns(&mut grad, neurons).into_par_iter().enumerate().for_each(|(i, rows)| {
+            columns(&mut grad, neurons, CHUNK).into_par_iter().enumerate().for_each(|(i, rows)| {
                 self.forward(a, b, (i * CHUNK, neurons), rows);
             });
             F::storage(grad)

@@ -14,7 +14,7 @@ use rand::Rng;
 
 use super::*;
 use crate::ops::testing::{assert_identical, assert_relative, flat};
-use crate::{LifConfig, ParamStore, Reset, Seed, firing_rate};
+use crate::{ConvConfig, LifConfig, ParamStore, Reset, Seed, firing_rate};
 
 /// Gradients in f32, through all layers.
 const GRADIENT_BOUND: f64 = 1e-4;

@@ -180,7 +180,7 @@ fn checksum(file: &mut File, path: &Path) -> Result<String> {
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
         match file.read(&mut buffer).map_err(Error::io(path))? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(format!("{:x}", hash.finalize())),
             len => hash.update(&buffer[..len]),
         }
     }

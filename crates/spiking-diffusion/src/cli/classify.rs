@@ -1,7 +1,6 @@
 //! The example `classify`: what a classifier of the data set makes of generated images.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,8 +14,8 @@ use spiking_diffusion_metrics::{
 };
 
 use super::input::Input;
-use super::say;
 use super::signals::Signals;
+use super::{answer, say};
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
 use crate::{Progress, Trained, classifier};
@@ -83,8 +82,7 @@ pub fn classify() -> ExitCode {
     let (arguments, signals) = (Arguments::parse(), Signals::listen());
     match run(&arguments, &mut signals.progress()) {
         Ok(text) => {
-            // A closed pipe is no reason to complain.
-            let _ = writeln!(std::io::stdout(), "{text}");
+            answer(&text);
             ExitCode::SUCCESS
         }
         Err(e) => signals.failure(&e, "nothing was written"),

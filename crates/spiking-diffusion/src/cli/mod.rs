@@ -204,6 +204,11 @@ fn summary(report: &Report, out: &Path) -> String {
     )
 }
 
+/// What a program was asked for. A closed pipe is no reason to complain.
+fn answer(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// A line for a person. A closed pipe is no reason to stop.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");

@@ -1,17 +1,15 @@
 //! The example `table1`: finished runs beside the paper's Table 1.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Serialize;
-use serde_json::Value;
 
-use super::say;
+use super::{answer, say};
 use crate::Report;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::run::read_json;
 
 /// Print the metrics of finished runs beside those of the paper's Table 1.
@@ -77,8 +75,7 @@ pub fn table1() -> ExitCode {
     let text = if arguments.json { serde_json::to_string_pretty(&table) } else { Ok(table.to_markdown()) };
     match text {
         Ok(text) => {
-            // A closed pipe is no reason to complain.
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            answer(text.trim_end());
             if all_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(e) => {
@@ -105,13 +102,10 @@ impl Run {
 
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("report.json");
-        let all: Value = read_json(&path)?;
-        let report: Report =
-            serde_json::from_value(all.clone()).map_err(|e| Error::run(&path, e.to_string()))?;
-        let optional = |name: &str| all.pointer(&format!("/metrics/{name}")).and_then(Value::as_f64);
-        let metrics = &report.metrics;
+        let report: Report = read_json(&path)?;
+        let (metrics, distance) = (&report.metrics, report.metrics.distance.as_ref());
         let ours =
-            [Some(metrics.mse), Some(1. - metrics.ssim), optional("distance/kid"), optional("distance/fid")];
+            [Some(metrics.mse), Some(1. - metrics.ssim), distance.map(|d| d.kid), distance.map(|d| d.fid)];
         let budget = format!(
             "preset {}, seed {}, {} + {} epochs on {} training images, {} test images",
             report.preset,

@@ -67,7 +67,7 @@ impl Dataset {
     pub(crate) fn sha256(&self) -> String {
         let mut hash = Sha256::new();
         [&self.train, &self.test].into_iter().for_each(|split| split.hash(&mut hash));
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", hash.finalize())
     }
 
     /// With at most the first `n` training images. The test images stay.

@@ -10,7 +10,8 @@ use super::events::{Events, Signal};
 use super::links::{Kind, Links};
 use super::memory::{Workspace, lend};
 use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
-use crate::{ConvConfig, LifConfig};
+use crate::LifConfig;
+use crate::synapse::Geometry;
 
 /// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
 /// here events were faster in every layer measured (`docs/performance.md`).
@@ -33,14 +34,7 @@ const GRADIENT_ROWS: usize = 200;
 /// What a layer is, before it meets an input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spec {
-    pub(crate) kind: Kind,
-    pub(crate) conv: ConvConfig,
-    pub(crate) kernel: (usize, usize),
-    /// Source and target channels.
-    pub(crate) channels: (usize, usize),
-    /// Source and target maps, rows and columns.
-    pub(crate) source: (usize, usize),
-    pub(crate) target: (usize, usize),
+    pub(crate) geometry: Geometry,
     pub(crate) lif: LifConfig,
 }
 
@@ -64,8 +58,8 @@ pub(super) struct Packed<'a> {
 
 impl Layer {
     pub(super) fn new(spec: &Spec) -> Self {
-        let links = Links::new(spec.kind, &spec.conv, spec.kernel, spec.source, spec.target);
-        Self { links, channels: spec.channels, target: spec.target, lif: spec.lif }
+        let Geometry { channels, target, .. } = spec.geometry;
+        Self { links: spec.geometry.links(), channels, target, lif: spec.lif }
     }
 
     /// Neurons.

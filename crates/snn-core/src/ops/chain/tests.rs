@@ -56,7 +56,8 @@ impl Geometry {
     fn layer(&self) -> Layer {
         let target = self.target().expect("a geometry with an output");
         let Self { kind, kernel, cfg, channels, source } = *self;
-        Layer::new(&Spec { kind, conv: cfg, kernel, channels, source, target, lif: LifConfig::default() })
+        let geometry = crate::synapse::Geometry { kind, conv: cfg, kernel, channels, source, target };
+        Layer::new(&Spec { geometry, lif: LifConfig::default() })
     }
 
     fn sources(&self) -> usize {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::LifConfig;
 use super::neuron::Neuron;
-use crate::ops::Real;
+use crate::ops::{Real, columns};
 
 /// Neurons a block: `T` membranes of a block stay in the first-level cache during the backward pass.
 const BLOCK: usize = 256;
@@ -25,17 +25,6 @@ impl<'a, F: Copy> Input<'a, F> {
     }
 }
 
-/// Cuts `[T, neurons]` into blocks of neurons, each with its `T` rows.
-fn blocks<F>(values: &mut [F], neurons: usize) -> Vec<Vec<&mut [F]>> {
-    let mut columns: Vec<Vec<&mut [F]>> = (0..neurons.div_ceil(BLOCK)).map(|_| Vec::new()).collect();
-    for row in values.chunks_mut(neurons.max(1)) {
-        for (column, part) in columns.iter_mut().zip(row.chunks_mut(BLOCK)) {
-            column.push(part);
-        }
-    }
-    columns
-}
-
 /// `Theta`, or `g` where that is asked for.
 #[inline(always)]
 fn fire<F: Real>(cfg: &LifConfig, neuron: &Neuron<F>, smooth: bool, h: F) -> F {
@@ -46,7 +35,7 @@ pub(super) fn forward<F: Real>(cfg: &LifConfig, smooth: bool, input: Input<'_, F
     let neuron = Neuron::<F>::new(cfg);
     let fire = |h| fire(cfg, &neuron, smooth, h);
     let mut spikes = vec![F::from_f64(0.); input.time_steps * input.neurons];
-    blocks(&mut spikes, input.neurons).into_par_iter().enumerate().for_each(|(i, rows)| {
+    columns(&mut spikes, input.neurons, BLOCK).into_par_iter().enumerate().for_each(|(i, rows)| {
         let mut v = [neuron.v_reset; BLOCK];
         for (t, row) in rows.into_iter().enumerate() {
             let xs = input.at(t, i * BLOCK, row.len());
@@ -71,7 +60,7 @@ pub(super) fn backward<F: Real>(
     let fire = |h| fire(cfg, &neuron, smooth, h);
     let (zero, steps, n) = (F::from_f64(0.), input.time_steps, input.neurons);
     let mut grad = vec![zero; if input.constant { n } else { steps * n }];
-    blocks(&mut grad, n).into_par_iter().enumerate().for_each_init(
+    columns(&mut grad, n, BLOCK).into_par_iter().enumerate().for_each_init(
         || vec![[zero; BLOCK]; steps],
         |membrane, (i, mut rows)| {
             let (from, len) = (i * BLOCK, rows.first().map_or(0, |row| row.len()));

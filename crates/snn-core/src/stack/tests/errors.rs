@@ -108,8 +108,7 @@ fn element_types_that_differ() -> Result<()> {
 fn a_sum_wants_a_weight_for_every_step() -> Result<()> {
     let case = Case::default();
     let (model, xs) = case.draw()?;
-    let mut map = [3, 5, 6];
-    let specs = [spec(&model.layers[0], &mut map)?];
+    let specs = specs(&model.layers[..1], &[3, 5, 6])?;
     let weights = model.layers[0].synapse.weight.flatten_all()?;
     let affines = ones(&[2 * 4], DType::F32)?;
     let sum = |layers: &[Spec], constant, weight_count: usize| {
