@@ -35,12 +35,9 @@ impl<'a> Reference<'a> {
     /// Images that the extractor does not take, fewer than two.
     pub fn new(extractor: &'a dyn FeatureExtractor, images: &Split, count: usize) -> Result<Self> {
         let count = count.min(images.len());
-        let mut stats = FeatureStatsBuilder::new(extractor.dims())?;
-        for range in batches(count, 100) {
-            stats.update(&extractor.extract(&images.range(range, &Device::Cpu)?)?)?;
-        }
+        let stats = FeatureStats::from_images(extractor, &images.range(0..count, &Device::Cpu)?, 100)?;
         let name = format!("{} against the first {count} training images", extractor.name());
-        Ok(Self { extractor, stats: stats.finish()?, name })
+        Ok(Self { extractor, stats, name })
     }
 }
 
