@@ -1,13 +1,15 @@
-//! Fréchet and kernel distance between test images and generated ones.
+//! Fréchet and kernel distance between test images and generated ones, and test images and what the autoencoder makes of them.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, EvaluationOptions, FeatureExtractor, Inception, InceptionConfig,
-    InceptionLayer, InceptionWeights, Protocol, evaluate,
+    InceptionLayer, InceptionWeights, Protocol, evaluate, frechet_distance_of_features,
 };
+use vq_svae::VqSvae;
 
 use crate::classifier;
 use crate::data::Dataset;
@@ -38,6 +40,10 @@ pub struct Distance {
     pub kid: f64,
     /// Its standard deviation over subsets.
     pub kid_std: f64,
+    /// Fréchet distance of the same test images to their reconstructions: what the autoencoder alone costs. `None` in
+    /// reports of older versions.
+    #[serde(default)]
+    pub reconstruction_fid: Option<f64>,
     /// Number of features.
     pub dims: usize,
     /// Test images, the first ones.
@@ -58,7 +64,7 @@ pub struct Distance {
 const BATCH: usize = 50;
 const STAGE: &str = "features";
 
-/// The distance of `generated` to as many of the first test images.
+/// The distance of `generated` to as many of the first test images, and of those to their reconstructions by `vqsvae`.
 ///
 /// # Errors
 /// An extractor that cannot be had, fewer than two images, a stop that was asked for.
@@ -66,13 +72,59 @@ pub(crate) fn measure(
     cfg: &ExperimentConfig,
     features: &Features,
     data: &Dataset,
-    generated: &Tensor,
+    (vqsvae, generated): (&VqSvae, &Tensor),
     run: &RunDir,
+    device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Option<Distance>> {
     let Some(extractor) = extractor(cfg, features, data, run, progress)? else { return Ok(None) };
     let count = generated.dim(0)?.min(data.test.len());
-    let images = Tensor::cat(&[data.test.range(0..count, &Device::Cpu)?, in_8_bits(generated)?], 0)?;
+    let real = data.test.range(0..count, &Device::Cpu)?;
+    let fake = in_8_bits(generated)?;
+    let again = in_8_bits(&reconstructions(cfg, vqsvae, &real, device)?)?;
+    let features = extract(&*extractor, &Tensor::cat(&[&real, &fake, &again], 0)?, progress)?;
+    let (made, part) = (fake.dim(0)?, |start, images| features.narrow(0, start, images));
+    let (real, fake, again) = (part(0, count)?, part(count, made)?, part(count + made, count)?);
+    let options = EvaluationOptions {
+        protocol: Protocol::PytorchFid,
+        extractor: extractor.name(),
+        seed: cfg.seed.0,
+        prdc: false,
+    };
+    let found = evaluate(&real, &fake, &options)?;
+    let reconstruction_fid = frechet_distance_of_features(&real, &again)?;
+    Ok(Some(Distance {
+        fid: found.fid,
+        kid: found.kid_mean.unwrap_or(f64::NAN),
+        kid_std: found.kid_std.unwrap_or(f64::NAN),
+        reconstruction_fid: Some(reconstruction_fid),
+        dims: found.dims,
+        real_images: count,
+        generated_images: made,
+        extractor: found.extractor,
+        protocol: found.protocol.to_string(),
+        seed: found.seed,
+        warnings: found.warnings,
+    }))
+}
+
+/// What the autoencoder makes of images, on the CPU.
+fn reconstructions(
+    cfg: &ExperimentConfig,
+    vqsvae: &VqSvae,
+    images: &Tensor,
+    device: &Device,
+) -> Result<Tensor> {
+    let batch = |range: Range<usize>| -> Result<Tensor> {
+        let images = images.narrow(0, range.start, range.len())?.to_device(device)?;
+        Ok(vqsvae.decode(&vqsvae.encode(&images)?)?.to_device(&Device::Cpu)?)
+    };
+    let parts = batches(images.dim(0)?, cfg.evaluation.batch_size).map(batch).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// The features of all images, on the CPU.
+fn extract(extractor: &dyn FeatureExtractor, images: &Tensor, progress: &mut dyn Progress) -> Result<Tensor> {
     let total = images.dim(0)?;
     progress.begin(STAGE, total, 0);
     let mut parts = Vec::new();
@@ -82,31 +134,11 @@ pub(crate) fn measure(
         go_on(progress, STAGE, range.end, total)?;
     }
     progress.end();
-    let features = Tensor::cat(&parts, 0)?;
-    let (real, fake) = (features.narrow(0, 0, count)?, features.narrow(0, count, total - count)?);
-    let options = EvaluationOptions {
-        protocol: Protocol::PytorchFid,
-        extractor: extractor.name(),
-        seed: cfg.seed.0,
-        prdc: false,
-    };
-    let found = evaluate(&real, &fake, &options)?;
-    Ok(Some(Distance {
-        fid: found.fid,
-        kid: found.kid_mean.unwrap_or(f64::NAN),
-        kid_std: found.kid_std.unwrap_or(f64::NAN),
-        dims: found.dims,
-        real_images: count,
-        generated_images: total - count,
-        extractor: found.extractor,
-        protocol: found.protocol.to_string(),
-        seed: found.seed,
-        warnings: found.warnings,
-    }))
+    Ok(Tensor::cat(&parts, 0)?)
 }
 
 /// Pixels of [-0.5, 0.5], rounded as in a PNG.
-fn in_8_bits(images: &Tensor) -> candle_core::Result<Tensor> {
+pub(crate) fn in_8_bits(images: &Tensor) -> candle_core::Result<Tensor> {
     (((images + 0.5)? * 255.)?.round()?.clamp(0., 255.)? / 255.)? - 0.5
 }
 
@@ -131,8 +163,8 @@ fn extractor(
     }
 }
 
-/// The deepest of the usual layers that the file has.
-fn inception(file: &Path) -> Result<Inception> {
+/// The FID network of a file, for pixels in [-0.5, 0.5], up to the deepest of the usual layers that the file has.
+pub(crate) fn inception(file: &Path) -> Result<Inception> {
     let weights = InceptionWeights::open(file)?;
     let config = |layer| InceptionConfig { range: [-0.5, 0.5], ..InceptionConfig::pytorch_fid(layer) };
     let deepest = config(InceptionLayer::Pool2048);

@@ -57,7 +57,7 @@ pub fn run_experiment_with(
     crate::loss_plot::save(cfg, &run)?;
 
     let clock = Instant::now();
-    let samples = generate(cfg, (&vqsvae, &sdid), 0..cfg.samples, device, progress)?;
+    let samples: Tensor = generate(cfg, (&vqsvae, &sdid), 0..cfg.samples, device, progress)?;
     run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
     let columns = (cfg.samples as f64).sqrt().ceil() as usize;
     picture::save_grid(&run.file("samples.png"), &samples, columns)?;
@@ -68,10 +68,17 @@ pub fn run_experiment_with(
     let mut evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
     run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
 
-    if *features != Features::None && cfg.evaluation.distance_images > 0 {
+    let count = cfg.evaluation.distance_images;
+    if *features != Features::None && count > 0 {
         let clock = Instant::now();
-        let generated = generate(cfg, (&vqsvae, &sdid), 0..cfg.evaluation.distance_images, device, progress)?;
-        evaluation.metrics.distance = distance::measure(cfg, features, data, &generated, &run, progress)?;
+        // The first ones are there already, and image i is the same in any range.
+        let (there, wanted) = (samples.narrow(0, 0, cfg.samples.min(count))?, cfg.samples.min(count)..count);
+        let generated = match wanted.is_empty() {
+            true => there,
+            false => Tensor::cat(&[there, generate(cfg, (&vqsvae, &sdid), wanted, device, progress)?], 0)?,
+        };
+        evaluation.metrics.distance =
+            distance::measure(cfg, features, data, (&vqsvae, &generated), &run, device, progress)?;
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }
     save_codebook(&evaluation.code_counts, &run)?;

@@ -165,6 +165,9 @@ impl Report {
         ];
         if let Some(d) = &m.distance {
             rows.push(("FID of the samples", format!("{:.4}", d.fid)));
+            if let Some(fid) = d.reconstruction_fid {
+                rows.push(("FID of the test reconstructions", format!("{fid:.4}")));
+            }
             rows.push(("KID of the samples", format!("{:.5} ± {:.5}", d.kid, d.kid_std)));
         }
         rows
@@ -174,7 +177,8 @@ impl Report {
 fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
     let distance = metrics.distance.as_ref().map_or(String::new(), |d| {
         format!(
-            " FID and KID: {} generated images (seed {}, 8 bits) against the first {} test images; definitions of {}; \
+            " FID and KID: {} generated images (seed {}, 8 bits) against the first {} test images; FID of the test \
+             reconstructions: those test images against themselves through the autoencoder; definitions of {}; \
              features: {}; subsets by seed {}.{}",
             d.generated_images,
             cfg.seed.0,

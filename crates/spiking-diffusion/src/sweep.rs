@@ -11,6 +11,7 @@ use spiking_diffusion_metrics::{FeatureExtractor, FeatureStats, FeatureStatsBuil
 use vq_svae::CodeUsage;
 
 use crate::data::Split;
+use crate::distance::in_8_bits;
 use crate::error::{Error, Result};
 use crate::progress::go_on;
 use crate::run::write_json;
@@ -29,7 +30,7 @@ pub struct Reference<'a> {
 
 impl<'a> Reference<'a> {
     /// The first `count` images of a split (training images: a temperature must not be chosen on test images), in
-    /// [-0.5, 0.5] as the extractor will also see the samples.
+    /// [-0.5, 0.5] as the extractor will also see the samples, rounded to 8 bits.
     ///
     /// # Errors
     /// Images that the extractor does not take, fewer than two.
@@ -136,7 +137,7 @@ impl<'a> Found<'a> {
         self.usage.record(&codes)?;
         if let Some((reference, stats)) = &mut self.features {
             let images: Tensor = trained.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?;
-            stats.update(&reference.extractor.extract(&images)?)?;
+            stats.update(&reference.extractor.extract(&in_8_bits(&images)?)?)?;
         }
         Ok(())
     }

@@ -30,6 +30,9 @@ use crate::{Progress, Trained, classifier};
 pub(super) struct Arguments {
     #[command(flatten)]
     input: Input,
+    /// Data set of the classifier: mnist, fashion-mnist, kmnist, emnist-letters or cifar-10 [default: that of --run, else mnist]
+    #[arg(long, value_name = "NAME", value_parser = data_set)]
+    data_set: Option<DataSet>,
     /// The trained classifier: read if the file is there, else trained and written
     #[arg(long, value_name = "FILE")]
     classifier: Option<PathBuf>,
@@ -57,6 +60,10 @@ pub(super) struct Arguments {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+fn data_set(name: &str) -> std::result::Result<DataSet, String> {
+    DataSet::named(name).ok_or_else(|| format!("known are {}", DataSet::ALL.map(DataSet::name).join(", ")))
 }
 
 /// What the program prints.
@@ -91,10 +98,14 @@ pub fn classify() -> ExitCode {
 
 /// What there is to print, after everything is done.
 pub(super) fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
-    let data = arguments.input.load(DataSet::Mnist, Partial::Reject, progress)?;
+    let run = arguments.run.as_deref().map(|folder| Trained::load(folder, &Device::Cpu)).transpose()?;
+    let data = match (&run, arguments.data_set) {
+        (Some(run), None) => arguments.input.load_of_run(&run.cfg, progress)?,
+        (_, set) => arguments.input.load(set.unwrap_or(DataSet::Mnist), Partial::Reject, progress)?,
+    };
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     let classifier = trained(arguments, &data, progress)?;
-    let images = images(arguments, progress)?;
+    let images = images(arguments, run, progress)?;
     let score = |images: &Tensor| score_samples(&classifier, images, arguments.threshold);
     let samples = match images {
         Some((source, images)) => Some(Samples { source, score: score(&images)? }),
@@ -131,12 +142,14 @@ fn trained(arguments: &Arguments, data: &Dataset, progress: &mut dyn Progress) -
 }
 
 /// The images to look at, and where they are from.
-fn images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<Option<(PathBuf, Tensor)>> {
-    let device = Device::Cpu;
-    if let Some(folder) = &arguments.run {
-        let mut trained = Trained::load(folder, &device)?;
-        trained.cfg.seed = arguments.sample_seed.map_or(trained.cfg.seed, Seed);
-        return Ok(Some((folder.clone(), trained.samples(arguments.samples, &device, progress)?)));
+fn images(
+    arguments: &Arguments,
+    run: Option<Trained>,
+    progress: &mut dyn Progress,
+) -> Result<Option<(PathBuf, Tensor)>> {
+    if let (Some(folder), Some(mut run)) = (&arguments.run, run) {
+        run.cfg.seed = arguments.sample_seed.map_or(run.cfg.seed, Seed);
+        return Ok(Some((folder.clone(), run.samples(arguments.samples, &Device::Cpu, progress)?)));
     }
     match &arguments.images {
         Some(file) => Ok(Some((file.clone(), read_images(file)?))),
@@ -193,7 +206,12 @@ mod tests {
     #[test]
     fn the_command_is_sound() {
         Arguments::command().debug_assert();
-        for words in [&["--run", "a", "--images", "b"][..], &["--samples", "x"], &["--seed", "-1"]] {
+        for words in [
+            &["--run", "a", "--images", "b"][..],
+            &["--samples", "x"],
+            &["--seed", "-1"],
+            &["--data-set", "x"],
+        ] {
             assert!(Arguments::try_parse_from([&["classify"], words].concat()).is_err(), "{words:?}");
         }
     }

@@ -7,19 +7,16 @@ use std::time::Instant;
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
 use snn_core::Seed;
-use spiking_diffusion_metrics::Classifier;
+use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 use super::input::Input;
 use super::signals::{Signals, command_line};
 use super::{device, say};
-use crate::data::{self, DataSet, Dataset, Partial};
-use crate::error::{Error, Result};
+use crate::distance::inception;
+use crate::error::Result;
 use crate::generation::{self, Formats, Saved};
 use crate::sweep::{self, Reference};
-use crate::{ExperimentConfig, Progress, Trained};
-
-/// Most training images whose features the samples of a sweep are compared with.
-const REFERENCE_IMAGES: usize = 10_000;
+use crate::{Progress, Trained};
 
 /// Draw images from the networks of a finished run and write them as PNGs, as tensors, or both.
 #[derive(Debug, Parser)]
@@ -54,13 +51,16 @@ struct Arguments {
     /// Draw N images at each of these temperatures instead, and write OUT/temperature-sweep.{md,json}
     #[arg(long, value_name = "T,T,..", value_delimiter = ',', conflicts_with_all = ["temperature", "format"])]
     temperature_sweep: Vec<f64>,
-    /// With --temperature-sweep: measure the Fréchet distance to training images by this classifier's features
+    /// With --temperature-sweep: measure FID to the first N training images with these weights of the FID network
     #[arg(long, value_name = "FILE", requires = "temperature_sweep")]
+    inception: Option<PathBuf>,
+    /// The same by the features of this classifier, as `classify` writes it
+    #[arg(long, value_name = "FILE", requires = "temperature_sweep", conflicts_with = "inception")]
     classifier: Option<PathBuf>,
     /// Where to compute: cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    #[command(flatten, next_help_heading = "The training images that --classifier compares with")]
+    #[command(flatten, next_help_heading = "The training images that a sweep compares with")]
     input: Input,
 }
 
@@ -114,11 +114,16 @@ fn temperature_sweep(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<String> {
-    let classifier = arguments.classifier.as_deref().map(Classifier::load).transpose()?;
-    let reference = match &classifier {
-        Some(classifier) => {
-            let data = trained_on(&trained.cfg, &arguments.input, progress)?;
-            Some(Reference::new(classifier, &data.train, REFERENCE_IMAGES)?)
+    let extractor: Option<Box<dyn FeatureExtractor>> = match (&arguments.inception, &arguments.classifier) {
+        (Some(file), _) => Some(Box::new(inception(file)?)),
+        (_, Some(file)) => Some(Box::new(Classifier::load(file)?)),
+        _ => None,
+    };
+    let reference = match &extractor {
+        Some(extractor) => {
+            let cfg = &trained.cfg;
+            let data = arguments.input.load_of_run(cfg, progress)?.limit(cfg.data.train_images)?;
+            Some(Reference::new(&**extractor, &data.train, arguments.n)?)
         }
         None => None,
     };
@@ -127,25 +132,6 @@ fn temperature_sweep(
         sweep::temperatures(trained, temperatures, arguments.n, reference.as_ref(), device, progress)?;
     sweep.save(&arguments.out)?;
     Ok(sweep.to_markdown())
-}
-
-/// The data that a run was trained on.
-fn trained_on(cfg: &ExperimentConfig, input: &Input, progress: &mut dyn Progress) -> Result<Dataset> {
-    if cfg.data.synthetic {
-        return data::synthetic_digits();
-    }
-    let set = DataSet::ALL.into_iter().find(|set| set.name() == cfg.data.name);
-    let set =
-        set.ok_or_else(|| Error::config("data.name", &cfg.data.name, "no data set of that name is known"))?;
-    let partial = if cfg.data.partial.is_some() { Partial::Allow(cfg.seed) } else { Partial::Reject };
-    if !input.is_given() {
-        return Err(Error::config(
-            "--data-dir",
-            "",
-            "names the data that the run was trained on, or --download loads them",
-        ));
-    }
-    input.load(set, partial, progress)?.limit(cfg.data.train_images)
 }
 
 #[cfg(test)]
@@ -162,8 +148,13 @@ mod tests {
         assert_eq!((arguments.temperature_sweep, arguments.n), (vec![0.5, 1.], 9));
         let arguments = parse("generate --run r --out o --format png").unwrap();
         assert_eq!((arguments.format, arguments.batch_size), (vec![Format::Png], None));
-        for words in ["--out o", "--run r", "--run r --out o --format gif", "--run r --out o --classifier c"]
-        {
+        for words in [
+            "--out o",
+            "--run r",
+            "--run r --out o --format gif",
+            "--run r --out o --classifier c",
+            "--run r --out o --inception i",
+        ] {
             assert!(parse(&format!("generate {words}")).is_err(), "{words}");
         }
     }

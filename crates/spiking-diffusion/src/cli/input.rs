@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::Progress;
-use crate::data::{DataSet, Dataset, Partial};
-use crate::error::Result;
+use crate::data::{DataSet, Dataset, Partial, synthetic_digits};
+use crate::error::{Error, Result};
+use crate::{ExperimentConfig, Progress};
 
 // Plain comments here: clap takes a doc comment for what the whole command does.
 #[derive(Debug, Default, Args)]
@@ -35,9 +35,22 @@ impl Input {
         }
     }
 
-    /// Whether it says where the real files are.
-    pub(super) fn is_given(&self) -> bool {
-        self.data_dir.is_some() || self.download
+    /// The data set of a finished run, all of its training images, also those that the run left out.
+    pub(super) fn load_of_run(&self, cfg: &ExperimentConfig, progress: &mut dyn Progress) -> Result<Dataset> {
+        if cfg.data.synthetic {
+            return synthetic_digits();
+        }
+        let name = &cfg.data.name;
+        let unknown = || Error::config("data.name", name, "no data set of that name is known");
+        let set = DataSet::named(name).ok_or_else(unknown)?;
+        if self.data_dir.is_none() && !self.download {
+            let reason = format!(
+                "must name the folder with {name}, which the run was trained on; or --download loads it"
+            );
+            return Err(Error::config("--data-dir", "", reason));
+        }
+        let partial = if cfg.data.partial.is_some() { Partial::Allow(cfg.seed) } else { Partial::Reject };
+        self.load(set, partial, progress)
     }
 }
 
@@ -54,5 +67,5 @@ fn load_or_download(
 #[cfg(not(feature = "download"))]
 fn load_or_download(_: DataSet, _: Option<&Path>, _: Partial, _: &mut dyn Progress) -> Result<Dataset> {
     let reason = "this program cannot: build it with --features download";
-    Err(crate::Error::config("--download", true, reason))
+    Err(Error::config("--download", true, reason))
 }

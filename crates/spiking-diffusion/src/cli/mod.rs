@@ -189,7 +189,8 @@ fn device(name: &str) -> Result<Device> {
 fn summary(report: &Report, out: &Path) -> String {
     let m = &report.metrics;
     let distance = m.distance.as_ref().map_or(String::new(), |d| {
-        format!("FID {:.4}, KID {:.5} ± {:.5} ({})\n", d.fid, d.kid, d.kid_std, d.extractor)
+        let again = d.reconstruction_fid.map_or(String::new(), |fid| format!(" (reconstructions {fid:.4})"));
+        format!("FID {:.4}{again}, KID {:.5} ± {:.5} ({})\n", d.fid, d.kid, d.kid_std, d.extractor)
     });
     format!(
         "test MSE {:.5}, SSIM {:.4}, {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})\n{distance}\

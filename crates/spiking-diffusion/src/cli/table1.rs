@@ -60,6 +60,8 @@ struct Run {
     dataset: Option<String>,
     partial: Option<String>,
     ours: Numbers,
+    /// Features that FID and KID were measured with; the paper's have 2048 of an Inception.
+    features: Option<usize>,
     spiking_diffusion: Option<[f64; 4]>,
     fsvae: Option<[f64; 4]>,
     budget: Option<String>,
@@ -93,6 +95,7 @@ impl Run {
             dataset: None,
             partial: None,
             ours: [None; 4],
+            features: None,
             spiking_diffusion: None,
             fsvae: None,
             budget: None,
@@ -121,6 +124,7 @@ impl Run {
             error: None,
             partial: report.partial,
             ours,
+            features: distance.map(|d| d.dims),
             spiking_diffusion: paper.map(|paper| paper[0]),
             fsvae: paper.map(|paper| paper[1]),
             budget: Some(budget),
@@ -147,17 +151,27 @@ impl Table {
             seen.push(run.dataset());
             let same = || self.runs.iter().filter(|other| other.dataset() == run.dataset());
             for other in same() {
-                row(&mut page, run.dataset(), &format!("`{}`", other.run.display()), other.ours);
+                row(
+                    &mut page,
+                    run.dataset(),
+                    &format!("`{}`", other.run.display()),
+                    other.ours,
+                    other.features,
+                );
             }
             for (name, numbers) in
                 [("Spiking-Diffusion (paper)", run.spiking_diffusion), ("FSVAE (paper)", run.fsvae)]
             {
                 if let Some(numbers) = numbers {
-                    row(&mut page, run.dataset(), name, numbers.map(Some));
+                    row(&mut page, run.dataset(), name, numbers.map(Some), None);
                 }
             }
         }
-        let _ = write!(page, "\nSmaller is better; `-`: not measured.\n\n- {PAPER_PROTOCOL}\n");
+        let _ = write!(
+            page,
+            "\nSmaller is better; `-`: not measured. In brackets, the number of features of KID and FID where it is not the paper's 2048: \
+             distances of other features cannot be compared.\n\n- {PAPER_PROTOCOL}\n"
+        );
         self.runs.iter().for_each(|run| page.push_str(&run.note()));
         page
     }
@@ -174,11 +188,15 @@ impl Run {
     }
 }
 
-fn row(page: &mut String, dataset: &str, from: &str, numbers: Numbers) {
-    let number = |(number, decimals): (Option<f64>, usize)| {
-        number.map_or("-".to_owned(), |number| format!("{number:.decimals$}"))
+fn row(page: &mut String, dataset: &str, from: &str, numbers: Numbers, features: Option<usize>) {
+    let other = features.filter(|&features| features != 2048).map_or(String::new(), |n| format!(" ({n})"));
+    let number = |i: usize| match numbers[i] {
+        Some(number) => {
+            format!("{number:.decimals$}{}", if i < 2 { "" } else { &other }, decimals = DECIMALS[i])
+        }
+        None => "-".to_owned(),
     };
-    let cells: Vec<String> = numbers.into_iter().zip(DECIMALS).map(number).collect();
+    let cells: Vec<String> = (0..numbers.len()).map(number).collect();
     // Writing to a string cannot fail.
     let _ = writeln!(page, "| {dataset} | {from} | {} |", cells.join(" | "));
 }
@@ -197,6 +215,7 @@ mod tests {
             dataset: dataset.map(str::to_owned),
             partial: (name == "b").then(|| "half of it".to_owned()),
             ours,
+            features: (name == "b").then_some(768),
             spiking_diffusion: paper.map(|paper| paper[0]),
             fsvae: paper.map(|paper| paper[1]),
             budget: dataset.map(|_| "one epoch".to_owned()),
@@ -216,7 +235,7 @@ mod tests {
         let page = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs }.to_markdown();
         let wanted = "\
             | mnist | `a` | 0.0125 | 0.100 | - | 40.00 |\n\
-            | mnist | `b` | 0.0200 | 0.200 | 0.030 | - |\n\
+            | mnist | `b` | 0.0200 | 0.200 | 0.030 (768) | - |\n\
             | mnist | Spiking-Diffusion (paper) | 0.0060 | 0.077 | 0.018 | 37.50 |\n\
             | mnist | FSVAE (paper) | 0.0230 | 0.219 | 0.054 | 90.57 |\n\
             | - | `gone` | - | - | - | - |\n\

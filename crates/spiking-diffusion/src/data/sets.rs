@@ -59,6 +59,11 @@ impl DataSet {
         }
     }
 
+    /// The one of this [name](Self::name).
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|set| set.name() == name)
+    }
+
     /// Where its official files are.
     pub fn source(self) -> &'static str {
         match self {

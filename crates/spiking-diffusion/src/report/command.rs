@@ -16,7 +16,7 @@ pub(super) fn of(cfg: &ExperimentConfig) -> Option<String> {
     let (example, official) = if data.name == BUILT_IN.1 {
         ("mnist", BUILT_IN.0)
     } else {
-        let set = DataSet::ALL.into_iter().find(|set| set.name() == data.name)?;
+        let set = DataSet::named(&data.name)?;
         (example(set), set.counts().0)
     };
     let mut words = vec![format!("cargo run --release --example {example} --")];

@@ -88,7 +88,15 @@ pub(super) fn of(report: &Report) -> Page {
     let mut again = Vec::new();
     if let Some(command) = &report.command {
         let same = "The same command and version give the same bytes on one kind of processor, whatever the number of threads.";
-        again.extend([Block::Code(command.clone()), Block::Text(same.to_owned())]);
+        let data = "`SPIKING_DATA_DIR` names a folder with the data set's files; `--download` in place of `--data-dir` (and a build with \
+            `--features download`) takes them from the network.";
+        again.push(Block::Code(command.clone()));
+        again.extend(
+            [same, data]
+                .into_iter()
+                .take(if report.synthetic { 1 } else { 2 })
+                .map(|text| Block::Text(text.to_owned())),
+        );
     }
     again.push(Block::File { file: "config.json", caption: "every field of this run's config" });
     sections.push(Section { title: "Reproduce", blocks: again });
@@ -119,8 +127,7 @@ fn run(report: &Report) -> Vec<Block> {
 }
 
 fn completeness(report: &Report) -> String {
-    let known = DataSet::ALL.into_iter().find(|set| set.name() == report.dataset).map(DataSet::counts);
-    match known {
+    match DataSet::named(&report.dataset).map(DataSet::counts) {
         Some((train, test)) if (report.train_images, report.test_images) == (train, test) => {
             "the complete official files".to_owned()
         }

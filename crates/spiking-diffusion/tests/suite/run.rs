@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use spiking_diffusion::data::{Dataset, Split};
+use spiking_diffusion::metrics::{Classifier, FeatureExtractor, frechet_distance_of_features};
 use spiking_diffusion::{
-    ExperimentConfig, Features, Preset, Report, Result, RunDir, Silent, run_experiment, run_experiment_with,
+    ExperimentConfig, Features, Preset, Report, Result, RunDir, Silent, Trained, run_experiment,
+    run_experiment_with,
 };
 
 use crate::{REPRODUCIBLE, assert_same_bytes, few_digits, rejects, tiny};
@@ -52,6 +54,20 @@ fn a_run_leaves_all_its_files_and_an_honest_report() {
     assert_eq!(names, wanted);
 }
 
+/// Of the first images of a split, by the run's classifier.
+fn fid_of_reconstructions(run: &Path, split: &Split, count: usize) -> f64 {
+    let trained = Trained::load(run, &Device::Cpu).unwrap();
+    let classifier = Classifier::load(&run.join("classifier.safetensors")).unwrap();
+    let images = split.range(0..count, &Device::Cpu).unwrap();
+    let again: Tensor = trained.vqsvae.decode(&trained.vqsvae.encode(&images).unwrap()).unwrap();
+    let pixels: Vec<f32> = again.flatten_all().unwrap().to_vec1().unwrap();
+    let in_a_png = |pixel: f32| ((pixel + 0.5) * 255.).round().clamp(0., 255.) / 255. - 0.5;
+    let pixels = pixels.into_iter().map(in_a_png).collect();
+    let again = Tensor::from_vec(pixels, again.shape(), &Device::Cpu).unwrap();
+    let [real, again] = [&images, &again].map(|images| classifier.extract(images).unwrap());
+    frechet_distance_of_features(&real, &again).unwrap()
+}
+
 #[test]
 fn distances_are_those_of_the_features_asked_for() {
     let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
@@ -63,6 +79,7 @@ fn distances_are_those_of_the_features_asked_for() {
     let distance = report.metrics.distance.clone().unwrap();
     assert!(distance.fid > 0. && distance.kid.is_finite() && distance.dims == 128);
     assert_eq!((distance.real_images, distance.generated_images), (20, 20));
+    assert_eq!(distance.reconstruction_fid, Some(fid_of_reconstructions(folder.path(), &data.test, 20)));
     for part in ["classifier of few-digits", "test accuracy"] {
         assert!(
             distance.extractor.contains(part) && report.protocol.contains(part),
