@@ -102,13 +102,11 @@ pub enum Error {
         /// What the server or the network said.
         message: String,
     },
-    /// A download was stopped by whoever asked for it.
-    #[error("{url}: stopped; what has arrived is kept beside {}", destination.display())]
+    /// Something was stopped by whoever asked for it.
+    #[error("stopped: {what}")]
     Stopped {
-        /// Where it was coming from.
-        url: String,
-        /// Where it was to go.
-        destination: PathBuf,
+        /// What, and what is left of it.
+        what: String,
     },
     /// The content of a file is not what it should be.
     #[error("{}: `{field}`: {message}", path.display())]

@@ -1,11 +1,17 @@
 //! The classifier of a data set: features that need no download, and a judge of samples.
 
+use std::ops::ControlFlow;
+
 use candle_core::{Device, Tensor};
-use spiking_diffusion_metrics::{Classifier, ClassifierConfig, Labelled};
+use spiking_diffusion_metrics::{
+    Classifier, ClassifierConfig, Error as MetricsError, Labelled, TrainingStep,
+};
 
 use crate::Progress;
 use crate::data::{Dataset, Split};
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+const STAGE: &str = "classifier";
 
 /// The library's config for this data set.
 pub(crate) fn config(data: &Dataset) -> ClassifierConfig {
@@ -16,27 +22,33 @@ pub(crate) fn config(data: &Dataset) -> ClassifierConfig {
 /// Trains on the training images, and measures the accuracy on the test images.
 ///
 /// # Errors
-/// See [`Classifier::train`].
+/// See [`Classifier::train`]; a stop that was asked for.
 pub(crate) fn train(
     config: &ClassifierConfig,
     data: &Dataset,
     progress: &mut dyn Progress,
 ) -> Result<Classifier> {
     let ((train, train_labels), (test, test_labels)) = (all(&data.train)?, all(&data.test)?);
-    let mut begun = false;
+    let mut latest = None;
     let trained = Classifier::train(
         config,
         Labelled { images: &train, labels: &train_labels },
         Labelled { images: &test, labels: &test_labels },
         &mut |step| {
-            if !std::mem::replace(&mut begun, true) {
-                progress.begin("classifier", step.total, 0);
+            if latest.replace(step).is_none() {
+                progress.begin(STAGE, step.total, 0);
             }
             progress.advance(step.done, Some(step.loss));
+            if progress.stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         },
-    )?;
+    );
     progress.end();
-    Ok(trained)
+    match (trained, latest) {
+        (Err(MetricsError::Stopped { .. }), Some(TrainingStep { done, total, .. })) => {
+            Err(Error::Stopped { stage: STAGE.to_owned(), done, total })
+        }
+        (trained, _) => Ok(trained?),
+    }
 }
 
 fn all(split: &Split) -> Result<(Tensor, Vec<u32>)> {

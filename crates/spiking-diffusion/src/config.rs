@@ -194,9 +194,9 @@ impl ExperimentConfig {
     /// The same config with one field set; `key` is dotted, `value` JSON (a bare word counts as a string).
     ///
     /// # Errors
-    /// No such field, a value that does not fit it, or a field that says what the run is: `data`, `preset`.
+    /// No such field, a value that does not fit it, or a field that says what the run is: `data`, `preset`, `seed`.
     pub fn with(&self, key: &str, value: &str) -> Result<Self> {
-        if matches!(key.split('.').next(), Some("data" | "preset")) {
+        if matches!(key.split('.').next(), Some("data" | "preset" | "seed")) {
             return Err(Error::config(key, value, "says what the run is; it cannot be set"));
         }
         let mut tree = self.to_value()?;
@@ -241,6 +241,9 @@ impl ExperimentConfig {
             ("evaluation.bound_images", self.evaluation.bound_images, 2),
             ("evaluation.batch_size", self.evaluation.batch_size, 1),
         ];
+        if self.evaluation.distance_images == 1 {
+            return Err(Error::config("evaluation.distance_images", 1, "must be 0 (none) or at least 2"));
+        }
         match counts.into_iter().find(|(_, count, least)| count < least) {
             Some((field, count, least)) => {
                 Err(Error::config(field, count, format!("must be at least {least}")))
@@ -266,23 +269,30 @@ impl ExperimentConfig {
     }
 
     /// The first field, dotted, in which `other` differs, with both values.
-    pub(crate) fn first_difference(&self, other: &Self) -> Result<Option<(String, String, String)>> {
-        Ok(difference("", &self.to_value()?, &other.to_value()?))
+    pub(crate) fn first_difference(&self, other: &Self) -> Result<Option<Difference>> {
+        Ok(differences(&self.to_value()?, &other.to_value()?).into_iter().next())
     }
 
-    fn to_value(&self) -> Result<Value> {
+    pub(crate) fn to_value(&self) -> Result<Value> {
         serde_json::to_value(self).map_err(|e| Error::config("config", "", e.to_string()))
     }
 }
 
-/// The first field, dotted, in which two trees differ, with both values.
-pub(crate) fn difference(path: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
-    if let (Value::Object(a), Value::Object(b)) = (a, b) {
-        let missing = Value::Null;
-        let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-        return a.keys().chain(b.keys()).find_map(|key| {
-            difference(&join(key), a.get(key).unwrap_or(&missing), b.get(key).unwrap_or(&missing))
-        });
+/// A dotted field, and its values in both.
+pub(crate) type Difference = (String, [Value; 2]);
+
+/// The fields in which two trees differ; objects with other fields differ as a whole.
+pub(crate) fn differences(a: &Value, b: &Value) -> Vec<Difference> {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
+            let inner = |(key, value): (&String, &Value)| {
+                let found = differences(value, &y[key]);
+                let join = |path: String| if path.is_empty() { key.clone() } else { format!("{key}.{path}") };
+                found.into_iter().map(|(path, values)| (join(path), values)).collect::<Vec<_>>()
+            };
+            x.iter().flat_map(inner).collect()
+        }
+        _ if a != b => vec![(String::new(), [a.clone(), b.clone()])],
+        _ => Vec::new(),
     }
-    (a != b).then(|| (path.to_owned(), a.to_string(), b.to_string()))
 }

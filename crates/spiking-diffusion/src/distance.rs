@@ -31,6 +31,16 @@ pub enum Features {
     Classifier,
 }
 
+impl Features {
+    /// Rejects what would fail after hours of training: weights that cannot be read or lack the layers.
+    pub(crate) fn validate(&self) -> Result<()> {
+        match self {
+            Self::Inception(file) => inception(file).map(|_| ()),
+            Self::None | Self::Classifier => Ok(()),
+        }
+    }
+}
+
 /// Distances of one run; smaller is better.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distance {
@@ -124,7 +134,11 @@ fn reconstructions(
 }
 
 /// The features of all images, on the CPU.
-fn extract(extractor: &dyn FeatureExtractor, images: &Tensor, progress: &mut dyn Progress) -> Result<Tensor> {
+pub(crate) fn extract(
+    extractor: &dyn FeatureExtractor,
+    images: &Tensor,
+    progress: &mut dyn Progress,
+) -> Result<Tensor> {
     let total = images.dim(0)?;
     progress.begin(STAGE, total, 0);
     let mut parts = Vec::new();

@@ -37,6 +37,9 @@ pub struct Metrics {
     pub distance: Option<Distance>,
 }
 
+/// Test images whose codes the denoiser's firing rates are measured on.
+pub(crate) const RATE_IMAGES: usize = 64;
+
 /// What [`evaluate`] finds.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
@@ -104,7 +107,7 @@ fn bound(cfg: &ExperimentConfig, sdid: &Sdid, codes: &Tensor, device: &Device) -
     Ok(bits_per_token(&process(cfg)?, sdid, &codes, cfg.seed, &cfg.evaluation.bound)?)
 }
 
-/// The denoiser on one batch of test codes, masked at random times.
+/// The denoiser on the first test codes, masked at random times.
 fn denoiser_rates(
     cfg: &ExperimentConfig,
     sdid: &Sdid,
@@ -113,7 +116,7 @@ fn denoiser_rates(
     activity: &mut Activity,
 ) -> Result<()> {
     let (n, h, w) = codes.dims3()?;
-    let n = n.min(cfg.evaluation.batch_size);
+    let n = n.min(RATE_IMAGES);
     let process = process(cfg)?;
     let (t, u) = draw_noise(&process, (n, h, w), cfg.seed, "evaluate/rates")?;
     let h_t = process.q_sample(&codes.narrow(0, 0, n)?, &t, &u)?.to_device(device)?;

@@ -49,6 +49,7 @@ pub fn run_experiment_with(
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     cfg.validate_for(data)?;
+    features.validate()?;
     let run = RunDir::open(out, cfg, resume)?;
     let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
     let codes = encode_dataset(cfg, &vqsvae, data, &run, device, progress)?;
@@ -82,7 +83,7 @@ pub fn run_experiment_with(
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }
     save_codebook(&evaluation.code_counts, &run)?;
-    let report = Report::new(cfg, evaluation, run.seconds()?, Machine::here(&name_of(device)));
+    let report = Report::new(cfg, evaluation, features, run.seconds()?, Machine::here(&name_of(device)));
     save_firing_rates(&report, &run)?;
     report.save(&run)?;
     Ok(report)

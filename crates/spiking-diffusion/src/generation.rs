@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
 
-use crate::config::difference;
+use crate::config::differences;
 use crate::error::{Error, Result};
 use crate::progress::go_on;
 use crate::run::{read_json, take, write_json};
@@ -122,9 +122,9 @@ fn check_manifest(trained: &Trained, folder: &Path) -> Result<()> {
     }
     let then: Manifest = read_json(&path)?;
     let tree = |value: &Manifest| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));
-    match difference("", &tree(&then)?, &tree(&now)?) {
+    match differences(&tree(&then)?, &tree(&now)?).into_iter().next() {
         None => Ok(()),
-        Some((field, then, now)) => Err(Error::run(
+        Some((field, [then, now])) => Err(Error::run(
             folder,
             format!("holds other images: `{field}` is {then} there and {now} here; name another folder"),
         )),
@@ -197,7 +197,7 @@ impl Files<'_> {
             drawn.push(images);
             go_on(progress, STAGE, batch.end, total)?;
         }
-        if !self.formats.safetensors || missing.len() < block.len() {
+        if !self.formats.safetensors || self.has_tensors(block) {
             return Ok(());
         }
         let images = (Tensor::cat(&drawn, 0)?.to_dtype(DType::F32)? + 0.5)?.clamp(0f32, 1f32)?;

@@ -9,15 +9,16 @@ use crate::config::{DataConfig, EvaluationConfig, ExperimentConfig, TrainingConf
 
 /// A named starting point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// A few minutes on two cores: few spiking steps, a narrow SDID, few epochs.
     Quick,
     /// About an hour on two cores.
     Cpu,
-    /// The paper's text; the released code's value where it is silent.
+    /// The paper's text; the released code's value where it is silent (most of a day on two cores).
     Paper,
-    /// The released PyTorch code.
+    /// The released PyTorch code (a day and a half on two cores).
     ReleasedCode,
 }
 
@@ -103,7 +104,7 @@ impl ExperimentConfig {
             vqsvae_training: training(8, 2e-3),
             sdid_training: training(10, 2e-3),
             weighting: Weighting::Uniform,
-            sampling: SamplingConfig { order: Order::ExactK, temperature: 0.8, batch_size: 64 },
+            sampling: SamplingConfig { order: Order::ExactK, temperature: 0.75, batch_size: 64 },
             ..Self::paper(image)
         }
     }

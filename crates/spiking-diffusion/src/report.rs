@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::energy::Energy;
 use crate::error::Result;
-use crate::{Evaluation, ExperimentConfig, Metrics, RunDir};
+use crate::evaluate::RATE_IMAGES;
+use crate::{Evaluation, ExperimentConfig, Features, Metrics, RunDir};
 
 /// How long a training was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +82,7 @@ impl Machine {
     pub(crate) fn here(device: &str) -> Self {
         Self {
             device: device.to_owned(),
-            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            threads: rayon::current_num_threads(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -91,6 +92,7 @@ impl Report {
     pub(crate) fn new(
         cfg: &ExperimentConfig,
         evaluation: Evaluation,
+        features: &Features,
         seconds: BTreeMap<String, f64>,
         machine: Machine,
     ) -> Self {
@@ -114,7 +116,7 @@ impl Report {
             test_images: test,
             samples: cfg.samples,
             protocol: protocol(cfg, &evaluation.metrics),
-            command: command::of(cfg),
+            command: command::of(cfg, features),
             metrics: evaluation.metrics,
             firing_rates: evaluation.firing_rates,
             energy: Some(evaluation.energy),
@@ -193,11 +195,12 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
         "MSE and SSIM: all {} test images, pixels in [-0.5, 0.5]; SSIM with an 11x11 Gaussian window, sigma 1.5, zero \
          padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
          stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
-         all test images. Firing rates: VQ-SVAE on all test images, SDID on one batch of test codes masked at random \
-         times. Samples: seed {}, order {:?}, temperature {}.{distance}",
+         all test images. Firing rates: VQ-SVAE on all test images, SDID on the codes of the first {} test images masked at \
+         random times. Samples: seed {}, order {:?}, temperature {}.{distance}",
         cfg.data.test_images,
         metrics.bits_per_token_images,
         cfg.evaluation.bound.strata,
+        RATE_IMAGES.min(cfg.data.test_images),
         cfg.seed.0,
         cfg.sampling.order,
         cfg.sampling.temperature,

@@ -41,7 +41,7 @@ impl RunDir {
         let stored = read_config(path)?;
         match stored.first_difference(cfg)? {
             None => Ok(run),
-            Some((field, then, now)) => Err(Error::run(
+            Some((field, [then, now])) => Err(Error::run(
                 path,
                 format!(
                     "holds another run: `{field}` is {then} there and {now} here; repeat that run's own command with \

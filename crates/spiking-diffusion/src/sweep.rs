@@ -11,7 +11,7 @@ use spiking_diffusion_metrics::{FeatureExtractor, FeatureStats, FeatureStatsBuil
 use vq_svae::CodeUsage;
 
 use crate::data::Split;
-use crate::distance::in_8_bits;
+use crate::distance::{extract, in_8_bits};
 use crate::error::{Error, Result};
 use crate::progress::go_on;
 use crate::run::write_json;
@@ -33,10 +33,18 @@ impl<'a> Reference<'a> {
     /// [-0.5, 0.5] as the extractor will also see the samples, rounded to 8 bits.
     ///
     /// # Errors
-    /// Images that the extractor does not take, fewer than two.
-    pub fn new(extractor: &'a dyn FeatureExtractor, images: &Split, count: usize) -> Result<Self> {
+    /// Images that the extractor does not take, fewer than two; a stop that was asked for.
+    pub fn new(
+        extractor: &'a dyn FeatureExtractor,
+        images: &Split,
+        count: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
         let count = count.min(images.len());
-        let stats = FeatureStats::from_images(extractor, &images.range(0..count, &Device::Cpu)?, 100)?;
+        let features = extract(extractor, &images.range(0..count, &Device::Cpu)?, progress)?;
+        let mut stats = FeatureStatsBuilder::new(extractor.dims())?;
+        stats.update(&features)?;
+        let stats = stats.finish()?;
         let name = format!("{} against the first {count} training images", extractor.name());
         Ok(Self { extractor, stats, name })
     }

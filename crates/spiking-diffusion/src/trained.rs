@@ -42,6 +42,10 @@ impl Trained {
         let cfg = read_config(folder)?;
         cfg.validate()?;
         let files = ["vqsvae.safetensors", "sdid.safetensors"].map(|name| folder.join(name));
+        if let Some(file) = files.iter().find(|file| !file.exists()) {
+            let message = "is not there: the run is not finished; go on with its command and --resume";
+            return Err(Error::run(file, message));
+        }
         let vqsvae = VqSvae::load(&files[0], device)?;
         let sdid = Sdid::load(&files[1], device)?;
         let mut hash = Sha256::new();

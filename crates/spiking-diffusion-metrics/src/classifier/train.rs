@@ -1,6 +1,7 @@
 //! Training: shuffled batches of shifted images, cross-entropy, AdamW with a falling rate.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss::cross_entropy};
@@ -33,7 +34,7 @@ pub struct TrainingStep {
 }
 
 impl Classifier {
-    /// Trains on `train` and measures the accuracy on `test`; calls `observe` after every step.
+    /// Trains on `train` and measures the accuracy on `test`; calls `observe` after every step, which may stop it.
     ///
     /// The same config and images give the same bytes, whatever the number of threads. One thread
     /// (`RAYON_NUM_THREADS=1`) does; where other programs use the cores, more are several times slower, because
@@ -42,11 +43,12 @@ impl Classifier {
     /// # Errors
     /// If a field of the config makes no sense, images are not `[N, 1 or 3, H, W]` with `H, W >= 16`, the two
     /// sets differ in shape, one is empty or holds a pixel that is not finite, there are more or fewer labels than
-    /// images, a label is not below `classes`, or the loss stops being finite.
+    /// images, a label is not below `classes`, the loss stops being finite, or `observe` stops it.
     ///
     /// # Examples
     /// ```
     /// use candle_core::{DType, Device, Tensor};
+    /// use std::ops::ControlFlow;
     /// use spiking_diffusion_metrics::{Classifier, ClassifierConfig, Labelled};
     ///
     /// // Dark images are class 0, bright ones class 1.
@@ -56,7 +58,7 @@ impl Classifier {
     /// let set = Labelled { images: &images, labels: &labels };
     ///
     /// let cfg = ClassifierConfig { epochs: 40, batch_size: 8, ..ClassifierConfig::new("two greys", 2) };
-    /// let classifier = Classifier::train(&cfg, set, set, &mut |_| {})?;
+    /// let classifier = Classifier::train(&cfg, set, set, &mut |_| ControlFlow::Continue(()))?;
     /// assert_eq!(classifier.card().test_accuracy, 1.0);
     /// assert_eq!(classifier.probabilities(&bright)?.dims(), [8, 2]);
     /// # Ok::<(), spiking_diffusion_metrics::Error>(())
@@ -65,7 +67,7 @@ impl Classifier {
         cfg: &ClassifierConfig,
         train: Labelled<'_>,
         test: Labelled<'_>,
-        observe: &mut dyn FnMut(TrainingStep),
+        observe: &mut dyn FnMut(TrainingStep) -> ControlFlow<()>,
     ) -> Result<Self> {
         let (_, c, h, w) = train.images.dims4()?;
         let image = [c, h, w];
@@ -141,7 +143,7 @@ fn fit(
     vars: &BTreeMap<String, Var>,
     images: &Images,
     labels: &[u32],
-    observe: &mut dyn FnMut(TrainingStep),
+    observe: &mut dyn FnMut(TrainingStep) -> ControlFlow<()>,
 ) -> Result<()> {
     let cfg = &card.config;
     let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
@@ -164,7 +166,11 @@ fn fit(
             optimiser.set_learning_rate(cfg.learning_rate * cosine(done, card.steps));
             optimiser.backward_step(&loss)?;
             done += 1;
-            observe(TrainingStep { done, total: card.steps, loss: value });
+            if observe(TrainingStep { done, total: card.steps, loss: value }).is_break() {
+                return Err(Error::Stopped {
+                    what: format!("training of a classifier at step {done} of {}", card.steps),
+                });
+            }
         }
     }
     Ok(())

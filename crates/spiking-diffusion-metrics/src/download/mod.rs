@@ -122,7 +122,10 @@ impl Problem {
     fn explain(self, url: &str, target: &Path) -> Error {
         match self {
             Self::Local(error) => error,
-            Self::Stopped => Error::Stopped { url: url.to_owned(), destination: target.to_owned() },
+            Self::Stopped => {
+                let what = format!("{url}; what has arrived is kept beside {}", target.display());
+                Error::Stopped { what }
+            }
             Self::Remote(message) => {
                 Error::Download { url: url.to_owned(), destination: target.to_owned(), message }
             }

@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -40,7 +42,8 @@ fn labelled((images, labels): &(Tensor, Vec<u32>)) -> Labelled<'_> {
 
 fn trained(epochs: usize, image: (usize, usize, usize)) -> Classifier {
     let (train, test) = (bars(300, image, 0), bars(90, image, 1));
-    Classifier::train(&config(epochs), labelled(&train), labelled(&test), &mut |_| {}).unwrap()
+    Classifier::train(&config(epochs), labelled(&train), labelled(&test), &mut |_| ControlFlow::Continue(()))
+        .unwrap()
 }
 
 fn bytes(classifier: &Classifier) -> Vec<u8> {
@@ -97,7 +100,9 @@ fn the_seed_alone_decides_the_bytes() {
     assert_eq!(one, with(5));
     let data = bars(300, (1, 16, 16), 0);
     let other = ClassifierConfig { seed: 1, ..config(2) };
-    let other = Classifier::train(&other, labelled(&data), labelled(&data), &mut |_| {}).unwrap();
+    let other =
+        Classifier::train(&other, labelled(&data), labelled(&data), &mut |_| ControlFlow::Continue(()))
+            .unwrap();
     assert_ne!(one, bytes(&other));
 }
 
@@ -185,7 +190,7 @@ fn nonsense_is_named() {
     let (images, labels) = bars(9, (1, 16, 16), 0);
     let with = |cfg: &ClassifierConfig, images: &Tensor, labels: &[u32]| {
         let set = Labelled { images, labels };
-        message(Classifier::train(cfg, set, set, &mut |_| {}))
+        message(Classifier::train(cfg, set, set, &mut |_| ControlFlow::Continue(())))
     };
     let good = config(1);
     assert_eq!(with(&good, &images, &labels[..8]), "training labels differ: [9] and [8]");
@@ -206,7 +211,7 @@ fn nonsense_is_named() {
     assert!(with(&wild, &images, &labels).contains("lower the rate"));
 
     let (set, larger) = (Labelled { images: &images, labels: &labels }, bars(9, (1, 17, 16), 0));
-    let error = message(Classifier::train(&good, set, labelled(&larger), &mut |_| {}));
+    let error = message(Classifier::train(&good, set, labelled(&larger), &mut |_| ControlFlow::Continue(())));
     assert_eq!(error, "images: expected [N, 1, 16, 16], got [1, 1, 17, 16]");
 }
 
@@ -244,8 +249,14 @@ fn scores_count_every_image_once() {
 fn every_step_is_told() {
     let data = bars(45, (1, 16, 16), 0);
     let mut steps: Vec<TrainingStep> = Vec::new();
-    let observe = &mut |step| steps.push(step);
+    let observe = &mut |step| {
+        steps.push(step);
+        ControlFlow::Continue(())
+    };
     Classifier::train(&config(2), labelled(&data), labelled(&data), observe).unwrap();
     assert!(steps.iter().map(|step| (step.done, step.total)).eq((1..=6).map(|done| (done, 6))));
     assert!(steps.iter().all(|step| step.loss.is_finite()));
+    let stop = &mut |_| ControlFlow::Break(());
+    let stopped = Classifier::train(&config(2), labelled(&data), labelled(&data), stop);
+    assert!(message(stopped).contains("step 1 of 6"));
 }

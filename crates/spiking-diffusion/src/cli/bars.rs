@@ -41,7 +41,7 @@ impl Progress for Bar {
     }
 
     fn message(&mut self, text: &str) {
-        self.0.println(text);
+        self.0.suspend(|| say(text));
     }
 }
 

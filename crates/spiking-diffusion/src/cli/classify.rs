@@ -17,6 +17,7 @@ use super::input::Input;
 use super::signals::Signals;
 use super::{answer, say};
 use crate::data::{DataSet, Dataset, Partial};
+use crate::distance::in_8_bits;
 use crate::error::{Error, Result};
 use crate::{Progress, Trained, classifier};
 
@@ -55,7 +56,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
     /// An image is confident if its most probable class has at least this probability
-    #[arg(long, value_name = "P", default_value_t = 0.9)]
+    #[arg(long, value_name = "P", default_value_t = 0.9, value_parser = probability)]
     threshold: f64,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -64,6 +65,11 @@ pub(super) struct Arguments {
 
 fn data_set(name: &str) -> std::result::Result<DataSet, String> {
     DataSet::named(name).ok_or_else(|| format!("known are {}", DataSet::ALL.map(DataSet::name).join(", ")))
+}
+
+fn probability(text: &str) -> std::result::Result<f64, String> {
+    let reject = || "must be in [0, 1]".to_owned();
+    text.parse().ok().filter(|p| (0. ..=1.).contains(p)).ok_or_else(reject)
 }
 
 /// What the program prints.
@@ -92,7 +98,7 @@ pub fn classify() -> ExitCode {
             answer(&text);
             ExitCode::SUCCESS
         }
-        Err(e) => signals.failure(&e, "nothing was written"),
+        Err(e) => signals.failure(&e, "a trained classifier is kept if --classifier names its file"),
     }
 }
 
@@ -104,12 +110,19 @@ pub(super) fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<
         (_, set) => arguments.input.load(set.unwrap_or(DataSet::Mnist), Partial::Reject, progress)?,
     };
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
+    // First what may be wrong, then what takes long.
+    let file = arguments.images.as_deref().map(read_images).transpose()?;
     let classifier = trained(arguments, &data, progress)?;
-    let images = images(arguments, run, progress)?;
+    let images = match (run, file) {
+        (Some(run), _) => Some(draw(arguments, run, progress)?),
+        (_, file) => file,
+    };
     let score = |images: &Tensor| score_samples(&classifier, images, arguments.threshold);
-    let samples = match images {
-        Some((source, images)) => Some(Samples { source, score: score(&images)? }),
-        None => None,
+    let samples = match (images, arguments.run.as_ref().or(arguments.images.as_ref())) {
+        (Some(images), Some(source)) => {
+            Some(Samples { source: source.clone(), score: score(&in_8_bits(&images)?)? })
+        }
+        _ => None,
     };
     let outcome = Outcome { classifier: classifier.card().clone(), test: score(&test)?, samples };
     if !arguments.json {
@@ -141,20 +154,10 @@ fn trained(arguments: &Arguments, data: &Dataset, progress: &mut dyn Progress) -
     Ok(classifier)
 }
 
-/// The images to look at, and where they are from.
-fn images(
-    arguments: &Arguments,
-    run: Option<Trained>,
-    progress: &mut dyn Progress,
-) -> Result<Option<(PathBuf, Tensor)>> {
-    if let (Some(folder), Some(mut run)) = (&arguments.run, run) {
-        run.cfg.seed = arguments.sample_seed.map_or(run.cfg.seed, Seed);
-        return Ok(Some((folder.clone(), run.samples(arguments.samples, &Device::Cpu, progress)?)));
-    }
-    match &arguments.images {
-        Some(file) => Ok(Some((file.clone(), read_images(file)?))),
-        None => Ok(None),
-    }
+/// Samples of a run.
+fn draw(arguments: &Arguments, mut run: Trained, progress: &mut dyn Progress) -> Result<Tensor> {
+    run.cfg.seed = arguments.sample_seed.map_or(run.cfg.seed, Seed);
+    run.samples(arguments.samples, &Device::Cpu, progress)
 }
 
 fn read_images(file: &Path) -> Result<Tensor> {
@@ -211,6 +214,7 @@ mod tests {
             &["--samples", "x"],
             &["--seed", "-1"],
             &["--data-set", "x"],
+            &["--threshold", "2"],
         ] {
             assert!(Arguments::try_parse_from([&["classify"], words].concat()).is_err(), "{words:?}");
         }

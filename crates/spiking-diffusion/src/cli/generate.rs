@@ -16,7 +16,7 @@ use crate::distance::inception;
 use crate::error::Result;
 use crate::generation::{self, Formats, Saved};
 use crate::sweep::{self, Reference};
-use crate::{Progress, Trained};
+use crate::{ExperimentConfig, Progress, Trained};
 
 /// Draw images from the networks of a finished run and write them as PNGs, as tensors, or both.
 #[derive(Debug, Parser)]
@@ -78,7 +78,10 @@ pub fn generate() -> ExitCode {
             say(&text);
             ExitCode::SUCCESS
         }
-        Err(e) => signals.failure(&e, &format!("the same command goes on:\n{}", command_line(None))),
+        Err(e) if arguments.temperature_sweep.is_empty() => {
+            signals.failure(&e, &format!("the same command goes on:\n{}", command_line(None)))
+        }
+        Err(e) => signals.failure(&e, "nothing was written"),
     }
 }
 
@@ -86,13 +89,10 @@ pub fn generate() -> ExitCode {
 fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let device = device(&arguments.device)?;
     let mut trained = Trained::load(&arguments.run, &device)?;
-    let cfg = &mut trained.cfg;
-    cfg.seed = arguments.seed.map_or(cfg.seed, Seed);
-    cfg.sampling.temperature = arguments.temperature.unwrap_or(cfg.sampling.temperature);
-    cfg.sampling.batch_size = arguments.batch_size.unwrap_or(cfg.sampling.batch_size);
     if !arguments.temperature_sweep.is_empty() {
-        return temperature_sweep(arguments, &trained, &device, progress);
+        return temperature_sweep(arguments, trained, &device, progress);
     }
+    arguments.apply(&mut trained.cfg);
     let formats = Formats {
         png: arguments.format.contains(&Format::Png),
         safetensors: arguments.format.contains(&Format::Safetensors),
@@ -108,9 +108,17 @@ fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     ))
 }
 
+impl Arguments {
+    fn apply(&self, cfg: &mut ExperimentConfig) {
+        cfg.seed = self.seed.map_or(cfg.seed, Seed);
+        cfg.sampling.temperature = self.temperature.unwrap_or(cfg.sampling.temperature);
+        cfg.sampling.batch_size = self.batch_size.unwrap_or(cfg.sampling.batch_size);
+    }
+}
+
 fn temperature_sweep(
     arguments: &Arguments,
-    trained: &Trained,
+    mut trained: Trained,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<String> {
@@ -121,15 +129,16 @@ fn temperature_sweep(
     };
     let reference = match &extractor {
         Some(extractor) => {
-            let cfg = &trained.cfg;
-            let data = arguments.input.load_of_run(cfg, progress)?.limit(cfg.data.train_images)?;
-            Some(Reference::new(&**extractor, &data.train, arguments.n)?)
+            // Before another seed is set: a lone split was cut by the run's own.
+            let data = arguments.input.load_of_run(&trained.cfg, progress)?;
+            Some(Reference::new(&**extractor, &data.train, arguments.n, progress)?)
         }
         None => None,
     };
     let temperatures = &arguments.temperature_sweep;
+    arguments.apply(&mut trained.cfg);
     let sweep =
-        sweep::temperatures(trained, temperatures, arguments.n, reference.as_ref(), device, progress)?;
+        sweep::temperatures(&trained, temperatures, arguments.n, reference.as_ref(), device, progress)?;
     sweep.save(&arguments.out)?;
     Ok(sweep.to_markdown())
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::data::{DataSet, Dataset, Partial, synthetic_digits};
 use crate::error::{Error, Result};
-use crate::{ExperimentConfig, Progress};
+use crate::{DataConfig, ExperimentConfig, Progress};
 
 // Plain comments here: clap takes a doc comment for what the whole command does.
 #[derive(Debug, Default, Args)]
@@ -35,7 +35,7 @@ impl Input {
         }
     }
 
-    /// The data set of a finished run, all of its training images, also those that the run left out.
+    /// The very data of a run.
     pub(super) fn load_of_run(&self, cfg: &ExperimentConfig, progress: &mut dyn Progress) -> Result<Dataset> {
         if cfg.data.synthetic {
             return synthetic_digits();
@@ -50,7 +50,15 @@ impl Input {
             return Err(Error::config("--data-dir", "", reason));
         }
         let partial = if cfg.data.partial.is_some() { Partial::Allow(cfg.seed) } else { Partial::Reject };
-        self.load(set, partial, progress)
+        let data = self.load(set, partial, progress)?.limit(cfg.data.train_images)?;
+        if DataConfig::of(&data) != cfg.data {
+            return Err(Error::config(
+                "--data-dir",
+                name,
+                "these are not the images that the run was trained on",
+            ));
+        }
+        Ok(data)
     }
 }
 

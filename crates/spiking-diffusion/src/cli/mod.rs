@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use candle_core::Device;
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use snn_core::Seed;
 
 pub use classify::classify;
@@ -43,7 +43,7 @@ struct Arguments {
     out: Option<PathBuf>,
     /// What to start from
     #[arg(long, value_enum, default_value = "quick")]
-    preset: PresetName,
+    preset: Preset,
     /// Seed of everything random: the same seed gives the same bytes
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -78,29 +78,6 @@ struct Arguments {
     /// Set any field of config.json, such as vqsvae.time_steps=8; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PresetName {
-    /// A few minutes on two cores
-    Quick,
-    /// About an hour on two cores
-    Cpu,
-    /// The paper's text (most of a day on two cores)
-    Paper,
-    /// The released PyTorch code (a day and a half on two cores)
-    ReleasedCode,
-}
-
-impl From<PresetName> for Preset {
-    fn from(name: PresetName) -> Self {
-        match name {
-            PresetName::Quick => Self::Quick,
-            PresetName::Cpu => Self::Cpu,
-            PresetName::Paper => Self::Paper,
-            PresetName::ReleasedCode => Self::ReleasedCode,
-        }
-    }
 }
 
 /// One experiment's program: parses the arguments, loads the data, runs, prints where the results are.
@@ -153,7 +130,7 @@ fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Resu
 }
 
 fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
-    let mut cfg = ExperimentConfig::for_data(arguments.preset.into(), data)?;
+    let mut cfg = ExperimentConfig::for_data(arguments.preset, data)?;
     cfg.seed = Seed(arguments.seed);
     cfg.samples = arguments.samples.unwrap_or(cfg.samples);
     let evaluation = &mut cfg.evaluation;

@@ -82,7 +82,8 @@ impl Progress for Stoppable {
 
 /// This program's command line, with a word more where it is given and lacking, as a shell takes it.
 pub(super) fn command_line(word: Option<&str>) -> String {
-    let mut words: Vec<String> = std::env::args().collect();
+    let mut words: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     words.extend(word.map(str::to_owned).filter(|word| !words.contains(word)));
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }

@@ -25,6 +25,9 @@ pub(super) fn read(
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for path in names.iter().map(|name| folder.join(name)) {
         let before = labels.len();
+        if !path.is_file() && !allow {
+            return Err(Error::data(&path, "is missing; --allow-partial takes what is there"));
+        }
         if path.is_file() {
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
             parse(&bytes, &mut pixels, &mut labels).map_err(|message| Error::data(&path, message))?;

@@ -7,7 +7,7 @@ pub mod idx;
 mod idx_split;
 mod sets;
 mod split;
-mod synthetic;
+pub(crate) mod synthetic;
 
 use std::path::Path;
 

@@ -102,7 +102,9 @@ impl DataSet {
             (Some(train), Some(test), _) => (train, test),
             (Some(only), None, Partial::Allow(seed)) => cut(&only, "training", seed, &mut notes)?,
             (None, Some(only), Partial::Allow(seed)) => cut(&only, "test", seed, &mut notes)?,
-            _ => return Err(self.absent(&folder)),
+            (Some(_), None, _) => return Err(self.absent_split(&folder, "test")),
+            (None, Some(_), _) => return Err(self.absent_split(&folder, "training")),
+            (None, None, _) => return Err(self.absent(&folder)),
         };
         let partial = (!notes.is_empty()).then(|| notes.join("; "));
         Ok(Dataset { partial, ..Dataset::new(self.name(), train, test)? })
@@ -134,6 +136,14 @@ impl DataSet {
 
     fn absent(self, folder: &Path) -> Error {
         Error::data(folder, format!("{}; {BY_NETWORK}", self.advice("this folder")))
+    }
+
+    fn absent_split(self, folder: &Path, which: &str) -> Error {
+        let files = self.files().join(", ");
+        let message = format!(
+            "has no {which} images (the files are {files}); --allow-partial cuts the other split in two"
+        );
+        Error::data(folder, message)
     }
 
     /// What to put where.

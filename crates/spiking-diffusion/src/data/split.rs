@@ -72,11 +72,7 @@ impl Split {
     /// # Errors
     /// An index of no image.
     pub fn batch(&self, indices: &[u32], device: &Device) -> Result<Tensor> {
-        let mut pixels = Vec::with_capacity(indices.len() * self.size());
-        for &i in indices {
-            pixels.extend_from_slice(self.bytes(i as usize)?);
-        }
-        self.to_tensor(pixels, device)
+        self.to_tensor(self.gather(indices)?, device)
     }
 
     /// The images of a range, as [`batch`](Self::batch).
@@ -126,12 +122,17 @@ impl Split {
 
     /// The images with these indices, in this order.
     pub(super) fn select(&self, indices: &[u32]) -> Result<Self> {
+        let pixels = self.gather(indices)?;
+        let labels = indices.iter().map(|&i| self.labels[i as usize]).collect();
+        Self::new(pixels, labels, self.image)
+    }
+
+    fn gather(&self, indices: &[u32]) -> Result<Vec<u8>> {
         let mut pixels = Vec::with_capacity(indices.len() * self.size());
         for &i in indices {
             pixels.extend_from_slice(self.bytes(i as usize)?);
         }
-        let labels = indices.iter().map(|&i| self.labels[i as usize]).collect();
-        Self::new(pixels, labels, self.image)
+        Ok(pixels)
     }
 
     fn size(&self) -> usize {

@@ -13,7 +13,8 @@ use super::{Dataset, Split};
 use crate::error::Result;
 
 const SIDE: usize = 28;
-const TRAIN: usize = 6000;
+pub(crate) const NAME: &str = "synthetic-digits";
+pub(crate) const TRAIN: usize = 6000;
 const TEST: usize = 1000;
 /// Not the run's seed: the data are the same for every run.
 const SEED: Seed = Seed(28);
@@ -25,7 +26,7 @@ type Point = (f64, f64);
 /// # Errors
 /// None in practice.
 pub fn synthetic_digits() -> Result<Dataset> {
-    let data = Dataset::new("synthetic-digits", draw("train", TRAIN)?, draw("test", TEST)?)?;
+    let data = Dataset::new(NAME, draw("train", TRAIN)?, draw("test", TEST)?)?;
     Ok(Dataset { synthetic: true, ..data })
 }
 

@@ -1,20 +1,18 @@
 //! The command that makes a run again.
 
-use serde_json::Value;
+use vq_svae::Reconstruction;
 
-use crate::data::DataSet;
+use crate::config::differences;
+use crate::data::{DataSet, synthetic};
 use crate::shell::quoted;
-use crate::{ExperimentConfig, Preset};
-
-/// Training images of the built-in digits, and their name.
-const BUILT_IN: (usize, &str) = (6000, "synthetic-digits");
+use crate::{ExperimentConfig, Features};
 
 /// The command of the example that makes a run of this config, with every field that differs from the preset's. None for
 /// data that no example loads.
-pub(super) fn of(cfg: &ExperimentConfig) -> Option<String> {
+pub(super) fn of(cfg: &ExperimentConfig, features: &Features) -> Option<String> {
     let data = &cfg.data;
-    let (example, official) = if data.name == BUILT_IN.1 {
-        ("mnist", BUILT_IN.0)
+    let (example, official) = if data.name == synthetic::NAME {
+        ("mnist", synthetic::TRAIN)
     } else {
         let set = DataSet::named(&data.name)?;
         (example(set), set.counts().0)
@@ -25,10 +23,14 @@ pub(super) fn of(cfg: &ExperimentConfig) -> Option<String> {
     }
     if data.partial.is_some() {
         words.push("--allow-partial".to_owned());
-    } else if data.train_images < official {
+    }
+    if data.train_images < official {
         words.push(format!("--limit {}", data.train_images));
     }
     words.push(format!("--preset {} --seed {}", cfg.preset.name(), cfg.seed.0));
+    if let Features::Inception(file) = features {
+        words.push(format!("--inception {}", quoted(&file.to_string_lossy())));
+    }
     words.extend(
         settings(cfg)?
             .into_iter()
@@ -53,25 +55,13 @@ fn settings(cfg: &ExperimentConfig) -> Option<Vec<(String, String)>> {
     let mut preset = ExperimentConfig::new(cfg.preset, cfg.vqsvae.image);
     // These follow from the data and the seed.
     (preset.data, preset.seed) = (cfg.data.clone(), cfg.seed);
-    if cfg.preset != Preset::Paper {
-        preset.vqsvae.reconstruction = cfg.vqsvae.reconstruction;
+    if let (Reconstruction::OverVariance { variance }, Reconstruction::OverVariance { variance: own }) =
+        (&mut preset.vqsvae.reconstruction, cfg.vqsvae.reconstruction)
+    {
+        *variance = own;
     }
-    let tree = |cfg: &ExperimentConfig| serde_json::to_value(cfg).ok();
-    let mut found = Vec::new();
-    differences("", &tree(&preset)?, &tree(cfg)?, &mut found);
-    Some(found)
-}
-
-/// Where two trees differ; objects with other fields differ as a whole.
-fn differences(path: &str, a: &Value, b: &Value, found: &mut Vec<(String, String)>) {
-    match (a, b) {
-        (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
-            let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-            x.iter().for_each(|(key, value)| differences(&join(key), value, &y[key], found));
-        }
-        _ if a != b => found.push((path.to_owned(), b.to_string())),
-        _ => (),
-    }
+    let found = differences(&preset.to_value().ok()?, &cfg.to_value().ok()?);
+    Some(found.into_iter().map(|(field, [_, value])| (field, value.to_string())).collect())
 }
 
 #[cfg(test)]
@@ -79,6 +69,7 @@ mod tests {
     use vq_svae::ImageSpec;
 
     use super::*;
+    use crate::Preset;
 
     /// Applies the `--set`s of a command to the preset again.
     fn read_back(command: &str, cfg: &ExperimentConfig) -> ExperimentConfig {
@@ -97,15 +88,21 @@ mod tests {
         (cfg.data.name, cfg.data.train_images) = ("mnist".to_owned(), 60_000);
         let plain =
             "cargo run --release --example mnist -- --data-dir \"$SPIKING_DATA_DIR\" --preset quick --seed 0";
-        assert_eq!(of(&cfg).as_deref(), Some(plain));
+        assert_eq!(of(&cfg, &Features::Classifier).as_deref(), Some(plain));
         cfg.data.train_images = 20_000;
-        assert!(of(&cfg).unwrap().contains(" --limit 20000 "));
+        assert!(of(&cfg, &Features::Classifier).unwrap().contains(" --limit 20000 "));
         cfg.data.partial = Some("some are missing".to_owned());
-        assert!(of(&cfg).unwrap().contains(" --allow-partial "));
+        let command = of(&cfg, &Features::Inception("my weights".into())).unwrap();
+        assert!(
+            command.contains(" --allow-partial --limit 20000 ")
+                && command.ends_with(" --inception 'my weights'")
+        );
+        let plain = cfg.with("vqsvae.reconstruction", "plain").unwrap();
+        assert_eq!(read_back(&of(&plain, &Features::None).unwrap(), &plain), plain);
         let cfg = cfg.with("sdid.token_input", "raw").unwrap();
         let cfg =
             cfg.with("sdid.channels", "[8,8,8,8,8]").unwrap().with("vqsvae_training.clip", "null").unwrap();
-        let command = of(&cfg).unwrap();
+        let command = of(&cfg, &Features::Classifier).unwrap();
         assert!(command.contains("--set 'sdid.token_input=\"raw\"'"), "{command}");
         assert_eq!(read_back(&command, &cfg), cfg);
         assert_eq!(command.matches("--set").count(), 3, "{command}");
@@ -113,6 +110,6 @@ mod tests {
 
     #[test]
     fn data_without_an_example_have_no_command() {
-        assert_eq!(of(&ExperimentConfig::new(Preset::Cpu, ImageSpec::MNIST)), None);
+        assert_eq!(of(&ExperimentConfig::new(Preset::Cpu, ImageSpec::MNIST), &Features::None), None);
     }
 }

@@ -75,7 +75,10 @@ impl Stage<'_> {
             );
             return Err(Error::run(self.run.path(), message));
         }
-        let step = self.restore_from(&previous, optimiser)?;
+        let step = self.restore_from(&previous, optimiser).map_err(|e| {
+            let message = format!("{broken}; {e}; delete both to train stage `{}` from its start", self.name);
+            Error::run(self.run.path(), message)
+        })?;
         progress.message(&format!("{broken}; going on from the checkpoint before it, at step {step}"));
         // Must not take the good state's place at the next save.
         remove(&last)

@@ -39,9 +39,16 @@ fn settings_reach_every_depth_and_misses_are_named() {
     assert_eq!(set("vqsvae.lif.surrogate.atan.alpha", "3").unwrap().vqsvae.lif.surrogate.derivative(0.), 1.5);
     assert_eq!(set("weighting", "released").unwrap().weighting.factor(49, 49), 0.);
     assert_eq!(set("vqsvae_training.clip", "0.5").unwrap().vqsvae_training.clip, Some(0.5));
-    for (key, value) in [("vqsvae.colour", "1"), ("sdid.channels.5", "1"), ("", "1"), ("seed.x", "1")] {
+    for (key, value) in [("vqsvae.colour", "1"), ("sdid.channels.5", "1"), ("", "1"), ("samples.x", "1")] {
         rejects(set(key, value), &[key, "no such field"]);
     }
+    for key in ["data.name", "preset", "seed"] {
+        rejects(set(key, "1"), &[key, "cannot be set"]);
+    }
+    rejects(
+        set("evaluation.distance_images", "1").unwrap().validate(),
+        &["evaluation.distance_images", "at least 2"],
+    );
     for (key, value) in
         [("samples", "-1"), ("weighting", "heavy"), ("sdid.time_steps", "4.5"), ("vqsvae", "{}")]
     {

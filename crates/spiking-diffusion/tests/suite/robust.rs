@@ -105,7 +105,10 @@ fn damage_without_an_earlier_checkpoint_is_an_error() {
     for kind in ["state", "previous-state"] {
         std::fs::write(folder.path().join(format!("vqsvae.{kind}.safetensors")), "no").unwrap();
     }
-    rejects(run(&cfg, &data, folder.path(), &mut Silent), &["vqsvae.previous-state.safetensors"]);
+    rejects(
+        run(&cfg, &data, folder.path(), &mut Silent),
+        &["vqsvae.state.safetensors", "vqsvae.previous-state.safetensors", "delete both"],
+    );
 }
 
 #[test]

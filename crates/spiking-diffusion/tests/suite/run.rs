@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use spiking_diffusion::data::{Dataset, Split};
 use spiking_diffusion::metrics::{Classifier, FeatureExtractor, frechet_distance_of_features};
+use spiking_diffusion::snn_core::Seed;
 use spiking_diffusion::{
     ExperimentConfig, Features, Preset, Report, Result, RunDir, Silent, Trained, run_experiment,
     run_experiment_with,
@@ -57,7 +58,7 @@ fn a_run_leaves_all_its_files_and_an_honest_report() {
 /// Of the first images of a split, by the run's classifier.
 fn fid_of_reconstructions(run: &Path, split: &Split, count: usize) -> f64 {
     let trained = Trained::load(run, &Device::Cpu).unwrap();
-    let classifier = Classifier::load(&run.join("classifier.safetensors")).unwrap();
+    let classifier = Classifier::load(run.join("classifier.safetensors")).unwrap();
     let images = split.range(0..count, &Device::Cpu).unwrap();
     let again: Tensor = trained.vqsvae.decode(&trained.vqsvae.encode(&images).unwrap()).unwrap();
     let pixels: Vec<f32> = again.flatten_all().unwrap().to_vec1().unwrap();
@@ -102,7 +103,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_does_not() {
     run(&cfg, &data, &a, false).unwrap();
     run(&cfg, &data, &b, false).unwrap();
     assert_same_bytes(&a, &b);
-    run(&cfg.with("seed", "1").unwrap(), &data, &c, false).unwrap();
+    run(&ExperimentConfig { seed: Seed(1), ..cfg.clone() }, &data, &c, false).unwrap();
     let read = |folder: &Path| std::fs::read(folder.join("samples.png")).unwrap();
     assert_ne!(read(&a), read(&c));
     // A finished run, resumed, does nothing but report again.
