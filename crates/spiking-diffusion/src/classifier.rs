@@ -1,7 +1,5 @@
 //! The classifier of a data set: features that need no download, and a judge of samples.
 
-use std::ops::ControlFlow;
-
 use candle_core::{Device, Tensor};
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, Error as MetricsError, Labelled, TrainingStep,
@@ -10,6 +8,7 @@ use spiking_diffusion_metrics::{
 use crate::Progress;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
+use crate::progress::flow;
 
 const STAGE: &str = "classifier";
 
@@ -39,7 +38,7 @@ pub(crate) fn train(
                 progress.begin(STAGE, step.total, 0);
             }
             progress.advance(step.done, Some(step.loss));
-            if progress.stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            flow(progress)
         },
     );
     progress.end();

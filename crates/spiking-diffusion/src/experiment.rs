@@ -49,6 +49,8 @@ pub fn run_experiment_with(
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     cfg.validate_for(data)?;
+    let count = cfg.evaluation.distance_images;
+    let features = if count > 0 { features } else { &Features::None };
     features.validate()?;
     let run = RunDir::open(out, cfg, resume)?;
     let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
@@ -69,8 +71,7 @@ pub fn run_experiment_with(
     let mut evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
     run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
 
-    let count = cfg.evaluation.distance_images;
-    if *features != Features::None && count > 0 {
+    if *features != Features::None {
         let clock = Instant::now();
         // The first ones are there already, and image i is the same in any range.
         let (there, wanted) = (samples.narrow(0, 0, cfg.samples.min(count))?, cfg.samples.min(count)..count);

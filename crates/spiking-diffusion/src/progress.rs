@@ -1,5 +1,7 @@
 //! How a long job tells somebody how far it is. Libraries never print.
 
+use std::ops::ControlFlow;
+
 use crate::error::{Error, Result};
 
 /// Listens to a run. All methods do nothing unless implemented.
@@ -31,6 +33,11 @@ pub(crate) fn go_on(progress: &dyn Progress, stage: &str, done: usize, total: us
         return Err(Error::Stopped { stage: stage.to_owned(), done, total });
     }
     Ok(())
+}
+
+/// [`go_on`] for those who stop by [`ControlFlow`].
+pub(crate) fn flow(progress: &dyn Progress) -> ControlFlow<()> {
+    if progress.stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// Nobody listens.

@@ -42,9 +42,7 @@ impl<'a> Reference<'a> {
     ) -> Result<Self> {
         let count = count.min(images.len());
         let features = extract(extractor, &images.range(0..count, &Device::Cpu)?, progress)?;
-        let mut stats = FeatureStatsBuilder::new(extractor.dims())?;
-        stats.update(&features)?;
-        let stats = stats.finish()?;
+        let stats = FeatureStats::from_features(&features)?;
         let name = format!("{} against the first {count} training images", extractor.name());
         Ok(Self { extractor, stats, name })
     }

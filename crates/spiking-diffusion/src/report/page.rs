@@ -88,15 +88,12 @@ pub(super) fn of(report: &Report) -> Page {
     let mut again = Vec::new();
     if let Some(command) = &report.command {
         let same = "The same command and version give the same bytes on one kind of processor, whatever the number of threads.";
-        let data = "`SPIKING_DATA_DIR` names a folder with the data set's files; `--download` in place of `--data-dir` (and a build with \
-            `--features download`) takes them from the network.";
-        again.push(Block::Code(command.clone()));
-        again.extend(
-            [same, data]
-                .into_iter()
-                .take(if report.synthetic { 1 } else { 2 })
-                .map(|text| Block::Text(text.to_owned())),
-        );
+        again.extend([Block::Code(command.clone()), Block::Text(same.to_owned())]);
+        if !report.synthetic {
+            let data = "`SPIKING_DATA_DIR` names a folder with the data set's files; `--download` in place of `--data-dir` (and a build with \
+                `--features download`) takes them from the network.";
+            again.push(Block::Text(data.to_owned()));
+        }
     }
     again.push(Block::File { file: "config.json", caption: "every field of this run's config" });
     sections.push(Section { title: "Reproduce", blocks: again });

@@ -6,7 +6,6 @@ mod tests;
 mod unpack;
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use spiking_diffusion_metrics::Error as MetricsError;
@@ -16,6 +15,7 @@ use super::sets::own_folder;
 use super::{DataSet, Dataset, Partial, idx};
 use crate::Progress;
 use crate::error::{Error, Result};
+use crate::progress::flow;
 use remote::{Remote, RemoteFile};
 use unpack::unpack;
 
@@ -131,7 +131,7 @@ impl Store {
                 progress.begin(&stage, total, done);
             }
             progress.advance(done, None);
-            if progress.stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            flow(progress)
         });
         if latest.is_some() {
             progress.end();
