@@ -1,11 +1,12 @@
 //! Closed forms, slow twins, invariances and rejections.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod autotraits;
 mod classifier;
 mod download;
 mod features;
 mod frechet;
+mod golden;
 mod inception;
 mod inception_score;
 mod inception_weights;

@@ -1,6 +1,4 @@
 //! Shared by the integration tests: golden files, gradients, distances.
-#![allow(dead_code)] // No test file uses all of it.
-#![allow(clippy::expect_used)] // A helper of tests may panic like one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,9 +1,7 @@
 //! Stacks, as a user sees them: equal to their layers one by one, in f32 (the engine) and in f64 (its twin).
 
-mod common;
-
+use crate::common::{Result, assert_close, assert_relative, flat, gradients};
 use candle_core::{DType, Device, Tensor, Var};
-use common::{Result, assert_close, assert_relative, flat, gradients};
 use snn_core::{
     ConvConfig, Drive, LifConfig, ParamStore, Readout, Seed, SpikingLayer, SpikingStack, direct_encode,
     firing_rate,

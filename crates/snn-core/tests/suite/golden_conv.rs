@@ -1,9 +1,7 @@
 //! Convolution and transposed convolution against PyTorch.
 
-mod common;
-
+use crate::common::{Golden, Result, assert_relative, gradients};
 use candle_core::{DType, Tensor};
-use common::{Golden, Result, assert_relative, gradients};
 use snn_core::{ConvConfig, conv_transpose2d, conv_transpose2d_reference, conv2d, conv2d_reference};
 
 type Op = fn(&Tensor, &Tensor, &ConvConfig) -> candle_core::Result<Tensor>;

@@ -1,5 +1,4 @@
 //! Configs: what is rejected, how they are written, and what may cross threads.
-#![allow(clippy::expect_used, clippy::panic)] // A helper of tests may panic like one.
 
 use proptest::prelude::*;
 use serde::Serialize;

@@ -1,9 +1,7 @@
 //! Firing rate, PSP and read-outs against their recursions in PyTorch.
 
-mod common;
-
+use crate::common::{Golden, Result, assert_close, gradients};
 use candle_core::{DType, Tensor};
-use common::{Golden, Result, assert_close, gradients};
 use snn_core::{Readout, psp, rate};
 
 fn check(name: &str, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result {

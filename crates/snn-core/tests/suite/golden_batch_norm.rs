@@ -1,9 +1,7 @@
 //! Batch norm against PyTorch: as an op, and inside of a layer.
 
-mod common;
-
+use crate::common::{Golden, Result, assert_close, assert_relative, gradients};
 use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
-use common::{Golden, Result, assert_close, assert_relative, gradients};
 use snn_core::{
     BatchNormed, LifConfig, ParamStore, Seed, SpikingLayer, batch_norm, batch_norm_reference, lif_reference,
 };

@@ -1,12 +1,10 @@
 //! Parameters, optimiser state and learning rates.
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{Result, assert_close, flat};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Init;
-use common::{Result, assert_close, flat};
 use snn_core::{AdamW, AdamWConfig, Checkpoint, LrSchedule, ParamStore, Seed, clip_gradients};
 
 const UNIFORM: Init = Init::Uniform { lo: -1., up: 1. };

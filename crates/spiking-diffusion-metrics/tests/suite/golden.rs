@@ -1,6 +1,4 @@
 //! Against numpy and scipy (`scripts/golden/metrics.py`), and the field's tools (`scripts/golden/metric_tools.py`).
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
-#![allow(clippy::panic, reason = "helpers of tests are tests")]
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,11 +1,9 @@
 //! Layers against naive compositions of Candle's operations, in f64: outputs, gradients, statistics.
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{Result, assert_close, assert_relative, flat, gradients, max_difference};
 use candle_core::{DType, Device, Tensor, Var};
-use common::{Result, assert_close, assert_relative, flat, gradients, max_difference};
 use snn_core::{
     ConvConfig, LifConfig, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer, direct_encode, firing_rate,
     lif_reference,

@@ -1,9 +1,7 @@
 //! Surrogates against SpikingJelly (ATan, sigmoid) and autograd (rectangle, triangle).
 
-mod common;
-
+use crate::common::{Golden, Result, assert_close, flat, gradients};
 use candle_core::{DType, Device, Tensor};
-use common::{Golden, Result, assert_close, flat, gradients};
 use snn_core::Surrogate;
 
 const CASES: [(&str, Surrogate); 5] = [

@@ -1,13 +1,10 @@
 //! Checkpoint files: same bytes, whole or not at all, and clear errors.
-#![allow(clippy::expect_used)] // A helper of tests may panic like one.
-
-mod common;
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::common::{Result, flat};
 use candle_core::{DType, Device, Tensor};
-use common::{Result, flat};
 use snn_core::{Checkpoint, Error, Seed, write_atomically};
 
 fn names_in(folder: &Path) -> Result<Vec<String>> {

@@ -1,9 +1,7 @@
 //! Spike statistics and read-outs on their own: shapes, views, odd inputs.
 
-mod common;
-
+use crate::common::{Result, assert_close, flat};
 use candle_core::{DType, Device, Tensor};
-use common::{Result, assert_close, flat};
 use snn_core::{FiringRates, Readout, Seed, direct_encode, firing_rate, psp, rate};
 
 const READOUTS: [Readout; 3] =

@@ -1,9 +1,7 @@
 //! LIF and IF neurons against SpikingJelly, step by step.
 
-mod common;
-
+use crate::common::{Golden, Result, assert_close, assert_relative, gradients};
 use candle_core::{DType, Tensor};
-use common::{Golden, Result, assert_close, assert_relative, gradients};
 use snn_core::{LifConfig, Reset, lif, lif_reference, lif_step};
 
 /// The config that a case is named after.

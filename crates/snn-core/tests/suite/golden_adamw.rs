@@ -1,11 +1,9 @@
 //! Twenty steps of AdamW against `torch.optim.AdamW`, plain and clipped.
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{Golden, Result, assert_close, flat};
 use candle_core::{DType, Tensor, Var};
-use common::{Golden, Result, assert_close, flat};
 use snn_core::{AdamW, AdamWConfig, clip_gradients};
 
 const NAMES: [&str; 2] = ["a", "b"];

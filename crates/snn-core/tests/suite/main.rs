@@ -1,0 +1,16 @@
+//! Golden files, layers and stacks as a user sees them, parameters, checkpoints, configs.
+#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
+
+mod checkpoint;
+mod common;
+mod config;
+mod golden_adamw;
+mod golden_batch_norm;
+mod golden_conv;
+mod golden_lif;
+mod golden_surrogate;
+mod golden_trace;
+mod layer;
+mod params;
+mod stack;
+mod trace;
