@@ -35,7 +35,7 @@ pub trait Denoiser {
     /// Whatever the network's own tensor operations return.
     fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> Result<Tensor>;
 
-    /// Prepares for many evaluations, while which nothing of the network changes. [`sample`](crate::sample) calls it once,
+    /// Prepares for many evaluations, during which nothing of the network changes. [`sample`](crate::sample) calls it once,
     /// and then asks for the logits of the tokens that it reveals.
     ///
     /// Unless a network knows better, it computes all its logits each time.

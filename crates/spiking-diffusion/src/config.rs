@@ -197,7 +197,11 @@ impl ExperimentConfig {
     /// No such field, a value that does not fit it, or a field that says what the run is: `data`, `preset`, `seed`.
     pub fn with(&self, key: &str, value: &str) -> Result<Self> {
         if matches!(key.split('.').next(), Some("data" | "preset" | "seed")) {
-            return Err(Error::config(key, value, "says what the run is; it cannot be set"));
+            return Err(Error::config(
+                key,
+                value,
+                "says what the run is: --seed, --preset and the data set decide it",
+            ));
         }
         let mut tree = self.to_value()?;
         let mut place = &mut tree;

@@ -1,8 +1,9 @@
 //! Measuring a trained pair of networks.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
+use absorbing_diffusion::{BitsPerToken, Denoiser, Sdid, bits_per_token, draw_noise};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
@@ -81,7 +82,7 @@ pub fn evaluate(
         go_on(progress, "evaluate", range.end, test.len())?;
     }
     progress.end();
-    let bound = bound(cfg, sdid, test_codes, device)?;
+    let bound = bound(cfg, sdid, test_codes, device, progress)?;
     denoiser_rates(cfg, sdid, test_codes, device, &mut activity)?;
     let metrics = Metrics {
         mse: mean(&errors)?,
@@ -101,10 +102,33 @@ pub fn evaluate(
     })
 }
 
-fn bound(cfg: &ExperimentConfig, sdid: &Sdid, codes: &Tensor, device: &Device) -> Result<BitsPerToken> {
-    let images = cfg.evaluation.bound_images.min(codes.dim(0)?);
+/// Eq. 14 on the first test codes, through a denoiser that counts its batches and refuses when the run is to stop.
+fn bound(
+    cfg: &ExperimentConfig,
+    sdid: &Sdid,
+    codes: &Tensor,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<BitsPerToken> {
+    let (images, config) = (cfg.evaluation.bound_images.min(codes.dim(0)?), &cfg.evaluation.bound);
     let codes = codes.narrow(0, 0, images)?.to_device(device)?;
-    Ok(bits_per_token(&process(cfg)?, sdid, &codes, cfg.seed, &cfg.evaluation.bound)?)
+    let total = images.div_ceil(config.batch_size) * config.strata;
+    progress.begin("bound", total, 0);
+    let state = RefCell::new((progress, 0));
+    let watched = |h_t: &Tensor, t: &Tensor, train: bool| {
+        let (progress, done) = &mut *state.borrow_mut();
+        if progress.stop_requested() {
+            candle_core::bail!("stopped");
+        }
+        *done += 1;
+        progress.advance(*done, None);
+        sdid.logits(h_t, t, train)
+    };
+    let bits = bits_per_token(&process(cfg)?, &watched, &codes, cfg.seed, config);
+    let (progress, done) = state.into_inner();
+    go_on(progress, "bound", done, total)?;
+    progress.end();
+    Ok(bits?)
 }
 
 /// The denoiser on the first test codes, masked at random times.

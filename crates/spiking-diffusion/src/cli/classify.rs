@@ -34,6 +34,9 @@ pub(super) struct Arguments {
     /// Data set of the classifier: mnist, fashion-mnist, kmnist, emnist-letters or cifar-10 [default: that of --run, else mnist]
     #[arg(long, value_name = "NAME", value_parser = data_set)]
     data_set: Option<DataSet>,
+    /// Take files of --data-set that hold less than the official ones; a lone split is cut 90/10 by --seed
+    #[arg(long, requires = "data_set")]
+    allow_partial: bool,
     /// The trained classifier: read if the file is there, else trained and written
     #[arg(long, value_name = "FILE")]
     classifier: Option<PathBuf>,
@@ -105,9 +108,10 @@ pub fn classify() -> ExitCode {
 /// What there is to print, after everything is done.
 pub(super) fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let run = arguments.run.as_deref().map(|folder| Trained::load(folder, &Device::Cpu)).transpose()?;
+    let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let data = match (&run, arguments.data_set) {
         (Some(run), None) => arguments.input.load_of_run(&run.cfg, progress)?,
-        (_, set) => arguments.input.load(set.unwrap_or(DataSet::Mnist), Partial::Reject, progress)?,
+        (_, set) => arguments.input.load(set.unwrap_or(DataSet::Mnist), partial, progress)?,
     };
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     // First what may be wrong, then what takes long.
@@ -215,6 +219,7 @@ mod tests {
             &["--seed", "-1"],
             &["--data-set", "x"],
             &["--threshold", "2"],
+            &["--allow-partial"],
         ] {
             assert!(Arguments::try_parse_from([&["classify"], words].concat()).is_err(), "{words:?}");
         }

@@ -49,7 +49,7 @@ impl Input {
             );
             return Err(Error::config("--data-dir", "", reason));
         }
-        let partial = if cfg.data.partial.is_some() { Partial::Allow(cfg.seed) } else { Partial::Reject };
+        let partial = Partial::when(cfg.data.partial.is_some(), cfg.seed);
         let data = self.load(set, partial, progress)?.limit(cfg.data.train_images)?;
         if DataConfig::of(&data) != cfg.data {
             return Err(Error::config(

@@ -101,8 +101,7 @@ pub fn main(set: DataSet) -> ExitCode {
 fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Result<()> {
     let name = set.name();
     let device = device(&arguments.device)?;
-    let partial =
-        if arguments.allow_partial { Partial::Allow(Seed(arguments.seed)) } else { Partial::Reject };
+    let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let mut data = arguments.input.load(set, partial, progress)?;
     if let Some(partial) = &data.partial {
         say(&format!("partial data: {partial}"));

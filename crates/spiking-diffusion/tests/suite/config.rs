@@ -43,7 +43,7 @@ fn settings_reach_every_depth_and_misses_are_named() {
         rejects(set(key, value), &[key, "no such field"]);
     }
     for key in ["data.name", "preset", "seed"] {
-        rejects(set(key, "1"), &[key, "cannot be set"]);
+        rejects(set(key, "1"), &[key, "--seed, --preset"]);
     }
     rejects(
         set("evaluation.distance_images", "1").unwrap().validate(),

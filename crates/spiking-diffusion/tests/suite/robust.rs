@@ -56,7 +56,9 @@ fn a_run_stopped_in_every_stage_ends_as_one_that_was_not() {
     let (data, cfg, folder) = stopped_at(4);
     let whole = tempfile::tempdir().unwrap();
     run(&cfg, &data, whole.path(), &mut Silent).unwrap();
-    for (stage, step) in [("vqsvae", 7), ("encode", 1), ("sdid", 5), ("sample", 1), ("evaluate", 1)] {
+    for (stage, step) in
+        [("vqsvae", 7), ("encode", 1), ("sdid", 5), ("sample", 1), ("evaluate", 1), ("bound", 1)]
+    {
         rejects(run(&cfg, &data, folder.path(), &mut StopAt::new(stage, step)), &[stage, "stopped"]);
     }
     run(&cfg, &data, folder.path(), &mut Silent).unwrap();

@@ -104,13 +104,31 @@ pub(super) fn positions(case: &Case) -> Vec<usize> {
     all
 }
 
-/// As [`check`], but the twin may differ from the chain by a few times what it differs from itself in f64: batch norm
-/// takes away what moves all elements alike, and gradients that cancel have no relative accuracy.
+/// The f64 gradients as they would be if the norms' statistics were constants: as large as what the norms take away.
+fn frozen_outcome(case: &Case, model: &Model, xs: &Tensor) -> Result<Outcome> {
+    let (model, xs) = (model.copy(case, DType::F64)?, xs.to_dtype(DType::F64)?);
+    if case.train {
+        let statistics = || model.store.vars().into_iter().filter(|(name, _)| name.contains("running"));
+        for (_, var) in statistics() {
+            var.set(&var.zeros_like()?)?;
+        }
+        outcome(case, &model, &xs, run_reference)?;
+        for (_, var) in statistics() {
+            // The momentum is 0.1.
+            var.set(&(var.as_tensor() * 10.)?)?;
+        }
+    }
+    outcome(&Case { train: false, ..case.clone() }, &model, &xs, run_reference)
+}
+
+/// As [`check`], but gradients may be off by roundings of the terms that they are sums of: batch norm takes away what moves
+/// all elements alike, and what cancels has no relative accuracy.
 fn check_conditioned(case: &Case) -> Result<()> {
     let (model, xs) = case.draw()?;
     let mut got = chain_outcome(case, &model, &xs)?;
     let single = twin_outcome(case, &model, &xs, DType::F32)?;
     let mut double = twin_outcome(case, &model, &xs, DType::F64)?;
+    let frozen = frozen_outcome(case, &model, &xs)?;
     let norm = |t: &Tensor| Ok::<f64, candle_core::Error>(flat(t)?.iter().map(|x| x * x).sum::<f64>().sqrt());
     let distance = |a: &Tensor, b: &Tensor| norm(&(a.to_dtype(DType::F64)? - b)?);
     for (name, single) in single {
@@ -119,8 +137,9 @@ fn check_conditioned(case: &Case) -> Result<()> {
         }
         let (got, wanted) =
             (got.remove(&name).expect("a gradient"), double.remove(&name).expect("a gradient"));
-        let (error, allowed) =
-            (distance(&got, &wanted)?, GRADIENT_BOUND * norm(&wanted)? + 4. * distance(&single, &wanted)?);
+        let terms = 32. * f64::from(f32::EPSILON) * norm(&frozen[&name])?;
+        let rounding = 4. * distance(&single, &wanted)? + terms;
+        let (error, allowed) = (distance(&got, &wanted)?, GRADIENT_BOUND * norm(&wanted)? + rounding);
         assert!(error <= allowed, "{name}: off by {error:e}, allowed {allowed:e}");
     }
     assert_outcome("output and statistics", &got, &double, case.finish);
@@ -129,8 +148,8 @@ fn check_conditioned(case: &Case) -> Result<()> {
 }
 
 proptest! {
-    // The same cases every time. Of 4632 drawn at random, 10 exceeded what is allowed: all of them gradients that cancel,
-    // of one or two weights in front of a norm, or behind it, in which the f32 twin happened to come out better.
+    // The same cases every time. Of 4,000 drawn at random, one exceeded what is allowed (14 without the frozen gradients): a
+    // gradient that the norms of two layers take away almost whole.
     #![proptest_config(ProptestConfig {
         cases: 64,
         max_shrink_iters: 0,
