@@ -1,5 +1,6 @@
 //! Everything that defines a VQ-SVAE, as plain data.
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use snn_core::{LifConfig, Readout};
 
@@ -79,6 +80,28 @@ pub enum Reconstruction {
     },
 }
 
+/// From the read-out `x` of the decoder's last layer to pixels, which lie in [-0.5, 0.5].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `tanh x` (the released code). Black and white, at -0.5 and 0.5, are values on its slope, and come out a little off.
+    #[default]
+    Tanh,
+    /// `tanh x`, clamped to the pixels' range (ours): what lies beyond black is black, and no error any more. The gradient
+    /// goes straight through the clamp, so that a pixel on the wrong side finds back.
+    ClampedTanh,
+}
+
+impl Activation {
+    pub(crate) fn pixels(self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let wide = x.tanh()?;
+        match self {
+            Self::Tanh => Ok(wide),
+            Self::ClampedTanh => wide.clamp(-0.5, 0.5)?.detach() + (&wide - wide.detach())?,
+        }
+    }
+}
+
 /// A VQ-SVAE: architecture and loss.
 ///
 /// [`paper`](Self::paper) follows the text of the paper, [`released_code`](Self::released_code) its released code;
@@ -117,8 +140,11 @@ pub struct VqSvaeConfig {
     pub initial_k: f64,
     /// Synaptic time constant of the PSP in the loss (its third and fourth term), in time steps.
     pub tau_syn: f64,
-    /// How the decoder's last layer becomes an image: this sum over time, then `tanh`.
+    /// How the decoder's last layer becomes an image: this sum over time, then `output`.
     pub readout: Readout,
+    /// From that sum to pixels.
+    #[serde(default)]
+    pub output: Activation,
     /// Where the gradient jumps over the quantiser.
     pub straight_through: StraightThrough,
     /// Sums or means in Eq. 9.
@@ -147,6 +173,7 @@ impl VqSvaeConfig {
             initial_k: 0.5,
             tau_syn: 2.,
             readout: Readout::ExponentialSum { decay: 0.8 },
+            output: Activation::Tanh,
             straight_through: StraightThrough::Spikes,
             reduction: Reduction::Mean,
             reconstruction: Reconstruction::Plain,
@@ -206,6 +233,10 @@ impl VqSvaeConfig {
             if !(value.is_finite() && value >= 0.) {
                 return Err(Error::config(field, value, "must be finite and not negative"));
             }
+        }
+        if self.output == Activation::ClampedTanh && self.reduction == Reduction::Sum {
+            // The norm of no error at all, as of a black image, has no slope.
+            return Err(Error::config("output", "clamped_tanh", "goes with reduction = mean only"));
         }
         if !self.initial_k.is_finite() {
             return Err(Error::config("initial_k", self.initial_k, "must be finite"));

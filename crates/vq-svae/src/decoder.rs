@@ -4,13 +4,14 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, ReadoutLayer, SpikingLayer, SpikingStack};
 
-use crate::VqSvaeConfig;
+use crate::{Activation, VqSvaeConfig};
 
-/// Two spiking layers that double the map, then a read-out and `tanh`.
+/// Two spiking layers that double the map, then a read-out and its [`Activation`].
 #[derive(Debug)]
 pub(crate) struct Decoder {
     layers: SpikingStack,
     head: ReadoutLayer,
+    output: Activation,
 }
 
 impl Decoder {
@@ -26,6 +27,7 @@ impl Decoder {
         Ok(Self {
             layers,
             head: ReadoutLayer::conv_transpose(c2, cfg.image.channels, same, cfg.readout, head)?,
+            output: cfg.output,
         })
     }
 
@@ -40,7 +42,7 @@ impl Decoder {
 
     /// From that sum, `[N, C, 4H', 4W']`, to the image.
     pub(crate) fn image(&self, sum: &Tensor, time_steps: usize) -> Result<Tensor> {
-        self.head.forward_sums(std::slice::from_ref(sum), time_steps)?.tanh()
+        self.output.pixels(&self.head.forward_sums(std::slice::from_ref(sum), time_steps)?)
     }
 
     /// Of the spiking layers, and of the read-out.
@@ -50,7 +52,7 @@ impl Decoder {
         Ok((layers, head))
     }
 
-    /// `[T, N, C, H', W']` -> `[N, channels, 4H', 4W']` in (-1, 1).
+    /// `[T, N, C, H', W']` -> `[N, channels, 4H', 4W']` in (-1, 1), or in what else the [`Activation`] leaves.
     pub(crate) fn forward_t(
         &self,
         spikes: &Tensor,
@@ -63,6 +65,6 @@ impl Decoder {
             return self.image(&sum, spikes.dim(0)?);
         };
         let mut name = |i: usize, spikes: &Tensor| observe(&format!("decoder.{i}"), spikes);
-        self.head.forward(&self.layers.forward_observed(drive, train, &mut name)?)?.tanh()
+        self.output.pixels(&self.head.forward(&self.layers.forward_observed(drive, train, &mut name)?)?)
     }
 }

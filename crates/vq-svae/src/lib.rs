@@ -10,7 +10,9 @@ mod loss;
 mod model;
 
 pub use codebook::CodeUsage;
-pub use config::{DenseTerm, ImageSpec, Reconstruction, Reduction, StraightThrough, VqSvaeConfig};
+pub use config::{
+    Activation, DenseTerm, ImageSpec, Reconstruction, Reduction, StraightThrough, VqSvaeConfig,
+};
 pub use error::{Error, Result};
 pub use loss::Losses;
 pub use model::{Output, VqSvae};

@@ -3,7 +3,7 @@
 use candle_core::DType;
 use proptest::prelude::*;
 use snn_core::{LifConfig, Readout, Reset, Surrogate};
-use vq_svae::{DenseTerm, ImageSpec, Reconstruction, Reduction, StraightThrough, VqSvaeConfig};
+use vq_svae::{Activation, DenseTerm, ImageSpec, Reconstruction, Reduction, StraightThrough, VqSvaeConfig};
 
 use crate::{rejects, tiny};
 
@@ -233,6 +233,7 @@ proptest! {
         numbers in [number(), number(), number(), number(), number()],
         readouts in (any_readout(), any_readout()),
         (straight_through, reduction, reconstruction, dense) in choices(),
+        output in prop_oneof![Just(Activation::Tanh), Just(Activation::ClampedTanh)],
     ) {
         let [channels, height, width, time_steps, e0, e1, code_channels, codes, d0, d1] = sizes;
         let [v_threshold, codebook_std, initial_k, tau_syn, beta] = numbers;
@@ -249,6 +250,7 @@ proptest! {
             initial_k,
             tau_syn,
             readout: readouts.1,
+            output,
             straight_through,
             reduction,
             reconstruction,
@@ -276,4 +278,19 @@ fn the_two_published_models_differ_where_the_reference_says() {
         ..released
     };
     assert_eq!(common, paper);
+}
+
+#[test]
+fn a_config_from_before_there_was_a_choice_of_output_has_tanh() {
+    let cfg = VqSvaeConfig::paper(ImageSpec::MNIST);
+    let mut tree = serde_json::to_value(&cfg).unwrap();
+    assert_eq!(tree.as_object_mut().unwrap().remove("output").unwrap(), "tanh");
+    assert_eq!(serde_json::from_value::<VqSvaeConfig>(tree).unwrap(), cfg);
+}
+
+#[test]
+fn a_clamped_output_wants_a_mean_squared_error() {
+    let sum =
+        |cfg: &mut VqSvaeConfig| (cfg.output, cfg.reduction) = (Activation::ClampedTanh, Reduction::Sum);
+    refuses(sum, "vqsvae.output", "clamped_tanh", "mean only");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
-use vq_svae::{DenseTerm, Losses, Reconstruction, Reduction, StraightThrough, VqSvaeConfig};
+use vq_svae::{Activation, DenseTerm, Losses, Reconstruction, Reduction, StraightThrough, VqSvaeConfig};
 
 use crate::{Fixture, images, norm, tiny};
 
@@ -157,6 +157,22 @@ fn gradients_of_the_read_out_are_those_of_finite_differences() {
     ] {
         check_slope(&cfg, "head.weight", |losses| &losses.reconstruction, 1.);
         check_slope(&cfg, "head.bias", |losses| &losses.reconstruction, 1.);
+    }
+}
+
+#[test]
+fn the_gradient_goes_straight_through_the_clamp() {
+    let wide = tiny(VqSvaeConfig::paper);
+    let clamped = Pass::new(&VqSvaeConfig { output: Activation::ClampedTanh, ..wide.clone() });
+    let pass = Pass::new(&wide);
+    let out = pass.fixture.model.forward_t(&pass.images, true).unwrap();
+    // As if tanh itself were shown the errors of the clamped pixels.
+    let errors = (out.reconstruction.clamp(-0.5, 0.5).unwrap() - &pass.images).unwrap().detach();
+    let shown = (&errors * &out.reconstruction).unwrap().mean_all().unwrap();
+    let wanted = pass.gradients(&(shown * 2.).unwrap());
+    let got = clamped.gradients(&clamped.losses().reconstruction);
+    for name in ["head.weight", "head.bias", "decoder.1.conv.weight", "encoder.0.conv.weight"] {
+        crate::assert_relative(name, &got[name], &wanted[name], 1e-12);
     }
 }
 

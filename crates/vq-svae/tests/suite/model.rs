@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor, bail};
 use snn_core::{AdamW, AdamWConfig, ParamStore};
-use vq_svae::{ImageSpec, VqSvaeConfig};
+use vq_svae::{Activation, ImageSpec, VqSvaeConfig};
 
 use crate::{Fixture, assert_relative, assert_same, assert_several, flat, images, rejects, tiny};
 
@@ -50,6 +50,26 @@ fn errors_of_observers_come_through() {
             &["stop at", layer],
         );
     }
+}
+
+#[test]
+fn a_clamped_output_is_the_other_one_within_the_pixels_range() {
+    let wide = tiny(VqSvaeConfig::paper);
+    let clamped = VqSvaeConfig { output: Activation::ClampedTanh, ..wide.clone() };
+    let [wide, clamped] = [wide, clamped].map(|cfg| (Fixture::lively(&cfg, 1, DType::F32), cfg));
+    for train in [true, false] {
+        let image = |(fixture, cfg): &(Fixture, VqSvaeConfig)| {
+            fixture.model.forward_t(&images(cfg, 3, DType::F32), train).unwrap().reconstruction
+        };
+        let (wide, clamped) = (flat(&image(&wide)), flat(&image(&clamped)));
+        assert!(clamped.iter().zip(&wide).all(|(c, w)| *c == w.clamp(-0.5, 0.5)));
+        assert!(wide.iter().any(|w| w.abs() > 0.5));
+    }
+    // What is not a number stays so, and does not pass for black.
+    let (fixture, cfg) = &clamped;
+    fixture.var("head.bias").set(&Tensor::new(&[f32::NAN], &Device::Cpu).unwrap()).unwrap();
+    let out = fixture.model.forward_t(&images(cfg, 3, DType::F32), true).unwrap();
+    assert!(flat(&out.reconstruction).iter().all(|x| x.is_nan()));
 }
 
 #[test]
