@@ -102,7 +102,7 @@ fn main() -> Result<()> {
 
     let test = draw(SAMPLES, seed, "test")?;
     let config = ElboConfig { batch_size: SAMPLES, ..Default::default() };
-    let bits = bits_per_token(&process, &table, &test, seed, &config)?;
+    let bits = bits_per_token(&process, &table, &test, &config, seed)?;
     let entropy = -JOINT.iter().map(|(_, p)| p * p.log2()).sum::<f64>() / 4.;
     println!("bits per token {:.4} +- {:.4}, true entropy {entropy:.4}", bits.mean, bits.standard_error);
 

@@ -32,8 +32,8 @@ impl ElboConfig {
     /// No strata, or empty batches.
     pub fn validate(&self) -> Result<()> {
         match (self.strata, self.batch_size) {
-            (0, _) => Err(Error::config("elbo.strata", 0, "must be at least 1")),
-            (_, 0) => Err(Error::config("elbo.batch_size", 0, "must be at least 1")),
+            (0, _) => Err(Error::config("bound.strata", 0, "must be at least 1")),
+            (_, 0) => Err(Error::config("bound.batch_size", 0, "must be at least 1")),
             _ => Ok(()),
         }
     }
@@ -84,7 +84,7 @@ impl BitsPerToken {
 ///     Tensor::zeros((n, 4, h, w), DType::F32, h_t.device())
 /// };
 /// let h0 = Tensor::zeros((100, 7, 7), DType::U32, &Device::Cpu)?;
-/// let bits = bits_per_token(&process, &uniform, &h0, Seed(0), &ElboConfig::default())?;
+/// let bits = bits_per_token(&process, &uniform, &h0, &ElboConfig::default(), Seed(0))?;
 /// assert!((bits.mean - 2.).abs() < 4. * bits.standard_error);
 /// # Ok(()) }
 /// ```
@@ -92,8 +92,8 @@ pub fn bits_per_token(
     process: &AbsorbingProcess,
     denoiser: &dyn Denoiser,
     h0: &Tensor,
-    seed: Seed,
     config: &ElboConfig,
+    seed: Seed,
 ) -> Result<BitsPerToken> {
     config.validate()?;
     let (codes, (n, h, w)) = host::codes(h0, process.codes())?;

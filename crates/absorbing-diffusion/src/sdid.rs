@@ -90,7 +90,7 @@ impl SdidConfig {
             Some((field, size)) => {
                 Err(snn_core::Error::config(format!("sdid.{field}"), size, "must be at least 1").into())
             }
-            None => Ok(self.lif.validate()?),
+            None => Ok(self.lif.validate().map_err(|e| e.within("sdid"))?),
         }
     }
 }

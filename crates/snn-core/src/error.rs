@@ -43,6 +43,15 @@ impl Error {
         Self::Config { field: field.into(), value: value.to_string(), reason: reason.into() }
     }
 
+    /// The same of a field that lies within another one.
+    #[must_use]
+    pub fn within(mut self, parent: &str) -> Self {
+        if let Self::Config { field, .. } = &mut self {
+            *field = format!("{parent}.{field}");
+        }
+        self
+    }
+
     /// A checkpoint that does not fit.
     pub fn checkpoint(path: &Path, message: impl ToString) -> Self {
         Self::Checkpoint { path: path.to_owned(), message: message.to_string() }

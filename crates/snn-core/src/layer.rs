@@ -112,7 +112,7 @@ impl SpikingLayer {
 /// every unit of weight. Parameters: `weight`, `bias`.
 ///
 /// # Shapes
-/// `[T, N, C_in, H, W]` -> `[N, C_out, H', W']`.
+/// `[T, N, C_in, H, W]` -> `[N, C_out, H', W']`; for linear layers `[T, N, C_in]` -> `[N, C_out]`.
 #[derive(Clone, Debug)]
 pub struct ReadoutLayer {
     synapse: Synapse,
@@ -146,6 +146,14 @@ impl ReadoutLayer {
         vb: VarBuilder<'_>,
     ) -> Result<Self> {
         Ok(Self { synapse: Synapse::conv_transpose(c_in, c_out, cfg, &vb)?, readout })
+    }
+
+    /// A linear map, such as the logits of a classifier.
+    ///
+    /// # Errors
+    /// As [`conv`](Self::conv).
+    pub fn linear(c_in: usize, c_out: usize, readout: Readout, vb: VarBuilder<'_>) -> Result<Self> {
+        Ok(Self { synapse: Synapse::linear(c_in, c_out, &vb)?, readout })
     }
 
     /// The read-out of the synapse's output.

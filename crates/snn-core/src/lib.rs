@@ -18,6 +18,7 @@ mod synapse;
 mod time;
 mod trace;
 
+pub use candle_nn::VarBuilder;
 pub use checkpoint::{Checkpoint, write_atomically};
 pub use connections::{Connections, spikes_by_position};
 pub use error::{Error, Result};

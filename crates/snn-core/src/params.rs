@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Shape, Tensor, Var, bail};
+use candle_nn::init::NormalOrUniform;
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
@@ -128,8 +129,15 @@ impl ParamStore {
             Init::Const(value) => (Tensor::ones(shape, dtype, device)? * value)?,
             Init::Randn { mean, stdev } => self.seed.normal(&label, shape, (mean, stdev), dtype, device)?,
             Init::Uniform { lo, up } => self.seed.uniform(&label, shape, (lo, up), dtype, device)?,
-            Init::Kaiming { .. } => {
-                bail!("{name}: Kaiming init is Candle's; use `fan_in_bound` for PyTorch's")
+            Init::Kaiming { dist, fan, non_linearity } => {
+                let std = non_linearity.gain() / (fan.for_shape(shape) as f64).sqrt();
+                match dist {
+                    NormalOrUniform::Normal => self.seed.normal(&label, shape, (0., std), dtype, device)?,
+                    NormalOrUniform::Uniform => {
+                        let bound = 3f64.sqrt() * std;
+                        self.seed.uniform(&label, shape, (-bound, bound), dtype, device)?
+                    }
+                }
             }
         };
         Var::from_tensor(&value)

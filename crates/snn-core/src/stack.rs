@@ -51,7 +51,8 @@ pub struct SpikingStack {
 }
 
 impl SpikingStack {
-    /// Layers in the order in which spikes pass through them.
+    /// Layers in the order in which spikes pass through them: maps (convolutions) or features (linear layers), not both.
+    /// From the one to the other it takes two stacks, and `flatten_from(2)` between them.
     pub fn new(layers: Vec<SpikingLayer>) -> Self {
         Self { layers }
     }
@@ -289,7 +290,10 @@ pub(crate) fn specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>
     };
     let has_map = dims.len() == 3;
     if layers.iter().any(|layer| matches!(layer.synapse.map, Map::Linear) == has_map) {
-        bail!("linear layers want [C] behind [T, N] (or [N] where constant), all others [C, H, W]: {dims:?}")
+        bail!(
+            "linear layers want [C] behind [T, N] (or [N] where constant), all others [C, H, W]: {dims:?}; a stack has layers of \
+             one kind, and `flatten_from(2)` leads from one stack of maps to one of linear layers"
+        )
     }
     let next = |layer: &SpikingLayer| {
         let geometry = layer.synapse.geometry(map)?;

@@ -81,8 +81,10 @@ impl Surrogate {
     /// Rejects slopes and widths that are not positive and finite.
     pub fn validate(&self) -> crate::error::Result<()> {
         let (field, value) = match *self {
-            Self::Atan { alpha } | Self::Sigmoid { alpha } => ("surrogate.alpha", alpha),
-            Self::Rectangle { width } | Self::Triangle { width } => ("surrogate.width", width),
+            Self::Atan { alpha } => ("surrogate.atan.alpha", alpha),
+            Self::Sigmoid { alpha } => ("surrogate.sigmoid.alpha", alpha),
+            Self::Rectangle { width } => ("surrogate.rectangle.width", width),
+            Self::Triangle { width } => ("surrogate.triangle.width", width),
         };
         if value.is_finite() && value > 0. {
             return Ok(());

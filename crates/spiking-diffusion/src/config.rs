@@ -78,7 +78,7 @@ impl TrainingConfig {
         {
             return Err(Error::config(format!("{stage}.schedule.cosine.floor"), floor, "must lie in [0, 1]"));
         }
-        Ok(self.adamw.validate()?)
+        Ok(self.adamw.validate().map_err(|e| e.within(stage))?)
     }
 }
 
@@ -226,7 +226,10 @@ impl ExperimentConfig {
         self.vqsvae.validate()?;
         self.sdid.validate()?;
         self.sampling.validate()?;
-        self.evaluation.bound.validate()?;
+        self.evaluation.bound.validate().map_err(|e| match e {
+            absorbing_diffusion::Error::Core(e) => e.within("evaluation").into(),
+            e => Error::from(e),
+        })?;
         self.vqsvae_training.validate("vqsvae_training")?;
         self.sdid_training.validate("sdid_training")?;
         let (height, width) = self.vqsvae.image.code_map();

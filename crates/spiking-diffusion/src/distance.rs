@@ -32,11 +32,16 @@ pub enum Features {
 }
 
 impl Features {
-    /// Rejects what would fail after hours of training: weights that cannot be read or lack the layers.
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// Rejects what would fail after hours of training: weights that cannot be read or lack the layers, images that no
+    /// classifier can be trained on.
+    pub(crate) fn validate(&self, data: &Dataset) -> Result<()> {
         match self {
+            Self::None => Ok(()),
             Self::Inception(file) => inception(file).map(|_| ()),
-            Self::None | Self::Classifier => Ok(()),
+            Self::Classifier => {
+                let (channels, height, width) = data.image();
+                Ok(classifier::config(data).validate_for([channels, height, width])?)
+            }
         }
     }
 }

@@ -124,7 +124,7 @@ fn bound(
         progress.advance(*done, None);
         sdid.logits(h_t, t, train)
     };
-    let bits = bits_per_token(&process(cfg)?, &watched, &codes, cfg.seed, config);
+    let bits = bits_per_token(&process(cfg)?, &watched, &codes, config, cfg.seed);
     let (progress, done) = state.into_inner();
     go_on(progress, "bound", done, total)?;
     progress.end();

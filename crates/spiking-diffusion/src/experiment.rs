@@ -51,7 +51,7 @@ pub fn run_experiment_with(
     cfg.validate_for(data)?;
     let count = cfg.evaluation.distance_images;
     let features = if count > 0 { features } else { &Features::None };
-    features.validate()?;
+    features.validate(data)?;
     let run = RunDir::open(out, cfg, resume)?;
     let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
     let codes = encode_dataset(cfg, &vqsvae, data, &run, device, progress)?;

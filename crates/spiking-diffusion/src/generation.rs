@@ -185,10 +185,10 @@ impl Files<'_> {
         progress: &mut dyn Progress,
         total: usize,
     ) -> Result<()> {
-        let networks = (&trained.vqsvae, &trained.sdid);
         let mut drawn = Vec::new();
         for batch in runs(&missing, trained.cfg.sampling.batch_size) {
-            let images = draw(&trained.cfg, networks, batch.clone(), device, &mut |_, _| ())?;
+            let images =
+                draw(&trained.cfg, (&trained.vqsvae, &trained.sdid), batch.clone(), device, &mut |_, _| ())?;
             for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
                 let path = self.png(number);
                 write_unsynced(&path, &picture::image_png(&path, &images.get(i)?)?)?;

@@ -12,9 +12,9 @@ use crate::config::{DataConfig, EvaluationConfig, ExperimentConfig, TrainingConf
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// A few minutes on two cores: few spiking steps, a narrow SDID, few epochs.
+    /// Minutes on two cores, about 25 for 60,000 images: few spiking steps, a narrow SDID, few epochs.
     Quick,
-    /// About an hour on two cores.
+    /// About an hour on two cores for 60,000 images.
     Cpu,
     /// The paper's text; the released code's value where it is silent (most of a day on two cores).
     Paper,

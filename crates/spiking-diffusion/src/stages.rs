@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use absorbing_diffusion::{AbsorbingProcess, Sdid, draw_noise, sample};
+use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sdid, draw_noise, sample};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, ParamStore};
 use vq_svae::VqSvae;
@@ -144,7 +144,8 @@ pub fn train_sdid(
     Ok(Sdid::load(&path, device)?)
 }
 
-/// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU.
+/// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU, pixels as of
+/// [`VqSvae::decode`]. The denoiser is the run's SDID, or any other of the same codes, map and steps.
 ///
 /// Image `i` follows from the seed and `i`, whatever the range and the batch size.
 ///
@@ -152,7 +153,7 @@ pub fn train_sdid(
 /// Networks that do not fit each other, logits that are not finite.
 pub fn generate(
     cfg: &ExperimentConfig,
-    (vqsvae, sdid): (&VqSvae, &Sdid),
+    (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
     images: Range<usize>,
     device: &Device,
     progress: &mut dyn Progress,
@@ -165,7 +166,7 @@ pub fn generate(
         let before = decoded.len() * steps;
         let range = images.start + range.start..images.start + range.end;
         let mut observe = |_: &[u32], t: usize| progress.advance(before + steps - t, None);
-        decoded.push(draw(cfg, (vqsvae, sdid), range, device, &mut observe)?);
+        decoded.push(draw(cfg, (vqsvae, denoiser), range, device, &mut observe)?);
         go_on(progress, "sample", before + steps, total)?;
     }
     progress.end();
@@ -175,24 +176,24 @@ pub fn generate(
 /// [`generate`] in one batch; `observe` as in [`sample`].
 pub(crate) fn draw(
     cfg: &ExperimentConfig,
-    (vqsvae, sdid): (&VqSvae, &Sdid),
+    (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
     images: Range<usize>,
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
-    Ok(vqsvae.decode(&draw_codes(cfg, sdid, images, device, observe)?)?.to_device(&Device::Cpu)?)
+    Ok(vqsvae.decode(&draw_codes(cfg, denoiser, images, device, observe)?)?.to_device(&Device::Cpu)?)
 }
 
 /// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in [`sample`].
 pub(crate) fn draw_codes(
     cfg: &ExperimentConfig,
-    sdid: &Sdid,
+    denoiser: &dyn Denoiser,
     images: Range<usize>,
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
     let map = (images, cfg.sdid.height, cfg.sdid.width);
-    Ok(sample(&process(cfg)?, sdid, map, &cfg.sampling, cfg.seed, device, observe)?)
+    Ok(sample(&process(cfg)?, denoiser, map, &cfg.sampling, cfg.seed, device, observe)?)
 }
 
 pub(crate) fn process(cfg: &ExperimentConfig) -> Result<AbsorbingProcess> {

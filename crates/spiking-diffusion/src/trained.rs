@@ -12,6 +12,7 @@ use crate::run::read_config;
 use crate::{ExperimentConfig, Progress, generate};
 
 /// What a run has trained, read from its folder; nothing is written there.
+#[derive(Debug)]
 pub struct Trained {
     /// The run's config, its seed among it.
     pub cfg: ExperimentConfig,
@@ -56,7 +57,8 @@ impl Trained {
         Ok(Self { cfg, vqsvae, sdid, sha256 })
     }
 
-    /// The first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU.
+    /// The first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU, pixels as of
+    /// [`VqSvae::decode`]. [`generation::save`](crate::generation::save) writes them as files instead, clamped.
     ///
     /// # Errors
     /// As [`generate`]; `count = 0`.

@@ -249,6 +249,6 @@ impl VqSvaeConfig {
         Readout::Psp { tau: self.tau_syn }.validate("vqsvae.tau_syn")?;
         self.features.validate("vqsvae.features")?;
         self.readout.validate("vqsvae.readout")?;
-        Ok(self.lif.validate()?)
+        Ok(self.lif.validate().map_err(|e| e.within("vqsvae"))?)
     }
 }

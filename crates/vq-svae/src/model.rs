@@ -237,7 +237,8 @@ impl VqSvae {
         self.codebook.nearest(&self.features.mix(&sums)?)
     }
 
-    /// Codes u32 `[N, H', W']` -> images `[N, channels, H, W]`, with running statistics.
+    /// Codes u32 `[N, H', W']` -> images `[N, channels, H, W]`, with running statistics. Pixels are meant to lie in
+    /// [-0.5, 0.5]; unless [`output`](VqSvaeConfig::output) clamps them, some lie beyond.
     ///
     /// # Errors
     /// A code outside the codebook (a mask token, say).

@@ -12,7 +12,7 @@ fn one_who_knows_nothing_needs_log2_k() {
         let process = AbsorbingProcess::new(10, steps).unwrap();
         let h0 = maps((2000, 3, 4), |i, j| ((i + j) % 10) as u32);
         let bits =
-            bits_per_token(&process, &uniform(10, (3, 4)), &h0, Seed(1), &ElboConfig::default()).unwrap();
+            bits_per_token(&process, &uniform(10, (3, 4)), &h0, &ElboConfig::default(), Seed(1)).unwrap();
         let error = (bits.mean - 10f64.log2()).abs();
         assert!(error <= 4. * bits.standard_error + 1e-6, "T_d = {steps}: {bits:?}");
         assert!(bits.standard_error < 0.05 && bits.images == 2000);
@@ -25,7 +25,7 @@ fn one_who_knows_everything_needs_nothing() {
     let map: Vec<u32> = (0..12).map(|i| i % 10).collect();
     let h0 = maps((20, 3, 4), |_, j| map[j]);
     let bits =
-        bits_per_token(&process, &oracle(10, &map, (3, 4)), &h0, Seed(1), &ElboConfig::default()).unwrap();
+        bits_per_token(&process, &oracle(10, &map, (3, 4)), &h0, &ElboConfig::default(), Seed(1)).unwrap();
     assert!(bits.mean.abs() < 1e-6 && bits.standard_error < 1e-6, "{bits:?}");
 }
 
@@ -42,7 +42,7 @@ fn batch_size_changes_nothing() {
     let process = AbsorbingProcess::new(3, 9).unwrap();
     let h0 = maps((23, 3, 2), |i, j| ((i * i + j) % 3) as u32);
     let bits = |batch_size, strata| {
-        bits_per_token(&process, &dyadic, &h0, Seed(1), &ElboConfig { strata, batch_size }).unwrap()
+        bits_per_token(&process, &dyadic, &h0, &ElboConfig { strata, batch_size }, Seed(1)).unwrap()
     };
     let whole = bits(23, 8);
     assert_eq!((bits(1, 8), bits(7, 8), bits(100, 8)), (whole, whole, whole));
@@ -59,7 +59,7 @@ fn times_are_stratified() {
     };
     let process = AbsorbingProcess::new(3, 16).unwrap();
     let config = ElboConfig { strata: 8, batch_size: 50 };
-    bits_per_token(&process, &denoiser, &maps((50, 1, 2), |_, _| 0), Seed(1), &config).unwrap();
+    bits_per_token(&process, &denoiser, &maps((50, 1, 2), |_, _| 0), &config, Seed(1)).unwrap();
     let times = times.into_inner().unwrap();
     assert_eq!(times.len(), 8);
     for (k, times) in times.iter().enumerate() {
@@ -80,18 +80,18 @@ fn nonsense_is_rejected_by_name() {
     let process = AbsorbingProcess::new(3, 4).unwrap();
     let denoiser = uniform(3, (2, 2));
     let with = |h0: &Tensor, strata, batch_size| {
-        bits_per_token(&process, &denoiser, h0, Seed(1), &ElboConfig { strata, batch_size })
+        bits_per_token(&process, &denoiser, h0, &ElboConfig { strata, batch_size }, Seed(1))
     };
     let h0 = maps((3, 2, 2), |_, _| 1);
     assert!(with(&h0, 1, 1).is_ok());
-    rejects(with(&h0, 0, 1), &["elbo.strata", "0"]);
-    rejects(with(&h0, 1, 0), &["elbo.batch_size", "0"]);
+    rejects(with(&h0, 0, 1), &["bound.strata", "0"]);
+    rejects(with(&h0, 1, 0), &["bound.batch_size", "0"]);
     rejects(with(&maps((3, 2, 2), |i, _| i as u32 + 1), 1, 1), &["code [2, 0, 0] is 3"]);
     rejects(with(&maps((1, 2, 2), |_, _| 0), 1, 1), &["two images"]);
     let nan =
         |h_t: &Tensor, _: &Tensor, _: bool| Tensor::full(f32::NAN, (h_t.dim(0)?, 3, 2, 2), &Device::Cpu);
     rejects(
-        bits_per_token(&process, &nan, &h0, Seed(1), &ElboConfig::default()),
+        bits_per_token(&process, &nan, &h0, &ElboConfig::default(), Seed(1)),
         &["cross entropy of image", "NaN"],
     );
 }

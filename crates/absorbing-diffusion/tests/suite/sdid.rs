@@ -246,7 +246,7 @@ fn training_lowers_the_bound() {
             let grads = params.gradients(&total.backward().unwrap()).unwrap();
             optimizer.step(&grads, schedule.factor(step, STEPS)).unwrap();
         }
-        let bits = bits_per_token(&process, &sdid, &diagonals(256, "test"), Seed(1), &config).unwrap();
+        let bits = bits_per_token(&process, &sdid, &diagonals(256, "test"), &config, Seed(1)).unwrap();
         let slack = 4. * bits.standard_error;
         assert!(bits.mean < 1. && bits.mean > ideal - slack, "{token_input:?}: {bits:?}, ideal {ideal}");
     }

@@ -137,20 +137,24 @@ fn empty_embeddings_are_rejected() {
 #[test]
 fn bad_time_constants_are_rejected() {
     for (tau, value) in [(0.5, "0.5"), (f64::NAN, "NaN")] {
-        rejects(SdidConfig { lif: LifConfig { tau: Some(tau), ..good().lif }, ..good() }, "lif.tau", value);
+        rejects(
+            SdidConfig { lif: LifConfig { tau: Some(tau), ..good().lif }, ..good() },
+            "sdid.lif.tau",
+            value,
+        );
     }
 }
 
 #[test]
 fn bad_thresholds_are_rejected() {
     let lif = LifConfig { v_threshold: -1., ..good().lif };
-    rejects(SdidConfig { lif, ..good() }, "lif.v_threshold", "-1");
+    rejects(SdidConfig { lif, ..good() }, "sdid.lif.v_threshold", "-1");
 }
 
 #[test]
 fn bad_surrogates_are_rejected() {
     let lif = LifConfig { surrogate: Surrogate::Atan { alpha: 0. }, ..good().lif };
-    rejects(SdidConfig { lif, ..good() }, "surrogate.alpha", "0");
+    rejects(SdidConfig { lif, ..good() }, "sdid.lif.surrogate.atan.alpha", "0");
 }
 
 #[test]

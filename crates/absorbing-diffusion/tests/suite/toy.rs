@@ -158,7 +158,7 @@ fn samples_follow_the_chain_exactly() {
 fn the_bound_of_the_ideal_denoiser_is_the_ideal_bound() {
     let process = AbsorbingProcess::new(3, STEPS).unwrap();
     let config = ElboConfig { batch_size: 1000, ..Default::default() };
-    let bits = bits_per_token(&process, &ideal_table(), &draw(20_000, "test"), Seed(2), &config).unwrap();
+    let bits = bits_per_token(&process, &ideal_table(), &draw(20_000, "test"), &config, Seed(2)).unwrap();
     let ideal = ideal_bits_per_token();
     assert!((bits.mean - ideal).abs() < 4. * bits.standard_error, "{bits:?} {ideal}");
 }
@@ -184,7 +184,7 @@ fn absorbing_toy() {
     for weighting in [Weighting::Elbo, Weighting::Uniform] {
         let table = train(&process, weighting);
         let config = ElboConfig { batch_size: 1000, ..Default::default() };
-        let bits = bits_per_token(&process, &table, &draw(4000, "test"), Seed(2), &config).unwrap();
+        let bits = bits_per_token(&process, &table, &draw(4000, "test"), &config, Seed(2)).unwrap();
         let slack = 4. * bits.standard_error;
         assert!(bits.mean > entropy - slack, "{weighting:?}: {bits:?} beats the entropy {entropy}");
         assert!(

@@ -40,13 +40,14 @@ fn neurons_are_validated() {
 fn surrogates_are_validated() {
     for (bad, value) in [(0., "0"), (-1., "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
         for (surrogate, field) in [
-            (Surrogate::Atan { alpha: bad }, "surrogate.alpha"),
-            (Surrogate::Sigmoid { alpha: bad }, "surrogate.alpha"),
-            (Surrogate::Rectangle { width: bad }, "surrogate.width"),
-            (Surrogate::Triangle { width: bad }, "surrogate.width"),
+            (Surrogate::Atan { alpha: bad }, "surrogate.atan.alpha"),
+            (Surrogate::Sigmoid { alpha: bad }, "surrogate.sigmoid.alpha"),
+            (Surrogate::Rectangle { width: bad }, "surrogate.rectangle.width"),
+            (Surrogate::Triangle { width: bad }, "surrogate.triangle.width"),
         ] {
             rejects(surrogate.validate(), field, value);
-            rejects(LifConfig { surrogate, ..LifConfig::default() }.validate(), field, value);
+            let lif = LifConfig { surrogate, ..LifConfig::default() };
+            rejects(lif.validate(), &format!("lif.{field}"), value);
         }
     }
 }

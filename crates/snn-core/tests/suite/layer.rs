@@ -54,7 +54,8 @@ impl Kind {
     fn readout_layer(self, readout: Readout, store: &ParamStore) -> Result<ReadoutLayer> {
         Ok(match self {
             ConvTranspose => ReadoutLayer::conv_transpose(C_IN, C_OUT, self.cfg(), readout, store.builder())?,
-            _ => ReadoutLayer::conv(C_IN, C_OUT, self.cfg(), readout, store.builder())?,
+            Conv => ReadoutLayer::conv(C_IN, C_OUT, self.cfg(), readout, store.builder())?,
+            Linear => ReadoutLayer::linear(C_IN, C_OUT, readout, store.builder())?,
         })
     }
 
@@ -213,7 +214,7 @@ fn evaluation_leaves_the_statistics_alone() -> Result {
 fn readout_layer_equals_a_synapse_at_every_step() -> Result {
     let weights = |t: i32| [1. / 6., 0.75f64.powi(5 - t) / 4., 0.8f64.powi(5 - t)];
     let readouts = [Readout::Mean, Readout::Psp { tau: 4. }, Readout::ExponentialSum { decay: 0.8 }];
-    for kind in [Conv, ConvTranspose] {
+    for kind in [Conv, ConvTranspose, Linear] {
         for (i, readout) in readouts.into_iter().enumerate() {
             let what = format!("{kind:?}, {readout:?}");
             let store = ParamStore::new(Seed(5), DType::F64, &Device::Cpu);

@@ -51,7 +51,6 @@ fn a_name_is_one_variable() -> Result {
 
     let error = vb.get((3, 2), "a").unwrap_err().to_string();
     assert!(error.contains('a') && error.contains("[3, 2]") && error.contains("[2, 3]"), "{error}");
-    assert!(vb.get_with_hints(2, "k", candle_nn::init::DEFAULT_KAIMING_NORMAL).is_err());
     assert!(vb.get_with_hints_dtype(2, "d", UNIFORM, DType::F64).is_err());
 
     assert_eq!(store.vars().len(), 3);
@@ -234,4 +233,25 @@ fn learning_rate_schedules() {
     let factors: Vec<f64> = (0..=100).map(|step| cosine.factor(step, 100)).collect();
     assert!(factors.windows(2).all(|pair| pair[0] > pair[1]));
     assert!(cosine.factor(0, 0).is_finite());
+}
+
+#[test]
+fn candles_own_layers_get_their_init_from_the_seed() -> Result {
+    let layer = |seed: u64| -> Result<Tensor> {
+        let store = ParamStore::new(Seed(seed), DType::F64, &Device::Cpu);
+        Ok(candle_nn::linear(50, 400, store.builder())?.weight().clone())
+    };
+    let weight = layer(1)?;
+    assert_close("the same seed", &layer(1)?, &weight, 0.);
+    assert!(flat(&layer(2)?)? != flat(&weight)?);
+    // Normal, its standard deviation sqrt(2 / 50).
+    let values = flat(&weight)?;
+    let variance = values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64;
+    assert!((variance - 0.04).abs() < 0.002, "{variance}");
+
+    let store = ParamStore::new(Seed(1), DType::F64, &Device::Cpu);
+    let uniform = store.builder().get_with_hints((400, 50), "u", candle_nn::init::DEFAULT_KAIMING_UNIFORM)?;
+    let (bound, largest) = (0.12f64.sqrt(), flat(&uniform)?.into_iter().fold(0f64, |a, x| a.max(x.abs())));
+    assert!((0.99 * bound..=bound).contains(&largest), "{largest} of {bound}");
+    Ok(())
 }

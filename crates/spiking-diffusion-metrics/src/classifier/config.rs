@@ -56,6 +56,24 @@ impl ClassifierConfig {
         }
     }
 
+    /// Rejects what no classifier of images of these channels, rows and columns can be trained with.
+    ///
+    /// # Errors
+    /// The field, its value and the reason: fewer than two classes; channels other than 1 or 3, sides below 16; no
+    /// features, epochs or batches; rates that are negative or not finite.
+    pub fn validate_for(&self, [channels, height, width]: [usize; 3]) -> Result<()> {
+        self.validate()?;
+        if !matches!(channels, 1 | 3) {
+            return Err(Error::config("channels", channels, "must be 1 or 3"));
+        }
+        for (field, side) in [("height", height), ("width", width)] {
+            if side < MIN_SIDE {
+                return Err(Error::config(field, side, format!("must be at least {MIN_SIDE}")));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         let counts = [
             ("features", self.features, 1),
@@ -93,20 +111,4 @@ pub struct ClassifierCard {
     pub test_images: usize,
     /// Fraction of the test images whose most probable class is their label.
     pub test_accuracy: f64,
-}
-
-impl ClassifierCard {
-    pub(super) fn validate(&self) -> Result<()> {
-        self.config.validate()?;
-        let [channels, height, width] = self.image;
-        if !matches!(channels, 1 | 3) {
-            return Err(Error::config("channels", channels, "must be 1 or 3"));
-        }
-        for (field, side) in [("height", height), ("width", width)] {
-            if side < MIN_SIDE {
-                return Err(Error::config(field, side, format!("must be at least {MIN_SIDE}")));
-            }
-        }
-        Ok(())
-    }
 }

@@ -108,6 +108,6 @@ fn card(path: &Path, header: Option<&String>) -> Result<ClassifierCard> {
         return Err(Error::file(path, METADATA, format!("holds a {}, not a \"{KIND}\"", value["kind"])));
     }
     let header = Header::deserialize(value).map_err(|e| Error::file(path, METADATA, e))?;
-    header.config.validate().map_err(|e| Error::file(path, METADATA, e))?;
+    header.config.config.validate_for(header.config.image).map_err(|e| Error::file(path, METADATA, e))?;
     Ok(header.config)
 }

@@ -80,7 +80,7 @@ impl Classifier {
             test_images: test.labels.len(),
             test_accuracy: 0.,
         };
-        card.validate()?;
+        card.config.validate_for(card.image)?;
         check_labels("training labels", train, cfg.classes)?;
         check_labels("test labels", test, cfg.classes)?;
         let images = Images::new(train.images, image, 0)?;

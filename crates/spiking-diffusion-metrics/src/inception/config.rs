@@ -166,7 +166,8 @@ pub struct InceptionConfig {
     pub variant: InceptionVariant,
     /// Where the features are taken.
     pub layer: InceptionLayer,
-    /// Values of black and white in the images given; `u = (x - black) / (white - black)`.
+    /// Values of black and white in the images given; `u = (x - black) / (white - black)`. Pixels beyond are an error, unless
+    /// `quantize` clamps them.
     pub range: [f32; 2],
     /// Whether `u` is first clamped to `[0, 1]` and rounded to a multiple of 1/255, as if the images had been saved
     /// in files.

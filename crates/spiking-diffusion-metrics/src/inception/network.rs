@@ -138,6 +138,18 @@ impl Inception {
         resized
     }
 
+    /// Images of another range than the config's would give features of nothing, and no error.
+    fn check_range(&self, pixels: &[f32]) -> Result<()> {
+        let [black, white] = self.config.range;
+        let (low, high) = pixels.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
+        let (from, to, slack) = (black.min(white), black.max(white), 1e-3 * (white - black).abs());
+        if self.config.quantize || pixels.is_empty() || (low >= from - slack && high <= to + slack) {
+            return Ok(());
+        }
+        let reason = format!("the images reach from {low} to {high}: set their range, or clamp them");
+        Err(Error::config("range", format!("{:?}", self.config.range), reason))
+    }
+
     /// `(N, C, H, W)` of images that the network can take.
     fn checked_dims(&self, images: &Tensor) -> Result<(usize, usize, usize, usize)> {
         let (n, c, h, w) = checked_dims(images)?;
@@ -168,6 +180,7 @@ impl FeatureExtractor for Inception {
         };
         let values = to_f32(images)?;
         crate::input::check_finite(&values, channels * height * width, "images", 0)?;
+        self.check_range(&values)?;
         let each = values.par_chunks_exact(channels * height * width);
         let rows = each.map(|image| self.features(image, (height, width), resizer.as_ref()));
         let features: Vec<f32> = rows.collect::<Vec<_>>().concat();

@@ -109,6 +109,17 @@ fn one_channel_is_repeated_and_the_range_is_mapped() {
 }
 
 #[test]
+fn images_of_another_range_are_refused() {
+    let config = InceptionConfig { resize: None, ..InceptionConfig::pytorch_fid(InceptionLayer::Pool64) };
+    let shifted = (hashed_images("range", &[1, 1, 75, 75]) - 0.5).unwrap();
+    let error = hashed_network(config).extract(&shifted).unwrap_err().to_string();
+    assert!(error.contains("range") && error.contains("[0.0, 1.0]") && error.contains("-0.49"), "{error}");
+    hashed_network(InceptionConfig { range: [-0.5, 0.5], ..config }).extract(&shifted).unwrap();
+    // Whoever asks for bytes is asked for no more than that.
+    hashed_network(InceptionConfig { quantize: true, ..config }).extract(&shifted).unwrap();
+}
+
+#[test]
 fn features_depend_on_neither_the_batch_nor_the_threads() {
     let inception = hashed_network(InceptionConfig::pytorch_fid(InceptionLayer::Pool192));
     let images = hashed_images("batch", &[3, 1, 28, 28]);
@@ -125,7 +136,7 @@ fn features_depend_on_neither_the_batch_nor_the_threads() {
 #[test]
 fn scalings_are_those_of_the_tools() {
     let config = InceptionConfig { resize: None, ..InceptionConfig::pytorch_fid(InceptionLayer::Pool64) };
-    let images = hashed_images("scaling", &[1, 3, 75, 80]);
+    let images = (hashed_images("scaling", &[1, 3, 75, 80]) * 0.99).unwrap(); // room for what follows
     let want = hashed_network(config).extract(&images).unwrap().to_vec2::<f32>().unwrap();
     let with = |scaling, images: &Tensor| {
         let features = hashed_network(InceptionConfig { scaling, ..config }).extract(images).unwrap();

@@ -41,7 +41,13 @@ impl Input {
             return synthetic_digits();
         }
         let name = &cfg.data.name;
-        let unknown = || Error::config("data.name", name, "no data set of that name is known");
+        let unknown = || {
+            Error::config(
+                "data.name",
+                name,
+                "no data set of that name is known; from code, `sweep::Reference::new` and `score_samples` take any",
+            )
+        };
         let set = DataSet::named(name).ok_or_else(unknown)?;
         if self.data_dir.is_none() && !self.download {
             let reason = format!(

@@ -99,7 +99,6 @@ pub fn main(set: DataSet) -> ExitCode {
 }
 
 fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Result<()> {
-    let name = set.name();
     let device = device(&arguments.device)?;
     let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let mut data = arguments.input.load(set, partial, progress)?;
@@ -110,7 +109,7 @@ fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Resu
         data = data.limit(limit)?;
     }
     let cfg = config(arguments, &data)?;
-    let folder = || format!("runs/{name}-{}-{}", cfg.preset.name(), cfg.seed.0).into();
+    let folder = || format!("runs/{}-{}-{}", data.name, cfg.preset.name(), cfg.seed.0).into();
     let out: PathBuf = arguments.out.clone().unwrap_or_else(folder);
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
     say(&format!(

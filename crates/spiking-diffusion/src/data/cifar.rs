@@ -26,7 +26,10 @@ pub(super) fn read(
     for path in names.iter().map(|name| folder.join(name)) {
         let before = labels.len();
         if !path.is_file() && !allow {
-            return Err(Error::data(&path, "is missing; --allow-partial takes what is there"));
+            return Err(Error::data(
+                &path,
+                "is missing; `Partial::Allow` (--allow-partial) takes what is there",
+            ));
         }
         if path.is_file() {
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;

@@ -122,7 +122,7 @@ impl DataSet {
         match self {
             Self::Letters => [("emnist-letters-train", 124_800), ("emnist-letters-test", 20_800)],
             Self::Cifar10 => [("train", 50_000), ("test", 10_000)],
-            _ => [("train", 60_000), ("t10k", 10_000)],
+            Self::Mnist | Self::FashionMnist | Self::Kmnist => [("train", 60_000), ("t10k", 10_000)],
         }
     }
 
@@ -137,7 +137,10 @@ impl DataSet {
         match self {
             Self::Cifar10 if prefix == "train" => cifar::read(folder, &cifar::TRAIN, allow, notes),
             Self::Cifar10 => cifar::read(folder, &cifar::TEST, allow, notes),
-            _ => idx_split::read(folder, prefix, count, self == Self::Letters, allow, notes),
+            Self::Letters => idx_split::read(folder, prefix, count, true, allow, notes),
+            Self::Mnist | Self::FashionMnist | Self::Kmnist => {
+                idx_split::read(folder, prefix, count, false, allow, notes)
+            }
         }
     }
 
@@ -148,7 +151,7 @@ impl DataSet {
     fn absent_split(self, folder: &Path, which: &str) -> Error {
         let files = self.files().join(", ");
         let message = format!(
-            "has no {which} images (the files are {files}); --allow-partial cuts the other split in two"
+            "has no {which} images (the files are {files}); `Partial::Allow` (--allow-partial) cuts the other split in two"
         );
         Error::data(folder, message)
     }
@@ -178,8 +181,9 @@ pub(super) fn count(
         return Ok(());
     }
     if !allow {
-        let message =
-            format!("holds {found} images, expected {expected}; --allow-partial takes what is there");
+        let message = format!(
+            "holds {found} images, expected {expected}; `Partial::Allow` (--allow-partial) takes what is there"
+        );
         return Err(Error::data(path, message));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();

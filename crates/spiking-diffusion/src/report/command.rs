@@ -7,7 +7,7 @@ use crate::data::{DataSet, synthetic};
 use crate::shell::quoted;
 use crate::{ExperimentConfig, Features};
 
-/// The command of the example that makes a run of this config, with every field that differs from the preset's. None for
+/// The command of the example that makes a run of this config in another folder, with every field that differs from the preset's. None for
 /// data that no example loads.
 pub(super) fn of(cfg: &ExperimentConfig, features: &Features) -> Option<String> {
     let data = &cfg.data;
@@ -27,7 +27,7 @@ pub(super) fn of(cfg: &ExperimentConfig, features: &Features) -> Option<String> 
     if data.train_images < official {
         words.push(format!("--limit {}", data.train_images));
     }
-    words.push(format!("--preset {} --seed {}", cfg.preset.name(), cfg.seed.0));
+    words.push(format!("--preset {} --seed {} --out again", cfg.preset.name(), cfg.seed.0));
     if let Features::Inception(file) = features {
         words.push(format!("--inception {}", quoted(&file.to_string_lossy())));
     }
@@ -86,8 +86,7 @@ mod tests {
     fn a_command_says_what_differs_from_the_preset() {
         let mut cfg = ExperimentConfig::new(Preset::Quick, ImageSpec::MNIST);
         (cfg.data.name, cfg.data.train_images) = ("mnist".to_owned(), 60_000);
-        let plain =
-            "cargo run --release --example mnist -- --data-dir \"$SPIKING_DATA_DIR\" --preset quick --seed 0";
+        let plain = "cargo run --release --example mnist -- --data-dir \"$SPIKING_DATA_DIR\" --preset quick --seed 0 --out again";
         assert_eq!(of(&cfg, &Features::Classifier).as_deref(), Some(plain));
         cfg.data.train_images = 20_000;
         assert!(of(&cfg, &Features::Classifier).unwrap().contains(" --limit 20000 "));

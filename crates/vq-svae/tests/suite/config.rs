@@ -152,12 +152,17 @@ fn readout() {
 #[test]
 fn lif() {
     for (tau, value) in NO_TAUS {
-        refuses(|cfg| cfg.lif.tau = Some(tau), "lif.tau", value, "at least 1 time step");
+        refuses(|cfg| cfg.lif.tau = Some(tau), "vqsvae.lif.tau", value, "at least 1 time step");
     }
-    refuses(|cfg| cfg.lif.v_threshold = 0., "lif.v_threshold", "0", "above the reset potential");
-    refuses(|cfg| cfg.lif.v_reset = Reset::Hard(1.), "lif.v_threshold", "1", "above the reset potential");
+    refuses(|cfg| cfg.lif.v_threshold = 0., "vqsvae.lif.v_threshold", "0", "above the reset potential");
+    refuses(
+        |cfg| cfg.lif.v_reset = Reset::Hard(1.),
+        "vqsvae.lif.v_threshold",
+        "1",
+        "above the reset potential",
+    );
     let surrogate = Surrogate::Atan { alpha: 0. };
-    refuses(|cfg| cfg.lif.surrogate = surrogate, "surrogate.alpha", "0", "positive");
+    refuses(|cfg| cfg.lif.surrogate = surrogate, "vqsvae.lif.surrogate.atan.alpha", "0", "positive");
 }
 
 /// Adds a key to every object in the text, one at a time.

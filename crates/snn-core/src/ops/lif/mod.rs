@@ -97,7 +97,7 @@ impl LifConfig {
         if !v_reset.is_finite() {
             return Err(Error::config("lif.v_reset", v_reset, "must be finite"));
         }
-        self.surrogate.validate()
+        self.surrogate.validate().map_err(|e| e.within("lif"))
     }
 
     /// `(dH/dV, dH/dX)`.
