@@ -16,7 +16,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// From bytes: images one after the other, each `[channels, height, width]`, and a label for each.
+    /// From bytes: images one after the other, each `[channels, height, width]` (the autoencoder wants 1 or 3 channels and
+    /// sides divisible by 4), and a label for each. Labels serve classifiers alone; zeros will do elsewhere.
     ///
     /// # Errors
     /// No images, an empty shape, pixels or labels that are not as many as they should be.

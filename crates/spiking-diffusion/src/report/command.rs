@@ -7,8 +7,8 @@ use crate::data::{DataSet, synthetic};
 use crate::shell::quoted;
 use crate::{ExperimentConfig, Features};
 
-/// The command of the example that makes a run of this config in another folder, with every field that differs from the preset's. None for
-/// data that no example loads.
+/// The command of the example that makes a run of this config in another folder, with every field that differs from the
+/// preset's. None for data that no example loads.
 pub(super) fn of(cfg: &ExperimentConfig, features: &Features) -> Option<String> {
     let data = &cfg.data;
     let (example, official) = if data.name == synthetic::NAME {

@@ -96,6 +96,22 @@ fn distances_are_those_of_the_features_asked_for() {
 }
 
 #[test]
+fn data_that_no_classifier_can_be_trained_on_are_refused_before_the_training() {
+    let (digits, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let unlabelled = |split: &Split| {
+        let pixels = (0..split.len()).flat_map(|i| split.bytes(i).unwrap().to_vec()).collect();
+        Split::new(pixels, vec![0; split.len()], split.image()).unwrap()
+    };
+    let data = Dataset::new("own", unlabelled(&digits.train), unlabelled(&digits.test)).unwrap();
+    let cfg = tiny(&data).with("evaluation.distance_images", "20").unwrap();
+    let out = folder.path().join("run");
+    let features = Features::Classifier;
+    let result = run_experiment_with(&cfg, &data, &out, false, &Device::Cpu, &features, &mut Silent);
+    rejects(result, &["classes", "at least 2"]);
+    assert!(!out.exists());
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes_and_another_does_not() {
     let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
     let cfg = tiny(&data);
