@@ -52,7 +52,7 @@ impl Decoder {
         Ok((layers, head))
     }
 
-    /// `[T, N, C, H', W']` -> `[N, channels, 4H', 4W']` in (-1, 1), or in what else the [`Activation`] leaves.
+    /// `[T, N, C, H', W']` -> `[N, channels, 4H', 4W']` in the range of the [`Activation`].
     pub(crate) fn forward_t(
         &self,
         spikes: &Tensor,

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::common::{Result, flat};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, Error, Seed, write_atomically};
+
+use crate::common::{Result, flat};
 
 fn names_in(folder: &Path) -> Result<Vec<String>> {
     let mut names = std::fs::read_dir(folder)?

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Golden, Result, assert_close, flat};
 use candle_core::{DType, Tensor, Var};
 use snn_core::{AdamW, AdamWConfig, clip_gradients};
+
+use crate::common::{Golden, Result, assert_close, flat};
 
 const NAMES: [&str; 2] = ["a", "b"];
 

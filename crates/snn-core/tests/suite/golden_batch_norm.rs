@@ -1,10 +1,11 @@
 //! Batch norm against PyTorch: as an op, and inside of a layer.
 
-use crate::common::{Golden, Result, assert_close, assert_relative, gradients};
 use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 use snn_core::{
     BatchNormed, LifConfig, ParamStore, Seed, SpikingLayer, batch_norm, batch_norm_reference, lif_reference,
 };
+
+use crate::common::{Golden, Result, assert_close, assert_relative, gradients};
 
 type Op = fn(&Tensor, &Tensor, &Tensor, f64) -> CandleResult<BatchNormed>;
 

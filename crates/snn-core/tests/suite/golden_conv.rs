@@ -1,8 +1,9 @@
 //! Convolution and transposed convolution against PyTorch.
 
-use crate::common::{Golden, Result, assert_relative, gradients};
 use candle_core::{DType, Tensor};
 use snn_core::{ConvConfig, conv_transpose2d, conv_transpose2d_reference, conv2d, conv2d_reference};
+
+use crate::common::{Golden, Result, assert_relative, gradients};
 
 type Op = fn(&Tensor, &Tensor, &ConvConfig) -> candle_core::Result<Tensor>;
 

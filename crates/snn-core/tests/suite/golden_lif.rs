@@ -1,8 +1,9 @@
 //! LIF and IF neurons against SpikingJelly, step by step.
 
-use crate::common::{Golden, Result, assert_close, assert_relative, gradients};
 use candle_core::{DType, Tensor};
 use snn_core::{LifConfig, Reset, lif, lif_reference, lif_step};
+
+use crate::common::{Golden, Result, assert_close, assert_relative, gradients};
 
 /// The config that a case is named after.
 fn config(case: &str) -> Result<LifConfig> {

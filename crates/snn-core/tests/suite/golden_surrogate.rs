@@ -1,8 +1,9 @@
 //! Surrogates against SpikingJelly (ATan, sigmoid) and autograd (rectangle, triangle).
 
-use crate::common::{Golden, Result, assert_close, flat, gradients};
 use candle_core::{DType, Device, Tensor};
 use snn_core::Surrogate;
+
+use crate::common::{Golden, Result, assert_close, flat, gradients};
 
 const CASES: [(&str, Surrogate); 5] = [
     ("atan2", Surrogate::Atan { alpha: 2. }),

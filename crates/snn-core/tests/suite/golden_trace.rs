@@ -1,8 +1,9 @@
 //! Firing rate, PSP and read-outs against their recursions in PyTorch.
 
-use crate::common::{Golden, Result, assert_close, gradients};
 use candle_core::{DType, Tensor};
 use snn_core::{Readout, psp, rate};
+
+use crate::common::{Golden, Result, assert_close, gradients};
 
 fn check(name: &str, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result {
     let golden = Golden::load("trace")?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Result, assert_close, assert_relative, flat, gradients, max_difference};
 use candle_core::{DType, Device, Tensor, Var};
 use snn_core::{
     ConvConfig, LifConfig, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer, direct_encode, firing_rate,
     lif_reference,
 };
+
+use crate::common::{Result, assert_close, assert_relative, flat, gradients, max_difference};
 
 const EPS: f64 = 1e-5;
 const C_IN: usize = 3;

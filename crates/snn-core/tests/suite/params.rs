@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Result, assert_close, flat};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Init;
 use snn_core::{AdamW, AdamWConfig, Checkpoint, LrSchedule, ParamStore, Seed, clip_gradients};
+
+use crate::common::{Result, assert_close, flat};
 
 const UNIFORM: Init = Init::Uniform { lo: -1., up: 1. };
 

@@ -1,11 +1,12 @@
 //! Stacks, as a user sees them: equal to their layers one by one, in f32 (the engine) and in f64 (its twin).
 
-use crate::common::{Result, assert_close, assert_relative, flat, gradients};
 use candle_core::{DType, Device, Tensor, Var};
 use snn_core::{
     ConvConfig, Drive, LifConfig, ParamStore, Readout, Seed, SpikingLayer, SpikingStack, direct_encode,
     firing_rate,
 };
+
+use crate::common::{Result, assert_close, assert_relative, flat, gradients};
 
 const TIME_STEPS: usize = 5;
 

@@ -1,8 +1,9 @@
 //! Spike statistics and read-outs on their own: shapes, views, odd inputs.
 
-use crate::common::{Result, assert_close, flat};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{FiringRates, Readout, Seed, direct_encode, firing_rate, psp, rate};
+
+use crate::common::{Result, assert_close, flat};
 
 const READOUTS: [Readout; 3] =
     [Readout::Mean, Readout::Psp { tau: 3. }, Readout::ExponentialSum { decay: 0.5 }];

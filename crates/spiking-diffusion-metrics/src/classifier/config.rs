@@ -74,7 +74,7 @@ impl ClassifierConfig {
         Ok(())
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         let counts = [
             ("features", self.features, 1),
             ("epochs", self.epochs, 1),
