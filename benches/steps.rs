@@ -1,7 +1,7 @@
 //! Whole steps of both networks at the paper's sizes (batch 32, T = 16, MNIST), and at the quick preset's.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may stop")]
 
-use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sdid, SdidConfig, Weighting, draw_noise};
+use absorbing_diffusion::{AbsorbingProcess, Sdid, SdidConfig, Weighting, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use snn_core::{AdamW, AdamWConfig, ParamStore, Seed};
@@ -50,7 +50,7 @@ fn sdid(c: &mut Criterion, name: &str, cfg: &SdidConfig) -> candle_core::Result<
     };
     let id = format!("{name}/{BATCH}x7x7xT{}", cfg.time_steps);
     c.bench_function(&format!("sdid_train/{id}"), |b| b.iter(|| step().unwrap()));
-    c.bench_function(&format!("sdid_infer/{id}"), |b| b.iter(|| model.logits(&h0, &t, false).unwrap()));
+    c.bench_function(&format!("sdid_infer/{id}"), |b| b.iter(|| model.forward_t(&h0, &t, false).unwrap()));
     Ok(())
 }
 

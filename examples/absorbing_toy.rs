@@ -10,8 +10,8 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand::Rng;
 use spiking_diffusion::absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, ElboConfig, Order, SamplingConfig, Weighting, bits_per_token, draw_noise,
-    loss, sample,
+    AbsorbingProcess, Denoiser, ElboConfig, Order, Sampler, SamplingConfig, Weighting, bits_per_token,
+    draw_noise, loss,
 };
 use spiking_diffusion::snn_core::Seed;
 
@@ -28,7 +28,13 @@ const SAMPLES: usize = 4000;
 struct Table(Var);
 
 impl Denoiser for Table {
-    fn logits(&self, h_t: &Tensor, _t: &Tensor, _train: bool) -> candle_core::Result<Tensor> {
+    fn logits(
+        &self,
+        h_t: &Tensor,
+        _t: &Tensor,
+        _images: &[usize],
+        _train: bool,
+    ) -> candle_core::Result<Tensor> {
         let places = Tensor::new(&[64u32, 16, 4, 1], h_t.device())?;
         let row = h_t.flatten_from(1)?.broadcast_mul(&places)?.sum(D::Minus1)?; // [N], in 0..256
         self.0.index_select(&row, 0)?.reshape((h_t.dim(0)?, 3, 2, 2))
@@ -68,7 +74,8 @@ fn train(process: &AbsorbingProcess, seed: Seed) -> Result<Table> {
 fn frequencies(table: &Table, order: Order, steps: usize, seed: Seed) -> Result<[f64; 5]> {
     let process = AbsorbingProcess::new(3, steps)?;
     let config = SamplingConfig { order, batch_size: SAMPLES, ..Default::default() };
-    let codes = sample(&process, table, (0..SAMPLES, 2, 2), &config, seed, &Device::Cpu, &mut |_, _| ())?;
+    let sampler = Sampler::new(&process, table, &config)?;
+    let codes = sampler.sample(0..SAMPLES, (2, 2), seed, &Device::Cpu, &mut |_, _| ())?;
     let codes: Vec<u32> = codes.flatten_all()?.to_vec1()?;
     let mut frequencies = [0.; 5];
     for map in codes.chunks(4) {

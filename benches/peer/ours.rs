@@ -11,7 +11,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 use spiking_diffusion::absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, SamplingConfig, Sdid, Weighting, draw_noise, loss, sample,
+    AbsorbingProcess, Sampler, SamplingConfig, Sdid, Weighting, draw_noise, loss,
 };
 use spiking_diffusion::data;
 use spiking_diffusion::snn_core::{AdamW, AdamWConfig, Checkpoint, FiringRates, ParamStore, Seed};
@@ -102,14 +102,13 @@ impl Ours {
                 }
             }
             "sdid_infer" => {
-                self.sdid.0.logits(&self.codes.narrow(0, 0, 16)?, &self.t.narrow(0, 0, 16)?, false)?;
+                self.sdid.0.forward_t(&self.codes.narrow(0, 0, 16)?, &self.t.narrow(0, 0, 16)?, false)?;
             }
             "sample_49" => {
                 let (cfg, device) = (self.sdid.0.config(), Device::Cpu);
-                let shape = (0..16, cfg.height, cfg.width);
-                let sampling = SamplingConfig::default();
-                let codes =
-                    sample(&self.process, &self.sdid.0, shape, &sampling, Seed(2), &device, &mut |_, _| {})?;
+                let (sampling, map) = (SamplingConfig::default(), (cfg.height, cfg.width));
+                let sampler = Sampler::new(&self.process, &self.sdid.0, &sampling)?;
+                let codes = sampler.sample(0..16, map, Seed(2), &device, &mut |_, _| {})?;
                 self.vqsvae.0.decode(&codes)?;
             }
             "memory" => return Ok(json!(memory()?.1 - self.before)),

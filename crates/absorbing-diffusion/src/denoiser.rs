@@ -19,11 +19,42 @@ use candle_core::{Result, Tensor};
 /// };
 /// let h_t = Tensor::full(128u32, (2, 7, 7), &Device::Cpu)?;
 /// let t = Tensor::new(&[49u32, 49], &Device::Cpu)?;
-/// assert_eq!(uniform.logits(&h_t, &t, false)?.dims(), [2, 128, 7, 7]);
+/// assert_eq!(uniform.logits(&h_t, &t, &[0, 1], false)?.dims(), [2, 128, 7, 7]);
+/// # Ok(()) }
+/// ```
+///
+/// A denoiser may hold something for each image, such as a class: it is told which images it is asked about.
+///
+/// ```
+/// use absorbing_diffusion::Denoiser;
+/// use candle_core::{DType, Device, Result, Tensor};
+///
+/// /// Code `classes[i]` everywhere in image `i`.
+/// struct Favourite {
+///     classes: Vec<u32>,
+/// }
+///
+/// impl Denoiser for Favourite {
+///     fn logits(&self, h_t: &Tensor, _t: &Tensor, images: &[usize], _train: bool) -> Result<Tensor> {
+///         let (n, h, w) = h_t.dims3()?;
+///         let classes: Vec<u32> = images.iter().map(|&i| self.classes[i]).collect();
+///         let one_hot = candle_nn::encoding::one_hot(Tensor::new(classes, h_t.device())?, 10, 50f32, 0.)?;
+///         one_hot.reshape((n, 10, 1, 1))?.broadcast_as((n, 10, h, w))?.contiguous()
+///     }
+/// }
+/// # fn main() -> Result<()> {
+/// let h_t = Tensor::full(10u32, (1, 7, 7), &Device::Cpu)?;
+/// let t = Tensor::new(&[49u32], &Device::Cpu)?;
+/// let logits = Favourite { classes: vec![4, 2] }.logits(&h_t, &t, &[1], false)?;
+/// assert_eq!(logits.argmax(1)?.flatten_all()?.to_vec1::<u32>()?, [2; 49]);
 /// # Ok(()) }
 /// ```
 pub trait Denoiser {
     /// The logits of `p(h_0 | h_t)`. Only those at masked positions are read.
+    ///
+    /// `images[n]` is the number of the image whose codes are `h_t[n]`: the number that [`Sampler`](crate::Sampler) draws it
+    /// by, its place in what [`bits_per_token`](crate::bits_per_token) is given, and its place in the batch of
+    /// [`loss`](crate::loss()). A network without a condition ignores it.
     ///
     /// `train` is batch statistics or running ones, dropout or none: the usual switch. When it is off, the logits of
     /// an image must not depend on the rest of its batch, or results will depend on the batch size.
@@ -33,9 +64,9 @@ pub trait Denoiser {
     /// `[N, K, H', W']` on the same device, of any float type.
     /// # Errors
     /// Whatever the network's own tensor operations return.
-    fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> Result<Tensor>;
+    fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> Result<Tensor>;
 
-    /// Prepares for many evaluations, during which nothing of the network changes. [`sample`](crate::sample) calls it once,
+    /// Prepares for many evaluations, during which nothing of the network changes. [`Sampler::sample`](crate::Sampler::sample) calls it once,
     /// and then asks for the logits of the tokens that it reveals.
     ///
     /// Unless a network knows better, it computes all its logits each time.
@@ -52,18 +83,30 @@ pub trait LogitsAt {
     /// [`Denoiser::logits`] with `train` off, at the positions `positions[n]` of map `n`, counted row by row.
     ///
     /// # Shapes
-    /// `h_t` and `t` as there -> `[all positions, K]`, map by map.
+    /// `h_t`, `t` and `images` as there -> `[all positions, K]`, map by map.
     /// # Errors
     /// Whatever the network's own tensor operations return, logits of another shape.
-    fn logits_at(&self, h_t: &Tensor, t: &Tensor, positions: &[Vec<u32>]) -> crate::Result<Tensor>;
+    fn logits_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        images: &[usize],
+        positions: &[Vec<u32>],
+    ) -> crate::Result<Tensor>;
 }
 
 /// Computes all logits, and picks.
 struct Everywhere<'a, D: ?Sized>(&'a D);
 
 impl<D: Denoiser + ?Sized> LogitsAt for Everywhere<'_, D> {
-    fn logits_at(&self, h_t: &Tensor, t: &Tensor, positions: &[Vec<u32>]) -> crate::Result<Tensor> {
-        let ((n, h, w), logits) = (h_t.dims3()?, self.0.logits(h_t, t, false)?);
+    fn logits_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        images: &[usize],
+        positions: &[Vec<u32>],
+    ) -> crate::Result<Tensor> {
+        let ((n, h, w), logits) = (h_t.dims3()?, self.0.logits(h_t, t, images, false)?);
         let k = logits.dims().get(1).copied().unwrap_or(0);
         crate::Error::check_shape("what the denoiser returned", logits.dims(), &[n, k, h, w])?;
         let first = |i: usize| (i * h * w) as u32;
@@ -75,7 +118,7 @@ impl<D: Denoiser + ?Sized> LogitsAt for Everywhere<'_, D> {
 }
 
 impl<F: Fn(&Tensor, &Tensor, bool) -> Result<Tensor>> Denoiser for F {
-    fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> Result<Tensor> {
+    fn logits(&self, h_t: &Tensor, t: &Tensor, _: &[usize], train: bool) -> Result<Tensor> {
         self(h_t, t, train)
     }
 }

@@ -109,13 +109,14 @@ pub fn bits_per_token(
         let first = batch * config.batch_size;
         let batch = h0.narrow(0, first, estimates.len())?;
         let codes = &codes[first * h * w..][..estimates.len() * h * w];
-        let mut rngs: Vec<_> =
-            (first..).take(estimates.len()).map(|i| seed.rng(&format!("elbo/{i}"))).collect();
+        let images: Vec<usize> = (first..).take(estimates.len()).collect();
+        let mut rngs: Vec<_> = images.iter().map(|i| seed.rng(&format!("elbo/{i}"))).collect();
         for stratum in 0..config.strata {
             let (t, h_t) = corrupt(process, codes, &mut rngs, (stratum, config.strata));
             let h_t = Tensor::from_vec(h_t, batch.dims(), h0.device())?;
             let times = Tensor::new(t.as_slice(), h0.device())?;
-            let nats = masked_cross_entropy(process, &denoiser.logits(&h_t, &times, false)?, &batch, &h_t)?;
+            let logits = denoiser.logits(&h_t, &times, &images, false)?;
+            let nats = masked_cross_entropy(process, &logits, &batch, &h_t)?;
             let scale = process.steps() as f64 / (config.strata * h * w) as f64 / LN_2;
             for (i, (estimate, nats)) in estimates.iter_mut().zip(finite(&nats, first, &t)?).enumerate() {
                 *estimate += scale * nats / f64::from(t[i]);

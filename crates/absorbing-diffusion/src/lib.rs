@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod canvas;
 mod categorical;
 mod denoiser;
 mod elbo;
@@ -8,6 +9,7 @@ mod host;
 mod loss;
 mod order;
 mod process;
+mod reveal;
 mod sample;
 mod sdid;
 
@@ -17,5 +19,6 @@ pub use error::{Error, Result};
 pub use loss::{Weighting, draw_noise, loss};
 pub use order::Order;
 pub use process::AbsorbingProcess;
-pub use sample::{SamplingConfig, sample};
+pub use reveal::{Draft, Drawn, RevealOrder, Settled};
+pub use sample::{Sampler, SamplingConfig};
 pub use sdid::{Sdid, SdidConfig, TokenInput};

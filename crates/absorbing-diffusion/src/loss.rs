@@ -105,7 +105,8 @@ pub fn loss(
     }
     let times = host::times(t, n, 1..=process.steps())?;
     let h_t = process.q_sample(h0, t, u)?;
-    let logits = denoiser.logits(&h_t, &t.to_device(h0.device())?, train)?;
+    let images: Vec<usize> = (0..n).collect();
+    let logits = denoiser.logits(&h_t, &t.to_device(h0.device())?, &images, train)?;
     let nats = masked_cross_entropy(process, &logits, h0, &h_t)?;
     let scale = 1. / ((n * h * w) as f64 * LN_2);
     let weights: Vec<f64> =

@@ -1,22 +1,60 @@
-//! Which tokens a reverse step reveals.
+//! The built-in orders.
 
-use rand::Rng;
+use rand::{Rng, RngCore};
 use serde::{Deserialize, Serialize};
 
-/// How the reverse step from `t` to `t - 1` picks the tokens to reveal. Neither looks at the logits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+use crate::reveal::remaining;
+use crate::{Draft, Drawn, Error, Result, RevealOrder, Settled};
+
+/// How a reverse step picks the tokens to reveal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Order {
     /// The posterior `q(h_{t-1} | h_t, h_0)` (Eq. 13), as in the released code: each masked token with probability
-    /// `1 / t`. At `T_d = H' W' = 49`, 36 % of the steps reveal nothing.
+    /// `1 / left` of the steps left. At `steps = H' W' = 49`, 36 % of the steps reveal nothing.
     #[default]
     Posterior,
-    /// Ours: as many, uniformly at random, as leave exactly `round(H' W' (t - 1) / T_d)` masked, the mean of the
-    /// posterior. At `T_d = H' W'`, one a step, so that no two tokens are ever drawn without sight of each other.
+    /// Ours: as many, uniformly at random, as leave exactly `round(H' W' (left - 1) / steps)` masked, the mean of the
+    /// posterior. At `steps = H' W'`, one a step, so that no two tokens are ever drawn without sight of each other.
     ExactK,
+    /// As many as [`ExactK`](Self::ExactK), the most certain first (MaskGIT, Chang et al. 2022): codes are drawn at every
+    /// masked position, and those stay whose `log p + noise * (left - 1) / steps * g` is largest, `g` a standard Gumbel
+    /// number.
+    Confidence {
+        /// Weight of the Gumbel noise at the start; it falls to 0 with the steps left.
+        noise: f64,
+    },
+    /// The posterior of a process that also masks tokens again (ReMDM, Wang et al. 2025), so that what was drawn early and
+    /// blindly can be drawn again. A step masks each token that earlier steps have revealed with probability
+    /// `sigma = min(cap, (1 - a) / b)`, and reveals each masked one with probability `(a - (1 - sigma) b) / (1 - b)`, where
+    /// `b = 1 - left / steps` and `a = b + 1 / steps` are the shares of tokens revealed before and after it: the share
+    /// stays that of the posterior.
+    Remasking {
+        /// Largest probability of being masked again in one step; 0 is [`Posterior`](Self::Posterior).
+        cap: f64,
+    },
 }
 
 impl Order {
+    /// Checks the numbers in it.
+    ///
+    /// # Errors
+    /// Returns an error if `noise` is negative or not finite, or `cap` is not in `0..=1`.
+    pub fn validate(self) -> Result<()> {
+        match self {
+            Self::Confidence { noise } if !(noise.is_finite() && noise >= 0.) => Err(Error::config(
+                "sampling.order.confidence.noise",
+                noise,
+                "must be finite and not negative",
+            )),
+            Self::Remasking { cap } if !(0. ..=1.).contains(&cap) => {
+                Err(Error::config("sampling.order.remasking.cap", cap, "must lie in [0, 1]"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The mean number of steps that reveal something, and so of passes of the denoiser, for an image of `length` tokens
     /// in `steps` steps.
     ///
@@ -35,40 +73,73 @@ impl Order {
                 let steps = steps.max(1) as f64;
                 steps * (1. - (1. - 1. / steps).powf(length as f64))
             }
-            Self::ExactK => {
+            Self::ExactK | Self::Confidence { .. } => {
                 let reveals = |t: &usize| remaining(length, *t, steps) > remaining(length, t - 1, steps);
                 (1..=steps).filter(reveals).count() as f64
             }
+            // A token is masked before a step with probability `left / steps`, whatever the others are.
+            Self::Remasking { cap } => (1..=steps)
+                .map(|left| {
+                    let (_, reveal) = remasking(cap, left, steps);
+                    1. - (1. - left as f64 / steps as f64 * reveal).powf(length as f64)
+                })
+                .sum(),
         }
     }
+}
 
-    /// Picks from the masked positions, in ascending order, of a map of `length` tokens.
-    pub(crate) fn pick(
-        self,
-        masked: Vec<usize>,
-        length: usize,
-        (t, steps): (usize, usize),
-        rng: &mut impl Rng,
-    ) -> Vec<usize> {
+impl RevealOrder for Order {
+    fn propose(&self, draft: &Draft<'_>, rng: &mut dyn RngCore) -> Vec<usize> {
+        let masked = draft.masked();
         match self {
-            Self::Posterior => masked.into_iter().filter(|_| rng.random::<f64>() * (t as f64) < 1.).collect(),
-            Self::ExactK => {
-                let keep = remaining(length, t - 1, steps);
-                let count = masked.len().saturating_sub(keep);
-                choose(masked, count, rng)
+            Self::Posterior => {
+                let left = draft.left as f64;
+                masked.into_iter().filter(|_| rng.random::<f64>() * left < 1.).collect()
+            }
+            Self::ExactK => choose(masked, draft.due(), rng),
+            Self::Confidence { .. } if draft.due() == 0 => Vec::new(),
+            Self::Confidence { .. } => masked,
+            Self::Remasking { cap } => {
+                let (_, reveal) = remasking(*cap, draft.left, draft.steps);
+                masked.into_iter().filter(|_| rng.random::<f64>() < reveal).collect()
             }
         }
     }
+
+    fn settle(&self, draft: &Draft<'_>, drawn: &[Drawn], rng: &mut dyn RngCore) -> Settled {
+        let mut settled = Settled { keep: (0..drawn.len()).collect(), remask: Vec::new() };
+        match self {
+            Self::Posterior | Self::ExactK => {}
+            Self::Confidence { noise } => {
+                let noise = noise * (draft.left - 1) as f64 / draft.steps as f64;
+                let gumbel = |rng: &mut dyn RngCore| -(-(1. - rng.random::<f64>()).ln()).ln();
+                let scores: Vec<f64> = drawn
+                    .iter()
+                    .map(|d| d.log_prob + if noise > 0. { noise * gumbel(rng) } else { 0. })
+                    .collect();
+                settled.keep.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+                settled.keep.truncate(draft.due());
+            }
+            Self::Remasking { cap } => {
+                let (sigma, _) = remasking(*cap, draft.left, draft.steps);
+                settled.remask = draft.revealed();
+                settled.remask.retain(|_| rng.random::<f64>() < sigma);
+            }
+        }
+        settled
+    }
 }
 
-/// `length * t / steps`, rounded, halves up.
-fn remaining(length: usize, t: usize, steps: usize) -> usize {
-    let (length, t, steps) = (length as u128, t as u128, steps as u128);
-    ((2 * length * t + steps) / (2 * steps)) as usize
+/// The probabilities of a revealed token to be masked again, and of a masked one to be revealed.
+fn remasking(cap: f64, left: usize, steps: usize) -> (f64, f64) {
+    let (left, steps) = (left as f64, steps as f64);
+    let (before, after) = ((steps - left) / steps, (steps - left + 1.) / steps);
+    let sigma = if before > 0. { cap.min((1. - after) / before) } else { 0. };
+    (sigma, ((after - (1. - sigma) * before) / (1. - before)).min(1.))
 }
 
 /// `count` of the `items`, uniformly at random, in ascending order (a partial Fisher-Yates shuffle).
-fn choose(mut items: Vec<usize>, count: usize, rng: &mut impl Rng) -> Vec<usize> {
+fn choose(mut items: Vec<usize>, count: usize, rng: &mut dyn RngCore) -> Vec<usize> {
     for i in 0..count {
         let j = rng.random_range(i..items.len());
         items.swap(i, j);
@@ -84,17 +155,6 @@ mod tests {
     use snn_core::Seed;
 
     #[test]
-    fn remaining_goes_from_all_to_none_in_even_steps() {
-        for (length, steps) in [(49, 49), (49, 1), (49, 20), (49, 100), (4, 3)] {
-            let left: Vec<_> = (0..=steps).map(|t| remaining(length, t, steps)).collect();
-            assert_eq!((left[0], left[steps]), (0, length));
-            let most = length.div_ceil(steps);
-            assert!(left.windows(2).all(|w| w[0] <= w[1] && w[1] - w[0] <= most), "{left:?}");
-        }
-        assert_eq!(remaining(3, 1, 2), 2); // 1.5
-    }
-
-    #[test]
     fn choices_are_distinct_sorted_and_even() {
         let mut rng = Seed(1).rng("choose");
         let mut counts = [0; 10];
@@ -105,5 +165,23 @@ mod tests {
         }
         // Binomial(10000, 0.3): standard deviation 46.
         assert!(counts.iter().all(|&c| (c - 3000i32).abs() < 5 * 46), "{counts:?}");
+    }
+
+    /// `revealed' = revealed (1 - sigma) + masked reveal` is the share of the posterior, and at the end nothing is masked.
+    #[test]
+    fn remasking_keeps_the_share_of_revealed_tokens() {
+        for (cap, steps) in [(0., 10), (0.1, 10), (1., 7), (0.02, 200)] {
+            for left in (1..=steps).rev() {
+                let (sigma, reveal) = remasking(cap, left, steps);
+                let masked = left as f64 / steps as f64;
+                let after = (1. - masked) * (1. - sigma) + masked * reveal;
+                assert!((after - (1. - (left - 1) as f64 / steps as f64)).abs() < 1e-12);
+                assert!((0. ..=cap).contains(&sigma) && (0. ..=1.).contains(&reveal));
+            }
+            assert_eq!(remasking(cap, 1, steps), (0., 1.));
+        }
+        let passes = Order::Remasking { cap: 0. }.mean_passes(49, 49);
+        assert!((passes - Order::Posterior.mean_passes(49, 49)).abs() < 1e-9);
+        assert!(Order::Remasking { cap: 0.5 }.mean_passes(49, 49) > passes);
     }
 }

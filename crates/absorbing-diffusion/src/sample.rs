@@ -1,16 +1,15 @@
-//! The reverse process: from all masked to no mask, in `T_d` steps.
+//! The reverse process: from all masked to no mask.
 
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 use snn_core::Seed;
 
-use crate::categorical::categorical;
-use crate::{AbsorbingProcess, Denoiser, Error, LogitsAt, Order, Result, host};
+use crate::canvas::{Canvas, Image};
+use crate::{AbsorbingProcess, Denoiser, Error, Order, Result, RevealOrder, host};
 
-/// How [`sample`] goes about it.
+/// How a [`Sampler`] goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingConfig {
@@ -18,20 +17,26 @@ pub struct SamplingConfig {
     pub order: Order,
     /// Divides the logits: below 1, the likely gets likelier.
     pub temperature: f64,
+    /// Steps from all masked to no mask; `None`: as many as the process has, `T_d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
     /// The most images that the denoiser is given at once.
     pub batch_size: usize,
 }
 
 impl Default for SamplingConfig {
-    /// The posterior at temperature 1, 64 images at once.
+    /// The posterior at temperature 1 in `T_d` steps, 64 images at once.
     fn default() -> Self {
-        Self { order: Order::Posterior, temperature: 1., batch_size: 64 }
+        Self { order: Order::Posterior, temperature: 1., steps: None, batch_size: 64 }
     }
 }
 
 impl SamplingConfig {
+    /// Checks each number in it.
+    ///
     /// # Errors
-    /// A temperature that is not positive and finite, or empty batches.
+    /// Returns an error if the temperature is not positive and finite, the order does not [validate](Order::validate), or
+    /// the steps or the batch size are 0.
     pub fn validate(&self) -> Result<()> {
         if !(self.temperature.is_finite() && self.temperature > 0.) {
             return Err(Error::config(
@@ -40,34 +45,38 @@ impl SamplingConfig {
                 "must be positive and finite",
             ));
         }
+        if self.steps.is_some_and(|steps| !(1..=u32::MAX as usize).contains(&steps)) {
+            let steps = self.steps.unwrap_or(0);
+            return Err(Error::config("sampling.steps", steps, "needs at least 1 step, less than 2^32"));
+        }
         if self.batch_size == 0 {
             return Err(Error::config("sampling.batch_size", 0, "must be at least 1"));
         }
-        Ok(())
+        self.order.validate()
+    }
+
+    /// The steps of sampling from a process.
+    pub fn steps_of(&self, process: &AbsorbingProcess) -> usize {
+        self.steps.unwrap_or(process.steps())
     }
 }
 
-/// Draws code maps from the reverse process (Eq. 13-14): at each step from `t` to `t - 1`, `config.order` picks
-/// masked tokens, and each is drawn from `softmax(logits / temperature)` at its position and stays.
+/// Draws code maps from the reverse process (Eq. 13-14): at each step an [order](RevealOrder) picks masked tokens, a code is
+/// drawn for each from `softmax(logits / temperature)`, and the order says which stay.
 ///
 /// Positions are picked before the denoiser is asked, and images of which none was picked are left out of the batch.
-/// That is exact, since an unread logit changes nothing, and saves 36 % of the work at `T_d = H' W' = 49`. A denoiser that
-/// [prepares](Denoiser::prepare) computes the picked positions only.
+/// That is exact, since an unread logit changes nothing, and saves 36 % of the work of [`Order::Posterior`] at
+/// `T_d = H' W' = 49`. A denoiser that [prepares](Denoiser::prepare) computes the picked positions only.
 ///
-/// Image `i` of `images` draws all its numbers from the stream `sample/<i>`, on the host in f64, so it is the same
+/// The number of sampling steps is free: with `left` of `steps` left, a share of `left / steps` of the tokens is masked, and
+/// the denoiser is told the diffusion time of that share, `t = ceil(T_d left / steps)`.
+///
+/// Image `i` draws all its numbers from the stream `sample/<i>` of the seed, on the host in f64, so it is the same
 /// whatever the batch size, the range it is asked in, and the device (as far as its logits are the same).
 ///
-/// `observe(codes, t)` is called after each step with all codes, `[N, H', W']` flattened, masks included, and the
-/// time they have reached: `T_d` calls, from `T_d - 1` down to 0. It is for progress bars and for films.
-///
-/// # Shapes
-/// `(images, H', W')` -> `u32 [images.len(), H', W']` in `0..K`, on `device`.
-/// # Errors
-/// An invalid config, an empty shape, logits of another shape, and logits that are no distribution at a token to
-/// reveal: NaN, `+inf`, or all `-inf`. The image, the position and the time are named.
 /// # Examples
 /// ```
-/// use absorbing_diffusion::{AbsorbingProcess, SamplingConfig, sample};
+/// use absorbing_diffusion::{AbsorbingProcess, Sampler, SamplingConfig};
 /// use candle_core::{DType, Device, Result, Tensor};
 /// use snn_core::Seed;
 ///
@@ -78,116 +87,123 @@ impl SamplingConfig {
 ///     Tensor::zeros((n, 128, h, w), DType::F32, h_t.device())
 /// };
 /// let config = SamplingConfig { temperature: 0.65, ..Default::default() };
+/// let sampler = Sampler::new(&process, &uniform, &config)?;
 /// let mut steps = 0;
-/// let codes = sample(&process, &uniform, (0..16, 7, 7), &config, Seed(0), &Device::Cpu, &mut |_, _| steps += 1)?;
+/// let codes = sampler.sample(0..16, (7, 7), Seed(0), &Device::Cpu, &mut |_, _| steps += 1)?;
 /// assert_eq!((codes.dims(), steps), ([16, 7, 7].as_slice(), 49));
 /// # Ok(()) }
 /// ```
-pub fn sample(
-    process: &AbsorbingProcess,
-    denoiser: &dyn Denoiser,
-    (images, h, w): (Range<usize>, usize, usize),
-    config: &SamplingConfig,
-    seed: Seed,
-    device: &Device,
-    observe: &mut dyn FnMut(&[u32], usize),
-) -> Result<Tensor> {
-    config.validate()?;
-    if images.is_empty() || h * w == 0 {
-        return Err(Error::config(
-            "sampling.shape",
-            format!("{:?}", (images, h, w)),
-            "needs at least one token",
-        ));
-    }
-    let mut canvas = Canvas {
-        process,
-        config,
-        device,
-        size: (h, w),
-        first_image: images.start,
-        codes: vec![process.mask(); images.len() * h * w],
-        rngs: images.clone().map(|image| seed.rng(&format!("sample/{image}"))).collect(),
-    };
-    let denoiser = denoiser.prepare()?;
-    for t in (1..=process.steps()).rev() {
-        for batch in canvas.pick(t).chunks(config.batch_size) {
-            canvas.reveal(&*denoiser, batch, t)?;
-        }
-        observe(&canvas.codes, t - 1);
-    }
-    Ok(Tensor::from_vec(canvas.codes, (images.len(), h, w), device)?)
-}
-
-/// The images in the making.
-struct Canvas<'a, R> {
+#[derive(Clone, Copy)]
+pub struct Sampler<'a> {
     process: &'a AbsorbingProcess,
+    denoiser: &'a dyn Denoiser,
     config: &'a SamplingConfig,
-    device: &'a Device,
-    size: (usize, usize),
-    first_image: usize,
-    /// `[N, H', W']`, flattened.
-    codes: Vec<u32>,
-    /// One stream an image.
-    rngs: Vec<R>,
+    order: &'a dyn RevealOrder,
+    given: Option<&'a Tensor>,
 }
 
-/// The positions of one image that a step reveals, in ascending order; at least one.
-struct Picked {
-    image: usize,
-    positions: Vec<usize>,
+impl std::fmt::Debug for Sampler<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampler")
+            .field("process", self.process)
+            .field("config", self.config)
+            .field("given", &self.given)
+            .finish_non_exhaustive()
+    }
 }
 
-impl<R: Rng> Canvas<'_, R> {
-    fn length(&self) -> usize {
-        self.size.0 * self.size.1
+impl<'a> Sampler<'a> {
+    /// A sampler with the order of its config, and no token given.
+    ///
+    /// # Errors
+    /// Returns an error if the config does not [validate](SamplingConfig::validate).
+    pub fn new(
+        process: &'a AbsorbingProcess,
+        denoiser: &'a dyn Denoiser,
+        config: &'a SamplingConfig,
+    ) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { process, denoiser, config, order: &config.order, given: None })
     }
 
-    /// What the step from `t` to `t - 1` reveals, of the images where that is something.
-    fn pick(&mut self, t: usize) -> Vec<Picked> {
-        let (length, mask, time) = (self.length(), self.process.mask(), (t, self.process.steps()));
-        let images = self.codes.chunks(length).zip(&mut self.rngs).enumerate();
-        let picked = images.map(|(image, (codes, rng))| {
-            let masked = (0..length).filter(|&i| codes[i] == mask).collect();
-            Picked { image, positions: self.config.order.pick(masked, length, time, rng) }
-        });
-        picked.filter(|picked| !picked.positions.is_empty()).collect()
+    /// The same with an order of your own in the place of the config's.
+    #[must_use]
+    pub fn with_order(self, order: &'a dyn RevealOrder) -> Self {
+        Self { order, ..self }
     }
 
-    /// Draws the picked tokens of these images.
-    fn reveal(&mut self, denoiser: &dyn LogitsAt, batch: &[Picked], t: usize) -> Result<()> {
-        let logits = self.logits(denoiser, batch, t)?;
-        let mut rows = logits.chunks(self.process.codes());
-        for Picked { image, positions } in batch {
-            for (&position, row) in positions.iter().zip(&mut rows) {
-                let code = categorical(row, self.config.temperature, self.rngs[*image].random());
-                let code = code.ok_or_else(|| self.bad_logits(*image, position, t, row))?;
-                let at = image * self.length() + position;
-                self.codes[at] = code;
-            }
+    /// The same with tokens that are known beforehand: they stay as they are, and the others are drawn in sight of them
+    /// (inpainting).
+    ///
+    /// # Shapes
+    /// `codes: u32 [N, H', W']` in `0..=K`, one map for each image that is sampled; the mask `K` where a token is to be drawn.
+    #[must_use]
+    pub fn with_given(self, codes: &'a Tensor) -> Self {
+        Self { given: Some(codes), ..self }
+    }
+
+    /// Draws images number `images` of this seed.
+    ///
+    /// `observe(codes, left)` is called after each step with all codes, `[N, H', W']` flattened, masks included, and the
+    /// number of steps that are left: from `steps - 1` down to 0. It is for progress bars and for films.
+    ///
+    /// # Shapes
+    /// `map`: rows and columns `(H', W')` -> `u32 [images.len(), H', W']` in `0..K`, on `device`.
+    /// # Errors
+    /// Returns an error for an empty shape; for given tokens of another shape or out of range; for logits of another
+    /// shape, and logits that are no distribution at a token that is drawn: NaN, `+inf`, or all `-inf` (the image, the
+    /// position and the time are named); and if the order picks what it may not, or leaves a mask after its last step.
+    pub fn sample(
+        &self,
+        images: Range<usize>,
+        map: (usize, usize),
+        seed: Seed,
+        device: &Device,
+        observe: &mut dyn FnMut(&[u32], usize),
+    ) -> Result<Tensor> {
+        let (n, h, w) = (images.len(), map.0, map.1);
+        if n == 0 || h * w == 0 {
+            let shape = format!("{:?}", (images, h, w));
+            return Err(Error::config("sampling.shape", shape, "needs at least one token"));
         }
-        Ok(())
+        let steps = self.config.steps_of(self.process);
+        let mut canvas = Canvas {
+            process: self.process,
+            config: self.config,
+            order: self.order,
+            device,
+            map,
+            steps,
+            images: self.images(images, map, seed)?,
+        };
+        let denoiser = self.denoiser.prepare()?;
+        for left in (1..=steps).rev() {
+            for batch in canvas.propose(left)?.chunks(self.config.batch_size) {
+                canvas.reveal(&*denoiser, batch, left)?;
+            }
+            observe(&canvas.codes(), left - 1);
+        }
+        canvas.finished()?;
+        Ok(Tensor::from_vec(canvas.codes(), (n, h, w), device)?)
     }
 
-    /// The denoiser's logits at the picked positions, `[picked tokens, K]`, flattened.
-    fn logits(&self, denoiser: &dyn LogitsAt, batch: &[Picked], t: usize) -> Result<Vec<f64>> {
-        let (n, k, length, (h, w)) = (batch.len(), self.process.codes(), self.length(), self.size);
-        let codes: Vec<u32> =
-            batch.iter().flat_map(|p| &self.codes[p.image * length..][..length]).copied().collect();
-        let h_t = Tensor::from_vec(codes, (n, h, w), self.device)?;
-        let times = Tensor::full(t as u32, n, self.device)?;
-        let positions: Vec<Vec<u32>> =
-            batch.iter().map(|p| p.positions.iter().map(|&at| at as u32).collect()).collect();
-        let logits = denoiser.logits_at(&h_t, &times, &positions)?;
-        Error::check_shape("what the denoiser returned", logits.dims(), &[positions.concat().len(), k])?;
-        host::floats(&logits)
-    }
-
-    fn bad_logits(&self, image: usize, position: usize, t: usize, row: &[f64]) -> Error {
-        let bad = |x: &f64| x.is_nan() || *x == f64::INFINITY;
-        let code = row.iter().position(bad).unwrap_or(0);
-        let (image, (i, j)) = (self.first_image + image, (position / self.size.1, position % self.size.1));
-        let at = format!("of code {code} at [{i}, {j}] of image {image}, t = {t},");
-        Error::value("logit", at, row[code], "a number, not all of them -inf")
+    /// The images before the first step.
+    fn images(&self, images: Range<usize>, (h, w): (usize, usize), seed: Seed) -> Result<Vec<Image>> {
+        let (mask, length) = (self.process.mask(), h * w);
+        let codes = match self.given {
+            None => vec![mask; images.len() * length],
+            Some(given) => {
+                Error::check_shape("the given tokens", given.dims(), &[images.len(), h, w])?;
+                host::codes(given, self.process.codes() + 1)?.0
+            }
+        };
+        let image = |(number, codes): (usize, &[u32])| Image {
+            number,
+            codes: codes.to_vec(),
+            given: codes.iter().map(|&code| code != mask).collect(),
+            log_probs: vec![0.; length],
+            rng: Box::new(seed.rng(&format!("sample/{number}"))),
+        };
+        Ok(images.zip(codes.chunks(length)).map(image).collect())
     }
 }

@@ -136,7 +136,7 @@ impl Input {
 ///
 /// # Examples
 /// ```
-/// use absorbing_diffusion::{Denoiser, Sdid, SdidConfig};
+/// use absorbing_diffusion::{Sdid, SdidConfig};
 /// use candle_core::{DType, Device, Tensor};
 /// use snn_core::{ParamStore, Seed};
 ///
@@ -146,7 +146,7 @@ impl Input {
 /// let sdid = Sdid::new(&cfg, params.builder())?;
 /// let all_masked = Tensor::full(128u32, (2, 7, 7), &Device::Cpu)?;
 /// let t = Tensor::new(&[49u32, 49], &Device::Cpu)?;
-/// assert_eq!(sdid.logits(&all_masked, &t, false)?.dims(), [2, 128, 7, 7]);
+/// assert_eq!(sdid.forward_t(&all_masked, &t, false)?.dims(), [2, 128, 7, 7]);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -217,7 +217,26 @@ impl Sdid {
         &self.cfg
     }
 
-    /// [`Denoiser::logits`], with a look at every layer's spikes.
+    /// [`Denoiser::logits`]: the logits of every code at every position. It knows no condition, so it need not know which
+    /// images it is asked about.
+    ///
+    /// # Shapes
+    /// `h_t: u32 [N, H', W']`, `t: u32 [N]` -> `[N, K, H', W']`.
+    /// # Errors
+    /// Returns an error for maps of another size than the config's, and if there is not one time for each.
+    pub fn forward_t(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+        let (current, readout) = (self.current(h_t, t)?, self.head.readout());
+        let drive = self.drive(&current);
+        let sums = if train {
+            let first = self.first.forward(drive, true)?;
+            [self.rest.readout(Drive::Spikes(&first), readout, true)?, readout.apply(&first)?]
+        } else {
+            [self.all.readout(drive, readout, false)?, self.first.readout(drive, readout, false)?]
+        };
+        self.head.forward_sums(&sums, self.cfg.time_steps)
+    }
+
+    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes.
     ///
     /// # Errors
     /// Maps of another size than the config's, not one time for each, and whatever the observer returns.
@@ -277,16 +296,8 @@ impl Sdid {
 }
 
 impl Denoiser for Sdid {
-    fn logits(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        let (current, readout) = (self.current(h_t, t)?, self.head.readout());
-        let drive = self.drive(&current);
-        let sums = if train {
-            let first = self.first.forward(drive, true)?;
-            [self.rest.readout(Drive::Spikes(&first), readout, true)?, readout.apply(&first)?]
-        } else {
-            [self.all.readout(drive, readout, false)?, self.first.readout(drive, readout, false)?]
-        };
-        self.head.forward_sums(&sums, self.cfg.time_steps)
+    fn logits(&self, h_t: &Tensor, t: &Tensor, _: &[usize], train: bool) -> candle_core::Result<Tensor> {
+        self.forward_t(h_t, t, train)
     }
 
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
@@ -304,7 +315,7 @@ struct Prepared<'a> {
 }
 
 impl LogitsAt for Prepared<'_> {
-    fn logits_at(&self, h_t: &Tensor, t: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
+    fn logits_at(&self, h_t: &Tensor, t: &Tensor, _: &[usize], positions: &[Vec<u32>]) -> Result<Tensor> {
         let Sdid { cfg, head, .. } = self.sdid;
         let current = self.sdid.current(h_t, t)?;
         let (drive, readout) = (self.sdid.drive(&current), head.readout());

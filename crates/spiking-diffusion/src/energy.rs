@@ -134,7 +134,8 @@ impl Energy {
         };
         let pass = sum(&denoiser, &|_| true);
         let decode = sum(&autoencoder, &|name| !name.contains("encoder."));
-        let passes = cfg.sampling.order.mean_passes(cfg.sdid.height * cfg.sdid.width, cfg.sdid.steps);
+        let steps = cfg.sampling.steps.unwrap_or(cfg.sdid.steps);
+        let passes = cfg.sampling.order.mean_passes(cfg.sdid.height * cfg.sdid.width, steps);
         let line = |name: String, cost: Cost| Line { name, cost };
         let work = vec![
             line("reconstruct an image".to_owned(), sum(&autoencoder, &|_| true)),

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use absorbing_diffusion::{BitsPerToken, Denoiser, Sdid, bits_per_token, draw_noise};
+use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
@@ -122,7 +122,7 @@ fn bound(
         }
         *done += 1;
         progress.advance(*done, None);
-        sdid.logits(h_t, t, train)
+        sdid.forward_t(h_t, t, train)
     };
     let bits = bits_per_token(&process(cfg)?, &watched, &codes, config, cfg.seed);
     let (progress, done) = state.into_inner();

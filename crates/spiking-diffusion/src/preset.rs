@@ -58,7 +58,7 @@ impl ExperimentConfig {
             vqsvae_training: TrainingConfig::paper(100),
             sdid_training: TrainingConfig::paper(100),
             weighting: Weighting::Elbo,
-            sampling: SamplingConfig { order: Order::Posterior, temperature: 1., batch_size: 64 },
+            sampling: SamplingConfig { order: Order::Posterior, ..SamplingConfig::default() },
             samples: 64,
             evaluation: EvaluationConfig {
                 bound_images: 1280,
@@ -76,7 +76,11 @@ impl ExperimentConfig {
             vqsvae: VqSvaeConfig::released_code(image),
             sdid_training: TrainingConfig::paper(200),
             weighting: Weighting::Released,
-            sampling: SamplingConfig { order: Order::Posterior, temperature: 0.65, batch_size: 64 },
+            sampling: SamplingConfig {
+                order: Order::Posterior,
+                temperature: 0.65,
+                ..SamplingConfig::default()
+            },
             ..Self::paper(image)
         }
     }
@@ -104,7 +108,7 @@ impl ExperimentConfig {
             vqsvae_training: training(8, 2e-3),
             sdid_training: training(10, 2e-3),
             weighting: Weighting::Uniform,
-            sampling: SamplingConfig { order: Order::ExactK, temperature: 0.75, batch_size: 64 },
+            sampling: SamplingConfig { order: Order::ExactK, temperature: 0.75, ..SamplingConfig::default() },
             ..Self::paper(image)
         }
     }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sdid, draw_noise, sample};
+use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sampler, Sdid, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, ParamStore};
 use vq_svae::VqSvae;
@@ -158,14 +158,14 @@ pub fn generate(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Tensor> {
-    let (size, steps) = (cfg.sampling.batch_size, cfg.sdid.steps);
+    let (size, steps) = (cfg.sampling.batch_size, cfg.sampling.steps_of(&process(cfg)?));
     let total = images.len().div_ceil(size.max(1)) * steps;
     progress.begin("sample", total, 0);
     let mut decoded = Vec::new();
     for range in batches(images.len(), size) {
         let before = decoded.len() * steps;
         let range = images.start + range.start..images.start + range.end;
-        let mut observe = |_: &[u32], t: usize| progress.advance(before + steps - t, None);
+        let mut observe = |_: &[u32], left: usize| progress.advance(before + steps - left, None);
         decoded.push(draw(cfg, (vqsvae, denoiser), range, device, &mut observe)?);
         go_on(progress, "sample", before + steps, total)?;
     }
@@ -173,7 +173,7 @@ pub fn generate(
     Ok(Tensor::cat(&decoded, 0)?)
 }
 
-/// [`generate`] in one batch; `observe` as in [`sample`].
+/// [`generate`] in one batch; `observe` as in [`Sampler::sample`].
 pub(crate) fn draw(
     cfg: &ExperimentConfig,
     (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
@@ -184,7 +184,8 @@ pub(crate) fn draw(
     Ok(vqsvae.decode(&draw_codes(cfg, denoiser, images, device, observe)?)?.to_device(&Device::Cpu)?)
 }
 
-/// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in [`sample`].
+/// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in
+/// [`Sampler::sample`].
 pub(crate) fn draw_codes(
     cfg: &ExperimentConfig,
     denoiser: &dyn Denoiser,
@@ -192,8 +193,8 @@ pub(crate) fn draw_codes(
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
-    let map = (images, cfg.sdid.height, cfg.sdid.width);
-    Ok(sample(&process(cfg)?, denoiser, map, &cfg.sampling, cfg.seed, device, observe)?)
+    let (process, map) = (process(cfg)?, (cfg.sdid.height, cfg.sdid.width));
+    Ok(Sampler::new(&process, denoiser, &cfg.sampling)?.sample(images, map, cfg.seed, device, observe)?)
 }
 
 pub(crate) fn process(cfg: &ExperimentConfig) -> Result<AbsorbingProcess> {

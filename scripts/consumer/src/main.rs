@@ -1,7 +1,7 @@
 //! Uses the libraries as another project would: two training steps of each network, then two images.
 
 use absorbing_diffusion::{
-    AbsorbingProcess, SamplingConfig, Sdid, SdidConfig, Weighting, draw_noise, loss, sample,
+    AbsorbingProcess, Sampler, SamplingConfig, Sdid, SdidConfig, Weighting, draw_noise, loss,
 };
 use candle_core::{DType, Device, Tensor};
 use snn_core::{AdamW, AdamWConfig, ParamStore, Seed};
@@ -35,7 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let sampling = SamplingConfig::default();
-    let new = sample(&process, &denoiser, (0..2, 7, 7), &sampling, seed, &device, &mut |_, _| {})?;
+    let sampler = Sampler::new(&process, &denoiser, &sampling)?;
+    let new = sampler.sample(0..2, (7, 7), seed, &device, &mut |_, _| {})?;
     let pictures: Tensor = autoencoder.decode(&new)?;
     assert_eq!(pictures.dims(), [2, 1, 28, 28]);
     println!("sampled {:?}", pictures.dims());

@@ -17,7 +17,7 @@ fn public_types_cross_threads() {
 
 #[test]
 fn configs_survive_json_and_say_what_they_are() {
-    let config = SamplingConfig { order: Order::ExactK, temperature: 0.65, batch_size: 8 };
+    let config = SamplingConfig { order: Order::ExactK, temperature: 0.65, steps: None, batch_size: 8 };
     let text = serde_json::to_string(&config).unwrap();
     assert_eq!(text, r#"{"order":"exact_k","temperature":0.65,"batch_size":8}"#);
     assert_eq!(serde_json::from_str::<SamplingConfig>(&text).unwrap(), config);

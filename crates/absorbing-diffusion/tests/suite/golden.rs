@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sdid, SdidConfig, TokenInput, Weighting, loss};
+use absorbing_diffusion::{AbsorbingProcess, Sdid, SdidConfig, TokenInput, Weighting, loss};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, ParamStore, Seed};
 
@@ -114,7 +114,7 @@ fn check(name: &str, token_input: TokenInput, weighting: (Weighting, &str), dtyp
     // What the denoiser was given, and made of it.
     let seen = RefCell::new(None);
     let denoiser = |h_t: &Tensor, t: &Tensor, train: bool| {
-        let logits = sdid.logits(h_t, t, train)?;
+        let logits = sdid.forward_t(h_t, t, train)?;
         seen.replace(Some((h_t.clone(), logits.clone())));
         Ok(logits)
     };
@@ -143,7 +143,7 @@ fn check(name: &str, token_input: TokenInput, weighting: (Weighting, &str), dtyp
         }
     }
 
-    let logits = sdid.logits(&h_t, &t, false).unwrap();
+    let logits = sdid.forward_t(&h_t, &t, false).unwrap();
     assert_values(&what("logits in evaluation"), &logits, golden.get("eval.logits"), of_values);
     // Moved once, by the training pass; not by that of evaluation.
     let vars: BTreeMap<_, _> = params.vars().into_iter().collect();

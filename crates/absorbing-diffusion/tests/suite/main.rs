@@ -5,7 +5,9 @@ mod autotraits;
 mod elbo;
 mod golden;
 mod loss;
+mod orders;
 mod process;
+
 mod sample;
 mod sample_distribution;
 mod sdid;

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use absorbing_diffusion::{AbsorbingProcess, Denoiser, Order, SamplingConfig, sample};
+use absorbing_diffusion::{AbsorbingProcess, Denoiser, Order, Sampler, SamplingConfig};
 use candle_core::{DType, Device, Result, Tensor};
 use snn_core::Seed;
 
@@ -28,8 +28,9 @@ fn film(
         frames.push(codes.to_vec());
     };
     let (n, h, w) = shape;
-    let codes =
-        sample(process, denoiser, (0..n, h, w), &config(order), Seed(4), &Device::Cpu, &mut observe).unwrap();
+    let config = config(order);
+    let sampler = Sampler::new(process, denoiser, &config).unwrap();
+    let codes = sampler.sample(0..n, (h, w), Seed(4), &Device::Cpu, &mut observe).unwrap();
     assert_eq!((codes.dims(), codes.dtype()), ([n, h, w].as_slice(), DType::U32));
     (codes.flatten_all().unwrap().to_vec1().unwrap(), frames)
 }
@@ -140,9 +141,9 @@ fn image_i_is_the_same_in_any_batch_and_range() {
     let process = AbsorbingProcess::new(3, 9).unwrap();
     for order in ORDERS {
         let draw = |images: std::ops::Range<usize>, batch_size| {
-            let config = SamplingConfig { order, temperature: 0.8, batch_size };
-            let codes =
-                sample(&process, &neighbour, (images, 3, 2), &config, Seed(2), &Device::Cpu, &mut |_, _| ());
+            let config = SamplingConfig { temperature: 0.8, batch_size, ..config(order) };
+            let sampler = Sampler::new(&process, &neighbour, &config).unwrap();
+            let codes = sampler.sample(images, (3, 2), Seed(2), &Device::Cpu, &mut |_, _| ());
             codes.unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap()
         };
         let whole = draw(0..23, 23);
@@ -188,7 +189,13 @@ fn logits_may_have_any_float_type() {
 fn nonsense_is_rejected_by_name() {
     let process = AbsorbingProcess::new(3, 4).unwrap();
     let with = |denoiser: &dyn Denoiser, images, config: &SamplingConfig| {
-        sample(&process, denoiser, (images, 2, 2), config, Seed(0), &Device::Cpu, &mut |_, _| ())
+        Sampler::new(&process, denoiser, config)?.sample(
+            images,
+            (2, 2),
+            Seed(0),
+            &Device::Cpu,
+            &mut |_, _| (),
+        )
     };
     let good = uniform(3, (2, 2));
     for temperature in [0., -1., f64::NAN, f64::INFINITY] {

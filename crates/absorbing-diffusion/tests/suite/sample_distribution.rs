@@ -1,6 +1,6 @@
 //! Samples against the distribution they should have.
 
-use absorbing_diffusion::{AbsorbingProcess, Order, SamplingConfig, sample};
+use absorbing_diffusion::{AbsorbingProcess, Order, Sampler, SamplingConfig};
 use candle_core::{Device, Tensor};
 use snn_core::Seed;
 
@@ -16,10 +16,9 @@ fn frequencies(order: Order, temperature: f64, steps: usize) -> ([[f64; 3]; 4], 
     let process = AbsorbingProcess::new(3, steps).unwrap();
     let logits: Vec<f32> = (0..12).map(|i| MARGINALS[i % 4][i / 4].ln() as f32).collect();
     let denoiser = constant(Tensor::from_vec(logits, (3, 2, 2), &Device::Cpu).unwrap());
-    let config = SamplingConfig { order, temperature, batch_size: 1000 };
-    let codes =
-        sample(&process, &denoiser, (0..IMAGES, 2, 2), &config, Seed(6), &Device::Cpu, &mut |_, _| ())
-            .unwrap();
+    let config = SamplingConfig { order, temperature, batch_size: 1000, ..Default::default() };
+    let sampler = Sampler::new(&process, &denoiser, &config).unwrap();
+    let codes = sampler.sample(0..IMAGES, (2, 2), Seed(6), &Device::Cpu, &mut |_, _| ()).unwrap();
     let codes: Vec<u32> = codes.flatten_all().unwrap().to_vec1().unwrap();
     let (mut counts, mut both) = ([[0.; 3]; 4], 0.);
     for map in codes.chunks(4) {

@@ -1,8 +1,8 @@
 //! The spiking denoiser as a whole: invariances, gradients, training. (Its numbers are in `golden`.)
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, ElboConfig, SamplingConfig, Sdid, SdidConfig, TokenInput, Weighting,
-    bits_per_token, draw_noise, loss, sample,
+    AbsorbingProcess, Denoiser, ElboConfig, Sampler, SamplingConfig, Sdid, SdidConfig, TokenInput, Weighting,
+    bits_per_token, draw_noise, loss,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
@@ -35,7 +35,7 @@ pub(crate) fn settled(cfg: &SdidConfig) -> (ParamStore, Sdid) {
     let params = ParamStore::new(Seed(2), DType::F32, &Device::Cpu);
     let sdid = Sdid::new(cfg, params.builder()).unwrap();
     let (h_t, t) = inputs(cfg, 12);
-    (0..100).for_each(|_| drop(sdid.logits(&h_t, &t, true).unwrap()));
+    (0..100).for_each(|_| drop(sdid.forward_t(&h_t, &t, true).unwrap()));
     let mut rates = FiringRates::default();
     sdid.logits_observed(&h_t, &t, false, &mut |layer, spikes| rates.record(layer, spikes)).unwrap();
     let rates = rates.rates();
@@ -60,13 +60,13 @@ fn logits_do_not_depend_on_the_batch() {
         let (params, sdid) = settled(&cfg);
         let before = all_bits(&params);
         let (h_t, t) = inputs(&cfg, 13);
-        let whole = bits(&sdid.logits(&h_t, &t, false).unwrap());
+        let whole = bits(&sdid.forward_t(&h_t, &t, false).unwrap());
         for size in [1, 2, 5] {
             let mut parts = Vec::new();
             for first in (0..13).step_by(size) {
                 let n = size.min(13 - first);
                 let part = |xs: &Tensor| xs.narrow(0, first, n).unwrap();
-                parts.extend(bits(&sdid.logits(&part(&h_t), &part(&t), false).unwrap()));
+                parts.extend(bits(&sdid.forward_t(&part(&h_t), &part(&t), false).unwrap()));
             }
             assert!(parts == whole, "{token_input:?}: {size} at once");
         }
@@ -81,7 +81,7 @@ fn logits_depend_on_the_tokens_and_the_time() {
         let (_, sdid) = settled(&narrow(token_input));
         let logits = |token: u32, t: u32| {
             let h_t = maps((1, 2, 3), |_, j| if j == 0 { token } else { 1 });
-            bits(&sdid.logits(&h_t, &Tensor::new(&[t], &Device::Cpu).unwrap(), false).unwrap())
+            bits(&sdid.forward_t(&h_t, &Tensor::new(&[t], &Device::Cpu).unwrap(), false).unwrap())
         };
         assert_ne!(logits(0, 3), logits(3, 3), "{token_input:?}");
         assert_ne!(logits(0, 1), logits(0, 6), "{token_input:?}");
@@ -105,7 +105,7 @@ fn two_steps(token_input: TokenInput) -> Vec<u32> {
     }
     let (h_t, t) = inputs(&cfg, 13);
     out.extend(all_bits(&params));
-    out.extend(bits(&sdid.logits(&h_t, &t, false).unwrap()));
+    out.extend(bits(&sdid.forward_t(&h_t, &t, false).unwrap()));
     out
 }
 
@@ -140,8 +140,8 @@ fn other_map_sizes_work() {
                 assert!(norm.is_finite() && (norm == 0.) == zero, "{h}x{w}, {token_input:?}: {name} {norm}");
             }
             let config = SamplingConfig::default();
-            let codes = sample(&process, &sdid, (0..3, h, w), &config, Seed(1), &Device::Cpu, &mut |_, _| ())
-                .unwrap();
+            let sampler = Sampler::new(&process, &sdid, &config).unwrap();
+            let codes = sampler.sample(0..3, (h, w), Seed(1), &Device::Cpu, &mut |_, _| ()).unwrap();
             assert_eq!(codes.dims(), [3, h, w]);
             assert!(codes.flatten_all().unwrap().to_vec1::<u32>().unwrap().iter().all(|&code| code < 128));
         }
@@ -169,7 +169,7 @@ fn a_time_for_each_image_or_an_error() {
         for (n, times) in [(2, 1), (1, 2), (3, 2)] {
             let (h_t, _) = inputs(sdid.config(), n);
             let (_, t) = inputs(sdid.config(), times);
-            let result = sdid.logits(&h_t, &t, false).map_err(Into::into);
+            let result = sdid.forward_t(&h_t, &t, false).map_err(Into::into);
             rejects(result, &[&format!("sdid: diffusion times are [{times}], the codes want [{n}]")]);
         }
     }
@@ -261,9 +261,9 @@ fn prepared_logits_are_the_models_own() {
         let (h_t, t) = inputs(&cfg, 5);
         let positions = [vec![0], vec![], vec![24, 3, 48], (0..49).collect(), vec![48]];
         let prepared = sdid.prepare().unwrap();
-        let got = prepared.logits_at(&h_t, &t, &positions).unwrap();
+        let got = prepared.logits_at(&h_t, &t, &[], &positions).unwrap();
         assert_eq!(got.dims(), [1 + 3 + 49 + 1, cfg.codes]);
-        let all = sdid.logits(&h_t, &t, false).unwrap().flatten_from(2).unwrap();
+        let all = sdid.forward_t(&h_t, &t, false).unwrap().flatten_from(2).unwrap();
         let places =
             positions.iter().enumerate().flat_map(|(n, at)| at.iter().map(move |&p| (n, p as usize)));
         for (row, (n, p)) in got.to_vec2::<f32>().unwrap().into_iter().zip(places) {
@@ -272,8 +272,8 @@ fn prepared_logits_are_the_models_own() {
             assert!(close, "map {n}, position {p}: {row:?} and {wanted:?}");
         }
         let (h_t, t) = (h_t.narrow(0, 2, 1).unwrap(), t.narrow(0, 2, 1).unwrap());
-        let alone = prepared.logits_at(&h_t, &t, &positions[2..3]).unwrap();
+        let alone = prepared.logits_at(&h_t, &t, &[], &positions[2..3]).unwrap();
         assert_eq!(bits(&alone), bits(&got.narrow(0, 1, 3).unwrap()));
-        assert!(prepared.logits_at(&h_t, &t, &[vec![49]]).is_err(), "a position outside the map");
+        assert!(prepared.logits_at(&h_t, &t, &[], &[vec![49]]).is_err(), "a position outside the map");
     }
 }

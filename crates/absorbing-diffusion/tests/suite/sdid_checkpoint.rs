@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use absorbing_diffusion::{Denoiser, Sdid, SdidConfig, TokenInput};
+use absorbing_diffusion::{Sdid, SdidConfig, TokenInput};
 use candle_core::{DType, Device, Tensor};
 use snn_core::Checkpoint;
 
@@ -37,7 +37,7 @@ fn a_loaded_model_gives_the_same_bits() {
         let cfg = narrow(token_input);
         let (params, sdid) = settled(&cfg);
         let (h_t, t) = inputs(&cfg, 9);
-        let logits = |model: &Sdid, train| bits(&model.logits(&h_t, &t, train).unwrap());
+        let logits = |model: &Sdid, train| bits(&model.forward_t(&h_t, &t, train).unwrap());
         sdid.checkpoint(&params).unwrap().save(&path).unwrap();
         let loaded = Sdid::load(&path, &Device::Cpu).unwrap();
         assert_eq!(loaded.config(), &cfg);
@@ -56,7 +56,7 @@ fn a_checkpoint_is_a_copy() {
     let name = "layers.0.bn.running_mean";
     let before = bits(&checkpoint.tensors[name]);
     let (h_t, t) = inputs(&cfg, 9);
-    sdid.logits(&h_t, &t, true).unwrap();
+    sdid.forward_t(&h_t, &t, true).unwrap();
     assert_eq!(bits(&checkpoint.tensors[name]), before);
     assert_ne!(bits(&sdid.checkpoint(&params).unwrap().tensors[name]), before);
 }

@@ -2,8 +2,8 @@
 //! bound against the exact joint distribution.
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, ElboConfig, Order, SamplingConfig, Weighting, bits_per_token, draw_noise,
-    loss, sample,
+    AbsorbingProcess, Denoiser, ElboConfig, Order, Sampler, SamplingConfig, Weighting, bits_per_token,
+    draw_noise, loss,
 };
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
@@ -19,7 +19,7 @@ const JOINT: [([u32; 4], f64); 4] =
 struct Table(Var);
 
 impl Denoiser for Table {
-    fn logits(&self, h_t: &Tensor, _t: &Tensor, _train: bool) -> Result<Tensor> {
+    fn logits(&self, h_t: &Tensor, _t: &Tensor, _images: &[usize], _train: bool) -> Result<Tensor> {
         let places = Tensor::new(&[64u32, 16, 4, 1], h_t.device())?;
         let row = h_t.flatten_from(1)?.broadcast_mul(&places)?.sum(D::Minus1)?;
         self.0.index_select(&row, 0)?.reshape((h_t.dim(0)?, 3, 2, 2))
@@ -97,12 +97,15 @@ fn ideal_table() -> Table {
     Table(Var::from_vec(logits.collect(), (256, 12), &Device::Cpu).unwrap())
 }
 
-/// The distribution over rows that the posterior order ends in, with the ideal table, every path followed.
-fn posterior_chain(steps: usize) -> Vec<f64> {
+/// The distribution over rows that the posterior order ends in, with the ideal table, every path followed; with `cap`, that
+/// of the remasking order.
+fn posterior_chain(steps: usize, cap: f64) -> Vec<f64> {
     let mut before = vec![0.; 256];
     before[255] = 1.;
-    for t in (1..=steps).rev() {
-        let reveal = 1. / t as f64;
+    for left in (1..=steps).rev() {
+        let masked = |left: usize| left as f64 / steps as f64;
+        let sigma = if left == steps { 0. } else { cap.min(masked(left - 1) / (1. - masked(left))) };
+        let reveal = ((1. - masked(left - 1) - (1. - sigma) * (1. - masked(left))) / masked(left)).min(1.);
         let mut after = vec![0.; 256];
         for (row, p) in before.iter().enumerate().filter(|x| *x.1 > 0.) {
             let h = tokens(row);
@@ -111,7 +114,8 @@ fn posterior_chain(steps: usize) -> Vec<f64> {
                 let step = |(i, code): (usize, u32)| match (h[i], code) {
                     (3, 3) => 1. - reveal,
                     (3, code) => reveal * conditional(h, i, code as usize),
-                    (before, after) => f64::from(before == after),
+                    (_, 3) => sigma,
+                    (before, after) => f64::from(before == after) * (1. - sigma),
                 };
                 *q += p * tokens(next).into_iter().enumerate().map(step).product::<f64>();
             }
@@ -123,24 +127,34 @@ fn posterior_chain(steps: usize) -> Vec<f64> {
 
 fn draw_samples(process: &AbsorbingProcess, table: &Table, order: Order, n: usize) -> Vec<u32> {
     let config = SamplingConfig { order, batch_size: 1000, ..Default::default() };
-    let codes = sample(process, table, (0..n, 2, 2), &config, Seed(1), &Device::Cpu, &mut |_, _| ()).unwrap();
+    let sampler = Sampler::new(process, table, &config).unwrap();
+    let codes = sampler.sample(0..n, (2, 2), Seed(1), &Device::Cpu, &mut |_, _| ()).unwrap();
     codes.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Both orders against their own exact distributions, which are not the same: the posterior order draws tokens of
+/// The orders against their own exact distributions, which are not the same: the posterior order draws tokens of
 /// one step without sight of each other, and at `T_d = 4` three maps of ten come out impossible.
 #[test]
 fn samples_follow_the_chain_exactly() {
     const N: usize = 20_000;
-    for (order, steps) in [(Order::Posterior, 4), (Order::Posterior, STEPS), (Order::ExactK, 4)] {
+    let remasking = |cap| Order::Remasking { cap };
+    for (order, steps) in [
+        (Order::Posterior, 4),
+        (Order::Posterior, STEPS),
+        (Order::ExactK, 4),
+        (remasking(0.), 4),
+        (remasking(0.2), 12),
+        (remasking(1.), 5),
+    ] {
         let process = AbsorbingProcess::new(3, steps).unwrap();
         let mut counts = vec![0; 256];
         for map in draw_samples(&process, &ideal_table(), order, N).chunks(4) {
             counts[map.iter().fold(0, |row, &code| row * 4 + code as usize)] += 1;
         }
         let expected = match order {
-            Order::Posterior => posterior_chain(steps),
-            Order::ExactK => {
+            Order::Posterior => posterior_chain(steps, 0.),
+            Order::Remasking { cap } => posterior_chain(steps, cap),
+            _ => {
                 let of = |row| JOINT.iter().find(|x| x.0 == tokens(row)).map_or(0., |x| x.1);
                 (0..256).map(of).collect()
             }

@@ -1,0 +1,170 @@
+//! The images in the making, one step at a time.
+
+use candle_core::{Device, Tensor};
+use rand::{Rng, RngCore};
+
+use crate::categorical::categorical;
+use crate::{
+    AbsorbingProcess, Draft, Drawn, Error, LogitsAt, Result, RevealOrder, SamplingConfig, Settled, host,
+};
+
+/// All images of one sampling.
+pub(crate) struct Canvas<'a> {
+    pub(crate) process: &'a AbsorbingProcess,
+    pub(crate) config: &'a SamplingConfig,
+    pub(crate) order: &'a dyn RevealOrder,
+    pub(crate) device: &'a Device,
+    /// Rows and columns.
+    pub(crate) map: (usize, usize),
+    pub(crate) steps: usize,
+    pub(crate) images: Vec<Image>,
+}
+
+/// One of them.
+pub(crate) struct Image {
+    /// The number that its stream is named by.
+    pub(crate) number: usize,
+    pub(crate) codes: Vec<u32>,
+    pub(crate) given: Vec<bool>,
+    pub(crate) log_probs: Vec<f64>,
+    pub(crate) rng: Box<dyn RngCore>,
+}
+
+impl Image {
+    /// What an order sees of it, and its stream.
+    fn draft(&mut self, mask: u32, left: usize, steps: usize) -> (Draft<'_>, &mut dyn RngCore) {
+        let Self { codes, given, log_probs, rng, .. } = self;
+        (Draft { codes, mask, given, log_probs, left, steps }, &mut **rng)
+    }
+
+    fn set(&mut self, position: usize, code: u32, log_prob: f64) {
+        self.codes[position] = code;
+        self.log_probs[position] = log_prob;
+    }
+}
+
+/// The positions of one image that a step draws, in ascending order; at least one.
+pub(crate) struct Proposal {
+    image: usize,
+    positions: Vec<usize>,
+}
+
+impl Canvas<'_> {
+    /// All codes, `[N, H', W']`, flattened.
+    pub(crate) fn codes(&self) -> Vec<u32> {
+        self.images.iter().flat_map(|image| &image.codes).copied().collect()
+    }
+
+    /// What this step draws, of the images where that is something; the others are settled with nothing drawn.
+    pub(crate) fn propose(&mut self, left: usize) -> Result<Vec<Proposal>> {
+        let mask = self.process.mask();
+        let mut proposals = Vec::new();
+        for image in 0..self.images.len() {
+            let state = &mut self.images[image];
+            let (draft, rng) = state.draft(mask, left, self.steps);
+            let positions = self.order.propose(&draft, rng);
+            let masked = |&at: &usize| draft.codes.get(at) == Some(&mask);
+            if !(positions.iter().all(masked) && positions.windows(2).all(|pair| pair[0] < pair[1])) {
+                let (what, rule) = (format!("{positions:?}"), "masked positions in ascending order");
+                return Err(misbehaved("positions that the order proposed", state.number, left, what, rule));
+            }
+            match positions.is_empty() {
+                true => self.settle(image, &[], left)?,
+                false => proposals.push(Proposal { image, positions }),
+            }
+        }
+        Ok(proposals)
+    }
+
+    /// Draws the proposed tokens of these images, and keeps what the order keeps.
+    pub(crate) fn reveal(&mut self, denoiser: &dyn LogitsAt, batch: &[Proposal], left: usize) -> Result<()> {
+        let t = self.time(left);
+        let logits = self.logits(denoiser, batch, t)?;
+        let mut rows = logits.chunks(self.process.codes());
+        for Proposal { image, positions } in batch {
+            let mut drawn = Vec::with_capacity(positions.len());
+            for (&position, row) in positions.iter().zip(&mut rows) {
+                let u = self.images[*image].rng.random();
+                let (code, log_prob) = categorical(row, self.config.temperature, u)
+                    .ok_or_else(|| self.bad_logits(*image, position, t, row))?;
+                drawn.push(Drawn { position, code, log_prob });
+            }
+            self.settle(*image, &drawn, left)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the drawn codes that the order keeps, and masks again what it masks again.
+    fn settle(&mut self, image: usize, drawn: &[Drawn], left: usize) -> Result<()> {
+        let (mask, image) = (self.process.mask(), &mut self.images[image]);
+        let (draft, rng) = image.draft(mask, left, self.steps);
+        let Settled { keep, remask } = self.order.settle(&draft, drawn, rng);
+        let revealed =
+            |&at: &usize| draft.codes.get(at).is_some_and(|code| *code != mask) && !draft.given[at];
+        if let Some(at) = remask.iter().find(|at| !revealed(at)) {
+            let rule = "a position that an earlier step has revealed";
+            return Err(misbehaved("position that the order masks again", image.number, left, at, rule));
+        }
+        remask.iter().for_each(|&at| image.set(at, mask, 0.));
+        for i in keep {
+            let Some(Drawn { position, code, log_prob }) = drawn.get(i) else {
+                let rule = format!("an index of the {} drawn codes", drawn.len());
+                return Err(misbehaved("index that the order keeps", image.number, left, i, &rule));
+            };
+            image.set(*position, *code, *log_prob);
+        }
+        Ok(())
+    }
+
+    /// Whether no mask is left.
+    pub(crate) fn finished(&self) -> Result<()> {
+        let masked = |image: &&Image| image.codes.contains(&self.process.mask());
+        match self.images.iter().find(masked) {
+            None => Ok(()),
+            Some(image) => {
+                let count = image.codes.iter().filter(|code| **code == self.process.mask()).count();
+                Err(misbehaved(
+                    "number of masks that the order left",
+                    image.number,
+                    1,
+                    count,
+                    "0 after the last step",
+                ))
+            }
+        }
+    }
+
+    /// The diffusion time at which a share `left / steps` of the tokens is masked: `ceil(T_d left / steps)`.
+    fn time(&self, left: usize) -> usize {
+        let time = (self.process.steps() as u128 * left as u128).div_ceil(self.steps as u128);
+        time as usize
+    }
+
+    /// The denoiser's logits at the proposed positions, `[proposed tokens, K]`, flattened.
+    fn logits(&self, denoiser: &dyn LogitsAt, batch: &[Proposal], t: usize) -> Result<Vec<f64>> {
+        let (n, k, (h, w)) = (batch.len(), self.process.codes(), self.map);
+        let images = || batch.iter().map(|proposal| &self.images[proposal.image]);
+        let codes: Vec<u32> = images().flat_map(|image| &image.codes).copied().collect();
+        let numbers: Vec<usize> = images().map(|image| image.number).collect();
+        let h_t = Tensor::from_vec(codes, (n, h, w), self.device)?;
+        let times = Tensor::full(t as u32, n, self.device)?;
+        let positions: Vec<Vec<u32>> =
+            batch.iter().map(|p| p.positions.iter().map(|&at| at as u32).collect()).collect();
+        let logits = denoiser.logits_at(&h_t, &times, &numbers, &positions)?;
+        Error::check_shape("what the denoiser returned", logits.dims(), &[positions.concat().len(), k])?;
+        host::floats(&logits)
+    }
+
+    fn bad_logits(&self, image: usize, position: usize, t: usize, row: &[f64]) -> Error {
+        let bad = |x: &f64| x.is_nan() || *x == f64::INFINITY;
+        let code = row.iter().position(bad).unwrap_or(0);
+        let (number, (i, j)) = (self.images[image].number, (position / self.map.1, position % self.map.1));
+        let at = format!("of code {code} at [{i}, {j}] of image {number}, t = {t},");
+        Error::value("logit", at, row[code], "a number, not all of them -inf")
+    }
+}
+
+/// An order of somebody else's did what it must not.
+fn misbehaved(what: &'static str, image: usize, left: usize, value: impl ToString, rule: &str) -> Error {
+    Error::value(what, format!("in image {image} with {left} steps left"), value, rule)
+}

@@ -1,0 +1,153 @@
+//! What a sampler asks of an order: which tokens to draw, and which of the drawn ones to keep.
+
+use rand::RngCore;
+
+/// Decides, step by step, which tokens of an image are revealed, and may look at what was drawn before it decides.
+///
+/// Each of the `steps` steps of the reverse process goes like this, for every image by itself:
+///
+/// 1. [`propose`](Self::propose) names masked positions, before the network is asked. An image without any costs nothing in
+///    this step, and a denoiser that [prepares](crate::Denoiser::prepare) computes nothing else.
+/// 2. The sampler draws a code at each of them from the network's distribution.
+/// 3. [`settle`](Self::settle) sees the drawn codes with their log-probabilities and says which of them stay; the others are
+///    masked still. It may also mask tokens again that earlier steps have revealed. It is asked where nothing was proposed, too.
+///
+/// [`Order`](crate::Order) has the built-in ones. An order must leave no mask after its last step.
+///
+/// # Examples
+/// One token a step, the most certain first:
+/// ```
+/// use absorbing_diffusion::{AbsorbingProcess, Draft, RevealOrder, Sampler, SamplingConfig, Settled, Drawn};
+/// use candle_core::{DType, Device, Result, Tensor};
+/// use rand::RngCore;
+/// use snn_core::Seed;
+///
+/// #[derive(Debug)]
+/// struct MostCertainFirst;
+///
+/// impl RevealOrder for MostCertainFirst {
+///     fn propose(&self, draft: &Draft<'_>, _: &mut dyn RngCore) -> Vec<usize> {
+///         draft.masked()
+///     }
+///     fn settle(&self, _: &Draft<'_>, drawn: &[Drawn], _: &mut dyn RngCore) -> Settled {
+///         let best = (0..drawn.len()).max_by(|&a, &b| drawn[a].log_prob.total_cmp(&drawn[b].log_prob));
+///         Settled { keep: best.into_iter().collect(), remask: Vec::new() }
+///     }
+/// }
+///
+/// # fn main() -> absorbing_diffusion::Result<()> {
+/// let process = AbsorbingProcess::new(16, 9)?;
+/// let uniform = |h_t: &Tensor, _t: &Tensor, _train: bool| -> Result<Tensor> {
+///     let (n, h, w) = h_t.dims3()?;
+///     Tensor::zeros((n, 16, h, w), DType::F32, h_t.device())
+/// };
+/// let config = SamplingConfig::default();
+/// let sampler = Sampler::new(&process, &uniform, &config)?.with_order(&MostCertainFirst);
+/// let codes = sampler.sample(0..4, (3, 3), Seed(0), &Device::Cpu, &mut |_, _| ())?;
+/// assert_eq!(codes.dims(), [4, 3, 3]);
+/// # Ok(()) }
+/// ```
+pub trait RevealOrder {
+    /// The masked positions to draw codes at, in ascending order.
+    fn propose(&self, draft: &Draft<'_>, rng: &mut dyn RngCore) -> Vec<usize>;
+
+    /// Which of the drawn codes stay, and which older ones are masked again. Unless an order knows better, all stay.
+    fn settle(&self, draft: &Draft<'_>, drawn: &[Drawn], rng: &mut dyn RngCore) -> Settled {
+        let _ = (draft, rng);
+        Settled { keep: (0..drawn.len()).collect(), remask: Vec::new() }
+    }
+}
+
+/// One image in the making, as an order sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    /// Its tokens, row by row; the mask where nothing is revealed.
+    pub codes: &'a [u32],
+    /// The mask token, `K`.
+    pub mask: u32,
+    /// Which tokens were given from outside; they can be neither drawn nor masked again.
+    pub given: &'a [bool],
+    /// The log-probability with which each revealed token was drawn, in nats; 0 where it is masked or was given.
+    pub log_probs: &'a [f64],
+    /// The steps that are left, this one included: from `steps` down to 1.
+    pub left: usize,
+    /// All the steps of this sampling.
+    pub steps: usize,
+}
+
+impl Draft<'_> {
+    /// The positions that are masked, in ascending order.
+    pub fn masked(&self) -> Vec<usize> {
+        (0..self.codes.len()).filter(|&i| self.codes[i] == self.mask).collect()
+    }
+
+    /// The positions that earlier steps have revealed, in ascending order.
+    pub fn revealed(&self) -> Vec<usize> {
+        (0..self.codes.len()).filter(|&i| self.codes[i] != self.mask && !self.given[i]).collect()
+    }
+
+    /// How many of the masked tokens this step reveals, if as many are left masked after each as time says:
+    /// `round(free * (left - 1) / steps)` of the `free` tokens that were not given.
+    pub fn due(&self) -> usize {
+        let free = self.given.iter().filter(|given| !**given).count();
+        let masked = self.codes.iter().filter(|code| **code == self.mask).count();
+        masked.saturating_sub(remaining(free, self.left - 1, self.steps))
+    }
+}
+
+/// A code that was drawn at a proposed position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawn {
+    /// The position, counted row by row.
+    pub position: usize,
+    /// The code.
+    pub code: u32,
+    /// The log-probability of this code in the distribution that it was drawn from (temperature included), in nats.
+    pub log_prob: f64,
+}
+
+/// What an order makes of the drawn codes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Indices of the drawn codes that stay.
+    pub keep: Vec<usize>,
+    /// Positions, revealed by earlier steps, that are masked again.
+    pub remask: Vec<usize>,
+}
+
+/// `length * t / steps`, rounded, halves up.
+pub(crate) fn remaining(length: usize, t: usize, steps: usize) -> usize {
+    let (length, t, steps) = (length as u128, t as u128, steps as u128);
+    ((2 * length * t + steps) / (2 * steps)) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remaining_goes_from_all_to_none_in_even_steps() {
+        for (length, steps) in [(49, 49), (49, 1), (49, 20), (49, 100), (4, 3)] {
+            let left: Vec<_> = (0..=steps).map(|t| remaining(length, t, steps)).collect();
+            assert_eq!((left[0], left[steps]), (0, length));
+            let most = length.div_ceil(steps);
+            assert!(left.windows(2).all(|w| w[0] <= w[1] && w[1] - w[0] <= most), "{left:?}");
+        }
+        assert_eq!(remaining(3, 1, 2), 2); // 1.5
+    }
+
+    #[test]
+    fn given_tokens_are_neither_masked_nor_revealed() {
+        let draft = Draft {
+            codes: &[9, 3, 9, 4, 9],
+            mask: 9,
+            given: &[false, true, false, false, false],
+            log_probs: &[0.; 5],
+            left: 2,
+            steps: 4,
+        };
+        assert_eq!((draft.masked(), draft.revealed()), (vec![0, 2, 4], vec![3]));
+        // Four free tokens, one of them left masked after this step.
+        assert_eq!(draft.due(), 2);
+    }
+}
