@@ -14,7 +14,7 @@ use spiking_diffusion::absorbing_diffusion::{
     AbsorbingProcess, Sampler, SamplingConfig, Sdid, Weighting, draw_noise, loss,
 };
 use spiking_diffusion::data;
-use spiking_diffusion::snn_core::{AdamW, AdamWConfig, Checkpoint, FiringRates, ParamStore, Seed};
+use spiking_diffusion::snn_core::{AdamW, AdamWConfig, Checkpoint, FiringRates, Model, ParamStore, Seed};
 use spiking_diffusion::vq_svae::VqSvae;
 
 #[global_allocator]

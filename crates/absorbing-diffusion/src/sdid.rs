@@ -1,16 +1,14 @@
 //! The spiking diffusion image decoder (SDID): a denoiser of spiking layers. The one file here that knows of spikes.
 
-use std::path::Path;
-
-use candle_core::{DType, Device, Tensor, bail};
+use candle_core::{DType, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use snn_core::{
-    Checkpoint, Connections, ConvConfig, Drive, LifConfig, Observer, ParamStore, PreparedStack, Readout,
-    ReadoutLayer, Seed, SpikingLayer, SpikingStack,
+    Connections, ConvConfig, Drive, LifConfig, Model, Observer, PreparedStack, Readout, ReadoutLayer,
+    SpikingLayer, SpikingStack,
 };
 
-use crate::{Denoiser, LogitsAt, Result};
+use crate::{Denoiser, Error, LogitsAt, Result};
 
 /// How tokens and diffusion time become the network's input current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,9 +161,6 @@ pub struct Sdid {
 }
 
 impl Sdid {
-    /// What a checkpoint of this model calls itself.
-    pub const KIND: &'static str = "sdid";
-
     /// Builds the model, creating its parameters in `vb` or finding them there.
     ///
     /// # Errors
@@ -185,36 +180,6 @@ impl Sdid {
         let head = ReadoutLayer::conv(c_in + cfg.channels[0], cfg.codes, same, Readout::Mean, vb.pp("head"))?;
         let rest = SpikingStack::new(layers);
         Ok(Self { input, first, rest, all, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
-    }
-
-    /// Loads a checkpoint; its config travels in it.
-    ///
-    /// # Errors
-    /// A file that is missing, damaged, of another model, whose config does not [validate](SdidConfig::validate), or
-    /// whose tensors do not fit it; all by name.
-    pub fn load(path: &Path, device: &Device) -> Result<Self> {
-        let checkpoint = Checkpoint::load(path, Self::KIND, device)?;
-        let cfg: SdidConfig = checkpoint.config()?;
-        cfg.validate().map_err(|e| checkpoint.error(e))?;
-        let params = ParamStore::new(Seed(0), DType::F32, device);
-        let model = Self::new(&cfg, params.builder())?;
-        params.restore(&checkpoint, "")?;
-        Ok(model)
-    }
-
-    /// The checkpoint that [`load`](Self::load) reads, of parameters that this model was built on.
-    ///
-    /// # Errors
-    /// A tensor that cannot be copied.
-    pub fn checkpoint(&self, params: &ParamStore) -> Result<Checkpoint> {
-        let mut checkpoint = Checkpoint::new(Self::KIND, &self.cfg)?;
-        checkpoint.tensors = params.snapshot("")?;
-        Ok(checkpoint)
-    }
-
-    /// The config it was built with.
-    pub fn config(&self) -> &SdidConfig {
-        &self.cfg
     }
 
     /// [`Denoiser::logits`]: the logits of every code at every position. It knows no condition, so it need not know which
@@ -292,6 +257,20 @@ impl Sdid {
             )
         }
         self.input.forward(h_t, t, self.dtype)
+    }
+}
+
+impl Model for Sdid {
+    const KIND: &'static str = "sdid";
+    type Config = SdidConfig;
+    type Error = Error;
+
+    fn build(cfg: &SdidConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        Self::new(cfg, vb)
+    }
+
+    fn config(&self) -> &SdidConfig {
+        &self.cfg
     }
 }
 

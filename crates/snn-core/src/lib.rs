@@ -5,6 +5,7 @@ mod connections;
 mod error;
 mod init;
 mod layer;
+mod model;
 mod monitor;
 mod norm;
 mod ops;
@@ -24,6 +25,7 @@ pub use connections::{Connections, spikes_by_position};
 pub use error::{Error, Result};
 pub use init::fan_in_bound;
 pub use layer::{ReadoutLayer, SpikingLayer};
+pub use model::Model;
 pub use monitor::{FiringRates, Observer};
 pub use ops::batch_norm::{BatchNormed, batch_norm, batch_norm_reference};
 pub use ops::conv::{

@@ -53,6 +53,11 @@ impl ParamStore {
         VarBuilder::from_backend(Box::new(self.clone()), self.dtype, self.device.clone())
     }
 
+    /// Where its variables live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// All variables by name, running statistics included, in the order of their names.
     pub fn vars(&self) -> Vec<(String, Var)> {
         self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()

@@ -1,14 +1,14 @@
 //! The classifier of a data set: features that need no download, and a judge of samples.
 
 use candle_core::{Device, Tensor};
+use snn_train::flow;
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, Error as MetricsError, Labelled, TrainingStep,
 };
 
 use crate::Progress;
 use crate::data::{Dataset, Split};
-use crate::error::{Error, Result};
-use crate::progress::flow;
+use crate::error::Result;
 
 const STAGE: &str = "classifier";
 
@@ -44,7 +44,7 @@ pub(crate) fn train(
     progress.end();
     match (trained, latest) {
         (Err(MetricsError::Stopped { .. }), Some(TrainingStep { done, total, .. })) => {
-            Err(Error::Stopped { stage: STAGE.to_owned(), done, total })
+            Err(snn_train::Error::Stopped { stage: STAGE.to_owned(), done, total }.into())
         }
         (trained, _) => Ok(trained?),
     }

@@ -3,84 +3,13 @@
 use absorbing_diffusion::{ElboConfig, SamplingConfig, SdidConfig, Weighting};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use snn_core::{AdamWConfig, LrSchedule, Seed};
+use snn_core::Seed;
+use snn_train::TrainingConfig;
 use vq_svae::{ImageSpec, Reconstruction, VqSvaeConfig};
 
 use crate::Preset;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-
-/// How one network is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainingConfig {
-    /// Passes over the training images. A pass drops a last batch that is not full.
-    pub epochs: usize,
-    /// Images a step.
-    pub batch_size: usize,
-    /// The optimiser.
-    pub adamw: AdamWConfig,
-    /// Its learning rate over all steps.
-    pub schedule: LrSchedule,
-    /// Largest gradient norm; `None` does not clip.
-    pub clip: Option<f64>,
-    /// Steps between two checkpoints.
-    pub checkpoint_every: usize,
-}
-
-impl TrainingConfig {
-    /// The paper's optimiser, batch size and constant rate, for this many epochs.
-    pub fn paper(epochs: usize) -> Self {
-        Self {
-            epochs,
-            batch_size: 32,
-            adamw: AdamWConfig::default(),
-            schedule: LrSchedule::Constant,
-            clip: None,
-            checkpoint_every: 200,
-        }
-    }
-
-    /// Steps of an epoch over so many items; a last batch that is not full is dropped.
-    ///
-    /// # Errors
-    /// Not even one batch.
-    pub(crate) fn steps_per_epoch(&self, stage: &str, items: usize) -> Result<usize> {
-        if items < self.batch_size {
-            let reason = format!("there are only {items} training images");
-            return Err(Error::config(format!("{stage}_training.batch_size"), self.batch_size, reason));
-        }
-        Ok(items / self.batch_size)
-    }
-
-    /// Images seen in all epochs over `items`.
-    pub(crate) fn images(&self, items: usize) -> usize {
-        self.epochs * (items / self.batch_size * self.batch_size)
-    }
-
-    fn validate(&self, stage: &str) -> Result<()> {
-        let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
-        for (field, value, least) in sizes.into_iter().chain([("checkpoint_every", self.checkpoint_every, 1)])
-        {
-            if value < least {
-                return Err(Error::config(
-                    format!("{stage}.{field}"),
-                    value,
-                    format!("must be at least {least}"),
-                ));
-            }
-        }
-        if let Some(clip) = self.clip.filter(|clip| !(clip.is_finite() && *clip > 0.)) {
-            return Err(Error::config(format!("{stage}.clip"), clip, "must be positive and finite"));
-        }
-        if let LrSchedule::Cosine { floor } = self.schedule
-            && !(0. ..=1.).contains(&floor)
-        {
-            return Err(Error::config(format!("{stage}.schedule.cosine.floor"), floor, "must lie in [0, 1]"));
-        }
-        Ok(self.adamw.validate().map_err(|e| e.within(stage))?)
-    }
-}
 
 /// What is measured after training, and on how much.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -230,8 +159,9 @@ impl ExperimentConfig {
             absorbing_diffusion::Error::Core(e) => e.within("evaluation").into(),
             e => Error::from(e),
         })?;
-        self.vqsvae_training.validate("vqsvae_training")?;
-        self.sdid_training.validate("sdid_training")?;
+        for (stage, training) in self.trainings() {
+            training.validate().map_err(|e| e.within(stage))?;
+        }
         let (height, width) = self.vqsvae.image.code_map();
         let pairs = [
             ("sdid.codes", self.sdid.codes, self.vqsvae.codes),
@@ -270,36 +200,17 @@ impl ExperimentConfig {
         if data.test.len() < 2 {
             return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));
         }
-        self.vqsvae_training.steps_per_epoch("vqsvae", data.train.len())?;
-        self.sdid_training.steps_per_epoch("sdid", data.train.len())?;
+        for (stage, training) in self.trainings() {
+            training.steps(data.train.len()).map_err(|e| e.within(stage))?;
+        }
         Ok(())
     }
 
-    /// The first field, dotted, in which `other` differs, with both values.
-    pub(crate) fn first_difference(&self, other: &Self) -> Result<Option<Difference>> {
-        Ok(differences(&self.to_value()?, &other.to_value()?).into_iter().next())
+    fn trainings(&self) -> [(&'static str, &TrainingConfig); 2] {
+        [("vqsvae_training", &self.vqsvae_training), ("sdid_training", &self.sdid_training)]
     }
 
     pub(crate) fn to_value(&self) -> Result<Value> {
         serde_json::to_value(self).map_err(|e| Error::config("config", "", e.to_string()))
-    }
-}
-
-/// A dotted field, and its values in both.
-pub(crate) type Difference = (String, [Value; 2]);
-
-/// The fields in which two trees differ; objects with other fields differ as a whole.
-pub(crate) fn differences(a: &Value, b: &Value) -> Vec<Difference> {
-    match (a, b) {
-        (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
-            let inner = |(key, value): (&String, &Value)| {
-                let found = differences(value, &y[key]);
-                let join = |path: String| if path.is_empty() { key.clone() } else { format!("{key}.{path}") };
-                found.into_iter().map(|(path, values)| (join(path), values)).collect::<Vec<_>>()
-            };
-            x.iter().flat_map(inner).collect()
-        }
-        _ if a != b => vec![(String::new(), [a.clone(), b.clone()])],
-        _ => Vec::new(),
     }
 }

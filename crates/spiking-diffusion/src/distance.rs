@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use snn_train::go_on;
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, EvaluationOptions, FeatureExtractor, Inception, InceptionConfig,
     InceptionLayer, InceptionWeights, Protocol, evaluate, frechet_distance_of_features,
@@ -14,7 +15,6 @@ use vq_svae::VqSvae;
 use crate::classifier;
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::progress::go_on;
 use crate::stages::batches;
 use crate::{ExperimentConfig, Progress, RunDir};
 

@@ -12,6 +12,9 @@ pub enum Error {
     /// A config value, a file or a checkpoint was rejected; the message names it.
     #[error(transparent)]
     Core(#[from] snn_core::Error),
+    /// A training or a run's folder: something went off to infinity, was stopped, or cannot be used.
+    #[error(transparent)]
+    Training(#[from] snn_train::Error),
     /// The autoencoder rejected something.
     #[error(transparent)]
     VqSvae(#[from] vq_svae::Error),
@@ -39,48 +42,6 @@ pub enum Error {
         /// What to put where instead.
         advice: String,
     },
-    /// A run's folder or one of its files cannot be used.
-    #[error("{}: {message}", path.display())]
-    Run {
-        /// The file or folder.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// A training went off to infinity; its last good checkpoint is still there.
-    #[error("{stage}: the {what} of step {step} is {value}; {}", kept_checkpoint(kept.as_deref()))]
-    NotFinite {
-        /// The stage.
-        stage: String,
-        /// What is not finite.
-        what: &'static str,
-        /// The step, counted from 0.
-        step: usize,
-        /// Its value.
-        value: f64,
-        /// The last good checkpoint, if there is one.
-        kept: Option<PathBuf>,
-    },
-    /// A stop was [asked for](crate::Progress::stop_requested); what was done so far is kept.
-    #[error("stopped in stage `{stage}` at {done} of {total}")]
-    Stopped {
-        /// The stage.
-        stage: String,
-        /// Its steps, images, passes or kilobytes that are done.
-        done: usize,
-        /// How many there are.
-        total: usize,
-    },
-}
-
-fn kept_checkpoint(path: Option<&Path>) -> String {
-    match path {
-        Some(path) => format!(
-            "{} still holds the last good state; start again in another folder with a lower learning rate",
-            path.display()
-        ),
-        None => "no checkpoint had been written yet; start again with a lower learning rate".to_owned(),
-    }
 }
 
 impl Error {
@@ -96,7 +57,7 @@ impl Error {
 
     /// A run's folder or file that cannot be used.
     pub fn run(path: &Path, message: impl Into<String>) -> Self {
-        Self::Run { path: path.to_owned(), message: message.into() }
+        snn_train::Error::run(path, message).into()
     }
 
     /// A failed file operation.

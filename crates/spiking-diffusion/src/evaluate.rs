@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use snn_train::go_on;
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
 use vq_svae::{CodeUsage, VqSvae};
 
 use crate::data::Split;
 use crate::energy::{Activity, Energy};
 use crate::error::Result;
-use crate::progress::go_on;
 use crate::stages::{batches, process};
 use crate::{Distance, ExperimentConfig, Progress};
 

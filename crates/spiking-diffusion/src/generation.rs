@@ -11,11 +11,9 @@ use absorbing_diffusion::Order;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
+use snn_train::{claim, differences, go_on, read_json, write_json};
 
-use crate::config::differences;
 use crate::error::{Error, Result};
-use crate::progress::go_on;
-use crate::run::{read_json, take, write_json};
 use crate::stages::{batches, draw};
 use crate::{Progress, Trained, picture};
 
@@ -84,7 +82,7 @@ pub fn save(
     if count == 0 || formats == (Formats { png: false, safetensors: false }) {
         return Err(Error::config("images", count, "needs at least one image and one format"));
     }
-    let _lock = take(folder, MANIFEST)?;
+    let _lock = claim(folder, MANIFEST)?;
     check_manifest(trained, folder)?;
     let image = &trained.cfg.vqsvae.image;
     let files = Files { folder, formats, image: [image.channels, image.height, image.width] };
@@ -118,7 +116,7 @@ fn check_manifest(trained: &Trained, folder: &Path) -> Result<()> {
         temperature: cfg.sampling.temperature,
     };
     if !path.exists() {
-        return write_json(&path, &now);
+        return Ok(write_json(&path, &now)?);
     }
     let then: Manifest = read_json(&path)?;
     let tree = |value: &Manifest| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));

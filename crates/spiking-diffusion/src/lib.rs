@@ -15,29 +15,25 @@ mod loss_plot;
 pub mod picture;
 pub mod plot;
 mod preset;
-mod progress;
 mod report;
-mod run;
 mod shell;
 mod stages;
 pub mod sweep;
-mod train;
 mod trained;
 mod unmasking;
 
-pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig};
+pub use config::{DataConfig, EvaluationConfig, ExperimentConfig};
 pub use distance::{Distance, Features};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Metrics, evaluate};
 pub use experiment::{run_experiment, run_experiment_with};
 pub use preset::Preset;
-pub use progress::{Progress, Silent};
 pub use report::{Epochs, Machine, Report};
-pub use run::RunDir;
+pub use snn_train::{Progress, RunDir, Silent, TrainingConfig};
 pub use stages::{Codes, encode_dataset, generate, train_sdid, train_vqsvae};
 pub use trained::Trained;
 
-pub use {absorbing_diffusion, snn_core, spiking_diffusion_metrics as metrics, vq_svae};
+pub use {absorbing_diffusion, snn_core, snn_train, spiking_diffusion_metrics as metrics, vq_svae};
 
 /// The snippets of the workspace's README compile.
 #[cfg(doctest)]

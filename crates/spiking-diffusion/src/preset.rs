@@ -3,9 +3,10 @@
 use absorbing_diffusion::{ElboConfig, Order, SamplingConfig, SdidConfig, TokenInput, Weighting};
 use serde::{Deserialize, Serialize};
 use snn_core::{AdamWConfig, LrSchedule, Seed};
+use snn_train::TrainingConfig;
 use vq_svae::{ImageSpec, VqSvaeConfig};
 
-use crate::config::{DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig};
+use crate::config::{DataConfig, EvaluationConfig, ExperimentConfig};
 
 /// A named starting point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +56,8 @@ impl ExperimentConfig {
             seed: Seed(0),
             sdid: SdidConfig::released_code(vqsvae.codes, image.code_map()),
             vqsvae,
-            vqsvae_training: TrainingConfig::paper(100),
-            sdid_training: TrainingConfig::paper(100),
+            vqsvae_training: TrainingConfig::new(100),
+            sdid_training: TrainingConfig::new(100),
             weighting: Weighting::Elbo,
             sampling: SamplingConfig { order: Order::Posterior, ..SamplingConfig::default() },
             samples: 64,
@@ -74,7 +75,7 @@ impl ExperimentConfig {
         Self {
             preset: Preset::ReleasedCode,
             vqsvae: VqSvaeConfig::released_code(image),
-            sdid_training: TrainingConfig::paper(200),
+            sdid_training: TrainingConfig::new(200),
             weighting: Weighting::Released,
             sampling: SamplingConfig {
                 order: Order::Posterior,
@@ -92,7 +93,7 @@ impl ExperimentConfig {
             adamw: AdamWConfig { lr, ..AdamWConfig::default() },
             schedule: LrSchedule::Cosine { floor: 0.05 },
             clip: Some(1.),
-            ..TrainingConfig::paper(epochs)
+            ..TrainingConfig::new(epochs)
         };
         let vqsvae = VqSvaeConfig { time_steps: 8, codebook_std: 0.1, ..VqSvaeConfig::released_code(image) };
         let sdid = SdidConfig {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::energy::Energy;
 use crate::error::Result;
 use crate::evaluate::RATE_IMAGES;
-use crate::{Evaluation, ExperimentConfig, Features, Metrics, RunDir};
+use crate::{Evaluation, ExperimentConfig, Features, Metrics, RunDir, TrainingConfig};
 
 /// How long a training was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,10 +98,11 @@ impl Report {
     ) -> Self {
         let epochs = Epochs { vqsvae: cfg.vqsvae_training.epochs, sdid: cfg.sdid_training.epochs };
         let (train, test) = (cfg.data.train_images, cfg.data.test_images);
+        let seen = |training: &TrainingConfig| training.steps(train).unwrap_or(0) * training.batch_size;
         let images = [
-            ("vqsvae", cfg.vqsvae_training.images(train)),
+            ("vqsvae", seen(&cfg.vqsvae_training)),
             ("encode", train + test),
-            ("sdid", cfg.sdid_training.images(train)),
+            ("sdid", seen(&cfg.sdid_training)),
             ("sample", cfg.samples),
         ];
         let speed = |&(stage, n): &(&str, usize)| Some((stage.to_owned(), n as f64 / seconds.get(stage)?));

@@ -9,12 +9,11 @@ use std::time::Instant;
 use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sampler, Sdid, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, ParamStore};
+use snn_train::{StepLoss, Trainer, go_on};
 use vq_svae::VqSvae;
 
 use crate::data::{Dataset, Split};
 use crate::error::Result;
-use crate::progress::go_on;
-use crate::train::{Stage, StepLoss};
 use crate::{ExperimentConfig, Progress, RunDir};
 
 /// Trains the autoencoder into `vqsvae.safetensors`.
@@ -28,29 +27,17 @@ pub fn train_vqsvae(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<VqSvae> {
-    let path = run.file("vqsvae.safetensors");
     let params = ParamStore::new(cfg.seed.child("vqsvae"), DType::F32, device);
-    let stage = Stage {
-        name: "vqsvae",
-        columns: &["reconstruction", "dense", "generator", "commitment"],
-        cfg: &cfg.vqsvae_training,
-        seed: cfg.seed,
-        items: images.len(),
-        params: &params,
-        run,
-        device,
-    };
-    if !path.exists() {
-        let model = VqSvae::new(&cfg.vqsvae, params.builder())?;
-        stage.train(progress, |batch, _| {
-            let images = images.batch(batch, device)?;
-            let losses = model.losses(&images, &model.forward_t(&images, true)?)?;
-            Ok(StepLoss { loss: losses.total()?, columns: losses.values()?.to_vec() })
-        })?;
-        model.checkpoint(&params)?.save(&path)?;
-    }
-    stage.discard_state()?;
-    Ok(VqSvae::load(&path, device)?)
+    let model = VqSvae::new(&cfg.vqsvae, params.builder())?;
+    let trainer = Trainer::new("vqsvae", &cfg.vqsvae_training, &params, images.len(), cfg.seed)
+        .columns(&["reconstruction", "dense", "generator", "commitment"])
+        .in_run(run);
+    trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
+        let images = images.batch(batch.items, device)?;
+        let losses = model.losses(&images, &model.forward_t(&images, true)?)?;
+        Ok(StepLoss { loss: losses.total()?, columns: losses.values()?.to_vec() })
+    })?;
+    Ok(model)
 }
 
 /// The codes of a data set, u32 `[N, H', W']` on the CPU.
@@ -116,32 +103,18 @@ pub fn train_sdid(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Sdid> {
-    let path = run.file("sdid.safetensors");
     let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, device);
+    let (process, model) = (process(cfg)?, Sdid::new(&cfg.sdid, params.builder())?);
     let (items, h, w) = codes.dims3()?;
-    let stage = Stage {
-        name: "sdid",
-        columns: &[],
-        cfg: &cfg.sdid_training,
-        seed: cfg.seed,
-        items,
-        params: &params,
-        run,
-        device,
-    };
-    if !path.exists() {
-        let (process, model) = (process(cfg)?, Sdid::new(&cfg.sdid, params.builder())?);
-        stage.train(progress, |batch, step| {
-            let indices = Tensor::new(batch, codes.device())?;
-            let h0 = codes.index_select(&indices, 0)?.to_device(device)?;
-            let (t, u) = draw_noise(&process, (batch.len(), h, w), cfg.seed, &format!("sdid/noise/{step}"))?;
-            let loss = absorbing_diffusion::loss(&process, &model, &h0, &t, &u, cfg.weighting, true)?;
-            Ok(StepLoss { loss, columns: Vec::new() })
-        })?;
-        model.checkpoint(&params)?.save(&path)?;
-    }
-    stage.discard_state()?;
-    Ok(Sdid::load(&path, device)?)
+    let trainer = Trainer::new("sdid", &cfg.sdid_training, &params, items, cfg.seed).in_run(run);
+    trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
+        let indices = Tensor::new(batch.items, codes.device())?;
+        let h0 = codes.index_select(&indices, 0)?.to_device(device)?;
+        let label = format!("sdid/noise/{}", batch.step);
+        let (t, u) = draw_noise(&process, (batch.items.len(), h, w), cfg.seed, &label)?;
+        Ok(absorbing_diffusion::loss(&process, &model, &h0, &t, &u, cfg.weighting, true)?.into())
+    })?;
+    Ok(model)
 }
 
 /// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU, pixels as of

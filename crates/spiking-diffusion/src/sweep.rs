@@ -7,14 +7,13 @@ use std::path::Path;
 use absorbing_diffusion::SamplingConfig;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use snn_train::{go_on, write_json};
 use spiking_diffusion_metrics::{FeatureExtractor, FeatureStats, FeatureStatsBuilder, frechet_distance};
 use vq_svae::CodeUsage;
 
 use crate::data::Split;
 use crate::distance::{extract, in_8_bits};
 use crate::error::{Error, Result};
-use crate::progress::go_on;
-use crate::run::write_json;
 use crate::stages::{batches, draw_codes};
 use crate::{ExperimentConfig, Progress, Trained};
 

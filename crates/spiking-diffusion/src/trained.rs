@@ -5,10 +5,11 @@ use std::path::Path;
 use absorbing_diffusion::Sdid;
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
+use snn_core::Model;
+use snn_train::read_config;
 use vq_svae::VqSvae;
 
 use crate::error::{Error, Result};
-use crate::run::read_config;
 use crate::{ExperimentConfig, Progress, generate};
 
 /// What a run has trained, read from its folder; nothing is written there.
@@ -40,7 +41,7 @@ impl Trained {
     /// # Ok(()) }
     /// ```
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let cfg = read_config(folder)?;
+        let cfg: ExperimentConfig = read_config(folder)?;
         cfg.validate()?;
         let files = ["vqsvae.safetensors", "sdid.safetensors"].map(|name| folder.join(name));
         if let Some(file) = files.iter().find(|file| !file.exists()) {

@@ -1,17 +1,15 @@
 //! The VQ-SVAE: encoder, features, codebook, spike generator, decoder (paper section 2.2).
 
-use std::path::Path;
-
-use candle_core::{DType, Device, Tensor, bail};
+use candle_core::{Tensor, bail};
 use candle_nn::VarBuilder;
-use snn_core::{Checkpoint, Connections, Drive, Observer, ParamStore, Seed, SpikingStack, straight_through};
+use snn_core::{Connections, Drive, Model, Observer, SpikingStack, straight_through};
 
 use crate::codebook::Codebook;
 use crate::config::StraightThrough;
 use crate::decoder::Decoder;
 use crate::encoder::{Encoder, Features};
 use crate::generator::Generator;
-use crate::{Losses, Result, VqSvaeConfig};
+use crate::{Error, Losses, Result, VqSvaeConfig};
 
 /// Everything that one pass makes.
 #[derive(Clone, Debug)]
@@ -68,9 +66,6 @@ pub struct VqSvae {
 }
 
 impl VqSvae {
-    /// What a checkpoint of this model calls itself.
-    pub const KIND: &'static str = "vq-svae";
-
     /// Builds the model, creating its parameters in `vb` or finding them there.
     ///
     /// # Errors
@@ -92,35 +87,6 @@ impl VqSvae {
             codes_to_sums: SpikingStack::new(layers),
             cfg: cfg.clone(),
         })
-    }
-
-    /// Loads a checkpoint; its config travels in it.
-    ///
-    /// # Errors
-    /// A file that is missing, damaged, of another model, or whose tensors do not fit its config; all by name.
-    pub fn load(path: &Path, device: &Device) -> Result<Self> {
-        let checkpoint = Checkpoint::load(path, Self::KIND, device)?;
-        let cfg: VqSvaeConfig = checkpoint.config()?;
-        cfg.validate().map_err(|e| checkpoint.error(e))?;
-        let params = ParamStore::new(Seed(0), DType::F32, device);
-        let model = Self::new(&cfg, params.builder())?;
-        params.restore(&checkpoint, "")?;
-        Ok(model)
-    }
-
-    /// The checkpoint that [`load`](Self::load) reads, of parameters that this model was built on.
-    ///
-    /// # Errors
-    /// A tensor that cannot be copied.
-    pub fn checkpoint(&self, params: &ParamStore) -> Result<Checkpoint> {
-        let mut checkpoint = Checkpoint::new(Self::KIND, &self.cfg)?;
-        checkpoint.tensors = params.snapshot("")?;
-        Ok(checkpoint)
-    }
-
-    /// The config it was built with.
-    pub fn config(&self) -> &VqSvaeConfig {
-        &self.cfg
     }
 
     /// A whole pass. With `train`, batch norms use the batch's statistics and move the running ones.
@@ -251,5 +217,19 @@ impl VqSvae {
         let drive = Drive::Constant(&z_q, time_steps);
         let sum = self.codes_to_sums.readout(drive, self.decoder.readout(), false)?;
         self.decoder.image(&sum, time_steps)
+    }
+}
+
+impl Model for VqSvae {
+    const KIND: &'static str = "vq-svae";
+    type Config = VqSvaeConfig;
+    type Error = Error;
+
+    fn build(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        Self::new(cfg, vb)
+    }
+
+    fn config(&self) -> &VqSvaeConfig {
+        &self.cfg
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use absorbing_diffusion::{AbsorbingProcess, Sdid, SdidConfig, TokenInput, Weighting, loss};
 use candle_core::{DType, Device, Tensor};
-use snn_core::{Checkpoint, ParamStore, Seed};
+use snn_core::{Checkpoint, Model, ParamStore, Seed};
 
 const WEIGHTINGS: [(Weighting, &str); 3] =
     [(Weighting::Elbo, "elbo"), (Weighting::Released, "released"), (Weighting::Uniform, "uniform")];

@@ -6,7 +6,7 @@ use absorbing_diffusion::{
 };
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
-use snn_core::{AdamW, AdamWConfig, FiringRates, LrSchedule, ParamStore, Seed};
+use snn_core::{AdamW, AdamWConfig, FiringRates, LrSchedule, Model, ParamStore, Seed};
 
 use crate::{maps, rejects};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use absorbing_diffusion::{Sdid, SdidConfig, TokenInput};
 use candle_core::{DType, Device, Tensor};
-use snn_core::Checkpoint;
+use snn_core::{Checkpoint, Model};
 
 use crate::rejects;
 use crate::sdid::{INPUTS, bits, inputs, narrow, settled};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use absorbing_diffusion::{Error, Sdid, SdidConfig, TokenInput};
 use candle_core::{DType, Device};
 use proptest::prelude::*;
-use snn_core::{LifConfig, ParamStore, Reset, Seed, Surrogate};
+use snn_core::{LifConfig, Model, ParamStore, Reset, Seed, Surrogate};
 
 fn good() -> SdidConfig {
     SdidConfig::released_code(128, (7, 7))

@@ -43,7 +43,7 @@ impl Signals {
     /// Says what went wrong, `advice` where it was a signal, and gives the exit code that shells expect.
     pub(super) fn failure(&self, error: &Error, advice: &str) -> ExitCode {
         let signal = self.caught.load(Ordering::Relaxed);
-        if signal == 0 || !matches!(error, Error::Stopped { .. }) {
+        if signal == 0 || !matches!(error, Error::Training(snn_train::Error::Stopped { .. })) {
             say(&format!("error: {error}"));
             return ExitCode::FAILURE;
         }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn only_a_stop_by_a_signal_has_its_exit_code() {
         let signals = Signals::default();
-        let stopped = Error::Stopped { stage: "sdid".into(), done: 1, total: 2 };
+        let stopped = Error::from(snn_train::Error::Stopped { stage: "sdid".into(), done: 1, total: 2 });
         assert_eq!(signals.failure(&stopped, ""), ExitCode::FAILURE);
         assert!(!signals.progress().stop_requested());
         signals.caught.store(SIGTERM as usize, Ordering::Relaxed);

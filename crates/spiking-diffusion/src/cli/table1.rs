@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Serialize;
+use snn_train::read_json;
 
 use super::{answer, say};
 use crate::Report;
 use crate::error::Result;
-use crate::run::read_json;
 
 /// Print the metrics of finished runs beside those of the paper's Table 1.
 #[derive(Debug, Parser)]

@@ -11,9 +11,7 @@ pub(crate) mod synthetic;
 
 use std::path::Path;
 
-use rand::Rng;
 use sha2::{Digest, Sha256};
-use snn_core::Seed;
 
 pub use sets::{DataSet, Partial};
 pub use split::Split;
@@ -117,30 +115,4 @@ pub fn letters(folder: &Path) -> Result<Dataset> {
 /// See [`DataSet::load`].
 pub fn cifar10(folder: &Path) -> Result<Dataset> {
     DataSet::Cifar10.load(Some(folder), Partial::Reject)
-}
-
-/// The order of the items in an epoch of a stage: a permutation of `0..items` from a stream of its own.
-pub(crate) fn epoch_order(seed: Seed, stage: &str, epoch: usize, items: usize) -> Vec<u32> {
-    let mut rng = seed.rng(&format!("{stage}/shuffle/{epoch}"));
-    let mut order: Vec<u32> = (0..items as u32).collect();
-    for i in (1..items).rev() {
-        order.swap(i, rng.random_range(0..=i));
-    }
-    order
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_epoch_visits_every_item_once_and_no_two_are_alike() {
-        let order = |epoch| epoch_order(Seed(1), "vqsvae", epoch, 1000);
-        let mut sorted = order(0);
-        sorted.sort_unstable();
-        assert!(sorted.iter().copied().eq(0..1000));
-        assert_eq!(order(0), order(0));
-        assert_ne!(order(0), order(1));
-        assert_ne!(order(0), epoch_order(Seed(1), "sdid", 0, 1000));
-    }
 }

@@ -196,7 +196,7 @@ fn cut(only: &Split, which: &str, seed: Seed, notes: &mut Vec<String>) -> Result
         "only the {which} split is there, cut 90/10 into training and test by seed {}",
         seed.0
     ));
-    let order = super::epoch_order(seed, "data/cut", 0, only.len());
+    let order = snn_train::epoch_order(seed, "data/cut", 0, only.len());
     let (train, test) = order.split_at(only.len() * 9 / 10);
     Ok((only.select(train)?, only.select(test)?))
 }

@@ -1,8 +1,8 @@
 //! The command that makes a run again.
 
+use snn_train::differences;
 use vq_svae::Reconstruction;
 
-use crate::config::differences;
 use crate::data::{DataSet, synthetic};
 use crate::shell::quoted;
 use crate::{ExperimentConfig, Features};

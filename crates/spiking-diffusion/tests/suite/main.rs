@@ -19,7 +19,7 @@ use spiking_diffusion::{ExperimentConfig, Preset};
 
 /// Asserts that this is an error, with each of these parts in its message.
 #[track_caller]
-fn rejects<T>(result: spiking_diffusion::Result<T>, parts: &[&str]) {
+fn rejects<T, E: std::fmt::Display>(result: Result<T, E>, parts: &[&str]) {
     let message = result.err().map(|e| e.to_string()).unwrap_or_else(|| panic!("accepted, wanted {parts:?}"));
     assert!(parts.iter().all(|part| message.contains(part)), "{message:?} lacks one of {parts:?}");
 }

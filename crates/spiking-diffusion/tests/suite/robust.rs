@@ -47,7 +47,10 @@ fn stopped_at(step: usize) -> (Dataset, ExperimentConfig, tempfile::TempDir) {
     let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
     let cfg = tiny(&data);
     let error = run(&cfg, &data, folder.path(), &mut StopAt::new("vqsvae", step)).unwrap_err();
-    assert!(matches!(error, Error::Stopped { done, .. } if done == step), "{error}");
+    assert!(
+        matches!(error, Error::Training(snn_train::Error::Stopped { done, .. }) if done == step),
+        "{error}"
+    );
     (data, cfg, folder)
 }
 

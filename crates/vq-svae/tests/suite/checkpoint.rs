@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use snn_core::Checkpoint;
+use snn_core::{Checkpoint, Model};
 use tempfile::TempDir;
 use vq_svae::{VqSvae, VqSvaeConfig};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use snn_core::{Checkpoint, FiringRates};
+use snn_core::{Checkpoint, FiringRates, Model};
 use vq_svae::{ImageSpec, Output, Reconstruction, Reduction, VqSvae, VqSvaeConfig};
 
 use crate::{Fixture, assert_relative, assert_same, norm};

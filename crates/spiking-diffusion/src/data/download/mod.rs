@@ -8,6 +8,7 @@ mod unpack;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use snn_train::flow;
 use spiking_diffusion_metrics::Error as MetricsError;
 use spiking_diffusion_metrics::download::{Limits, cache_dir, fetch_within, lock};
 
@@ -15,7 +16,6 @@ use super::sets::own_folder;
 use super::{DataSet, Dataset, Partial, idx};
 use crate::Progress;
 use crate::error::{Error, Result};
-use crate::progress::flow;
 use remote::{Remote, RemoteFile};
 use unpack::unpack;
 
@@ -138,7 +138,7 @@ impl Store {
         }
         match fetched {
             Err(MetricsError::Stopped { .. }) => {
-                Err(Error::Stopped { stage, done: latest.unwrap_or(0), total })
+                Err(snn_train::Error::Stopped { stage, done: latest.unwrap_or(0), total }.into())
             }
             other => Ok(other?),
         }

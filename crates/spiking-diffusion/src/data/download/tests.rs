@@ -168,7 +168,10 @@ fn a_stop_is_heard_and_the_next_time_goes_on() {
     let files = named(&["images.gz"]);
     let place = Place::new(Manner::Good, files.clone(), &[]);
     let error = place.store.fill(&mut Listener { stop: true, ..Listener::default() }).unwrap_err();
-    assert!(matches!(&error, Error::Stopped { stage, total: 5, .. } if stage == "images.gz, kB"), "{error}");
+    assert!(
+        matches!(&error, Error::Training(snn_train::Error::Stopped { stage, total: 5, .. }) if stage == "images.gz, kB"),
+        "{error}"
+    );
     assert_eq!(place.leftovers(), ["images.gz.part"]);
     place.assert_filled(&files);
 }

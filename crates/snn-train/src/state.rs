@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
-use snn_core::{AdamW, Checkpoint};
+use snn_core::{AdamW, Checkpoint, ParamStore};
 
-use super::Stage;
-use crate::Progress;
 use crate::error::{Error, Result};
+use crate::{Progress, RunDir};
 
 /// Where a stopped training goes on.
 #[derive(Serialize, Deserialize)]
@@ -19,35 +18,33 @@ struct TrainingState {
 
 const STATE_KIND: &str = "training-state";
 
-impl Stage<'_> {
-    /// The stage's result is written: its training states are of no more use.
-    pub(crate) fn discard_state(&self) -> Result<()> {
-        self.states().iter().try_for_each(|path| remove(path))
-    }
+/// The checkpoints of one stage in a run's folder.
+#[derive(Clone, Copy)]
+pub(crate) struct States<'a> {
+    pub(crate) run: &'a RunDir,
+    pub(crate) stage: &'a str,
+}
 
+impl States<'_> {
     /// Files of the last state and the one before it.
-    pub(super) fn states(&self) -> [PathBuf; 2] {
-        ["state", "previous-state"].map(|kind| self.run.file(&format!("{}.{kind}.safetensors", self.name)))
+    pub(crate) fn files(&self) -> [PathBuf; 2] {
+        ["state", "previous-state"].map(|kind| self.run.file(&format!("{}.{kind}.safetensors", self.stage)))
     }
 
-    pub(super) fn seconds_before(&self, steps: usize) -> Result<f64> {
-        Ok(if steps == 0 { 0. } else { self.run.seconds()?.get(self.name).copied().unwrap_or(0.) })
+    /// The stage's result is written: its states are of no more use.
+    pub(crate) fn discard(&self) -> Result<()> {
+        self.files().iter().try_for_each(|path| remove(path))
     }
 
-    /// Parameters, moments and position in one file, so that no kill can leave them apart. Never writes parameters or
-    /// statistics that are not finite.
+    /// Parameters, moments and position in one file, so that no kill can leave them apart.
     ///
     /// The state before stays beside it: at any moment one of the two is whole.
-    pub(super) fn save(&self, optimiser: &AdamW) -> Result<()> {
-        for (_, var) in self.params.vars() {
-            let sum = var.as_tensor().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
-            self.finite("sum of a parameter after the update", optimiser.steps() - 1, sum)?;
-        }
-        let state = TrainingState { stage: self.name.to_owned(), step: optimiser.steps() };
+    pub(crate) fn save(&self, params: &ParamStore, optimiser: &AdamW) -> Result<()> {
+        let state = TrainingState { stage: self.stage.to_owned(), step: optimiser.steps() };
         let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
-        checkpoint.tensors = self.params.snapshot("model.")?;
+        checkpoint.tensors = params.snapshot("model.")?;
         checkpoint.tensors.extend(optimiser.snapshot("adamw."));
-        let [last, previous] = self.states();
+        let [last, previous] = self.files();
         if last.exists() {
             std::fs::rename(&last, &previous).map_err(Error::io(&last))?;
         }
@@ -58,12 +55,17 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// There are states, but none that can be read.
-    pub(super) fn restore(&self, optimiser: &mut AdamW, progress: &mut dyn Progress) -> Result<()> {
-        let [last, previous] = self.states();
+    pub(crate) fn restore(
+        &self,
+        params: &ParamStore,
+        optimiser: &mut AdamW,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let [last, previous] = self.files();
         if !last.exists() && !previous.exists() {
             return Ok(());
         }
-        let broken = match self.restore_from(&last, optimiser) {
+        let broken = match self.restore_from(&last, params, optimiser) {
             Ok(_) => return Ok(()),
             Err(e) => e,
         };
@@ -71,12 +73,13 @@ impl Stage<'_> {
             let message = format!(
                 "{broken}; there is no earlier checkpoint to fall back to: delete this file to train stage `{}` from \
                  its start",
-                self.name
+                self.stage
             );
             return Err(Error::run(self.run.path(), message));
         }
-        let step = self.restore_from(&previous, optimiser).map_err(|e| {
-            let message = format!("{broken}; {e}; delete both to train stage `{}` from its start", self.name);
+        let step = self.restore_from(&previous, params, optimiser).map_err(|e| {
+            let message =
+                format!("{broken}; {e}; delete both to train stage `{}` from its start", self.stage);
             Error::run(self.run.path(), message)
         })?;
         progress.message(&format!("{broken}; going on from the checkpoint before it, at step {step}"));
@@ -84,16 +87,17 @@ impl Stage<'_> {
         remove(&last)
     }
 
-    fn restore_from(&self, path: &Path, optimiser: &mut AdamW) -> Result<usize> {
-        let mut checkpoint = Checkpoint::load(path, STATE_KIND, self.device)?;
+    fn restore_from(&self, path: &Path, params: &ParamStore, optimiser: &mut AdamW) -> Result<usize> {
+        // Values are copied to where their variables live.
+        let mut checkpoint = Checkpoint::load(path, STATE_KIND, &Device::Cpu)?;
         let state: TrainingState = checkpoint.config()?;
-        if state.stage != self.name {
-            let message = format!("is the state of stage `{}`, not `{}`", state.stage, self.name);
+        if state.stage != self.stage {
+            let message = format!("is the state of stage `{}`, not `{}`", state.stage, self.stage);
             return Err(Error::run(path, message));
         }
         optimiser.restore(&checkpoint, "adamw.", state.step)?;
         checkpoint.tensors.retain(|name, _| name.starts_with("model."));
-        self.params.restore(&checkpoint, "model.")?;
+        params.restore(&checkpoint, "model.")?;
         Ok(state.step)
     }
 }

@@ -28,7 +28,10 @@ pub trait Progress {
 }
 
 /// Ends a stage here if that was asked for.
-pub(crate) fn go_on(progress: &dyn Progress, stage: &str, done: usize, total: usize) -> Result<()> {
+///
+/// # Errors
+/// Returns [`Error::Stopped`] if a stop is requested.
+pub fn go_on(progress: &dyn Progress, stage: &str, done: usize, total: usize) -> Result<()> {
     if progress.stop_requested() {
         return Err(Error::Stopped { stage: stage.to_owned(), done, total });
     }
@@ -36,7 +39,7 @@ pub(crate) fn go_on(progress: &dyn Progress, stage: &str, done: usize, total: us
 }
 
 /// [`go_on`] for those who stop by [`ControlFlow`].
-pub(crate) fn flow(progress: &dyn Progress) -> ControlFlow<()> {
+pub fn flow(progress: &dyn Progress) -> ControlFlow<()> {
     if progress.stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use snn_core::write_atomically;
 
-use crate::ExperimentConfig;
+use crate::differences;
 use crate::error::{Error, Result};
 
 /// A run's folder, locked for as long as this lives.
@@ -22,13 +22,15 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Takes a folder for a run of this config: a new or empty one, or with `resume` the folder of this very run.
+    /// Takes a folder for a run of this config, any that serde knows: a new or empty one, or with `resume` the folder of
+    /// this very run.
     ///
     /// # Errors
-    /// The folder cannot be written; another process has it; it holds a run and `resume` is not set; it holds the run
-    /// of another config (the message names the first field that differs) or files that are no run's.
-    pub fn open(path: &Path, cfg: &ExperimentConfig, resume: bool) -> Result<Self> {
-        let run = Self { path: path.to_owned(), _lock: take(path, CONFIG)? };
+    /// Returns an error if the folder cannot be written or another process has it; if it holds a run and `resume` is not
+    /// set; and if it holds the run of another config (the message names the first field that differs) or files that are
+    /// no run's.
+    pub fn open<C: Serialize + DeserializeOwned>(path: &Path, cfg: &C, resume: bool) -> Result<Self> {
+        let run = Self { path: path.to_owned(), _lock: claim(path, CONFIG)? };
         if !run.file(CONFIG).exists() {
             run.write_json(CONFIG, cfg)?;
             return Ok(run);
@@ -38,8 +40,9 @@ impl RunDir {
                 "already holds a run: add --resume to continue it, or name another folder with --out";
             return Err(Error::run(path, message));
         }
-        let stored = read_config(path)?;
-        match stored.first_difference(cfg)? {
+        // Read as a config and written again, so that fields which were added since have their defaults.
+        let (stored, wanted) = (tree(&read_config::<C>(path)?)?, tree(cfg)?);
+        match differences(&stored, &wanted).into_iter().next() {
             None => Ok(run),
             Some((field, [then, now])) => Err(Error::run(
                 path,
@@ -99,24 +102,37 @@ impl RunDir {
 /// Kept apart from checkpoints and report inputs, whose bytes depend on the seed alone.
 const TIMING: &str = "timing.json";
 
-/// What a run is.
-const CONFIG: &str = "config.json";
+/// The file that says what a run is.
+pub const CONFIG: &str = "config.json";
+
+fn tree(cfg: &impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(cfg).map_err(|e| Error::config("config", "", e.to_string()))
+}
 
 /// [`RunDir::write_json`] where no run is opened.
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+///
+/// # Errors
+/// Returns an error if the file cannot be written.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut json = serde_json::to_vec_pretty(value).map_err(|e| Error::run(path, e.to_string()))?;
     json.push(b'\n');
     Ok(write_atomically(path, &json)?)
 }
 
 /// [`RunDir::read_json`] where no run is opened.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+///
+/// # Errors
+/// Returns an error if the file is missing or does not have the form of `T`.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&text).map_err(|e| Error::run(path, e.to_string()))
 }
 
 /// The config of the run in a folder.
-pub(crate) fn read_config(folder: &Path) -> Result<ExperimentConfig> {
+///
+/// # Errors
+/// Returns an error if there is no `config.json`, or if it is damaged or not of the form of `C`.
+pub fn read_config<C: DeserializeOwned>(folder: &Path) -> Result<C> {
     let path = folder.join(CONFIG);
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     let value: serde_json::Value =
@@ -130,11 +146,11 @@ pub(crate) fn read_config(folder: &Path) -> Result<ExperimentConfig> {
     })
 }
 
-/// Creates a folder where there is none, and locks it for one process.
+/// Creates a folder where there is none, and locks it for one process, for as long as the returned file lives.
 ///
 /// # Errors
-/// It holds files, but not `manifest`, which says what it is for; another process has it.
-pub(crate) fn take(folder: &Path, manifest: &str) -> Result<File> {
+/// Returns an error if it holds files, but not `manifest`, which says what it is for, and if another process has it.
+pub fn claim(folder: &Path, manifest: &str) -> Result<File> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     if !folder.join(manifest).exists() {
         refuse_foreign_files(folder, manifest)?;

@@ -1,0 +1,29 @@
+//! In which fields two configs differ.
+
+use serde_json::Value;
+
+/// A dotted field, and its values in both.
+pub type Difference = (String, [Value; 2]);
+
+/// The fields in which two trees differ; objects with other fields differ as a whole.
+///
+/// # Examples
+/// ```
+/// use serde_json::json;
+/// let found = snn_train::differences(&json!({"lr": 1, "net": {"width": 8}}), &json!({"lr": 1, "net": {"width": 9}}));
+/// assert_eq!(found, [("net.width".to_owned(), [json!(8), json!(9)])]);
+/// ```
+pub fn differences(a: &Value, b: &Value) -> Vec<Difference> {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
+            let inner = |(key, value): (&String, &Value)| {
+                let found = differences(value, &y[key]);
+                let join = |path: String| if path.is_empty() { key.clone() } else { format!("{key}.{path}") };
+                found.into_iter().map(|(path, values)| (join(path), values)).collect::<Vec<_>>()
+            };
+            x.iter().flat_map(inner).collect()
+        }
+        _ if a != b => vec![(String::new(), [a.clone(), b.clone()])],
+        _ => Vec::new(),
+    }
+}

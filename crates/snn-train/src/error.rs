@@ -1,0 +1,86 @@
+//! What can go wrong in a training.
+
+use std::path::{Path, PathBuf};
+
+/// The errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A config value, a file or a checkpoint was rejected; the message names it.
+    #[error(transparent)]
+    Core(#[from] snn_core::Error),
+    /// A run's folder or one of its files cannot be used.
+    #[error("{}: {message}", path.display())]
+    Run {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A training went off to infinity; its last good checkpoint is still there.
+    #[error("{stage}: the {what} of step {step} is {value}; {}", kept_checkpoint(kept.as_deref()))]
+    NotFinite {
+        /// The stage.
+        stage: String,
+        /// What is not finite.
+        what: &'static str,
+        /// The step, counted from 0.
+        step: usize,
+        /// Its value.
+        value: f64,
+        /// The last good checkpoint, if there is one.
+        kept: Option<PathBuf>,
+    },
+    /// A stop was [asked for](crate::Progress::stop_requested); what was done so far is kept.
+    #[error("stopped in stage `{stage}` at {done} of {total}")]
+    Stopped {
+        /// The stage.
+        stage: String,
+        /// Its steps, images, passes or kilobytes that are done.
+        done: usize,
+        /// How many there are.
+        total: usize,
+    },
+}
+
+fn kept_checkpoint(path: Option<&Path>) -> String {
+    match path {
+        Some(path) => format!(
+            "{} still holds the last good state; start again in another folder with a lower learning rate",
+            path.display()
+        ),
+        None => "no checkpoint had been written yet; start again with a lower learning rate".to_owned(),
+    }
+}
+
+impl Error {
+    /// A rejected config field.
+    pub fn config(field: impl Into<String>, value: impl ToString, reason: impl Into<String>) -> Self {
+        snn_core::Error::config(field, value, reason).into()
+    }
+
+    /// The same error, its field said to be one of `parent`'s.
+    #[must_use]
+    pub fn within(self, parent: &str) -> Self {
+        match self {
+            Self::Core(e) => e.within(parent).into(),
+            other => other,
+        }
+    }
+
+    /// A run's folder or file that cannot be used.
+    pub fn run(path: &Path, message: impl Into<String>) -> Self {
+        Self::Run { path: path.to_owned(), message: message.into() }
+    }
+
+    /// A failed file operation.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| snn_core::Error::io(path)(source).into()
+    }
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

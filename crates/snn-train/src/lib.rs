@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod csv;
+mod difference;
+mod error;
+mod order;
+mod progress;
+mod run;
+mod state;
+mod trainer;
+
+pub use config::TrainingConfig;
+pub use difference::{Difference, differences};
+pub use error::{Error, Result};
+pub use order::epoch_order;
+pub use progress::{Progress, Silent, flow, go_on};
+pub use run::{CONFIG, RunDir, claim, read_config, read_json, write_json};
+pub use trainer::{Batch, StepLoss, Trainer};

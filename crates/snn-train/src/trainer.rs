@@ -1,0 +1,256 @@
+//! The training loop: batches in seeded order, steps, checkpoints, exact resume.
+
+use std::time::Instant;
+
+use candle_core::{DType, Tensor};
+use snn_core::{AdamW, Checkpoint, Model, ParamStore, Seed, clip_gradients};
+
+use crate::csv::Csv;
+use crate::error::{Error, Result};
+use crate::progress::go_on;
+use crate::state::States;
+use crate::{Progress, RunDir, TrainingConfig, epoch_order};
+
+/// The items of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Their numbers, each below the number of items; as many as the config's batch size.
+    pub items: &'a [u32],
+    /// The step, counted from 0 over all epochs. Name the step's random streams by it, and they need not be saved.
+    pub step: usize,
+    /// The epoch, counted from 0.
+    pub epoch: usize,
+}
+
+/// What one step computes.
+#[derive(Clone, Debug)]
+pub struct StepLoss {
+    /// The scalar to go down.
+    pub loss: Tensor,
+    /// The values of the [columns](Trainer::columns) of the CSV.
+    pub columns: Vec<f64>,
+}
+
+impl From<Tensor> for StepLoss {
+    /// A loss without further columns.
+    fn from(loss: Tensor) -> Self {
+        Self { loss, columns: Vec::new() }
+    }
+}
+
+/// Trains the parameters of one network, whatever it is.
+///
+/// Each step gets the next batch of a seeded order, returns a loss, and the parameters go down its gradient by AdamW, with
+/// the config's schedule and clipping. In a [run's folder](Self::in_run) there are then, for a stage named `net`, a row a
+/// step in `net.csv`, and while the training lasts `net.state.safetensors` and the state before it, from which it resumes
+/// exactly: a training that was stopped and resumed ends with the same bytes as one that never was.
+///
+/// # Examples
+/// A line through three points:
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use snn_core::{AdamWConfig, ParamStore, Seed};
+/// use snn_train::{Batch, Silent, StepLoss, Trainer, TrainingConfig};
+///
+/// # fn main() -> snn_train::Result<()> {
+/// let (xs, ys) = (Tensor::new(&[0f32, 1., 2., 3.], &Device::Cpu)?, Tensor::new(&[1f32, 3., 5., 7.], &Device::Cpu)?);
+/// let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+/// let (slope, offset) = (params.builder().get(1, "slope")?, params.builder().get(1, "offset")?);
+///
+/// let adamw = AdamWConfig { lr: 0.1, weight_decay: 0., ..AdamWConfig::default() };
+/// let cfg = TrainingConfig { batch_size: 2, adamw, ..TrainingConfig::new(200) };
+/// Trainer::new("line", &cfg, &params, 4, Seed(0)).train(&mut Silent, |batch: Batch<'_>| -> snn_train::Result<StepLoss> {
+///     let items = Tensor::new(batch.items, &Device::Cpu)?;
+///     let guess = xs.index_select(&items, 0)?.broadcast_mul(&slope)?.broadcast_add(&offset)?;
+///     Ok((guess - ys.index_select(&items, 0)?)?.sqr()?.mean_all()?.into())
+/// })?;
+/// assert!((slope.to_vec1::<f32>()?[0] - 2.).abs() < 0.1);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Trainer<'a> {
+    name: &'a str,
+    cfg: &'a TrainingConfig,
+    params: &'a ParamStore,
+    items: usize,
+    seed: Seed,
+    columns: Vec<String>,
+    run: Option<&'a RunDir>,
+}
+
+impl<'a> Trainer<'a> {
+    /// A training of `params` on items `0..items`, kept in memory only. `name` names its files and its random streams.
+    pub fn new(
+        name: &'a str,
+        cfg: &'a TrainingConfig,
+        params: &'a ParamStore,
+        items: usize,
+        seed: Seed,
+    ) -> Self {
+        Self { name, cfg, params, items, seed, columns: Vec::new(), run: None }
+    }
+
+    /// The same with columns of its own in the CSV, between `loss` and `grad_norm`; each step gives their
+    /// [values](StepLoss::columns).
+    #[must_use]
+    pub fn columns<S: AsRef<str>>(self, names: &[S]) -> Self {
+        Self { columns: names.iter().map(|name| name.as_ref().to_owned()).collect(), ..self }
+    }
+
+    /// The same in a run's folder: with a CSV, checkpoints, resume and the time it takes.
+    #[must_use]
+    pub fn in_run(self, run: &'a RunDir) -> Self {
+        Self { run: Some(run), ..self }
+    }
+
+    /// Trains from the last checkpoint, or from the start, to the end.
+    ///
+    /// # Errors
+    /// Returns an error if the config does not [validate](TrainingConfig::validate) or there are too few items for one
+    /// batch; if a loss, a gradient or a parameter is not finite (the last checkpoint stays); if a stop was asked for (a
+    /// checkpoint is written before); if a file cannot be read or written; and whatever `step` returns.
+    pub fn train<E: From<Error>>(
+        &self,
+        progress: &mut dyn Progress,
+        mut step: impl FnMut(Batch<'_>) -> Result<StepLoss, E>,
+    ) -> Result<(), E> {
+        let mut session = Session::open(self, progress)?;
+        progress.begin(self.name, session.total, session.done());
+        while let Some(batch) = session.next() {
+            let found = step(batch)?;
+            let loss = session.descend(found)?;
+            progress.advance(session.done(), Some(loss));
+            session.keep(progress)?;
+        }
+        progress.end();
+        Ok(())
+    }
+
+    /// [`train`](Self::train) into the file `<name>.safetensors` of the run's folder. If it is there already, its
+    /// parameters are read and nothing is trained; either way the model has them in the end.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train); returns an error if there is no run's folder, or the file is not of this model.
+    pub fn train_model<M: Model, E: From<Error>>(
+        &self,
+        model: &M,
+        progress: &mut dyn Progress,
+        step: impl FnMut(Batch<'_>) -> Result<StepLoss, E>,
+    ) -> Result<(), E> {
+        let run =
+            self.run.ok_or_else(|| Error::config("run", self.name, "needs a run's folder: `in_run`"))?;
+        let path = run.file(&format!("{}.safetensors", self.name));
+        if path.exists() {
+            self.read(M::KIND, &path)?;
+        } else {
+            self.train(progress, step)?;
+            model
+                .checkpoint(self.params)
+                .and_then(|checkpoint| checkpoint.save(&path))
+                .map_err(Error::from)?;
+        }
+        States { run, stage: self.name }.discard()?;
+        Ok(())
+    }
+
+    fn read(&self, kind: &str, path: &std::path::Path) -> Result<()> {
+        let checkpoint = Checkpoint::load(path, kind, self.params.device())?;
+        Ok(self.params.restore(&checkpoint, "")?)
+    }
+
+    fn states(&self) -> Option<States<'a>> {
+        self.run.map(|run| States { run, stage: self.name })
+    }
+
+    fn finite(&self, what: &'static str, step: usize, value: f64) -> Result<f64> {
+        if value.is_finite() {
+            return Ok(value);
+        }
+        let kept = self.states().and_then(|states| states.files().into_iter().find(|path| path.exists()));
+        Err(Error::NotFinite { stage: self.name.to_owned(), what, step, value, kept })
+    }
+}
+
+/// A training in progress.
+struct Session<'a> {
+    trainer: &'a Trainer<'a>,
+    optimiser: AdamW,
+    csv: Option<Csv>,
+    steps_per_epoch: usize,
+    total: usize,
+    /// The items of this epoch.
+    order: Vec<u32>,
+    clock: Instant,
+    /// Seconds that earlier sessions took.
+    before: f64,
+}
+
+impl<'a> Session<'a> {
+    fn open(trainer: &'a Trainer<'a>, progress: &mut dyn Progress) -> Result<Self> {
+        let (cfg, name) = (trainer.cfg, trainer.name);
+        cfg.validate()?;
+        let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
+        let mut optimiser = AdamW::new(trainer.params.trainable(), cfg.adamw)?;
+        let (mut csv, mut before) = (None, 0.);
+        if let Some(states) = trainer.states() {
+            states.restore(trainer.params, &mut optimiser, progress)?;
+            let (done, run) = (optimiser.steps(), states.run);
+            csv = Some(Csv::open(run.file(&format!("{name}.csv")), &trainer.columns, done)?);
+            before = if done == 0 { 0. } else { run.seconds()?.get(name).copied().unwrap_or(0.) };
+        }
+        let (order, clock) = (Vec::new(), Instant::now());
+        Ok(Self { trainer, optimiser, csv, steps_per_epoch, total, order, clock, before })
+    }
+
+    fn done(&self) -> usize {
+        self.optimiser.steps()
+    }
+
+    /// The next batch, unless all steps are done.
+    fn next(&mut self) -> Option<Batch<'_>> {
+        let Trainer { name, cfg, items, seed, .. } = *self.trainer;
+        let step = self.done();
+        if step >= self.total {
+            return None;
+        }
+        let (epoch, at) = (step / self.steps_per_epoch, step % self.steps_per_epoch * cfg.batch_size);
+        if at == 0 || self.order.is_empty() {
+            self.order = epoch_order(seed, name, epoch, items);
+        }
+        Some(Batch { items: &self.order[at..at + cfg.batch_size], step, epoch })
+    }
+
+    /// One step of the optimiser; the loss as a number.
+    fn descend(&mut self, StepLoss { loss, columns }: StepLoss) -> Result<f64> {
+        let (trainer, cfg, now) = (self.trainer, self.trainer.cfg, self.done());
+        let value = trainer.finite("loss", now, loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)?;
+        let mut grads = trainer.params.gradients(&loss.backward()?)?;
+        let norm = trainer.finite("gradient norm", now, clip_gradients(&mut grads, cfg.clip)?)?;
+        let factor = cfg.schedule.factor(now, self.total);
+        self.optimiser.step(&grads, factor)?;
+        if let Some(csv) = &mut self.csv {
+            let values = [&[cfg.adamw.lr * factor, value], columns.as_slice(), &[norm]].concat();
+            csv.row(now, now / self.steps_per_epoch, &values)?;
+        }
+        Ok(value)
+    }
+
+    /// Writes a checkpoint where one is due, and stops where that was asked for.
+    fn keep(&mut self, progress: &mut dyn Progress) -> Result<()> {
+        let (trainer, done, total) = (self.trainer, self.done(), self.total);
+        let due = done.is_multiple_of(trainer.cfg.checkpoint_every) || done == total;
+        if !due && !progress.stop_requested() {
+            return Ok(());
+        }
+        for (_, var) in trainer.params.vars() {
+            let sum = var.as_tensor().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            trainer.finite("sum of a parameter after the update", done - 1, sum)?;
+        }
+        if let (Some(csv), Some(states)) = (&mut self.csv, trainer.states()) {
+            csv.flush()?;
+            states.save(trainer.params, &self.optimiser)?;
+            states.run.record_seconds(trainer.name, self.before + self.clock.elapsed().as_secs_f64())?;
+        }
+        go_on(progress, trainer.name, done, total)
+    }
+}
