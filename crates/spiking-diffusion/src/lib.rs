@@ -11,6 +11,7 @@ pub mod error;
 mod evaluate;
 mod experiment;
 pub mod generation;
+mod json;
 mod loss_plot;
 pub mod picture;
 pub mod plot;

@@ -10,6 +10,7 @@ use snn_core::write_atomically;
 
 use crate::ExperimentConfig;
 use crate::error::{Error, Result};
+use crate::json;
 
 /// A run's folder, locked for as long as this lives.
 ///
@@ -111,16 +112,14 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 
 /// [`RunDir::read_json`] where no run is opened.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&text).map_err(|e| Error::run(path, e.to_string()))
+    serde_json::from_slice(&json::read(path)?).map_err(|e| Error::run(path, e.to_string()))
 }
 
 /// The config of the run in a folder.
 pub(crate) fn read_config(folder: &Path) -> Result<ExperimentConfig> {
     let path = folder.join(CONFIG);
-    let text = std::fs::read(&path).map_err(Error::io(&path))?;
-    let value: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|e| Error::run(&path, format!("is damaged: {e}")))?;
+    let value: serde_json::Value = serde_json::from_slice(&json::read(&path)?)
+        .map_err(|e| Error::run(&path, format!("is damaged: {e}")))?;
     serde_json::from_value(value).map_err(|e| {
         let version = env!("CARGO_PKG_VERSION");
         let message = format!(
