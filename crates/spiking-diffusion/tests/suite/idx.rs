@@ -122,7 +122,7 @@ fn the_content_decides_what_is_compressed() {
 #[test]
 fn gzip_may_have_members_and_padding() {
     let folder = tempfile::tempdir().unwrap();
-    let array = Idx { dims: vec![100, 100], bytes: (0..10_000u32).map(|i| (i * i >> 7) as u8).collect() };
+    let array = Idx { dims: vec![100, 100], bytes: (0..10_000u32).map(|i| ((i * i) >> 7) as u8).collect() };
     let file = encode(&array.dims, &array.bytes);
     let parts = [gzip(&file[..9]), gzip(&[]), gzip(&file[9..500]), gzip(&file[500..])];
     let zeros = |n: usize| vec![0; n];
