@@ -267,6 +267,11 @@ impl ImageSource for Shown<'_> {
         self.1.set_position(start as u64);
         self.0.read(start, count)
     }
+
+    fn read_sizes(&self, start: usize, count: usize) -> spiking_diffusion_metrics::Result<Vec<Tensor>> {
+        self.1.set_position(start as u64);
+        self.0.read_sizes(start, count)
+    }
 }
 
 impl Drop for Shown<'_> {

@@ -4,6 +4,7 @@ mod config;
 mod csv;
 mod difference;
 mod error;
+mod json;
 mod order;
 mod progress;
 mod run;

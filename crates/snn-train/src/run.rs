@@ -10,6 +10,7 @@ use snn_core::write_atomically;
 
 use crate::differences;
 use crate::error::{Error, Result};
+use crate::json;
 
 /// A run's folder, locked for as long as this lives.
 ///
@@ -124,8 +125,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// # Errors
 /// Returns an error if the file is missing or does not have the form of `T`.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&text).map_err(|e| Error::run(path, e.to_string()))
+    serde_json::from_slice(&json::read(path)?).map_err(|e| Error::run(path, e.to_string()))
 }
 
 /// The config of the run in a folder.
@@ -134,9 +134,8 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// Returns an error if there is no `config.json`, or if it is damaged or not of the form of `C`.
 pub fn read_config<C: DeserializeOwned>(folder: &Path) -> Result<C> {
     let path = folder.join(CONFIG);
-    let text = std::fs::read(&path).map_err(Error::io(&path))?;
-    let value: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|e| Error::run(&path, format!("is damaged: {e}")))?;
+    let value: serde_json::Value = serde_json::from_slice(&json::read(&path)?)
+        .map_err(|e| Error::run(&path, format!("is damaged: {e}")))?;
     serde_json::from_value(value).map_err(|e| {
         let version = env!("CARGO_PKG_VERSION");
         let message = format!(

@@ -40,7 +40,7 @@ impl FeatureStatsBuilder {
     /// No samples yet of `dims` features.
     ///
     /// # Errors
-    /// If `dims` is 0.
+    /// If `dims` is 0, or there is no memory for so large a covariance.
     ///
     /// # Examples
     /// ```
@@ -52,6 +52,7 @@ impl FeatureStatsBuilder {
         if dims == 0 {
             return Err(Error::TooFew { what: "features", need: 1, got: 0 });
         }
+        input::check_memory("dims", dims, dims.checked_mul(dims))?;
         Ok(Self { count: 0, mean: vec![0.0; dims], scatter: Mat::zeros(dims, dims) })
     }
 

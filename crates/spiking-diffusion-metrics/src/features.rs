@@ -1,5 +1,7 @@
 //! From images to features.
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
 
 use crate::{Error, ImageSource, Result};
@@ -45,6 +47,12 @@ pub trait FeatureExtractor {
     /// # Errors
     /// If the images are not what the extractor takes.
     fn extract(&self, images: &Tensor) -> Result<Tensor>;
+
+    /// Whether images of several sizes may come in a set, because it resizes each from its own size to the one that it
+    /// needs. As it is, no: a source that has images of several sizes then refuses.
+    fn takes_any_size(&self) -> bool {
+        false
+    }
 }
 
 /// The flattened pixels as features: no network, so a distance between them says little about perception.
@@ -82,7 +90,7 @@ impl FeatureExtractor for Pixels {
     }
 
     fn dims(&self) -> usize {
-        self.channels * self.height * self.width
+        self.channels.saturating_mul(self.height).saturating_mul(self.width)
     }
 
     fn extract(&self, images: &Tensor) -> Result<Tensor> {
@@ -145,11 +153,38 @@ pub(crate) fn for_each_batch(
     }
     for start in (0..count).step_by(batch_size) {
         let len = batch_size.min(count - start);
-        let features = extractor.extract(&images.read(start, len)?)?;
+        let features = if extractor.takes_any_size() {
+            extract_sizes(extractor, &images.read_sizes(start, len)?)?
+        } else {
+            extractor.extract(&images.read(start, len)?)?
+        };
         check_shape(&features, len, extractor.dims())?;
         use_features(features)?;
     }
     Ok(())
+}
+
+/// Features of images of several sizes, those of one size at once, in the order of the images.
+fn extract_sizes(extractor: &dyn FeatureExtractor, images: &[Tensor]) -> Result<Tensor> {
+    if let [one] = images {
+        return extractor.extract(one);
+    }
+    let mut sizes: BTreeMap<&[usize], Vec<usize>> = BTreeMap::new();
+    for (i, image) in images.iter().enumerate() {
+        sizes.entry(image.dims()).or_default().push(i);
+    }
+    let mut features = vec![None; images.len()];
+    for members in sizes.values() {
+        let together: Vec<&Tensor> = members.iter().map(|&i| &images[i]).collect();
+        let rows = extractor.extract(&Tensor::cat(&together, 0)?)?;
+        let mut start = 0;
+        for &i in members {
+            let len = images[i].dim(0)?;
+            features[i] = Some(rows.narrow(0, start, len)?);
+            start += len;
+        }
+    }
+    Ok(Tensor::cat(&features.into_iter().flatten().collect::<Vec<_>>(), 0)?)
 }
 
 fn check_shape(features: &Tensor, rows: usize, dims: usize) -> Result<()> {

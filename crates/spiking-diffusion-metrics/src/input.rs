@@ -81,6 +81,25 @@ pub(crate) fn images(xs: &Tensor, what: &'static str) -> Result<Rows> {
     }
 }
 
+/// Rejects an argument that asks for more `f64` than there is memory for, instead of ending the program.
+pub(crate) fn check_memory(field: &'static str, value: usize, elements: Option<usize>) -> Result<()> {
+    if elements.is_some_and(|elements| Vec::<f64>::new().try_reserve_exact(elements).is_ok()) {
+        return Ok(());
+    }
+    Err(Error::config(field, value, "needs more memory than there is"))
+}
+
+/// Rejects a number that is not positive, or whose square is 0 or infinite in `f64`.
+pub(crate) fn check_square(field: &'static str, value: f64) -> Result<()> {
+    if !(value.is_finite() && value > 0.0) {
+        return Err(Error::config(field, value, "must be a positive number"));
+    }
+    if (value * value).is_normal() {
+        return Ok(());
+    }
+    Err(Error::config(field, format!("{value:?}"), "its square must be a positive number too"))
+}
+
 fn to_f64(xs: &Tensor, what: &'static str) -> Result<Vec<f64>> {
     if !xs.dtype().is_float() {
         return Err(Error::DType { what, got: xs.dtype() });

@@ -44,7 +44,7 @@ pub struct KernelDistance {
 /// `a: [N, D]`, `b: [M, D]`.
 ///
 /// # Errors
-/// If the numbers of features differ, a feature is not finite, there are no subsets, or a subset has fewer than
+/// If the numbers of features differ, a feature is not finite, or so large that the distance is not, there are no subsets, or a subset has fewer than
 /// two rows, a row twice, or a row that does not exist.
 ///
 /// # Examples
@@ -76,6 +76,10 @@ pub(crate) fn distance_of_rows(a: &Rows, b: &Rows, subsets: &[SubsetPair]) -> Re
         true => table::distances(a, b, subsets),
         false => subsets.par_iter().map(|(of_a, of_b)| mmd(&gather(a, of_a), &gather(b, of_b))).collect(),
     };
+    if let Some(subset) = distances.iter().position(|distance| !distance.is_finite()) {
+        let message = format!("the distance is {}: the features are too large", distances[subset]);
+        return Err(Error::Subset { subset, side: "a and b", message });
+    }
     let (mean, std) = mean_and_std(&distances);
     Ok(KernelDistance { mean, std })
 }
@@ -83,7 +87,7 @@ pub(crate) fn distance_of_rows(a: &Rows, b: &Rows, subsets: &[SubsetPair]) -> Re
 /// Independent pairs of subsets, each of `size` distinct rows drawn uniformly, for [`kernel_distance`].
 ///
 /// # Errors
-/// If `subsets` is 0, `size` is below 2, or `size` is more than `n_a` or `n_b`.
+/// If `subsets` is 0 or more than memory can hold, `size` is below 2, or `size` is more than `n_a` or `n_b`.
 ///
 /// # Examples
 /// ```
@@ -111,6 +115,10 @@ pub fn random_subsets(
     if size > n_a.min(n_b) {
         return Err(Error::config("size", size, format!("more than the {n_a} or the {n_b} rows there are")));
     }
+    // Two lists of `size` indices each, and what holds them.
+    let elements =
+        size.checked_add(3).and_then(|size| size.checked_mul(2)).and_then(|size| size.checked_mul(subsets));
+    input::check_memory("subsets", subsets, elements)?;
     let mut draw = |rows| rand::seq::index::sample(rng, rows, size).into_vec();
     Ok((0..subsets).map(|_| (draw(n_a), draw(n_b))).collect())
 }

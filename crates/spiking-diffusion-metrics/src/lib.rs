@@ -12,6 +12,7 @@ mod inception_score;
 mod input;
 mod kernel;
 mod manifold;
+mod npy;
 mod npz;
 mod pixel;
 mod protocol;

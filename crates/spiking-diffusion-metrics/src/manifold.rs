@@ -6,7 +6,7 @@ use faer::{Accum, Mat, MatRef, Par};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::input::{self, Rows};
+use crate::input::{self, Rows, check_finite};
 use crate::{Error, Result};
 
 /// Rows of one block of distances: `BLOCK x BLOCK` values a thread are all that is held of them.
@@ -58,7 +58,7 @@ pub struct Prdc {
 /// `real: [N, D]`, `generated: [M, D]`.
 ///
 /// # Errors
-/// If the numbers of features differ, a feature is not finite, `k` is 0, or a set has no more than `k` rows.
+/// If the numbers of features differ, a feature or its square is not finite, `k` is 0, or a set has no more than `k` rows.
 ///
 /// # Examples
 /// ```
@@ -83,11 +83,13 @@ pub(crate) fn prdc_of_rows(x: &Rows, y: &Rows, k: usize, ball: Ball) -> Result<P
     }
     for (what, rows) in [("real samples", x.rows), ("generated samples", y.rows)] {
         if rows <= k {
-            return Err(Error::TooFew { what, need: k + 1, got: rows });
+            return Err(Error::TooFew { what, need: k.saturating_add(1), got: rows });
         }
     }
     let centre = x.column_means();
     let (x, y) = (Points::new(x, &centre), Points::new(y, &centre));
+    check_finite(&x.squares, 1, "squared lengths of real features", 0)?;
+    check_finite(&y.squares, 1, "squared lengths of generated features", 0)?;
     let (radii_x, radii_y) = (x.radii(k), y.radii(k));
     let inside = |distance: f64, radius: f64| match ball {
         Ball::Open => distance < radius,

@@ -1,11 +1,14 @@
 //! Feature statistics as `.npz` files, the exchange format of pytorch-fid.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candle_core::npy::NpzTensors;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
+use zip::ZipArchive;
 
+use crate::npy::Npy;
 use crate::stats::{check_covariance, check_mean};
 use crate::{Error, FeatureStats, Result};
 
@@ -45,9 +48,9 @@ impl FeatureStats {
         written
     }
 
-    /// Reads a file with `mu [D]` and `sigma [D, D]`, as `f32` or `f64`, and perhaps `count`.
+    /// Reads a file with `mu [D]` and `sigma [D, D]`, floating-point of at most 64 bits, and perhaps `count`.
     ///
-    /// Those of `np.savez_compressed` too.
+    /// Whatever numpy writes of these: either byte order, C or Fortran order, `np.savez` or `np.savez_compressed`.
     ///
     /// # Errors
     /// If the file is not such an archive, or a field is missing, has another shape or type, or holds values
@@ -62,13 +65,12 @@ impl FeatureStats {
     /// ```
     pub fn read_npz(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        std::fs::File::open(path).map_err(Error::io(path))?;
-        let npz = NpzTensors::new(path).map_err(|e| Error::file(path, "archive", e))?;
-        let mean: Vec<f64> = read_floats(&npz, path, MEAN, 1)?;
+        let mut npz = Npz::open(path)?;
+        let mean = npz.floats(MEAN, 1)?;
         check_mean(&mean).map_err(|e| Error::file(path, MEAN, e))?;
-        let covariance: Vec<f64> = read_floats(&npz, path, COVARIANCE, 2)?;
+        let covariance = npz.floats(COVARIANCE, 2)?;
         check_covariance(&covariance, mean.len()).map_err(|e| Error::file(path, COVARIANCE, e))?;
-        Self::new(mean, covariance, read_count(&npz, path)?)
+        Self::new(mean, covariance, npz.count()?)
     }
 
     fn write_checked(&self, temporary: &Path, path: &Path) -> Result<()> {
@@ -104,29 +106,57 @@ pub(crate) fn temporary_beside(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(format!(".{}.{process}.{write}.tmp", name.to_string_lossy())))
 }
 
-/// A field of `rank` equal axes, as `f64`.
-fn read_floats(npz: &NpzTensors, path: &Path, field: &str, rank: usize) -> Result<Vec<f64>> {
-    let Some(tensor) = npz.get(field).map_err(|e| Error::file(path, field, e))? else {
-        let mut names = npz.names();
-        names.sort();
-        return Err(Error::file(path, field, format!("missing; the file holds {names:?}")));
-    };
-    let dims = tensor.dims();
-    if dims.len() != rank || dims.iter().any(|d| *d != dims[0]) {
-        let expected = if rank == 1 { "[D]" } else { "[D, D]" };
-        return Err(Error::file(path, field, format!("expected shape {expected}, got {dims:?}")));
-    }
-    if !tensor.dtype().is_float() {
-        return Err(Error::file(path, field, format!("expected f32 or f64, got {:?}", tensor.dtype())));
-    }
-    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+/// An archive of arrays.
+struct Npz<'a> {
+    path: &'a Path,
+    archive: ZipArchive<BufReader<File>>,
 }
 
-fn read_count(npz: &NpzTensors, path: &Path) -> Result<Option<u64>> {
-    let Some(tensor) = npz.get(COUNT).map_err(|e| Error::file(path, COUNT, e))? else { return Ok(None) };
-    let values: Vec<i64> = tensor.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?;
-    match values[..] {
-        [count] if count >= 2 => Ok(Some(count as u64)),
-        _ => Err(Error::file(path, COUNT, format!("expected one integer of at least 2, got {values:?}"))),
+impl<'a> Npz<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
+        let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+        let archive = ZipArchive::new(file).map_err(|e| Error::file(path, "archive", e))?;
+        Ok(Self { path, archive })
+    }
+
+    fn fail(&self, field: &str, message: impl ToString) -> Error {
+        Error::file(self.path, field, message)
+    }
+
+    /// A field, if it is there.
+    fn get(&mut self, field: &str) -> Result<Option<Npy>> {
+        let index = |name: &str| self.archive.index_for_name(name);
+        let Some(index) = index(&format!("{field}.npy")).or_else(|| index(field)) else { return Ok(None) };
+        let array = match self.archive.by_index(index) {
+            Ok(mut member) => Npy::read(&mut member),
+            Err(e) => Err(e.to_string()),
+        };
+        array.map(Some).map_err(|message| self.fail(field, message))
+    }
+
+    /// A field of `rank` equal axes, as `f64`.
+    fn floats(&mut self, field: &str, rank: usize) -> Result<Vec<f64>> {
+        let Some(array) = self.get(field)? else {
+            let names = self.archive.file_names().filter_map(|name| name.ok());
+            let mut names: Vec<String> = names.map(|name| name.trim_end_matches(".npy").to_owned()).collect();
+            names.sort();
+            return Err(self.fail(field, format!("missing; the file holds {names:?}")));
+        };
+        let dims = array.dims();
+        if dims.len() != rank || dims.iter().any(|d| *d != dims[0]) {
+            let expected = if rank == 1 { "[D]" } else { "[D, D]" };
+            return Err(self.fail(field, format!("expected shape {expected}, got {dims:?}")));
+        }
+        array.floats().map_err(|message| self.fail(field, message))
+    }
+
+    fn count(&mut self) -> Result<Option<u64>> {
+        let Some(array) = self.get(COUNT)? else { return Ok(None) };
+        let values = array.integers().map_err(|message| self.fail(COUNT, message))?;
+        let count = if let [value] = values[..] { u64::try_from(value).ok() } else { None };
+        match count.filter(|count| *count >= 2) {
+            Some(count) => Ok(Some(count)),
+            None => Err(self.fail(COUNT, format!("expected one integer of at least 2, got {values:?}"))),
+        }
     }
 }

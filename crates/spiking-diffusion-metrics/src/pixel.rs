@@ -47,7 +47,7 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
 /// `a`, `b`: `[N, C, H, W]`, floating point -> `N` values.
 ///
 /// # Errors
-/// Those of [`mse`], and if `data_range` is not a positive number.
+/// Those of [`mse`], and if `data_range` or its square is not a positive number.
 ///
 /// # Examples
 /// ```
@@ -60,9 +60,7 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub fn psnr(a: &Tensor, b: &Tensor, data_range: f64) -> Result<Vec<f64>> {
-    if !(data_range.is_finite() && data_range > 0.0) {
-        return Err(Error::config("data_range", data_range, "must be a positive number"));
-    }
+    input::check_square("data_range", data_range)?;
     Ok(mse(a, b)?.into_iter().map(|e| 10.0 * (data_range * data_range / e).log10()).collect())
 }
 

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::input::check_memory;
 use crate::{Error, Result};
 
 /// How a pixel of the resized image is made from pixels of the original.
@@ -43,12 +44,14 @@ pub enum Resize {
 /// `images: [N, C, H, W]` -> `[N, C, height, width]`, in `f32`.
 ///
 /// # Errors
-/// If the images are not a four-axis floating-point tensor, or a side is 0 before or after.
+/// If the images are not a four-axis floating-point tensor, or a side is 0 before or after, or there is not so much memory.
 ///
 /// # Examples
 /// See [`Resize`].
 pub fn resize(images: &Tensor, size: (usize, usize), method: Resize) -> Result<Tensor> {
     let (count, channels, height, width) = checked_dims(images)?;
+    let pixels = (count * channels).checked_mul(size.0).and_then(|pixels| pixels.checked_mul(size.1));
+    check_memory("size", size.0.max(size.1), pixels)?;
     let resizer = Resizer::new((height, width), size, method)?;
     let values = to_f32(images)?;
     let planes = values.par_chunks_exact(height * width).map(|plane| resizer.plane(plane));

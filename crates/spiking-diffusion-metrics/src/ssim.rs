@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::input::{check_finite, check_memory, check_square};
 use crate::pixel::image_pair;
 use crate::{Error, Result};
 
@@ -103,7 +104,8 @@ impl SsimConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// If `window` is even, or 1 with `sample_covariance`, or if `sigma`, `k1`, `k2` or `data_range` is not a positive number.
+    /// If `window` is even, or 1 with `sample_covariance`, or if `sigma`, `k1`, `k2` or `data_range` is not a positive number, or
+    /// the square of one, or `C1` or `C2`, is 0 or infinite in `f64`.
     ///
     /// # Examples
     /// ```
@@ -121,10 +123,19 @@ impl SsimConfig {
         }
         let positive =
             [("sigma", self.sigma), ("k1", self.k1), ("k2", self.k2), ("data_range", self.data_range)];
-        match positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-            Some((field, value)) => Err(Error::config(field, value, "must be a positive number")),
+        positive.iter().try_for_each(|(field, value)| check_square(field, *value))?;
+        match [("k1", self.k1), ("k2", self.k2)].into_iter().find(|(_, k)| !self.steadying(*k).is_normal()) {
+            Some((field, k)) => {
+                let reason = format!("the square of `{field} data_range` must be a positive number");
+                Err(Error::config(field, format!("{k:?}"), reason))
+            }
             None => Ok(()),
         }
+    }
+
+    /// `C = (k data_range)^2`.
+    fn steadying(&self, k: f64) -> f64 {
+        (k * self.data_range).powi(2)
     }
 
     /// One axis of the window, of sum 1; the window is its outer product with itself.
@@ -154,7 +165,7 @@ impl SsimConfig {
 /// a table.
 ///
 /// # Errors
-/// If the config is invalid, the shapes differ or have an empty axis, a pixel is not finite, or the images are
+/// If the config is invalid or its window takes more memory than there is, the shapes differ or have an empty axis, a pixel is not finite, or so large that its square is not, or the images are
 /// smaller than the window with [`Padding::Valid`] or than its half with [`Padding::Reflect`].
 ///
 /// # Examples
@@ -182,13 +193,19 @@ pub fn ssim(a: &Tensor, b: &Tensor, cfg: &SsimConfig) -> Result<Vec<f64>> {
             format!("with this padding an image needs {smallest} pixels a side, got {height}x{width}");
         return Err(Error::config("window", cfg.window, reason));
     }
+    let side =
+        |side: usize| if cfg.padding == Padding::Valid { Some(side) } else { side.checked_add(cfg.window) };
+    let padded = side(height).zip(side(width)).and_then(|(height, width)| height.checked_mul(width));
+    check_memory("window", cfg.window, padded)?;
     let filter = Filter::new(cfg, height, width);
     let plane = height * width;
     let image = |n: usize| {
         let planes = rows_a.row(n).chunks_exact(plane).zip(rows_b.row(n).chunks_exact(plane));
         planes.map(|(a, b)| filter.similarity(a, b)).sum::<f64>() / channels as f64
     };
-    Ok((0..rows_a.rows).into_par_iter().map(image).collect())
+    let similarities: Vec<f64> = (0..rows_a.rows).into_par_iter().map(image).collect();
+    check_finite(&similarities, 1, "SSIM", 0)?;
+    Ok(similarities)
 }
 
 /// The window, and the sizes of the planes it runs over.
@@ -208,11 +225,19 @@ struct Filter {
 impl Filter {
     fn new(cfg: &SsimConfig, height: usize, width: usize) -> Self {
         let pad = if cfg.padding == Padding::Valid { 0 } else { cfg.window / 2 };
-        let c = |k: f64| (k * cfg.data_range).powi(2);
         let pixels = (cfg.window * cfg.window) as f64;
         let spread = if cfg.sample_covariance { pixels / (pixels - 1.0) } else { 1.0 };
         let mirror = cfg.padding == Padding::Reflect;
-        Self { taps: cfg.taps(), pad, mirror, height, width, c1: c(cfg.k1), c2: c(cfg.k2), spread }
+        Self {
+            taps: cfg.taps(),
+            pad,
+            mirror,
+            height,
+            width,
+            c1: cfg.steadying(cfg.k1),
+            c2: cfg.steadying(cfg.k2),
+            spread,
+        }
     }
 
     /// Mean SSIM of one channel.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::net::MAP;
+use crate::input::check_memory;
 use crate::{Error, Result};
 
 /// The smallest height and width: two convolutions of stride 2 leave a map of 4 x 4.
@@ -60,7 +62,8 @@ impl ClassifierConfig {
     ///
     /// # Errors
     /// The field, its value and the reason: fewer than two classes; channels other than 1 or 3, sides below 16; no
-    /// features, epochs or batches; rates that are negative or not finite.
+    /// features, epochs or batches, or more features than memory can hold; rates that are negative or not finite; shifts
+    /// that may leave nothing of an image.
     pub fn validate_for(&self, [channels, height, width]: [usize; 3]) -> Result<()> {
         self.validate()?;
         if !matches!(channels, 1 | 3) {
@@ -70,6 +73,10 @@ impl ClassifierConfig {
             if side < MIN_SIDE {
                 return Err(Error::config(field, side, format!("must be at least {MIN_SIDE}")));
             }
+        }
+        if self.max_shift >= height.min(width) {
+            let reason = format!("must be less than the sides of the images, {height} x {width}");
+            return Err(Error::config("max_shift", self.max_shift, reason));
         }
         Ok(())
     }
@@ -86,6 +93,9 @@ impl ClassifierConfig {
                 return Err(Error::config(field, value, format!("must be at least {least}")));
             }
         }
+        // The largest layers: from the map to the features, and from those to the classes.
+        check_memory("features", self.features, self.features.checked_mul(MAP))?;
+        check_memory("classes", self.classes, self.features.checked_mul(self.classes))?;
         for (field, value) in [("learning_rate", self.learning_rate), ("weight_decay", self.weight_decay)] {
             if !(value.is_finite() && value >= 0.) {
                 return Err(Error::config(field, value, "must be finite and not negative"));

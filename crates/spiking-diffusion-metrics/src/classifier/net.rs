@@ -10,6 +10,8 @@ use super::ClassifierCard;
 const CHANNELS: [usize; 3] = [32, 64, 64];
 /// Convolutions go on until no side of the map is longer.
 const MAX_MAP: usize = 8;
+/// The largest number of values that the dense layers see.
+pub(super) const MAP: usize = MAX_MAP * MAX_MAP * CHANNELS[2];
 
 /// `x W + b`, with `W [in, out]`.
 struct Dense {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss::cross_entropy};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -72,15 +72,18 @@ impl Classifier {
         let (_, c, h, w) = train.images.dims4()?;
         let image = [c, h, w];
         let train_images = train.images.dim(0)?;
+        cfg.validate_for(image)?;
+        let Some(steps) = cfg.epochs.checked_mul(train_images.div_ceil(cfg.batch_size)) else {
+            return Err(Error::config("epochs", cfg.epochs, "no machine takes so many steps"));
+        };
         let mut card = ClassifierCard {
             config: cfg.clone(),
             image,
             train_images,
-            steps: cfg.epochs * train_images.div_ceil(cfg.batch_size.max(1)),
+            steps,
             test_images: test.labels.len(),
             test_accuracy: 0.,
         };
-        card.config.validate_for(card.image)?;
         check_labels("training labels", train, cfg.classes)?;
         check_labels("test labels", test, cfg.classes)?;
         let images = Images::new(train.images, image, 0)?;
@@ -160,8 +163,7 @@ fn fit(
             let loss = cross_entropy(&net.logits(&features)?, &Tensor::new(targets, &Device::Cpu)?)?;
             let value = f64::from(loss.to_scalar::<f32>()?);
             if !value.is_finite() {
-                let reason = format!("the loss of step {done} is {value}: lower the rate");
-                return Err(Error::config("learning_rate", cfg.learning_rate, reason));
+                return Err(cfg.diverged(format!("the loss of step {done} is {value}")));
             }
             optimiser.set_learning_rate(cfg.learning_rate * cosine(done, card.steps));
             optimiser.backward_step(&loss)?;
@@ -173,7 +175,24 @@ fn fit(
             }
         }
     }
+    for (name, var) in vars {
+        // A sum of weights that are all finite is finite in f64.
+        let sum = var.as_tensor().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        if !sum.is_finite() {
+            return Err(cfg.diverged(format!("after the last step {name} is not finite")));
+        }
+    }
     Ok(())
+}
+
+impl ClassifierConfig {
+    fn diverged(&self, what: String) -> Error {
+        Error::config(
+            "learning_rate",
+            self.learning_rate,
+            format!("{what}: lower the rate, or `weight_decay`"),
+        )
+    }
 }
 
 /// From 1 at the first step to 0 after the last.

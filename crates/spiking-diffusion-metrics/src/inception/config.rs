@@ -213,6 +213,24 @@ impl InceptionConfig {
     pub fn dims(&self) -> usize {
         self.layer.dims(self.variant)
     }
+
+    /// Rejects a range or a scaling that leaves nothing of the pixels, or makes them infinite.
+    pub(super) fn validate(&self) -> Result<()> {
+        let [black, white] = self.range;
+        if !(white - black).is_normal() {
+            let value = format!("{:?}", self.range);
+            return Err(Error::config(
+                "range",
+                value,
+                "must be two different numbers, and their difference finite",
+            ));
+        }
+        let finite = |(scale, offset): (f32, f32)| scale.is_finite() && offset.is_finite();
+        if !(0..3).all(|channel| finite(self.scaling.affine(channel))) {
+            return Err(Error::config("scaling", format!("{:?}", self.scaling), "must be finite"));
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Display for InceptionConfig {

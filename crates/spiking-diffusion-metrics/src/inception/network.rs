@@ -50,16 +50,9 @@ impl Inception {
     ///
     /// # Errors
     /// If a tensor is missing, misshapen or not finite (the message names the file and the first such tensor), or
-    /// `range` is empty or not finite.
+    /// `range` is empty or not finite, or `scaling` is not finite.
     pub fn new(config: InceptionConfig, weights: &InceptionWeights) -> Result<Self> {
-        let [black, white] = config.range;
-        if !(black.is_finite() && white.is_finite()) || black == white {
-            return Err(Error::config(
-                "range",
-                format!("{:?}", config.range),
-                "must be two different numbers",
-            ));
-        }
+        config.validate()?;
         let trunk = trunk(config.variant, config.layer);
         let trunk = try_map_all(trunk, &mut |spec| Conv::load(spec, weights))?;
         let classifier = match config.layer {
@@ -185,6 +178,10 @@ impl FeatureExtractor for Inception {
         let rows = each.map(|image| self.features(image, (height, width), resizer.as_ref()));
         let features: Vec<f32> = rows.collect::<Vec<_>>().concat();
         Ok(Tensor::from_vec(features, (count, self.dims()), &Device::Cpu)?)
+    }
+
+    fn takes_any_size(&self) -> bool {
+        self.config.resize.is_some()
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use image::ImageReader;
+use image::{ImageReader, RgbImage};
 
 use super::ImageSource;
 use crate::{Error, Result};
@@ -15,7 +15,9 @@ const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
 /// The PNG and JPEG files of a folder (not of folders in it), sorted by name: `[N, 3, H, W]` in `[0, 1]`.
 ///
-/// Only the files of a batch are in memory. Grey images get three channels, transparency is dropped.
+/// Only the files of a batch are in memory. Grey images get three channels, transparency is dropped. Names that begin with a
+/// dot do not count (macOS writes `._0.png` beside `0.png`). Images of several sizes can be had for extractors that
+/// [resize each](crate::FeatureExtractor::takes_any_size), and are an error elsewhere.
 ///
 /// # Examples
 /// ```
@@ -37,7 +39,7 @@ pub struct ImageFolder {
 }
 
 impl ImageFolder {
-    /// Lists the files and reads the size of the first, which all others must have.
+    /// Lists the files and reads the size of the first.
     ///
     /// # Errors
     /// If the folder cannot be read or holds no such file, or the first is no image.
@@ -46,8 +48,7 @@ impl ImageFolder {
         let mut files = Vec::new();
         for entry in fs::read_dir(path).map_err(Error::io(path))? {
             let file = entry.map_err(Error::io(path))?.path();
-            let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase());
-            if extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) {
+            if is_image(&file) {
                 files.push(file);
             }
         }
@@ -63,6 +64,13 @@ impl ImageFolder {
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
+
+    fn range(&self, start: usize, count: usize) -> Result<&[PathBuf]> {
+        let end = start.saturating_add(count);
+        self.files.get(start..end).ok_or_else(|| {
+            Error::config("images", format!("{start}..{end}"), format!("the folder has {}", self.files.len()))
+        })
+    }
 }
 
 impl ImageSource for ImageFolder {
@@ -71,18 +79,34 @@ impl ImageSource for ImageFolder {
     }
 
     fn read(&self, start: usize, count: usize) -> Result<Tensor> {
-        let end = start.saturating_add(count);
-        let files = self.files.get(start..end).ok_or_else(|| {
-            Error::config("images", format!("{start}..{end}"), format!("the folder has {}", self.files.len()))
-        })?;
         let mut values = Vec::new();
-        for file in files {
-            values.extend(pixels(file, self.size)?.into_iter().map(|byte| f32::from(byte) / 255.0));
+        for file in self.range(start, count)? {
+            let image = decode(file)?;
+            if image.dimensions() != self.size {
+                let ((w, h), (width, height)) = (image.dimensions(), self.size);
+                let message =
+                    format!("{w} x {h} pixels, but the first file of the folder has {width} x {height}");
+                return Err(Error::file(file, "size", message));
+            }
+            values.extend_from_slice(image.as_raw());
         }
-        let (width, height) = self.size;
-        let shape = (count, height as usize, width as usize, 3);
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
+        tensor(&values, count, self.size)
     }
+
+    fn read_sizes(&self, start: usize, count: usize) -> Result<Vec<Tensor>> {
+        let one = |file: &PathBuf| {
+            let image = decode(file)?;
+            tensor(image.as_raw(), 1, image.dimensions())
+        };
+        self.range(start, count)?.iter().map(one).collect()
+    }
+}
+
+/// By its name.
+fn is_image(file: &Path) -> bool {
+    let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase());
+    !hidden && extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) && !file.is_dir()
 }
 
 /// The content decides what a file is, not its name.
@@ -90,13 +114,13 @@ fn reader(file: &Path) -> Result<ImageReader<BufReader<File>>> {
     ImageReader::open(file).and_then(ImageReader::with_guessed_format).map_err(Error::io(file))
 }
 
-/// Red, green and blue of each pixel.
-fn pixels(file: &Path, size: (u32, u32)) -> Result<Vec<u8>> {
-    let image = reader(file)?.decode().map_err(|e| Error::file(file, "image", e))?.to_rgb8();
-    if image.dimensions() != size {
-        let ((w, h), (width, height)) = (image.dimensions(), size);
-        let message = format!("{w} x {h} pixels, but the first file of the folder has {width} x {height}");
-        return Err(Error::file(file, "size", message));
-    }
-    Ok(image.into_raw())
+fn decode(file: &Path) -> Result<RgbImage> {
+    Ok(reader(file)?.decode().map_err(|e| Error::file(file, "image", e))?.to_rgb8())
+}
+
+/// `[count, 3, H, W]` in `[0, 1]`, of red, green and blue of each pixel.
+fn tensor(bytes: &[u8], count: usize, (width, height): (u32, u32)) -> Result<Tensor> {
+    let values: Vec<f32> = bytes.iter().map(|byte| f32::from(*byte) / 255.0).collect();
+    let shape = (count, height as usize, width as usize, 3);
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
 }

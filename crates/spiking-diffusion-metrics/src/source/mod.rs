@@ -12,7 +12,7 @@ pub use folder::ImageFolder;
 
 use crate::Result;
 
-/// A set of images of one size that need not be in memory: a tensor, a file, a folder.
+/// A set of images that need not be in memory: a tensor, a file, a folder.
 ///
 /// # Examples
 /// ```
@@ -44,6 +44,18 @@ pub trait ImageSource {
     /// # Errors
     /// If they cannot be read, or are not all of one size.
     fn read(&self, start: usize, count: usize) -> Result<Tensor>;
+
+    /// The same images in the same order as tensors `[n, C, H, W]` of one size each, for extractors that
+    /// [take any size](crate::FeatureExtractor::takes_any_size).
+    ///
+    /// As it is, one tensor by [`read`](Self::read). A source of images of several sizes has its own; one that wraps another
+    /// passes it on.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn read_sizes(&self, start: usize, count: usize) -> Result<Vec<Tensor>> {
+        Ok(vec![self.read(start, count)?])
+    }
 }
 
 /// Images `[N, C, H, W]` in memory.

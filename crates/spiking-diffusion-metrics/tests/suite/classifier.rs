@@ -207,6 +207,29 @@ fn nonsense_is_named() {
     assert!(with(&no_batch, &images, &labels).contains("`batch_size` = 0"));
     let no_rate = ClassifierConfig { learning_rate: f64::NAN, ..good.clone() };
     assert!(with(&no_rate, &images, &labels).contains("`learning_rate` = NaN"));
+    let most = usize::MAX;
+    let memory = |field: &str| format!("`{field}` = {most}: needs more memory");
+    for (cfg, want) in [
+        (ClassifierConfig { features: most, ..good.clone() }, memory("features")),
+        (ClassifierConfig { classes: most, ..good.clone() }, memory("classes")),
+        (
+            ClassifierConfig { epochs: most, batch_size: 1, ..good.clone() },
+            format!("`epochs` = {most}: no machine"),
+        ),
+        (ClassifierConfig { max_shift: most, ..good.clone() }, format!("`max_shift` = {most}: must be less")),
+        (ClassifierConfig { max_shift: 16, ..good.clone() }, "`max_shift` = 16: must be less".into()),
+        (ClassifierConfig { weight_decay: f64::INFINITY, ..good.clone() }, "`weight_decay` = inf".into()),
+        (ClassifierConfig { classes: 1, ..good.clone() }, "`classes` = 1: must be at least 2".into()),
+    ] {
+        let text = with(&cfg, &images, &labels);
+        assert!(text.contains(&want), "{text}");
+    }
+    // One step, after which no loss is computed.
+    let last = ClassifierConfig { learning_rate: 1e300, ..good.clone() };
+    assert!(with(&last, &images, &labels).contains("after the last step"));
+    let widest = ClassifierConfig { max_shift: 15, batch_size: most, ..good.clone() };
+    let set = Labelled { images: &images, labels: &labels };
+    Classifier::train(&widest, set, set, &mut |_| ControlFlow::Continue(())).unwrap();
     let wild = ClassifierConfig { learning_rate: 1e30, epochs: 9, ..good.clone() };
     assert!(with(&wild, &images, &labels).contains("lower the rate"));
 

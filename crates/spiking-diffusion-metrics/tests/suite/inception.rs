@@ -63,7 +63,7 @@ pub(crate) fn hashed_tensors(config: &InceptionConfig) -> HashMap<String, Tensor
     needed.map(|(name, shape)| (name.clone(), hashed_weight(&name, &shape))).collect()
 }
 
-fn hashed_network(config: InceptionConfig) -> Inception {
+pub(crate) fn hashed_network(config: InceptionConfig) -> Inception {
     let weights = InceptionWeights::from_tensors("hashed", hashed_tensors(&config));
     Inception::new(config, &weights).unwrap()
 }
@@ -196,4 +196,23 @@ fn the_published_weights_load_as_far_as_they_go() {
     let deeper = Inception::new(InceptionConfig::pytorch_fid(InceptionLayer::Pool2048), &weights);
     let text = message(deeper);
     assert!(text.contains("768.safetensors: `Mixed_7a.branch3x3_1.conv.weight`: missing"), "{text}");
+}
+
+#[test]
+fn a_range_or_a_scaling_of_nothing_is_refused() {
+    let config = InceptionConfig::pytorch_fid(InceptionLayer::Pool64);
+    let weights = InceptionWeights::from_tensors("hashed", hashed_tensors(&config));
+    let refused = |config: InceptionConfig| message(Inception::new(config, &weights));
+    for range in [[0.5, 0.5], [f32::NAN, 1.0], [0.0, f32::INFINITY], [f32::MIN, f32::MAX], [0.0, 1e-45]] {
+        let text = refused(InceptionConfig { range, ..config });
+        assert!(text.starts_with(&format!("`range` = {range:?}: ")), "{text}");
+    }
+    for scaling in [
+        PixelScaling::Affine { scale: [1.0, f32::NAN, 1.0], offset: [0.0; 3] },
+        PixelScaling::Affine { scale: [1.0; 3], offset: [0.0, 0.0, f32::INFINITY] },
+        PixelScaling::TransformOnly { of: [f32::MIN, f32::MAX] },
+    ] {
+        let text = refused(InceptionConfig { scaling, ..config });
+        assert!(text.starts_with(&format!("`scaling` = {scaling:?}: must be finite")), "{text}");
+    }
 }

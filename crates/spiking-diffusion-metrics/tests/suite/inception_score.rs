@@ -28,5 +28,8 @@ fn a_constant_added_to_the_logits_changes_nothing() {
 fn rejects_bad_splits() {
     let logits = normal(&[3, 2], 0);
     assert_eq!(message(inception_score(&logits, 0)), "`splits` = 0: must be at least 1");
+    let most = usize::MAX;
+    let text = message(inception_score(&logits, most));
+    assert_eq!(text, format!("rows of logits: got 3, need at least {most}"));
     assert_eq!(message(inception_score(&logits, 4)), "rows of logits: got 3, need at least 4");
 }

@@ -109,6 +109,10 @@ fn rejects_impossible_subsets() {
     assert_eq!(message(random_subsets(9, 9, 1, 1, &mut rng)), "`size` = 1: a subset needs at least 2 rows");
     let text = message(random_subsets(9, 5, 1, 6, &mut rng));
     assert_eq!(text, "`size` = 6: more than the 9 or the 5 rows there are");
+    let many = usize::MAX;
+    let text = message(random_subsets(9, 9, many, 2, &mut rng));
+    assert_eq!(text, format!("`subsets` = {many}: needs more memory than there is"));
+    assert!(message(random_subsets(9, many, 1, many, &mut rng)).contains("`size` = 18446744073709551615"));
 }
 
 #[test]
@@ -120,6 +124,13 @@ fn rejects_unusable_indices() {
     assert_eq!(with(vec![0, 1], vec![2, 2]), "subset 1 of `b`: row 2 twice");
     assert_eq!(with(vec![0], vec![0, 1]), "subset 1 of `a`: 1 rows, need at least 2");
     assert_eq!(message(kernel_distance(&x, &x, &[])), "subsets: got 0, need at least 1");
+}
+
+#[test]
+fn a_distance_that_is_no_number_is_an_error() {
+    let (x, pair) = ((normal(&[4, 2], 0) * 1e120).unwrap(), [(vec![0, 1], vec![2, 3])]);
+    let text = message(kernel_distance(&x, &x, &pair));
+    assert!(text.starts_with("subset 0 of `a and b`: the distance is "), "{text}");
 }
 
 #[test]

@@ -54,6 +54,11 @@ fn rejects_what_has_no_neighbours() {
     let x = normal(&[4, 2], 0);
     assert_eq!(message(prdc(&x, &x, 0)), "`k` = 0: must be at least 1");
     assert_eq!(message(prdc(&x, &x, 4)), "real samples: got 4, need at least 5");
+    let most = usize::MAX;
+    assert_eq!(message(prdc(&x, &x, most)), format!("real samples: got 4, need at least {most}"));
+    let huge = (&x * 1e200).unwrap();
+    let text = message(prdc(&huge, &x, 1));
+    assert_eq!(text, "squared lengths of real features: row 0, column 0 is inf");
     let other = Tensor::zeros((4, 3), candle_core::DType::F64, &Device::Cpu).unwrap();
     assert_eq!(message(prdc(&x, &other, 1)), "feature dimensions differ: [2] and [3]");
     let text = message(prdc(&x, &with_value(&x, 3, f64::NAN), 1));

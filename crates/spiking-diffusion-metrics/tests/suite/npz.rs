@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -48,6 +49,119 @@ fn reads_files_of_numpy() {
         assert_eq!((stats.mean(), stats.count()), (&[1.5, -2.0][..], None));
         assert_eq!(stats.covariance(), [2.0, 0.25, 0.25, 1.0]);
     }
+}
+
+/// `scripts/golden/npz.py` (numpy 2.4.6): a matrix whose rows and columns can be told apart.
+#[test]
+fn every_byte_order_axis_order_and_precision_is_read() {
+    let asymmetric = [2.0, 0.25, -0.5, 0.25 + 2f64.powi(-21), 1.0, 0.125, -0.5, 0.125, 4.0];
+    let symmetric = [2.0, 0.25, -0.5, 0.25, 1.0, 0.125, -0.5, 0.125, 4.0];
+    for (file, sigma, count) in [
+        ("fortran", asymmetric, None),
+        ("big_endian", asymmetric, Some(7)),
+        ("big_endian_fortran_single", asymmetric, None),
+        ("single", asymmetric, Some(7)),
+        ("half", symmetric, Some(7)),
+    ] {
+        let stats = FeatureStats::read_npz(golden(&format!("npz/{file}.npz"))).unwrap();
+        assert_eq!((stats.mean(), stats.count()), (&[1.5, -2.0, 0.25][..], count), "{file}");
+        assert_eq!(stats.covariance(), sigma, "{file}");
+    }
+}
+
+#[test]
+fn other_types_of_numpy_are_named() {
+    for (file, field, want) in [
+        ("long_double", "sigma", "expected f32 or f64, got F128"),
+        ("complex", "sigma", "expected f32 or f64, got C128"),
+        ("objects", "sigma", "holds Python objects"),
+        ("text", "mu", "of the type \"<U32\""),
+        ("records", "mu", "`descr` is no plain type: \"[('x', '<f8')]"),
+    ] {
+        let text = message(FeatureStats::read_npz(golden(&format!("npz/{file}.npz"))));
+        assert!(text.contains(&format!("{file}.npz: `{field}`: ")) && text.contains(want), "{text}");
+    }
+}
+
+/// An archive of arrays with these headers and elements.
+pub(crate) fn archive(path: &Path, arrays: &[(&str, &str, &[u8])]) {
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    for (name, header, elements) in arrays {
+        zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        let start = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..]].concat();
+        zip.write_all(&[&start[..], header.as_bytes(), elements].concat()).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+#[test]
+fn headers_that_no_array_has_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stats.npz");
+    let header = |descr: &str, order: &str, shape: &str| {
+        format!("{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}")
+    };
+    let one = 1f64.to_le_bytes();
+    for (mu, want) in [
+        (header("'<f8'", "False", "(4611686018427387904, 4)"), "impossible shape [4611686018427387904, 4]"),
+        (header("'<f8'", "False", "(1099511627776,)"), "cut short: shape [1099511627776]"),
+        (header("'<f8'", "False", "(0,)"), "holds more than the 0 bytes"),
+        (header("'<f8'", "Maybe", "(1,)"), "`fortran_order` is \"Maybe"),
+        (header("'<f8'", "False", "(-1,)"), "`shape` is"),
+        (header("'<f8'", "False", "1"), "`shape` is"),
+        (header("'<f0'", "False", "(1,)"), "none of numbers"),
+        (header("'<f3'", "False", "(2,)"), "holds more than the 6 bytes"),
+        (header("'<f18446744073709551615'", "False", "(2,)"), "impossible shape"),
+        (header("''", "False", "(1,)"), "none of numbers"),
+        (header("'ü'", "False", "(1,)"), "none of numbers"),
+        ("{'shape': (1,), 'fortran_order': False}".into(), "no `descr`"),
+        (String::new(), "no `descr`"),
+    ] {
+        archive(&path, &[("mu", &mu, &one), ("sigma", &header("'<f8'", "False", "(1, 1)"), &one)]);
+        let text = message(FeatureStats::read_npz(&path));
+        assert!(text.contains("stats.npz: `mu`: ") && text.contains(want), "{mu}: {text}");
+    }
+    // Double quotes, no spaces, another order of the keys, and the long integers of Python 2.
+    let other = r#"{"shape":(1L,),"fortran_order":True,"descr":"=f8"}"#;
+    let sigma = header("'>f8'", "True", "(1, 1)");
+    archive(&path, &[("mu", other, &one), ("sigma", &sigma, &1f64.to_be_bytes())]);
+    let stats = FeatureStats::read_npz(&path).unwrap();
+    assert_eq!((stats.mean(), stats.covariance()), (&[1.0][..], &[1.0][..]));
+}
+
+#[test]
+fn a_count_may_be_of_any_integer_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stats.npz");
+    let count = |descr: &str, elements: &[u8]| {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (), }}");
+        let [mu, sigma] = ["(1,)", "(1, 1)"]
+            .map(|shape| format!("{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"));
+        let one = 1f64.to_le_bytes();
+        archive(&path, &[("mu", &mu, &one), ("sigma", &sigma, &one), ("count", &header, elements)]);
+        FeatureStats::read_npz(&path).map(|stats| stats.count())
+    };
+    for (descr, elements) in [
+        ("|u1", &[200][..]),
+        ("|i1", &[100]),
+        (">i2", &[1, 0]),
+        ("<u4", &[0, 0, 0, 128]),
+        (">u8", &[255; 8]),
+        ("<f4", &8f32.to_le_bytes()),
+    ] {
+        let want = match descr {
+            "|u1" => 200,
+            "|i1" => 100,
+            ">i2" => 256,
+            "<u4" => 1 << 31,
+            ">u8" => u64::MAX,
+            _ => 8,
+        };
+        assert_eq!(count(descr, elements).unwrap(), Some(want), "{descr}");
+    }
+    assert!(message(count("<i8", &[255; 8])).contains("at least 2, got [-1]"));
+    assert!(message(count("<f8", &2.5f64.to_le_bytes())).contains("2.5 is no integer"));
+    assert!(message(count("|b1", &[1])).contains("got B8"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use candle_core::DType;
-use spiking_diffusion_metrics::{mean, mse};
+use spiking_diffusion_metrics::{mean, mse, psnr};
 
 use crate::{assert_close, message, normal, with_value};
 
@@ -53,4 +53,14 @@ fn rejects_nan() {
 #[test]
 fn rejects_the_mean_of_nothing() {
     assert_eq!(message(mean(&[])), "values to average: got 0, need at least 1");
+}
+
+#[test]
+fn rejects_data_ranges_whose_square_is_no_number() {
+    let a = normal(&[2, 1, 3, 3], 0);
+    for (range, value) in [(1e-300, "1e-300"), (1e300, "1e300"), (f64::NAN, "NaN"), (0.0, "0"), (-1.0, "-1")]
+    {
+        let text = message(psnr(&a, &(&a + 1.0).unwrap(), range));
+        assert!(text.starts_with(&format!("`data_range` = {value}: ")), "{text}");
+    }
 }

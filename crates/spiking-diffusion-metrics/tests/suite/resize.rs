@@ -48,6 +48,11 @@ fn rejects_what_is_no_image_and_sides_of_zero() {
     assert_eq!(text, "images: expected [N, C, H, W] without an empty image, got [2, 3]");
     let text = message(resize(&images, (0, 2), Resize::Bilinear));
     assert_eq!(text, "`size` = (0, 2): a side must be at least 1");
+    let most = usize::MAX;
+    for size in [(most, 2), (2, most), (1 << 33, 1 << 33)] {
+        let text = message(resize(&images, size, Resize::Bilinear));
+        assert_eq!(text, format!("`size` = {}: needs more memory than there is", size.0.max(size.1)));
+    }
     let bytes = images.to_dtype(DType::U8).unwrap();
     assert_eq!(
         message(resize(&bytes, (2, 2), Resize::Bicubic)),

@@ -4,9 +4,11 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor, safetensors};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use spiking_diffusion_metrics::{
-    FeatureStats, ImageFolder, ImageSource, Pixels, TensorFile, extract_batches,
+    FeatureExtractor, FeatureStats, ImageFolder, ImageSource, InceptionConfig, InceptionLayer, Pixels,
+    TensorFile, extract_batches,
 };
 
+use crate::inception::hashed_network;
 use crate::{message, normal};
 
 fn folder_of(files: &[(&str, u32)]) -> tempfile::TempDir {
@@ -72,6 +74,53 @@ fn images_of_another_size_are_refused_whatever_the_batch() {
             "{text}"
         );
     }
+}
+
+/// As clean-fid does; the features are those of each image alone, in the order of names.
+#[test]
+fn images_of_several_sizes_are_resized_each_from_its_own() {
+    let config = InceptionConfig::clean_fid(InceptionLayer::Pool64);
+    let network = hashed_network(config);
+    let sizes = [("a.png", 3), ("b.png", 5), ("c.png", 3), ("d.png", 7), ("e.png", 5)];
+    let folder = folder_of(&sizes);
+    let images = ImageFolder::open(folder.path()).unwrap();
+    let alone: Vec<Vec<f32>> = images
+        .files()
+        .iter()
+        .zip(sizes)
+        .map(|(file, (_, width))| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::copy(file, folder.path().join("one.png")).unwrap();
+            let image = ImageFolder::open(folder.path()).unwrap().read(0, 1).unwrap();
+            assert_eq!(image.dims(), [1, 3, 4, width as usize]);
+            network.extract(&image).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        })
+        .collect();
+    for batch in [1, 2, 3, 50] {
+        let features = extract_batches(&network, &images, batch).unwrap();
+        assert_eq!(features.to_vec2::<f32>().unwrap(), alone, "batches of {batch}");
+    }
+    let stats = FeatureStats::from_images(&network, &images, 3).unwrap();
+    assert_eq!((stats.dims(), stats.count()), (64, Some(5)));
+    // Without resizing there is one size.
+    let as_they_are = hashed_network(InceptionConfig { resize: None, ..config });
+    let text = message(extract_batches(&as_they_are, &images, 50));
+    assert!(text.contains("b.png: `size`: 5 x 4 pixels"), "{text}");
+}
+
+#[test]
+fn what_systems_leave_in_folders_does_not_count() {
+    let folder = folder_of(&[("0.png", 3), ("1.png", 3)]);
+    for name in ["._0.png", "._1.JPG", ".hidden.png", ".DS_Store", "Thumbs.db", "desktop.ini"] {
+        std::fs::write(folder.path().join(name), b"\x00\x05\x16\x07").unwrap();
+    }
+    std::fs::create_dir(folder.path().join("folder.png")).unwrap();
+    std::fs::create_dir(folder.path().join("__MACOSX")).unwrap();
+    let images = ImageFolder::open(folder.path()).unwrap();
+    assert_eq!((images.count(), images.read(0, 2).unwrap().dims()), (2, &[2, 3, 4, 3][..]));
+    let only = tempfile::tempdir().unwrap();
+    std::fs::write(only.path().join("._0.png"), b"\x00\x05\x16\x07").unwrap();
+    assert!(message(ImageFolder::open(only.path())).contains("no PNG or JPEG file in it"));
 }
 
 #[test]

@@ -127,6 +127,48 @@ fn rejects_each_bad_parameter() {
 }
 
 #[test]
+fn rejects_what_would_give_no_number() {
+    let paper = SsimConfig::paper;
+    let square = "its square must be a positive number too";
+    let product = |field: &str| format!("the square of `{field} data_range` must be a positive number");
+    let positive = "must be a positive number";
+    let memory = "needs more memory than there is";
+    let x = normal(&[1, 1, 12, 12], 0);
+    for (cfg, field, want) in [
+        (SsimConfig { sigma: 1e-300, ..paper() }, "`sigma` = 1e-300", square),
+        (SsimConfig { sigma: 1e-160, ..paper() }, "`sigma`", square),
+        (SsimConfig { sigma: 1e300, ..paper() }, "`sigma` = 1e300", square),
+        (SsimConfig { sigma: f64::INFINITY, ..paper() }, "`sigma` = inf", positive),
+        (SsimConfig { sigma: f64::NAN, ..paper() }, "`sigma` = NaN", positive),
+        (SsimConfig { data_range: 1e-200, ..paper() }, "`data_range` = 1e-200", square),
+        (SsimConfig { data_range: 1e200, ..paper() }, "`data_range` = 1e200", square),
+        (SsimConfig { data_range: f64::INFINITY, ..paper() }, "`data_range` = inf", positive),
+        (SsimConfig { data_range: -1.0, ..paper() }, "`data_range` = -1", positive),
+        (SsimConfig { k1: 1e-200, ..paper() }, "`k1` = 1e-200", square),
+        (SsimConfig { k2: 1e-100, data_range: 1e-100, ..paper() }, "`k2` = 1e-100", &product("k2")),
+        (SsimConfig { k1: 1e100, data_range: 1e100, ..paper() }, "`k1` = 1e100", &product("k1")),
+        (SsimConfig { window: usize::MAX, ..paper() }, "`window` = 18446744073709551615", memory),
+        (SsimConfig { window: (1 << 62) + 1, ..paper() }, "`window` = 4611686018427387905", memory),
+        (SsimConfig { window: usize::MAX, ..SsimConfig::standard() }, "`window`", "pixels a side"),
+        (SsimConfig { window: usize::MAX, ..SsimConfig::torchmetrics() }, "`window`", "pixels a side"),
+        (SsimConfig { window: 1, ..SsimConfig::uniform() }, "`window` = 1", "at least 3"),
+    ] {
+        let text = message(ssim(&x, &x, &cfg));
+        assert!(text.starts_with(field) && text.contains(want), "{text}");
+    }
+    // The limits of the Gaussian are right: one pixel, and all of them alike.
+    let y = normal(&[1, 1, 12, 12], 1);
+    let value = |cfg: SsimConfig| ssim(&x, &y, &cfg).unwrap()[0];
+    let narrow = value(SsimConfig { sigma: 1e-150, ..paper() });
+    assert_close(narrow, value(SsimConfig { window: 1, ..paper() }), 1e-12);
+    let wide = value(SsimConfig { sigma: 1e150, ..SsimConfig::standard() });
+    let uniform = SsimConfig { window: 11, sample_covariance: false, ..SsimConfig::uniform() };
+    assert_close(wide, value(uniform), 1e-12);
+    let huge = (&x * 1e200).unwrap();
+    assert_eq!(message(ssim(&huge, &x, &paper())), "SSIM: row 0, column 0 is NaN");
+}
+
+#[test]
 fn rejects_bad_images() {
     let x = normal(&[1, 1, 12, 12], 0);
     let text = message(ssim(&x, &normal(&[1, 1, 12, 13], 0), &SsimConfig::paper()));

@@ -147,3 +147,14 @@ fn rejects_what_is_no_covariance() {
     assert_eq!(new(&[0.0], &[-1.0]), "covariance: negative variance -1 of feature 0");
     assert_eq!(new(&[0.0; 2], &[1.0, 0.5, 0.0, 1.0]), "covariance: not symmetric at (1, 0): 0 and 0.5");
 }
+
+#[test]
+fn more_features_than_memory_holds_are_an_error() {
+    for dims in [usize::MAX, 1 << 33, 1 << 30] {
+        let text = message(FeatureStatsBuilder::new(dims));
+        assert_eq!(text, format!("`dims` = {dims}: needs more memory than there is"));
+    }
+    let pixels = Pixels::new(usize::MAX, 2, 2);
+    let text = message(FeatureStats::from_images(&pixels, &normal(&[3, 1, 2, 2], 0), 2));
+    assert!(text.starts_with("`dims` = 18446744073709551615: "), "{text}");
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Split, sets};
+use super::{DataSet, Split, sets};
 use crate::error::{Error, Result};
 
 pub(super) const TRAIN: [&str; 5] =
@@ -23,13 +23,14 @@ pub(super) fn read(
         return Ok(None);
     }
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for path in names.iter().map(|name| folder.join(name)) {
+    for name in names {
+        let path = folder.join(name);
         let before = labels.len();
         if !path.is_file() && !allow {
-            return Err(Error::data(
-                &path,
-                "is missing; `Partial::Allow` (--allow-partial) takes what is there",
-            ));
+            let near = DataSet::Cifar10.but_near(folder);
+            let message =
+                format!("lacks `{name}`{near}; `Partial::Allow` (--allow-partial) takes what is there");
+            return Err(Error::data(folder, message));
         }
         if path.is_file() {
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;

@@ -7,8 +7,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
-
+use super::gzip;
 use crate::error::{Error, Result};
 
 /// An array of bytes.
@@ -20,7 +19,18 @@ pub struct Idx {
     pub bytes: Vec<u8>,
 }
 
-/// Reads a file of bytes with this many axes; one whose name ends in `.gz` is decompressed.
+/// What other files begin with that are taken for these ones.
+const OTHERS: [(&[u8], &str); 6] = [
+    (b"PK", "a zip archive, which wants unpacking"),
+    (b"7z", "a 7z archive, which wants unpacking"),
+    (b"BZh", "a bzip2 file, which wants unpacking"),
+    (b"\x1f\x8b", "gzip within gzip"),
+    (b"<", "a web page"),
+    (b"vers", "a pointer of Git LFS"),
+];
+
+/// Reads a file of bytes with this many axes, plain or gzipped, whatever its name says. Gzip may have several members, and
+/// zeros behind them.
 ///
 /// # Errors
 /// A file that is missing, no IDX file, damaged, of another element type or number of axes, too short or too long;
@@ -36,28 +46,32 @@ pub struct Idx {
 /// ```
 pub fn read(path: &Path, axes: usize) -> Result<Idx> {
     let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    if path.extension().is_some_and(|extension| extension == "gz") {
-        parse(&mut MultiGzDecoder::new(file), axes)
-    } else {
-        parse(&mut { file }, axes)
-    }
-    .map_err(|message| Error::data(path, message))
+    let mut content = gzip::open(file).map_err(Error::io(path))?;
+    parse(&mut content, axes).map_err(|message| Error::data(path, message))
 }
 
-/// `folder/name` or `folder/name.gz`, whichever exists.
+/// `folder/name` or `folder/name.gz`, whichever exists, or the same with `.idx` for `-idx`, as 7-Zip unpacks it.
 ///
 /// # Errors
-/// Neither does.
+/// None does.
 pub fn find(folder: &Path, name: &str) -> Result<PathBuf> {
-    let candidates = [folder.join(name), folder.join(format!("{name}.gz"))];
-    let found = candidates.into_iter().find(|path| path.is_file());
+    let found = names(name).into_iter().map(|name| folder.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| Error::data(folder, format!("holds neither `{name}` nor `{name}.gz`")))
+}
+
+/// What the file of this name may be called.
+pub(super) fn names(name: &str) -> [String; 4] {
+    let dotted = name.replace("-idx", ".idx");
+    [name.to_owned(), format!("{name}.gz"), dotted.clone(), format!("{dotted}.gz")]
 }
 
 fn parse(reader: &mut impl Read, axes: usize) -> std::result::Result<Idx, String> {
     let mut magic = [0; 4];
     fill(reader, &mut magic, "the magic number")?;
     if magic[..2] != [0, 0] {
+        if let Some((_, kind)) = OTHERS.iter().find(|(begin, _)| magic.starts_with(begin)) {
+            return Err(format!("is no IDX file but {kind}"));
+        }
         return Err(format!("is no IDX file: it begins with {magic:02x?} instead of two zero bytes"));
     }
     if magic[2] != 8 {

@@ -2,20 +2,25 @@
 
 use std::path::Path;
 
-use super::{Split, idx, sets};
+use super::{DataSet, Split, idx, sets};
 use crate::error::{Error, Result};
 
-/// The split, or nothing where its images are missing. `letters`: images are transposed in the file, labels are 1..=26.
+/// The split, or nothing where its images are missing. Letters are transposed in the file, their labels 1..=26.
 pub(super) fn read(
+    set: DataSet,
     folder: &Path,
     prefix: &str,
     count: usize,
-    letters: bool,
     allow: bool,
     notes: &mut Vec<String>,
 ) -> Result<Option<Split>> {
     let Ok(images_path) = idx::find(folder, &format!("{prefix}-images-idx3-ubyte")) else { return Ok(None) };
-    let labels_path = idx::find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
+    let name = format!("{prefix}-labels-idx1-ubyte");
+    let labels_path = idx::find(folder, &name).map_err(|_| {
+        let near = set.but_near(folder);
+        Error::data(folder, format!("holds neither `{name}` nor `{name}.gz`{near}"))
+    })?;
+    let letters = set == DataSet::Letters;
     let (mut images, mut labels) = (idx::read(&images_path, 3)?, idx::read(&labels_path, 1)?);
     if images.dims[1..] != [28, 28] {
         let message = format!("holds images of {:?}, expected [28, 28]", &images.dims[1..]);

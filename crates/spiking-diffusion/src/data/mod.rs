@@ -3,6 +3,8 @@
 mod cifar;
 #[cfg(feature = "download")]
 mod download;
+mod folder;
+mod gzip;
 pub mod idx;
 mod idx_split;
 mod sets;

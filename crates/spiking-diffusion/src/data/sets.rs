@@ -1,6 +1,6 @@
 //! The five data sets of the paper's Table 1, from their official files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use snn_core::Seed;
 
@@ -71,14 +71,15 @@ impl DataSet {
         Self::ALL.into_iter().find(|set| set.name() == name)
     }
 
-    /// Where its official files are.
+    /// URL of its official files: of the archive that holds them, or, with a slash at its end, of their folder. MNIST's is a
+    /// mirror, because its own server no longer serves everybody. The feature `download` takes them from there.
     pub fn source(self) -> &'static str {
         match self {
-            Self::Mnist => "http://yann.lecun.com/exdb/mnist/",
-            Self::FashionMnist => "https://github.com/zalandoresearch/fashion-mnist",
-            Self::Kmnist => "https://codh.rois.ac.jp/kmnist/",
-            Self::Letters => "https://www.nist.gov/itl/products-and-services/emnist-dataset (gzip.zip)",
-            Self::Cifar10 => "https://www.cs.toronto.edu/~kriz/cifar.html (binary version)",
+            Self::Mnist => "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            Self::FashionMnist => "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            Self::Kmnist => "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+            Self::Letters => "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+            Self::Cifar10 => "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         }
     }
 
@@ -92,17 +93,18 @@ impl DataSet {
         prefixes.flat_map(|(prefix, _)| kinds.map(|kind| format!("{prefix}-{kind}"))).collect()
     }
 
-    /// From the folder that holds its files (IDX plain or `.gz`), or has a folder of its [name](Self::name) that does.
-    /// Without a folder MNIST is the [built-in digits](synthetic_digits). The network is never asked: that is what
+    /// From the folder that holds its files (IDX plain or gzipped), or has a folder of its [name](Self::name) that does, or
+    /// those that torchvision (`MNIST/raw`) or the official archive (`cifar-10-batches-bin`) make. Without a folder MNIST is the [built-in digits](synthetic_digits). The network is never asked: that is what
     /// `load_or_download` does (feature `download`).
     ///
     /// # Errors
-    /// No folder (but for MNIST); a file that is missing, damaged or, unless allowed, partial.
+    /// No folder (but for MNIST); a file that is missing (the message names what comes near it there), damaged or, unless
+    /// allowed, partial.
     pub fn load(self, folder: Option<&Path>, partial: Partial) -> Result<Dataset> {
         let Some(folder) = folder else {
-            return if self == Self::Mnist { synthetic_digits() } else { Err(self.absent(Path::new("DIR"))) };
+            return if self == Self::Mnist { synthetic_digits() } else { Err(self.unnamed()) };
         };
-        let folder = own_folder(folder, self.name());
+        let folder = self.place(folder).ok_or_else(|| self.absent(folder))?;
         let mut notes = Vec::new();
         let [train, test] = self.splits().map(|split| self.split(&folder, split, partial, &mut notes));
         let (train, test) = match (train?, test?, partial) {
@@ -137,34 +139,48 @@ impl DataSet {
         match self {
             Self::Cifar10 if prefix == "train" => cifar::read(folder, &cifar::TRAIN, allow, notes),
             Self::Cifar10 => cifar::read(folder, &cifar::TEST, allow, notes),
-            Self::Letters => idx_split::read(folder, prefix, count, true, allow, notes),
-            Self::Mnist | Self::FashionMnist | Self::Kmnist => {
-                idx_split::read(folder, prefix, count, false, allow, notes)
-            }
+            _ => idx_split::read(self, folder, prefix, count, allow, notes),
         }
     }
 
+    fn unnamed(self) -> Error {
+        let reason = format!("{} is not built in: {}; {BY_NETWORK}", self.name(), self.advice("a folder"));
+        Error::config("--data-dir", "none", reason)
+    }
+
     fn absent(self, folder: &Path) -> Error {
-        Error::data(folder, format!("{}; {BY_NETWORK}", self.advice("this folder")))
+        let what = match std::fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => "is empty",
+            Ok(false) => "holds none of the set's files",
+            Err(_) if folder.is_file() => "is a file, not a folder",
+            Err(_) if !folder.exists() => "there is no such folder",
+            Err(e) => return Error::io(folder)(e),
+        };
+        let (near, advice) = (self.but_near(folder), self.advice("this folder"));
+        Error::data(folder, format!("{what}{near}: {advice}; {BY_NETWORK}"))
     }
 
     fn absent_split(self, folder: &Path, which: &str) -> Error {
-        let files = self.files().join(", ");
+        let (files, near) = (self.files().join(", "), self.but_near(folder));
         let message = format!(
-            "has no {which} images (the files are {files}); `Partial::Allow` (--allow-partial) cuts the other split in two"
+            "has no {which} images{near} (the files are {files}); `Partial::Allow` (--allow-partial) cuts the other split in two"
         );
         Error::data(folder, message)
     }
 
     /// What to put where.
     pub(super) fn advice(self, folder: &str) -> String {
+        let (name, files, source) = (self.name(), self.files(), self.source());
         let gz = if self == Self::Cifar10 { "" } else { ", each plain or .gz" };
-        let name = self.name();
+        let from = if source.ends_with('/') {
+            format!("they are at {source}{}.gz and so on", files[0])
+        } else {
+            format!("they are in {source}")
+        };
+        let files = files.join(", ");
         format!(
-            "put {}{gz}, into {folder} or a folder `{name}` in it and name it with --data-dir (or \
-             SPIKING_DATA_DIR); official source: {}",
-            self.files().join(", "),
-            self.source()
+            "put {files}{gz}, into {folder} or a folder `{name}` in it and name it with --data-dir (or \
+             SPIKING_DATA_DIR); {from}"
         )
     }
 }
@@ -199,10 +215,4 @@ fn cut(only: &Split, which: &str, seed: Seed, notes: &mut Vec<String>) -> Result
     let order = snn_train::epoch_order(seed, "data/cut", 0, only.len());
     let (train, test) = order.split_at(only.len() * 9 / 10);
     Ok((only.select(train)?, only.select(test)?))
-}
-
-/// `folder/name` where there is such a folder, else `folder` itself.
-pub(super) fn own_folder(folder: &Path, name: &str) -> PathBuf {
-    let inner = folder.join(name);
-    if inner.is_dir() { inner } else { folder.to_owned() }
 }

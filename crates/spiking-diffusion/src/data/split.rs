@@ -22,19 +22,18 @@ impl Split {
     /// # Errors
     /// No images, an empty shape, pixels or labels that are not as many as they should be.
     pub fn new(pixels: Vec<u8>, labels: Vec<u8>, image: (usize, usize, usize)) -> Result<Self> {
-        let size = image.0 * image.1 * image.2;
-        if labels.is_empty() || size == 0 {
-            let what = format!("{} images of {image:?}", labels.len());
-            return Err(Error::config(
-                "data",
-                what,
-                "there must be at least one image, of at least one pixel",
-            ));
+        let images = || format!("{} images of {image:?}", labels.len());
+        let size = image.0.checked_mul(image.1).and_then(|size| size.checked_mul(image.2));
+        let Some(wanted) = size.and_then(|size| size.checked_mul(labels.len())) else {
+            return Err(Error::config("data", images(), "no machine can hold so many pixels"));
+        };
+        if wanted == 0 {
+            let reason = "there must be at least one image, of at least one pixel";
+            return Err(Error::config("data", images(), reason));
         }
-        if pixels.len() != labels.len() * size {
+        if pixels.len() != wanted {
             let what = format!("{} pixels", pixels.len());
-            let reason =
-                format!("{} labels of images of {image:?} need {}", labels.len(), labels.len() * size);
+            let reason = format!("{} labels of images of {image:?} need {wanted}", labels.len());
             return Err(Error::config("data", what, reason));
         }
         Ok(Self { pixels, labels, image })
@@ -61,8 +60,7 @@ impl Split {
     /// # Errors
     /// There are fewer images.
     pub fn bytes(&self, i: usize) -> Result<&[u8]> {
-        let size = self.size();
-        let bytes = self.pixels.get(i * size..(i + 1) * size);
+        let bytes = self.pixels.chunks_exact(self.size()).nth(i);
         bytes.ok_or_else(|| Error::config("image", i, format!("there are {}", self.len())))
     }
 
@@ -83,9 +81,11 @@ impl Split {
     /// # Errors
     /// A range that goes beyond the images, or backwards.
     pub fn range(&self, range: Range<usize>, device: &Device) -> Result<Tensor> {
-        let bytes = self.pixels.get(range.start * self.size()..range.end * self.size());
-        let reason = || Error::config("images", format!("{range:?}"), format!("there are {}", self.len()));
-        self.to_tensor(bytes.ok_or_else(reason)?.to_vec(), device)
+        if range.start > range.end || range.end > self.len() {
+            return Err(Error::config("images", format!("{range:?}"), format!("there are {}", self.len())));
+        }
+        let bytes = &self.pixels[range.start * self.size()..range.end * self.size()];
+        self.to_tensor(bytes.to_vec(), device)
     }
 
     /// The population variance of all pixels in [0, 1] (MNIST's training images: 0.0949).
@@ -129,11 +129,8 @@ impl Split {
     }
 
     fn gather(&self, indices: &[u32]) -> Result<Vec<u8>> {
-        let mut pixels = Vec::with_capacity(indices.len() * self.size());
-        for &i in indices {
-            pixels.extend_from_slice(self.bytes(i as usize)?);
-        }
-        Ok(pixels)
+        let images: Vec<&[u8]> = indices.iter().map(|&i| self.bytes(i as usize)).collect::<Result<_>>()?;
+        Ok(images.concat())
     }
 
     fn size(&self) -> usize {
@@ -172,6 +169,27 @@ mod tests {
         // Uniform over 0..=255: (256^2 - 1) / 12 / 255^2.
         let expected = (65536. - 1.) / 12. / (255. * 255.);
         assert!((split().pixel_variance().unwrap() - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_index_beyond_is_an_error_however_large() {
+        let split = Split::new((0..12).collect(), vec![0; 3], (1, 2, 2)).unwrap();
+        // `i * 4` wraps to 0 for the second, `(i + 1) * 4` for the first.
+        for i in [usize::MAX / 4, usize::MAX / 4 + 1, usize::MAX / 4 + 2, usize::MAX - 1, usize::MAX, 4] {
+            let message = split.bytes(i).unwrap_err().to_string();
+            assert!(message.contains(&format!("`image` = {i}: there are 3")), "{message}");
+            for (start, end) in [(i, i), (0, i), (2, i), (i, usize::MAX), (i, 0), (2, 1)] {
+                let message = split.range(start..end, &Device::Cpu).unwrap_err().to_string();
+                assert!(message.contains(&format!("`images` = {start}..{end}: there are 3")), "{message}");
+            }
+        }
+        assert_eq!(split.bytes(2).unwrap(), [8, 9, 10, 11]);
+        assert!(split.batch(&[u32::MAX], &Device::Cpu).is_err());
+        assert_eq!(split.clone().first(usize::MAX).unwrap(), split);
+        for image in [(usize::MAX, 2, 1), (1 << 32, 1 << 32, 1), (1, usize::MAX / 2 + 1, 1)] {
+            let message = Split::new(vec![0; 4], vec![0; 2], image).unwrap_err().to_string();
+            assert!(message.contains(&format!("2 images of {image:?}: no machine")), "{message}");
+        }
     }
 
     #[test]

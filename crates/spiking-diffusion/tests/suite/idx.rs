@@ -98,12 +98,83 @@ fn errors_name_the_file_and_the_value() {
     case("labels", &encode(&[3], &[1, 2, 3]), &["1 axes", "expected 2"]);
     case("huge", &encode(&[0xffff_ffff, 0xffff_ffff], &[1, 2]), &["cut short", "holds 2"]);
     case("empty", &[], &["magic"]);
-    case("plain.gz", &file, &["magic number cannot be read"]);
+    case("archive", b"PK\x03\x04", &["a zip archive, which wants unpacking"]);
+    case("page.gz", b"<!DOCTYPE html>", &["no IDX file but a web page"]);
+    case("twice.gz", &gzip(&gzip(&file)), &["gzip within gzip"]);
     let mut zipped = gzip(&encode(&[100, 100], &[9; 10000]));
     let at = zipped.len() - 6; // in the checksum
     zipped[at] ^= 0xff;
     case("checksum.gz", &zipped, &["damaged"]);
     rejects(read(&folder.path().join("absent"), 2), &["absent"]);
+}
+
+#[test]
+fn the_content_decides_what_is_compressed() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = Idx { dims: vec![2, 3], bytes: vec![1, 2, 3, 4, 5, 6] };
+    let file = encode(&array.dims, &array.bytes);
+    for (name, bytes) in [("plain.gz", &file), ("zipped", &gzip(&file)), ("zipped.GZ", &gzip(&file))] {
+        assert_eq!(read(&write(folder.path(), name, bytes), 2).unwrap(), array, "{name}");
+    }
+}
+
+/// As `gzip -d` and Python read it: members one after the other, and zeros behind any of them.
+#[test]
+fn gzip_may_have_members_and_padding() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = Idx { dims: vec![100, 100], bytes: (0..10_000u32).map(|i| ((i * i) >> 7) as u8).collect() };
+    let file = encode(&array.dims, &array.bytes);
+    let parts = [gzip(&file[..9]), gzip(&[]), gzip(&file[9..500]), gzip(&file[500..])];
+    let zeros = |n: usize| vec![0; n];
+    for bytes in [
+        [gzip(&file), zeros(512)].concat(),
+        [gzip(&file), zeros(1)].concat(),
+        [gzip(&file), zeros(100_000)].concat(),
+        parts.concat(),
+        [parts.join(&zeros(512)[..]), zeros(3)].concat(),
+    ] {
+        assert_eq!(read(&write(folder.path(), "a.gz", &bytes), 2).unwrap(), array);
+    }
+    let junk = "behind its gzip data are bytes that are neither zeros nor more gzip data";
+    let more = gzip(&file);
+    for (trailing, want) in [
+        (&b"junk"[..], junk),
+        (b"\x00\x00\x00junk", junk),
+        (b"\x1f", junk),
+        (b"\x1f\x8b\x07", junk),
+        (&[0, 0, 0, 7], junk),
+        (&more[..more.len() - 1], "holds more than the 10000 bytes"),
+        (&gzip(&[])[..12], "is damaged"),
+    ] {
+        let path = write(folder.path(), "trailing.gz", &[gzip(&file), trailing.to_vec()].concat());
+        rejects(read(&path, 2), &["trailing.gz", want]);
+    }
+}
+
+#[test]
+fn the_name_that_7_zip_gives_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "train-images-idx3-ubyte";
+    std::fs::create_dir(folder.path().join(name)).unwrap();
+    let zipped = write(folder.path(), "train-images.idx3-ubyte.gz", &[]);
+    assert_eq!(find(folder.path(), name).unwrap(), zipped);
+    let plain = write(folder.path(), "train-images.idx3-ubyte", &[]);
+    assert_eq!(find(folder.path(), name).unwrap(), plain);
+    let official = write(folder.path(), "train-images-idx3-ubyte.gz", &[]);
+    assert_eq!(find(folder.path(), name).unwrap(), official);
+}
+
+#[test]
+fn shapes_that_overflow_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let most = u32::MAX as usize;
+    for dims in [vec![most; 3], vec![most; 255], vec![1 << 31, 1 << 31, 4, 0], vec![most, most, most, 1]] {
+        let file = write(folder.path(), "huge", &encode(&dims, &[1, 2]));
+        rejects(read(&file, dims.len()), &["huge", "impossible shape ["]);
+    }
+    let file = write(folder.path(), "huge", &encode(&[most, 28, 28], &[1, 2]));
+    rejects(read(&file, 3), &["huge", "cut short", "needs 3367254359280 bytes, it holds 2"]);
+    rejects(read(&file, usize::MAX), &["has 3 axes, expected 18446744073709551615"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use spiking_diffusion::data::Dataset;
-use spiking_diffusion::{Error, ExperimentConfig, Progress, Report, Result, Silent, run_experiment};
+use spiking_diffusion::{Error, ExperimentConfig, Progress, Report, Result, RunDir, Silent, run_experiment};
 
 use crate::{assert_same_bytes, few_digits, rejects, tiny};
 
@@ -114,6 +114,30 @@ fn damage_without_an_earlier_checkpoint_is_an_error() {
         run(&cfg, &data, folder.path(), &mut Silent),
         &["vqsvae.state.safetensors", "vqsvae.previous-state.safetensors", "delete both"],
     );
+}
+
+/// Notepad and PowerShell put a byte-order mark in front of what they save.
+#[test]
+fn json_that_a_person_saved_again_is_read() {
+    let (cfg, folder) = (tiny(&few_digits()), tempfile::tempdir().unwrap());
+    let run = RunDir::open(folder.path(), &cfg, false).unwrap();
+    run.record_seconds("vqsvae", 1.5).unwrap();
+    drop(run);
+    let (config, timing) = (folder.path().join("config.json"), folder.path().join("timing.json"));
+    let text = std::fs::read_to_string(&config).unwrap();
+    for path in [&config, &timing] {
+        std::fs::write(path, [b"\xef\xbb\xbf", &std::fs::read(path).unwrap()[..]].concat()).unwrap();
+    }
+    let run = RunDir::open(folder.path(), &cfg, true).unwrap();
+    assert_eq!(run.seconds().unwrap()["vqsvae"], 1.5);
+    drop(run);
+    let wide = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        format!("\u{feff}{text}").encode_utf16().flat_map(bytes).collect()
+    };
+    for wide in [wide(u16::to_le_bytes), wide(u16::to_be_bytes)] {
+        std::fs::write(&config, wide).unwrap();
+        rejects(RunDir::open(folder.path(), &cfg, true), &["config.json", "UTF-16", "save it as UTF-8"]);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use spiking_diffusion::data::{DataSet, Dataset, Partial, Split};
 use spiking_diffusion::snn_core::Seed;
 
-use crate::idx::encode;
+use crate::idx::{encode, gzip};
 use crate::rejects;
 
 const ALLOW: Partial = Partial::Allow(Seed(0));
@@ -34,6 +34,139 @@ fn a_missing_set_says_what_to_put_where() {
         rejects(set.load(None, ALLOW), &parts);
         rejects(set.load(Some(folder.path()), ALLOW), &parts);
     }
+}
+
+/// The files of a set, of one image (and label 1) each.
+fn little(set: DataSet) -> Vec<(String, Vec<u8>)> {
+    let content = |name: &str| match name {
+        name if name.ends_with(".bin") => [vec![1], vec![7; 3072]].concat(),
+        name if name.contains("images") => encode(&[1, 28, 28], &[9; 784]),
+        _ => encode(&[1], &[1]),
+    };
+    set.files().into_iter().map(|name| (name.clone(), content(&name))).collect()
+}
+
+#[test]
+fn the_folders_of_torchvision_and_of_archives_are_found() {
+    for (set, folders) in [
+        (DataSet::Mnist, &["", "mnist", "MNIST/raw", "MNIST", "mnist/MNIST/raw", "mnist/raw"][..]),
+        (DataSet::FashionMnist, &["", "fashion-mnist", "FashionMNIST/raw", "fashion-mnist/FashionMNIST/raw"]),
+        (DataSet::Kmnist, &["", "kmnist", "KMNIST/raw", "KMNIST"]),
+        (
+            DataSet::Letters,
+            &["", "emnist-letters", "EMNIST/raw", "gzip", "emnist-letters/gzip", "EMNIST/raw"],
+        ),
+        (DataSet::Cifar10, &["", "cifar-10", "cifar-10-batches-bin", "cifar-10/cifar-10-batches-bin"]),
+    ] {
+        for folder in folders {
+            let root = tempfile::tempdir().unwrap();
+            let inner = root.path().join(folder);
+            std::fs::create_dir_all(&inner).unwrap();
+            little(set).iter().for_each(|(name, bytes)| write(&inner, name, bytes));
+            let data = set.load(Some(root.path()), ALLOW).unwrap();
+            assert_eq!(data.test.len(), 1, "{} in {folder}", set.name());
+            assert_eq!(set.load(Some(&inner), ALLOW).unwrap().train, data.train);
+            if let Some(parent) = inner.parent().filter(|_| folder.contains('/')) {
+                assert_eq!(set.load(Some(parent), ALLOW).unwrap().train, data.train, "{folder}");
+            }
+        }
+    }
+    // `raw` of another set holds files of the same names.
+    let root = tempfile::tempdir().unwrap();
+    let other = root.path().join("FashionMNIST/raw");
+    std::fs::create_dir_all(&other).unwrap();
+    little(DataSet::FashionMnist).iter().for_each(|(name, bytes)| write(&other, name, bytes));
+    for folder in [root.path().to_owned(), root.path().join("FashionMNIST")] {
+        rejects(DataSet::Mnist.load(Some(&folder), ALLOW), &["holds none of the set's files"]);
+    }
+}
+
+#[test]
+fn names_of_7_zip_and_browsers_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in little(DataSet::Mnist) {
+        let bytes = if name.contains("labels") { gzip(&bytes) } else { bytes };
+        write(folder.path(), &name.replace("-idx", ".idx"), &bytes);
+    }
+    assert_eq!(DataSet::Mnist.load(Some(folder.path()), ALLOW).unwrap().train.len(), 1);
+}
+
+#[test]
+fn what_comes_near_is_named() {
+    let here = |set: DataSet, names: &[&str], parts: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            if name.ends_with('/') {
+                std::fs::create_dir_all(path).unwrap();
+            } else {
+                std::fs::write(path, encode(&[1], &[1])).unwrap();
+            }
+        }
+        rejects(set.load(Some(folder.path()), ALLOW), &[parts, &[", but `"]].concat());
+    };
+    let archive = "an archive, which wants unpacking";
+    let python = "not of the binary version";
+    here(
+        DataSet::Mnist,
+        &["train-images-idx3-ubyte (1).gz"],
+        &["`train-images-idx3-ubyte (1).gz` (another name)"],
+    );
+    here(DataSet::Mnist, &["mnist.npz", "notes.txt"], &["`mnist.npz` (another name)"]);
+    here(
+        DataSet::Mnist,
+        &["MNIST/raw/Train_Images.IDX3"],
+        &["but `MNIST/raw/Train_Images.IDX3` (another name), `MNIST` (a folder): put "],
+    );
+    here(DataSet::Kmnist, &["archive.zip"], &["`archive.zip`", archive]);
+    here(
+        DataSet::Letters,
+        &["gzip.zip", "gzip/emnist-balanced-train-images-idx3-ubyte.gz"],
+        &["`gzip.zip`", archive, "gzip/emnist-balanced"],
+    );
+    here(DataSet::Cifar10, &["cifar-10-binary.tar.gz"], &["`cifar-10-binary.tar.gz`", archive]);
+    here(DataSet::Cifar10, &["cifar-10-python.tar.gz"], &["`cifar-10-python.tar.gz`", python]);
+    here(DataSet::Cifar10, &["cifar-10-batches-py/data_batch_1"], &["`cifar-10-batches-py`", python]);
+    here(DataSet::Cifar10, &["data_batch_1", "test_batch"], &["`data_batch_1`", "`test_batch`", python]);
+    let images = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+    let few = [&images[..], &["train-images-idx3-ubyte"]].concat();
+    here(
+        DataSet::Mnist,
+        &[&few[..], &["train-labels.idx1-ubyte.part"]].concat(),
+        &["holds neither `train-labels-idx1-ubyte` nor", "`train-labels.idx1-ubyte.part` (another name)"],
+    );
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "data_batch_1.bin", &[vec![1], vec![7; 3072]].concat().repeat(10_000));
+    write(folder.path(), "data_batch_2 (1).bin", &[]);
+    let parts = ["lacks `data_batch_2.bin`", "`data_batch_2 (1).bin` (another name)"];
+    rejects(DataSet::Cifar10.load(Some(folder.path()), Partial::Reject), &parts);
+}
+
+#[test]
+fn a_folder_is_said_to_be_missing_empty_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train-images-idx3-ubyte");
+    for set in DataSet::ALL {
+        let known = [set.source(), "--data-dir", "--download", set.name()];
+        let load = |path: &Path| set.load(Some(path), Partial::Reject);
+        rejects(load(folder.path()), &[&known[..], &["is empty: put "]].concat());
+        rejects(
+            load(&folder.path().join("no/where")),
+            &[&known[..], &["no/where: there is no such folder: put "]].concat(),
+        );
+        std::fs::write(&file, "").unwrap();
+        rejects(load(&file), &[&known[..], &["is a file, not a folder: put "]].concat());
+        std::fs::remove_file(&file).unwrap();
+        assert!(!set.source().contains("lecun"));
+        if set != DataSet::Mnist {
+            rejects(
+                set.load(None, ALLOW),
+                &[&known[..], &["`--data-dir` = none: ", "is not built in: put "]].concat(),
+            );
+        }
+    }
+    rejects(DataSet::Mnist.load(Some(folder.path()), ALLOW), &["mnist/train-images-idx3-ubyte.gz and so on"]);
 }
 
 #[test]

@@ -12,8 +12,7 @@ use snn_train::flow;
 use spiking_diffusion_metrics::Error as MetricsError;
 use spiking_diffusion_metrics::download::{Limits, cache_dir, fetch_within, lock};
 
-use super::sets::own_folder;
-use super::{DataSet, Dataset, Partial, idx};
+use super::{DataSet, Dataset, Partial};
 use crate::Progress;
 use crate::error::{Error, Result};
 use remote::{Remote, RemoteFile};
@@ -64,16 +63,10 @@ impl DataSet {
         partial: Partial,
         download: impl FnOnce() -> Result<PathBuf>,
     ) -> Result<Dataset> {
-        match folder.filter(|folder| self.is_in(folder)) {
+        match folder.filter(|folder| self.place(folder).is_some()) {
             Some(folder) => self.load(Some(folder), partial),
             None => self.load(Some(&download()?), partial),
         }
-    }
-
-    /// Whether the folder, or that of its name in it, has any of its files.
-    fn is_in(self, folder: &Path) -> bool {
-        let folder = own_folder(folder, self.name());
-        self.files().iter().any(|file| idx::find(&folder, file).is_ok())
     }
 
     /// Says what to do where there is no network.

@@ -47,39 +47,33 @@ const KMNIST: Sums = [
     (5_120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
 ];
 
-const LETTERS: (&str, u64, &str) =
-    ("gzip.zip", 561_753_746, "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e");
+const LETTERS: (u64, &str) =
+    (561_753_746, "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e");
 
-const CIFAR10: (&str, u64, &str) = (
-    "cifar-10-binary.tar.gz",
-    170_052_171,
-    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-);
+const CIFAR10: (u64, &str) =
+    (170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd");
 
 impl Remote {
-    /// The official files. MNIST is a mirror: its own server no longer serves everybody.
+    /// The files at [`DataSet::source`].
     pub(super) fn official(set: DataSet) -> Self {
         match set {
-            DataSet::Mnist => four_files(set, "https://storage.googleapis.com/cvdf-datasets/mnist/", &MNIST),
-            DataSet::FashionMnist => {
-                four_files(set, "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", &FASHION_MNIST)
-            }
-            DataSet::Kmnist => four_files(set, "http://codh.rois.ac.jp/kmnist/dataset/kmnist/", &KMNIST),
-            DataSet::Letters => {
-                archive("https://biometrics.nist.gov/cs_links/EMNIST/", LETTERS, gzipped(set))
-            }
-            DataSet::Cifar10 => archive("https://www.cs.toronto.edu/~kriz/", CIFAR10, set.files()),
+            DataSet::Mnist => four_files(set, &MNIST),
+            DataSet::FashionMnist => four_files(set, &FASHION_MNIST),
+            DataSet::Kmnist => four_files(set, &KMNIST),
+            DataSet::Letters => archive(set, LETTERS, gzipped(set)),
+            DataSet::Cifar10 => archive(set, CIFAR10, set.files()),
         }
     }
 }
 
-fn four_files(set: DataSet, folder: &str, sums: &Sums) -> Remote {
+fn four_files(set: DataSet, sums: &Sums) -> Remote {
     let file = |(name, &(bytes, sha256)): (String, &(u64, &str))| remote_file(&name, bytes, sha256);
     let files = gzipped(set).into_iter().zip(sums).map(file).collect();
-    Remote { folder: folder.to_owned(), files, members: Vec::new() }
+    Remote { folder: set.source().to_owned(), files, members: Vec::new() }
 }
 
-fn archive(folder: &str, (name, bytes, sha256): (&str, u64, &str), members: Vec<String>) -> Remote {
+fn archive(set: DataSet, (bytes, sha256): (u64, &str), members: Vec<String>) -> Remote {
+    let (folder, name) = set.source().split_at(set.source().rfind('/').map_or(0, |slash| slash + 1));
     Remote { folder: folder.to_owned(), files: vec![remote_file(name, bytes, sha256)], members }
 }
 

@@ -279,6 +279,8 @@ fn the_official_files_are_those_that_are_read() {
     for set in DataSet::ALL {
         let remote = Remote::official(set);
         assert!(remote.folder.starts_with("http") && remote.folder.ends_with('/'));
+        let archive = if remote.members.is_empty() { "" } else { &remote.files[0].name };
+        assert_eq!(set.source(), format!("{}{archive}", remote.folder));
         let kept: Vec<String> = if remote.members.is_empty() {
             remote.files.iter().map(|file| file.name.clone()).collect()
         } else {
