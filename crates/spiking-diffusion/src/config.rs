@@ -1,5 +1,7 @@
 //! One experiment as plain data: what travels through a whole run, into `config.json` and into the report.
 
+mod limits;
+
 use absorbing_diffusion::{ElboConfig, SamplingConfig, SdidConfig, Weighting};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,13 +46,18 @@ impl TrainingConfig {
     /// Steps of an epoch over so many items; a last batch that is not full is dropped.
     ///
     /// # Errors
-    /// Not even one batch.
+    /// Not even one batch; more steps in all epochs than an optimiser counts.
     pub(crate) fn steps_per_epoch(&self, stage: &str, items: usize) -> Result<usize> {
         if items < self.batch_size {
             let reason = format!("there are only {items} training images");
             return Err(Error::config(format!("{stage}_training.batch_size"), self.batch_size, reason));
         }
-        Ok(items / self.batch_size)
+        let steps = items / self.batch_size;
+        if self.epochs > i32::MAX as usize / steps {
+            let reason = format!("of {steps} steps each are more than the 2^31 - 1 steps of an optimiser");
+            return Err(Error::config(format!("{stage}_training.epochs"), self.epochs, reason));
+        }
+        Ok(steps)
     }
 
     /// Images seen in all epochs over `items`.
@@ -78,7 +85,16 @@ impl TrainingConfig {
         {
             return Err(Error::config(format!("{stage}.schedule.cosine.floor"), floor, "must lie in [0, 1]"));
         }
-        Ok(self.adamw.validate().map_err(|e| e.within(stage))?)
+        self.adamw.validate().map_err(|e| e.within(stage))?;
+        // A parameter shrinks by `lr weight_decay` of itself at a step. (A rate above 1 goes off by itself, and says so.)
+        let (decay, most) = (self.adamw.weight_decay, 1. / self.adamw.lr.min(1.));
+        if decay > most {
+            let reason = format!(
+                "must be at most 1 / lr = {most}, or a step takes more than the whole of a parameter"
+            );
+            return Err(Error::config(format!("{stage}.adamw.weight_decay"), decay, reason));
+        }
+        Ok(())
     }
 }
 
@@ -221,8 +237,14 @@ impl ExperimentConfig {
     /// Rejects what cannot work, by field, value and reason.
     ///
     /// # Errors
-    /// Also where the parts do not fit each other: `sdid` must have the codebook size and map of `vqsvae`.
+    /// Also where the parts do not fit each other (`sdid` must have the codebook size and map of `vqsvae`), and what is
+    /// beyond all size: numbers that f32 does not hold, tensors of more than 2^32 numbers, more samples than a picture has
+    /// room for.
     pub fn validate(&self) -> Result<()> {
+        let tree = self.to_value()?;
+        for part in ["vqsvae", "vqsvae_training", "sdid", "sdid_training"] {
+            limits::numbers(part, &tree[part])?;
+        }
         self.vqsvae.validate()?;
         self.sdid.validate()?;
         self.sampling.validate()?;
@@ -251,12 +273,11 @@ impl ExperimentConfig {
         if self.evaluation.distance_images == 1 {
             return Err(Error::config("evaluation.distance_images", 1, "must be 0 (none) or at least 2"));
         }
-        match counts.into_iter().find(|(_, count, least)| count < least) {
-            Some((field, count, least)) => {
-                Err(Error::config(field, count, format!("must be at least {least}")))
-            }
-            None => Ok(()),
+        if let Some((field, count, least)) = counts.into_iter().find(|(_, count, least)| count < least) {
+            return Err(Error::config(field, count, format!("must be at least {least}")));
         }
+        limits::tensors(self)?;
+        limits::pictures(self)
     }
 
     /// Rejects what cannot work on this data, before anything is trained.
@@ -266,6 +287,11 @@ impl ExperimentConfig {
         if self.data != found {
             let reason = format!("the data are {found:?}; start from `ExperimentConfig::for_data`");
             return Err(Error::config("data", format!("{:?}", self.data), reason));
+        }
+        let ImageSpec { channels, height, width } = self.vqsvae.image;
+        if (channels, height, width) != data.image() {
+            let reason = format!("the images of the data are {:?}", data.image());
+            return Err(Error::config("vqsvae.image", format!("{:?}", (channels, height, width)), reason));
         }
         if data.test.len() < 2 {
             return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));

@@ -6,6 +6,7 @@ mod config;
 mod generation;
 mod idx;
 mod interrupted;
+mod limits;
 mod mnist;
 mod robust;
 mod run;
