@@ -301,9 +301,9 @@ impl ExperimentConfig {
         Ok(())
     }
 
-    /// The first field, dotted, in which `other` differs, with both values.
+    /// The field, dotted, in which `other` differs, with both values: of several the one that says most.
     pub(crate) fn first_difference(&self, other: &Self) -> Result<Option<Difference>> {
-        Ok(differences(&self.to_value()?, &other.to_value()?).into_iter().next())
+        Ok(first(differences(&self.to_value()?, &other.to_value()?)))
     }
 
     pub(crate) fn to_value(&self) -> Result<Value> {
@@ -313,6 +313,17 @@ impl ExperimentConfig {
 
 /// A dotted field, and its values in both.
 pub(crate) type Difference = (String, [Value; 2]);
+
+/// The difference that a person can do most about: what was chosen comes before the checksum of the data, and that before
+/// the variance that follows from the data.
+pub(crate) fn first(differences: Vec<Difference>) -> Option<Difference> {
+    let follows = |(field, _): &Difference| match field {
+        field if field.ends_with("sha256") => 1,
+        field if field.ends_with(".variance") => 2,
+        _ => 0,
+    };
+    differences.into_iter().min_by_key(follows)
+}
 
 /// The fields in which two trees differ; objects with other fields differ as a whole.
 pub(crate) fn differences(a: &Value, b: &Value) -> Vec<Difference> {

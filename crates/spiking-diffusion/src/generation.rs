@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
 
-use crate::config::differences;
+use crate::config::{differences, first};
 use crate::error::{Error, Result};
 use crate::progress::go_on;
 use crate::run::{read_json, take, write_json};
@@ -122,7 +122,7 @@ fn check_manifest(trained: &Trained, folder: &Path) -> Result<()> {
     }
     let then: Manifest = read_json(&path)?;
     let tree = |value: &Manifest| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));
-    match differences(&tree(&then)?, &tree(&now)?).into_iter().next() {
+    match first(differences(&tree(&then)?, &tree(&now)?)) {
         None => Ok(()),
         Some((field, [then, now])) => Err(Error::run(
             folder,

@@ -26,7 +26,8 @@ impl RunDir {
     ///
     /// # Errors
     /// The folder cannot be written; another process has it; it holds a run and `resume` is not set; it holds the run
-    /// of another config (the message names the first field that differs) or files that are no run's.
+    /// of another config (the message names a field that differs, one that was chosen before one that follows from the data)
+    /// or files that are no run's.
     pub fn open(path: &Path, cfg: &ExperimentConfig, resume: bool) -> Result<Self> {
         let run = Self { path: path.to_owned(), _lock: take(path, CONFIG)? };
         if !run.file(CONFIG).exists() {
