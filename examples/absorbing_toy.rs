@@ -4,7 +4,8 @@
 //! probabilities, and its bits per token with the entropy. Needs no data and takes a second:
 //!
 //! `cargo run --release --example absorbing_toy`
-#![allow(clippy::print_stdout, reason = "an example shows something")]
+
+use std::fmt::Write;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
@@ -13,6 +14,7 @@ use spiking_diffusion::absorbing_diffusion::{
     AbsorbingProcess, Denoiser, ElboConfig, Order, Sampler, SamplingConfig, Weighting, bits_per_token,
     draw_noise, loss,
 };
+use spiking_diffusion::cli;
 use spiking_diffusion::snn_core::Seed;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -86,6 +88,7 @@ fn frequencies(table: &Table, order: Order, steps: usize, seed: Seed) -> Result<
 
 fn main() -> Result<()> {
     let seed = Seed(0);
+    let mut page = String::new();
     let process = AbsorbingProcess::new(3, 64)?;
     let table = train(&process, seed)?;
 
@@ -94,32 +97,39 @@ fn main() -> Result<()> {
         runs.iter().map(|&(order, steps)| frequencies(&table, order, steps, seed)).collect::<Result<_>>()?;
     let truth = [JOINT[0].1, JOINT[1].1, JOINT[2].1, JOINT[3].1, 0.];
     let heads = runs.map(|(order, steps)| format!("{:>16}", format!("{order:?}, {steps}"))).concat();
-    println!("{:14}{:>8}{heads}   (order, T_d)", "map", "true");
+    writeln!(page, "{:14}{:>8}{heads}   (order, T_d)", "map", "true")?;
     for i in 0..5 {
         let map = JOINT.get(i).map_or("anything else".into(), |(map, _)| format!("{map:?}"));
         let sampled: String = columns.iter().map(|column| format!("{:>16.4}", column[i])).collect();
-        println!("{map:14}{:>8.4}{sampled}", truth[i]);
+        writeln!(page, "{map:14}{:>8.4}{sampled}", truth[i])?;
     }
     let distance = |column: &[f64; 5]| column.iter().zip(truth).map(|(f, p)| (f - p).abs()).sum::<f64>() / 2.;
     let distances: String = columns.iter().map(|column| format!("{:>16.4}", distance(column))).collect();
-    println!("{:22}{distances}", "total variation");
-    println!(
+    writeln!(page, "{:22}{distances}", "total variation")?;
+    writeln!(
+        page,
         "Tokens revealed in the same step are drawn without sight of each other; hence the last two columns.\n"
-    );
+    )?;
 
     let test = draw(SAMPLES, seed, "test")?;
     let config = ElboConfig { batch_size: SAMPLES, ..Default::default() };
     let bits = bits_per_token(&process, &table, &test, &config, seed)?;
     let entropy = -JOINT.iter().map(|(_, p)| p * p.log2()).sum::<f64>() / 4.;
-    println!("bits per token {:.4} +- {:.4}, true entropy {entropy:.4}", bits.mean, bits.standard_error);
+    writeln!(
+        page,
+        "bits per token {:.4} +- {:.4}, true entropy {entropy:.4}",
+        bits.mean, bits.standard_error
+    )?;
 
     let exact = distance(&columns[0]) < 0.05 && distance(&columns[1]) < 0.05;
     let bound = bits.mean > entropy - 4. * bits.standard_error && bits.mean < 1.1 * entropy;
-    println!(
+    writeln!(
+        page,
         "check: samples {}, bound {}",
         if exact { "ok" } else { "WRONG" },
         if bound { "ok" } else { "WRONG" }
-    );
+    )?;
+    cli::print(page.trim_end())?;
     match exact && bound {
         true => Ok(()),
         false => Err("the samples or the bound are not those of the joint distribution".into()),

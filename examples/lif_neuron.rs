@@ -5,11 +5,12 @@
 //! Prints a table and the traces, and draws `lif_neuron.png`. Needs no data and takes a second:
 //!
 //! `cargo run --release --example lif_neuron -- --out runs/lif_neuron`
-#![allow(clippy::print_stdout, reason = "an example shows something")]
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
+use spiking_diffusion::cli;
 use spiking_diffusion::plot::{self, Chart, Mark, PALETTE, Series};
 use spiking_diffusion::snn_core::{LifConfig, Seed, lif, lif_step};
 
@@ -104,16 +105,17 @@ impl Trace {
 }
 
 fn out_folder() -> Result<PathBuf> {
-    let mut args = std::env::args().skip(1);
-    match (args.next().as_deref(), args.next(), args.next()) {
+    let mut args = std::env::args_os().skip(1);
+    match (args.next(), args.next(), args.next()) {
         (None, ..) => Ok("runs/lif_neuron".into()),
-        (Some("--out"), Some(folder), None) => Ok(folder.into()),
+        (Some(flag), Some(folder), None) if flag == "--out" => Ok(folder.into()),
         _ => Err("usage: lif_neuron [--out DIR]".into()),
     }
 }
 
 fn main() -> Result<()> {
     let out = out_folder()?;
+    let mut page = String::new();
     // The paper's neuron forgets within two steps; a slower one shows more.
     let cfg = LifConfig { tau: Some(10.), ..LifConfig::default() };
     let steady = |current: f64| Tensor::full(current, TIME_STEPS, &Device::Cpu);
@@ -124,22 +126,24 @@ fn main() -> Result<()> {
         simulate("noisy, X = 0.9 ± 2", &noisy, &cfg)?,
     ];
 
-    println!(
+    writeln!(
+        page,
         "{:24}{:>8}{:>8}{:>8}{:>10}{:>11}",
         "input current", "mean X", "spikes", "first", "interval", "by Eq. 1"
-    );
+    )?;
     for trace in &traces {
-        println!("{}", trace.table_row(&cfg));
+        writeln!(page, "{}", trace.table_row(&cfg))?;
     }
-    println!("\nThe membrane in tenths of the threshold, step by step; | is a spike, - is below 0:");
+    writeln!(page, "\nThe membrane in tenths of the threshold, step by step; | is a spike, - is below 0:")?;
     for trace in &traces {
-        println!("{}\n  {}", trace.name, trace.line(&cfg));
+        writeln!(page, "{}\n  {}", trace.name, trace.line(&cfg))?;
     }
-    println!("\ncheck: lif gives the spikes of lif_step: ok");
+    writeln!(page, "\ncheck: lif gives the spikes of lif_step: ok")?;
 
     std::fs::create_dir_all(&out)?;
     let path = out.join("lif_neuron.png");
     plot::save(&path, &traces.map(|trace| trace.chart(&cfg)), 1)?;
-    println!("drawn: {}", path.display());
+    writeln!(page, "drawn: {}", path.display())?;
+    cli::print(page.trim_end())?;
     Ok(())
 }

@@ -7,11 +7,12 @@
 //! seconds:
 //!
 //! `cargo run --release --example surrogate_gradient -- --out runs/surrogate_gradient`
-#![allow(clippy::print_stdout, reason = "an example shows something")]
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
+use spiking_diffusion::cli;
 use spiking_diffusion::plot::{self, Chart, Mark, PALETTE, Series};
 use spiking_diffusion::snn_core::{LifConfig, Seed, Surrogate, lif};
 
@@ -77,16 +78,17 @@ fn courses(title: String, courses: &[Course]) -> Chart {
 }
 
 fn out_folder() -> Result<PathBuf> {
-    let mut args = std::env::args().skip(1);
-    match (args.next().as_deref(), args.next(), args.next()) {
+    let mut args = std::env::args_os().skip(1);
+    match (args.next(), args.next(), args.next()) {
         (None, ..) => Ok("runs/surrogate_gradient".into()),
-        (Some("--out"), Some(folder), None) => Ok(folder.into()),
+        (Some(flag), Some(folder), None) if flag == "--out" => Ok(folder.into()),
         _ => Err("usage: surrogate_gradient [--out DIR]".into()),
     }
 }
 
 fn main() -> Result<()> {
     let out = out_folder()?;
+    let mut page = String::new();
     let step = Series::new("spike", PALETTE[6], [(-2., 0.), (0., 0.), (0., 1.), (2., 1.)]).mark(Mark::Dashed);
     let mut charts = vec![
         shapes("Forward: the spike, and g", |surrogate, x| surrogate.value(x)).with(step),
@@ -95,11 +97,12 @@ fn main() -> Result<()> {
 
     // The same noisy input for all, drawn once: a rate over many trials changes smoothly with the weight.
     let input = Seed(0).normal("input", (TIME_STEPS, TRIALS), (1., 0.5), DType::F64, &Device::Cpu)?;
-    println!("target rate {TARGET_RATE}; {TRAINING_STEPS} steps of gradient descent on one weight\n");
-    println!(
+    writeln!(page, "target rate {TARGET_RATE}; {TRAINING_STEPS} steps of gradient descent on one weight\n")?;
+    writeln!(
+        page,
         "{:11}{:12}{:>8}{:>14}{:>10}{:>10}{:>8}",
         "start", "surrogate", "weight", "gradient", "rate", "-> rate", "weight"
-    );
+    )?;
     let mut as_expected = true;
     for (start, weight) in STARTS {
         let trained: Vec<Course> = SURROGATES
@@ -108,30 +111,35 @@ fn main() -> Result<()> {
             .collect::<Result<_>>()?;
         for ((name, _), course) in SURROGATES.iter().zip(&trained) {
             let (before, after) = (course.rates[0], course.rates[TRAINING_STEPS - 1]);
-            println!(
+            writeln!(
+                page,
                 "{start:11}{name:12}{weight:>8.2}{:>14.2e}{before:>10.4}{after:>10.4}{:>8.2}",
                 course.first_gradient, course.weight
-            );
+            )?;
             let reached = (after - TARGET_RATE).abs() < 0.01;
             as_expected &= reached == (course.first_gradient != 0.);
         }
         charts.push(courses(format!("Training from {start} the threshold (weight {weight})"), &trained));
     }
-    println!(
+    writeln!(
+        page,
         "\nWhere the membrane never comes within its window, a rectangle or triangle passes no gradient on:"
-    );
-    println!(
+    )?;
+    writeln!(
+        page,
         "such a neuron stays silent for ever. The long tails of atan bring it back; those of sigmoid do so later."
-    );
+    )?;
 
     std::fs::create_dir_all(&out)?;
     let path = out.join("surrogate_gradient.png");
     plot::save(&path, &charts, 2)?;
-    println!("\ndrawn: {}", path.display());
-    println!(
+    writeln!(page, "\ndrawn: {}", path.display())?;
+    writeln!(
+        page,
         "check: the target is reached wherever there is a gradient: {}",
         if as_expected { "ok" } else { "WRONG" }
-    );
+    )?;
+    cli::print(page.trim_end())?;
     match as_expected {
         true => Ok(()),
         false => Err("a rate is not what its gradient promised".into()),

@@ -29,10 +29,12 @@ impl Default for ElboConfig {
 
 impl ElboConfig {
     /// # Errors
-    /// No strata, or empty batches.
+    /// No strata, more than 65536, or empty batches.
     pub fn validate(&self) -> Result<()> {
         match (self.strata, self.batch_size) {
-            (0, _) => Err(Error::config("bound.strata", 0, "must be at least 1")),
+            (strata @ (0 | 65_537..), _) => {
+                Err(Error::config("bound.strata", strata, "must be at least 1 and at most 65536"))
+            }
             (_, 0) => Err(Error::config("bound.batch_size", 0, "must be at least 1")),
             _ => Ok(()),
         }

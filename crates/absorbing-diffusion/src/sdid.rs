@@ -53,6 +53,9 @@ pub struct SdidConfig {
     pub token_input: TokenInput,
 }
 
+/// Most codes, and diffusion steps.
+const LARGEST: usize = 1 << 24;
+
 impl SdidConfig {
     /// The released code: raw numbers in, 64-128-256-512-256 channels, `T_s = 16`, one diffusion step a token.
     pub fn released_code(codes: usize, (height, width): (usize, usize)) -> Self {
@@ -69,17 +72,16 @@ impl SdidConfig {
     }
 
     /// # Errors
-    /// The field, its value and the reason: fewer than two codes, or any size of 0.
+    /// The field, its value and the reason: fewer than two codes, any size of 0, and more codes or diffusion steps than
+    /// 2^24: as the network's input they are f32 numbers, which do not tell larger ones apart.
     pub fn validate(&self) -> Result<()> {
-        if self.codes < 2 {
-            return Err(snn_core::Error::config("sdid.codes", self.codes, "needs at least 2 codes").into());
+        for (field, value, least) in [("codes", self.codes, 2), ("steps", self.steps, 1)] {
+            if !(least..=LARGEST).contains(&value) {
+                let reason = format!("must be at least {least} and at most 2^24, to which f32 counts");
+                return Err(snn_core::Error::config(format!("sdid.{field}"), value, reason).into());
+            }
         }
-        let mut sizes = vec![
-            ("height", self.height),
-            ("width", self.width),
-            ("steps", self.steps),
-            ("time_steps", self.time_steps),
-        ];
+        let mut sizes = vec![("height", self.height), ("width", self.width), ("time_steps", self.time_steps)];
         sizes.extend(self.channels.map(|c| ("channels", c)));
         if let TokenInput::Embedding { dim } = self.token_input {
             sizes.push(("token_input.dim", dim));

@@ -27,6 +27,9 @@ pub struct Seed(pub u64);
 
 impl Seed {
     /// The stream of this label: ChaCha8 keyed by `SHA-256(seed, label)`.
+    ///
+    /// A generator of rand 0.9: to draw from it by `rand::Rng`, depend on `rand = "0.9"`. The traits of other versions, 0.10
+    /// among them, do not know it.
     pub fn rng(self, label: &str) -> ChaCha8Rng {
         let key = Sha256::new().chain_update(self.0.to_le_bytes()).chain_update(label.as_bytes()).finalize();
         ChaCha8Rng::from_seed(key.into())

@@ -59,17 +59,22 @@ impl TrainingConfig {
     /// Steps of the whole training over so many items.
     ///
     /// # Errors
-    /// Returns an error if there is not even one batch, or if there are more steps than a `usize` can count.
+    /// Returns an error if there is not even one batch, or if there are more steps than an optimiser counts, 2^31 - 1.
     pub fn steps(&self, items: usize) -> Result<usize> {
-        let steps = self.steps_per_epoch(items)?.checked_mul(self.epochs);
-        steps.ok_or_else(|| Error::config("epochs", self.epochs, "are more steps than can be counted"))
+        let steps = self.steps_per_epoch(items)?;
+        if self.epochs > i32::MAX as usize / steps {
+            let reason = format!("of {steps} steps each are more than the 2^31 - 1 steps of an optimiser");
+            return Err(Error::config("epochs", self.epochs, reason));
+        }
+        Ok(steps * self.epochs)
     }
 
     /// Checks each field.
     ///
     /// # Errors
     /// Returns an error with the field and its value if a number is 0 that must not be, a batch is smaller than 2, the
-    /// largest gradient norm is not positive and finite, or the schedule or the optimiser is out of range.
+    /// largest gradient norm is not positive and finite, the schedule or the optimiser is out of range, or a step would decay
+    /// more than the whole of a parameter.
     pub fn validate(&self) -> Result<()> {
         let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
         for (field, value, least) in sizes.into_iter().chain([("checkpoint_every", self.checkpoint_every, 1)])
@@ -86,6 +91,15 @@ impl TrainingConfig {
         {
             return Err(Error::config("schedule.cosine.floor", floor, "must lie in [0, 1]"));
         }
-        Ok(self.adamw.validate()?)
+        self.adamw.validate()?;
+        // A parameter shrinks by `lr weight_decay` of itself at a step. (A rate above 1 goes off by itself, and says so.)
+        let (decay, most) = (self.adamw.weight_decay, 1. / self.adamw.lr.min(1.));
+        if decay > most {
+            let reason = format!(
+                "must be at most 1 / lr = {most}, or a step takes more than the whole of a parameter"
+            );
+            return Err(Error::config("adamw.weight_decay", decay, reason));
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,12 @@ use serde_json::Value;
 /// A dotted field, and its values in both.
 pub type Difference = (String, [Value; 2]);
 
+/// The difference that a person can read first: of several, the one whose values are shortest (a count before a checksum).
+pub fn most_readable(differences: Vec<Difference>) -> Option<Difference> {
+    let length = |(_, values): &Difference| values.iter().map(|value| value.to_string().len()).max();
+    differences.into_iter().min_by_key(length)
+}
+
 /// The fields in which two trees differ; objects with other fields differ as a whole.
 ///
 /// # Examples

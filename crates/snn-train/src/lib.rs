@@ -12,7 +12,7 @@ mod state;
 mod trainer;
 
 pub use config::TrainingConfig;
-pub use difference::{Difference, differences};
+pub use difference::{Difference, differences, most_readable};
 pub use error::{Error, Result};
 pub use order::epoch_order;
 pub use progress::{Progress, Silent, flow, go_on};

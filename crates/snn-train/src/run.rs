@@ -8,9 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use snn_core::write_atomically;
 
-use crate::differences;
 use crate::error::{Error, Result};
-use crate::json;
+use crate::{differences, json, most_readable};
 
 /// A run's folder, locked for as long as this lives.
 ///
@@ -28,7 +27,7 @@ impl RunDir {
     ///
     /// # Errors
     /// Returns an error if the folder cannot be written or another process has it; if it holds a run and `resume` is not
-    /// set; and if it holds the run of another config (the message names the first field that differs) or files that are
+    /// set; and if it holds the run of another config (the message names a field that differs, the easiest to read) or files that are
     /// no run's.
     pub fn open<C: Serialize + DeserializeOwned>(path: &Path, cfg: &C, resume: bool) -> Result<Self> {
         let run = Self { path: path.to_owned(), _lock: claim(path, CONFIG)? };
@@ -43,7 +42,7 @@ impl RunDir {
         }
         // Read as a config and written again, so that fields which were added since have their defaults.
         let (stored, wanted) = (tree(&read_config::<C>(path)?)?, tree(cfg)?);
-        match differences(&stored, &wanted).into_iter().next() {
+        match most_readable(differences(&stored, &wanted)) {
             None => Ok(run),
             Some((field, [then, now])) => Err(Error::run(
                 path,

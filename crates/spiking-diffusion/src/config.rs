@@ -1,5 +1,7 @@
 //! One experiment as plain data: what travels through a whole run, into `config.json` and into the report.
 
+mod limits;
+
 use absorbing_diffusion::{ElboConfig, SamplingConfig, SdidConfig, Weighting};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -150,8 +152,14 @@ impl ExperimentConfig {
     /// Rejects what cannot work, by field, value and reason.
     ///
     /// # Errors
-    /// Also where the parts do not fit each other: `sdid` must have the codebook size and map of `vqsvae`.
+    /// Also where the parts do not fit each other (`sdid` must have the codebook size and map of `vqsvae`), and what is
+    /// beyond all size: numbers that f32 does not hold, tensors of more than 2^32 numbers, more samples than a picture has
+    /// room for.
     pub fn validate(&self) -> Result<()> {
+        let tree = self.to_value()?;
+        for part in ["vqsvae", "vqsvae_training", "sdid", "sdid_training"] {
+            limits::numbers(part, &tree[part])?;
+        }
         self.vqsvae.validate()?;
         self.sdid.validate()?;
         self.sampling.validate()?;
@@ -181,12 +189,11 @@ impl ExperimentConfig {
         if self.evaluation.distance_images == 1 {
             return Err(Error::config("evaluation.distance_images", 1, "must be 0 (none) or at least 2"));
         }
-        match counts.into_iter().find(|(_, count, least)| count < least) {
-            Some((field, count, least)) => {
-                Err(Error::config(field, count, format!("must be at least {least}")))
-            }
-            None => Ok(()),
+        if let Some((field, count, least)) = counts.into_iter().find(|(_, count, least)| count < least) {
+            return Err(Error::config(field, count, format!("must be at least {least}")));
         }
+        limits::tensors(self)?;
+        limits::pictures(self)
     }
 
     /// Rejects what cannot work on this data, before anything is trained.
@@ -196,6 +203,11 @@ impl ExperimentConfig {
         if self.data != found {
             let reason = format!("the data are {found:?}; start from `ExperimentConfig::for_data`");
             return Err(Error::config("data", format!("{:?}", self.data), reason));
+        }
+        let ImageSpec { channels, height, width } = self.vqsvae.image;
+        if (channels, height, width) != data.image() {
+            let reason = format!("the images of the data are {:?}", data.image());
+            return Err(Error::config("vqsvae.image", format!("{:?}", (channels, height, width)), reason));
         }
         if data.test.len() < 2 {
             return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));

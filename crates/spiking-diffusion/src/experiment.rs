@@ -62,8 +62,7 @@ pub fn run_experiment_with(
     let clock = Instant::now();
     let samples: Tensor = generate(cfg, (&vqsvae, &sdid), 0..cfg.samples, device, progress)?;
     run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
-    let columns = (cfg.samples as f64).sqrt().ceil() as usize;
-    picture::save_grid(&run.file("samples.png"), &samples, columns)?;
+    picture::save_grid(&run.file("samples.png"), &samples, picture::square(cfg.samples).1)?;
 
     unmasking::save(cfg, (&vqsvae, &sdid), &run, device)?;
 

@@ -11,7 +11,7 @@ use absorbing_diffusion::Order;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
-use snn_train::{claim, differences, go_on, read_json, write_json};
+use snn_train::{claim, differences, go_on, most_readable, read_json, write_json};
 
 use crate::error::{Error, Result};
 use crate::stages::{batches, draw};
@@ -120,7 +120,7 @@ fn check_manifest(trained: &Trained, folder: &Path) -> Result<()> {
     }
     let then: Manifest = read_json(&path)?;
     let tree = |value: &Manifest| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));
-    match differences(&tree(&then)?, &tree(&now)?).into_iter().next() {
+    match most_readable(differences(&tree(&then)?, &tree(&now)?)) {
         None => Ok(()),
         Some((field, [then, now])) => Err(Error::run(
             folder,

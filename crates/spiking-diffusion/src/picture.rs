@@ -153,6 +153,26 @@ impl Tiles {
     }
 }
 
+/// Rows and columns of `count` images in a square.
+pub(crate) fn square(count: usize) -> (usize, usize) {
+    let columns = (count as f64).sqrt().ceil() as usize;
+    (count.div_ceil(columns.max(1)), columns)
+}
+
+/// Width and height of a picture of images of this height and width, unless it has more than 2^31 bytes.
+pub(crate) fn canvas(
+    (height, width): (usize, usize),
+    (rows, columns): (usize, usize),
+    rows_per_block: usize,
+) -> Option<(usize, usize)> {
+    let side = |count: usize, pixels: usize| {
+        count.checked_mul(pixels.checked_mul(SCALE)?.checked_add(GAP)?)?.checked_sub(GAP)
+    };
+    let gaps = rows.div_ceil(rows_per_block).saturating_sub(1).checked_mul(BLOCK_GAP)?;
+    let (width, height) = (side(columns, width)?, side(rows, height)?.checked_add(gaps)?);
+    width.checked_mul(height).filter(|&area| area <= (1 << 31) / 3).map(|_| (width, height))
+}
+
 /// The picture being drawn.
 struct Canvas {
     pixels: Vec<u8>,
@@ -168,13 +188,11 @@ impl Canvas {
         (rows, columns): (usize, usize),
         rows_per_block: usize,
     ) -> Result<Self> {
-        let blocks = rows.div_ceil(rows_per_block);
-        // A side so long that this overflows has as many values in memory first.
-        let width = columns * (tiles.width * SCALE + GAP) - GAP;
-        let height = rows * (tiles.height * SCALE + GAP) - GAP + (blocks - 1) * BLOCK_GAP;
-        if width.checked_mul(height).is_none_or(|area| area > (1 << 31) / 3) {
-            return Err(Error::run(path, format!("a picture of {width} x {height} pixels is too large")));
-        }
+        let tile = (tiles.height, tiles.width);
+        let Some((width, height)) = canvas(tile, (rows, columns), rows_per_block) else {
+            let message = format!("a picture of {rows} x {columns} images of {tile:?} pixels is too large");
+            return Err(Error::run(path, message));
+        };
         let pixels = BACKGROUND.repeat(width * height);
         Ok(Self { pixels, width, height, rows_per_block })
     }

@@ -15,6 +15,14 @@ use crate::{ExperimentConfig, RunDir};
 const IMAGES: usize = 16;
 const COLUMNS: usize = 4;
 
+/// Whether the film of so many samples of this height and width is one: a GIF counts to 65535.
+pub(crate) fn fits(image: (usize, usize), samples: usize) -> bool {
+    let images = samples.min(IMAGES);
+    let grid = (images.div_ceil(COLUMNS), images.min(COLUMNS));
+    let side = usize::from(u16::MAX);
+    picture::canvas(image, grid, grid.0.max(1)).is_some_and(|(width, height)| width.max(height) <= side)
+}
+
 /// Draws the first samples once more and films them. Masked places are covered; under the covers the decoder sees the
 /// code that is most frequent in the finished samples.
 pub(crate) fn save(
@@ -26,10 +34,13 @@ pub(crate) fn save(
     let (process, images) = (process(cfg)?, cfg.samples.min(IMAGES));
     let places = (cfg.sdid.height, cfg.sdid.width);
     let mut states = vec![vec![process.mask(); images * places.0 * places.1]];
-    let mut observe = |codes: &[u32], _: usize| states.push(codes.to_vec());
-    draw_codes(cfg, sdid, 0..images, device, &mut observe)?;
     // Steps that reveal nothing are no frames.
-    states.dedup();
+    let mut observe = |codes: &[u32], _: usize| {
+        if states.last().is_none_or(|last| last != codes) {
+            states.push(codes.to_vec());
+        }
+    };
+    draw_codes(cfg, sdid, 0..images, device, &mut observe)?;
     let filler = most_frequent(states.last().map_or(&[], Vec::as_slice));
     let frame = |codes: &Vec<u32>| {
         let covered: Vec<bool> = codes.iter().map(|&code| code == process.mask()).collect();

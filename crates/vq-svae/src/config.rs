@@ -157,6 +157,10 @@ pub struct VqSvaeConfig {
     pub beta: f64,
 }
 
+/// Largest weight of a loss or feature, and spread of a codebook: f32 still holds the squares of their gradients.
+const LARGEST: f64 = 1e6;
+const SMALLEST_VARIANCE: f64 = 1e-12;
+
 impl VqSvaeConfig {
     /// The paper's text; where it is silent, the released code's value, but for `codebook_std`.
     pub fn paper(image: ImageSpec) -> Self {
@@ -210,8 +214,12 @@ impl VqSvaeConfig {
                 return Err(Error::config(field, size, "must be a positive multiple of 4"));
             }
         }
-        if self.codes < 2 {
-            return Err(Error::config("codes", self.codes, "a codebook needs at least 2 codes"));
+        if !(2..=u32::MAX as usize).contains(&self.codes) {
+            return Err(Error::config(
+                "codes",
+                self.codes,
+                "a codebook needs at least 2 codes, less than 2^32",
+            ));
         }
         let sizes = [("time_steps", self.time_steps), ("code_channels", self.code_channels)];
         let layers = self.encoder_channels.map(|c| ("encoder_channels", c));
@@ -230,21 +238,27 @@ impl VqSvaeConfig {
             weights.push(("dense.commitment", commitment));
         }
         for (field, value) in weights {
-            if !(value.is_finite() && value >= 0.) {
-                return Err(Error::config(field, value, "must be finite and not negative"));
+            if !(0. ..=LARGEST).contains(&value) {
+                return Err(Error::config(field, value, "must be finite and not negative, at most 1e6"));
             }
         }
         if self.output == Activation::ClampedTanh && self.reduction == Reduction::Sum {
             // The norm of no error at all, as of a black image, has no slope.
             return Err(Error::config("output", "clamped_tanh", "goes with reduction = mean only"));
         }
-        if !self.initial_k.is_finite() {
-            return Err(Error::config("initial_k", self.initial_k, "must be finite"));
+        if !(-LARGEST..=LARGEST).contains(&self.initial_k) {
+            return Err(Error::config("initial_k", self.initial_k, "must be finite, at most 1e6 in size"));
         }
-        if let Reconstruction::OverVariance { variance } = self.reconstruction
-            && !(variance.is_finite() && variance > 0.)
-        {
-            return Err(Error::config("reconstruction.variance", variance, "must be positive and finite"));
+        if let Reconstruction::OverVariance { variance } = self.reconstruction {
+            let reason = match variance {
+                0.0..1.0 => {
+                    "must be positive, at least 1e-12: all training pixels are equal, or nearly; set vqsvae.reconstruction to plain"
+                }
+                _ => "must be positive and finite, at most 1e6",
+            };
+            if !(SMALLEST_VARIANCE..=LARGEST).contains(&variance) {
+                return Err(Error::config("reconstruction.variance", variance, reason));
+            }
         }
         Readout::Psp { tau: self.tau_syn }.validate("vqsvae.tau_syn")?;
         self.features.validate("vqsvae.features")?;

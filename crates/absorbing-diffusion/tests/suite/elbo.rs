@@ -85,6 +85,7 @@ fn nonsense_is_rejected_by_name() {
     let h0 = maps((3, 2, 2), |_, _| 1);
     assert!(with(&h0, 1, 1).is_ok());
     rejects(with(&h0, 0, 1), &["bound.strata", "0"]);
+    rejects(with(&h0, 65_537, 1), &["bound.strata", "65537", "at most 65536"]);
     rejects(with(&h0, 1, 0), &["bound.batch_size", "0"]);
     rejects(with(&maps((3, 2, 2), |i, _| i as u32 + 1), 1, 1), &["code [2, 0, 0] is 3"]);
     rejects(with(&maps((1, 2, 2), |_, _| 0), 1, 1), &["two images"]);

@@ -114,6 +114,16 @@ fn no_diffusion_step_is_rejected() {
     rejects(SdidConfig { steps: 0, ..good() }, "sdid.steps", "0");
 }
 
+/// Above 2^24 f32, as which they reach the network, does not count.
+#[test]
+fn more_codes_or_steps_than_f32_counts_are_rejected() {
+    let (most, above) = (1 << 24, (1 << 24) + 1);
+    rejects(SdidConfig { codes: above, ..good() }, "sdid.codes", "16777217");
+    rejects(SdidConfig { steps: above, ..good() }, "sdid.steps", "16777217");
+    rejects(SdidConfig { steps: usize::MAX, ..good() }, "sdid.steps", "18446744073709551615");
+    SdidConfig { codes: most, steps: most, ..good() }.validate().unwrap();
+}
+
 #[test]
 fn no_time_step_is_rejected() {
     rejects(SdidConfig { time_steps: 0, ..good() }, "sdid.time_steps", "0");

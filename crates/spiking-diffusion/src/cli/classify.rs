@@ -15,7 +15,7 @@ use spiking_diffusion_metrics::{
 
 use super::input::Input;
 use super::signals::Signals;
-use super::{answer, say};
+use super::{answer, flags, say, usage};
 use crate::data::{DataSet, Dataset, Partial};
 use crate::distance::in_8_bits;
 use crate::error::{Error, Result};
@@ -47,19 +47,19 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     images: Option<PathBuf>,
     /// Images to draw from the run
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = flags::count, allow_hyphen_values = true)]
     samples: usize,
     /// Seed of the samples [default: the run's own]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
     sample_seed: Option<u64>,
     /// Seed of the classifier's training
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = flags::seed, allow_hyphen_values = true)]
     seed: u64,
     /// Passes over the training images [default: the library's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     epochs: Option<usize>,
     /// An image is confident if its most probable class has at least this probability
-    #[arg(long, value_name = "P", default_value_t = 0.9, value_parser = probability)]
+    #[arg(long, value_name = "P", default_value_t = 0.9, value_parser = flags::probability, allow_hyphen_values = true)]
     threshold: f64,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -68,11 +68,6 @@ pub(super) struct Arguments {
 
 fn data_set(name: &str) -> std::result::Result<DataSet, String> {
     DataSet::named(name).ok_or_else(|| format!("known are {}", DataSet::ALL.map(DataSet::name).join(", ")))
-}
-
-fn probability(text: &str) -> std::result::Result<f64, String> {
-    let reject = || "must be in [0, 1]".to_owned();
-    text.parse().ok().filter(|p| (0. ..=1.).contains(p)).ok_or_else(reject)
 }
 
 /// What the program prints.
@@ -95,12 +90,13 @@ struct Samples {
 
 /// The whole of the example `classify`.
 pub fn classify() -> ExitCode {
-    let (arguments, signals) = (Arguments::parse(), Signals::listen());
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => return usage(&e),
+    };
+    let signals = Signals::listen();
     match run(&arguments, &mut signals.progress()) {
-        Ok(text) => {
-            answer(&text);
-            ExitCode::SUCCESS
-        }
+        Ok(text) => answer(&text),
         Err(e) => signals.failure(&e, "a trained classifier is kept if --classifier names its file"),
     }
 }
@@ -222,6 +218,17 @@ mod tests {
             &["--allow-partial"],
         ] {
             assert!(Arguments::try_parse_from([&["classify"], words].concat()).is_err(), "{words:?}");
+        }
+        for (flag, reason) in [
+            ("--samples", "whole number"),
+            ("--epochs", "whole number"),
+            ("--seed", "whole number"),
+            ("--sample-seed", "whole number"),
+            ("--threshold", "[0, 1]"),
+        ] {
+            let text = Arguments::try_parse_from(["classify", flag, "-1"]).unwrap_err().to_string();
+            assert!(text.contains(&format!("invalid value '-1' for '{flag} <")), "{text}");
+            assert!(text.contains(reason), "{text}");
         }
     }
 

@@ -11,7 +11,7 @@ use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 use super::input::Input;
 use super::signals::{Signals, command_line};
-use super::{device, say};
+use super::{device, flags, say, usage};
 use crate::distance::inception;
 use crate::error::Result;
 use crate::generation::{self, Formats, Saved};
@@ -31,25 +31,26 @@ struct Arguments {
     #[arg(long, value_name = "RUN_DIR")]
     run: PathBuf,
     /// Images to have in the end
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = flags::count, allow_hyphen_values = true)]
     n: usize,
     /// Folder to write to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Images at a time; changes speed and memory, not images [default: the run's own]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     batch_size: Option<usize>,
     /// Divides the logits: below 1, the likely gets likelier [default: the run's own]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = flags::temperature, allow_hyphen_values = true)]
     temperature: Option<f64>,
     /// Seed of the images [default: the run's own]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
     seed: Option<u64>,
     /// What to write
     #[arg(long, value_enum, value_delimiter = ',', default_value = "png,safetensors")]
     format: Vec<Format>,
     /// Draw N images at each of these temperatures instead, and write OUT/temperature-sweep.{md,json}
-    #[arg(long, value_name = "T,T,..", value_delimiter = ',', conflicts_with_all = ["temperature", "format"])]
+    #[arg(long, value_name = "T,T,..", value_delimiter = ',', value_parser = flags::temperature, allow_hyphen_values = true,
+        conflicts_with_all = ["temperature", "format"])]
     temperature_sweep: Vec<f64>,
     /// With --temperature-sweep: measure FID to the first N training images with these weights of the FID network
     #[arg(long, value_name = "FILE", requires = "temperature_sweep")]
@@ -72,7 +73,11 @@ enum Format {
 
 /// The whole of the example `generate`.
 pub fn generate() -> ExitCode {
-    let (arguments, signals) = (Arguments::parse(), Signals::listen());
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => return usage(&e),
+    };
+    let signals = Signals::listen();
     match run(&arguments, &mut signals.progress()) {
         Ok(text) => {
             say(&text);
@@ -165,6 +170,21 @@ mod tests {
             "--run r --out o --inception i",
         ] {
             assert!(parse(&format!("generate {words}")).is_err(), "{words}");
+        }
+        for (flag, value, bad, reason) in [
+            ("--n", "-1", "-1", "whole number"),
+            ("--batch-size", "-1", "-1", "whole number"),
+            ("--seed", "-1", "-1", "whole number"),
+            ("--temperature", "-1", "-1", "positive, finite"),
+            ("--temperature", "nan", "nan", "positive, finite"),
+            ("--temperature", "-inf", "-inf", "positive, finite"),
+            ("--temperature-sweep", "-1,0.5", "-1", "positive, finite"),
+            ("--temperature-sweep", "0.5,-1", "-1", "positive, finite"),
+            ("--temperature-sweep", "1,inf", "inf", "positive, finite"),
+        ] {
+            let text = parse(&format!("generate --run r --out o {flag} {value}")).unwrap_err().to_string();
+            assert!(text.contains(&format!("invalid value '{bad}' for '{flag} <")), "{text}");
+            assert!(text.contains(reason), "{text}");
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use snn_core::Seed;
 
+use super::flags::variable;
 use crate::data::{DataSet, Dataset, Partial, synthetic_digits};
 use crate::error::{Error, Result};
 use crate::{DataConfig, ExperimentConfig, Progress};
@@ -12,12 +14,19 @@ use crate::{DataConfig, ExperimentConfig, Progress};
 #[derive(Debug, Default, Args)]
 pub(super) struct Input {
     /// Folder with the data set's files, or with a folder of its name [default, mnist only: the small built-in, synthetic set]
-    #[arg(long, value_name = "DIR", env = "SPIKING_DATA_DIR")]
+    #[arg(long, value_name = "DIR", env = variable("SPIKING_DATA_DIR"))]
     pub(super) data_dir: Option<PathBuf>,
     /// Where there is no such folder, or none of the set's files in it: take them from the user's cache, and load what that lacks from
     /// the network (needs a build with --features download)
     #[arg(long)]
     pub(super) download: bool,
+}
+
+impl Partial {
+    /// For a switch that allows it.
+    pub(super) fn when(allowed: bool, seed: Seed) -> Self {
+        if allowed { Self::Allow(seed) } else { Self::Reject }
+    }
 }
 
 impl Input {

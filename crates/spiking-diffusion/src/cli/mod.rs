@@ -2,14 +2,15 @@
 
 mod bars;
 mod classify;
+mod flags;
 mod generate;
 mod input;
+mod output;
 mod signals;
 mod table1;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,12 +20,14 @@ use snn_core::Seed;
 
 pub use classify::classify;
 pub use generate::generate;
+pub use output::print;
 pub use table1::table1;
 
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
 use crate::{ExperimentConfig, Features, Preset, Progress, Report, run_experiment_with};
 use input::Input;
+use output::{answer, say, usage};
 use signals::{Signals, command_line};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
@@ -45,7 +48,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value = "quick")]
     preset: Preset,
     /// Seed of everything random: the same seed gives the same bytes
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = flags::seed, allow_hyphen_values = true)]
     seed: u64,
     /// Where to compute: cpu or cuda:N
     #[arg(long, default_value = "cpu")]
@@ -54,26 +57,26 @@ struct Arguments {
     #[arg(long)]
     resume: bool,
     /// Use only the first N training images (the whole test set is always used)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     limit: Option<usize>,
     /// Passes over the training images for the autoencoder [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     epochs_vqsvae: Option<usize>,
     /// Passes over the training images for the denoiser [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     epochs_sdid: Option<usize>,
     /// Images a training step, for both networks [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     batch_size: Option<usize>,
     /// Images to generate [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     samples: Option<usize>,
     /// Weights of the FID network (.pth or .safetensors), for FID and KID of the samples: 2048 features, or 768 where the
     /// file has no more [default: the features of a small classifier trained on the same images]
-    #[arg(long, value_name = "FILE", env = "SPIKING_INCEPTION")]
+    #[arg(long, value_name = "FILE", env = flags::variable("SPIKING_INCEPTION"))]
     inception: Option<PathBuf>,
     /// Images that FID and KID are measured on, 0 for none [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     distance_images: Option<usize>,
     /// Set any field of config.json, such as vqsvae.time_steps=8; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -83,10 +86,10 @@ struct Arguments {
 /// One experiment's program: parses the arguments, loads the data, runs, prints where the results are.
 pub fn main(set: DataSet) -> ExitCode {
     let name = set.name();
-    let matches = Arguments::command().name(name).get_matches();
-    let arguments = match Arguments::from_arg_matches(&matches) {
+    let matches = Arguments::command().name(name).try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
-        Err(e) => e.exit(),
+        Err(e) => return usage(&e),
     };
     let signals = Signals::listen();
     match run(set, &arguments, &mut signals.progress()) {
@@ -178,14 +181,4 @@ fn summary(report: &Report, out: &Path) -> String {
         m.codebook_perplexity,
         dir = out.display(),
     )
-}
-
-/// What a program was asked for. A closed pipe is no reason to complain.
-fn answer(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-/// A line for a person. A closed pipe is no reason to stop.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

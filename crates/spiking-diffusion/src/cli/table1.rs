@@ -8,7 +8,7 @@ use clap::Parser;
 use serde::Serialize;
 use snn_train::read_json;
 
-use super::{answer, say};
+use super::{answer, say, usage};
 use crate::Report;
 use crate::error::Result;
 
@@ -54,7 +54,8 @@ struct Table {
 /// A run's numbers, the paper's, its budget and protocol.
 #[derive(Serialize)]
 struct Run {
-    run: PathBuf,
+    /// The run's folder, as it was given (what is no Unicode of it replaced).
+    run: String,
     /// Why there are no numbers.
     error: Option<String>,
     dataset: Option<String>,
@@ -68,17 +69,21 @@ struct Run {
     protocol: Option<String>,
 }
 
-/// The whole of the example `table1`; it fails if none of the runs can be read.
+/// The whole of the example `table1`; it fails if one of the runs cannot be read, after the others.
 pub fn table1() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => return usage(&e),
+    };
     let runs: Vec<Run> = arguments.runs.iter().map(|folder| Run::of(folder)).collect();
-    let all_failed = runs.iter().all(|run| run.error.is_some());
+    let failed: Vec<String> = runs.iter().filter_map(|run| run.error.clone()).collect();
     let table = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs };
     let text = if arguments.json { serde_json::to_string_pretty(&table) } else { Ok(table.to_markdown()) };
     match text {
         Ok(text) => {
-            answer(text.trim_end());
-            if all_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            let written = answer(text.trim_end());
+            failed.iter().for_each(|error| say(&format!("error: {error}")));
+            if failed.is_empty() { written } else { ExitCode::FAILURE }
         }
         Err(e) => {
             say(&format!("error: {e}"));
@@ -90,7 +95,7 @@ pub fn table1() -> ExitCode {
 impl Run {
     fn of(folder: &Path) -> Self {
         Self::read(folder).unwrap_or_else(|e| Self {
-            run: folder.to_owned(),
+            run: folder.to_string_lossy().into_owned(),
             error: Some(e.to_string()),
             dataset: None,
             partial: None,
@@ -120,7 +125,7 @@ impl Run {
         );
         let paper = paper(&report.dataset);
         Ok(Self {
-            run: folder.to_owned(),
+            run: folder.to_string_lossy().into_owned(),
             error: None,
             partial: report.partial,
             ours,
@@ -151,13 +156,7 @@ impl Table {
             seen.push(run.dataset());
             let same = || self.runs.iter().filter(|other| other.dataset() == run.dataset());
             for other in same() {
-                row(
-                    &mut page,
-                    run.dataset(),
-                    &format!("`{}`", other.run.display()),
-                    other.ours,
-                    other.features,
-                );
+                row(&mut page, run.dataset(), &code(&other.run), other.ours, other.features);
             }
             for (name, numbers) in
                 [("Spiking-Diffusion (paper)", run.spiking_diffusion), ("FSVAE (paper)", run.fsvae)]
@@ -179,12 +178,12 @@ impl Table {
 
 impl Run {
     fn note(&self) -> String {
-        let run = self.run.display();
+        let run = code(&self.run);
         let (Some(budget), Some(protocol)) = (&self.budget, &self.protocol) else {
-            return format!("- `{run}`: {}\n", self.error.as_deref().unwrap_or("-"));
+            return format!("- {run}: {}\n", one_line(self.error.as_deref().unwrap_or("-")));
         };
         let partial = self.partial.as_ref().map_or(String::new(), |p| format!(" **Partial data:** {p}."));
-        format!("- `{run}`: {budget}.{partial} {protocol}\n")
+        format!("- {run}: {}\n", one_line(&format!("{budget}.{partial} {protocol}")))
     }
 }
 
@@ -198,7 +197,28 @@ fn row(page: &mut String, dataset: &str, from: &str, numbers: Numbers, features:
     };
     let cells: Vec<String> = (0..numbers.len()).map(number).collect();
     // Writing to a string cannot fail.
-    let _ = writeln!(page, "| {dataset} | {from} | {} |", cells.join(" | "));
+    let _ = writeln!(page, "| {} | {} | {} |", cell(dataset), cell(from), cells.join(" | "));
+}
+
+/// Text as a cell of a table, whose bars would end it.
+fn cell(text: &str) -> String {
+    let text = one_line(text);
+    if text.contains('|') { text.replace('\\', r"\\").replace('|', r"\|") } else { text }
+}
+
+/// Text in between backticks, more of them than it holds in a row.
+fn code(text: &str) -> String {
+    let text = one_line(text);
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let (fence, space) = ("`".repeat(longest + 1), if longest > 0 { " " } else { "" });
+    format!("{fence}{space}{text}{space}{fence}")
+}
+
+/// Line breaks, and whatever else is not for eyes, as escapes.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }
 
 #[cfg(test)]
@@ -245,6 +265,53 @@ mod tests {
             page.contains("- `gone`: no such file\n") && page.contains("**Partial data:** half of it."),
             "{page}"
         );
+    }
+
+    /// Cells of a row as a renderer splits it: at bars that no backslash precedes.
+    fn cells(row: &str) -> Vec<String> {
+        let (mut cells, mut escaped) = (vec![String::new()], false);
+        for c in row.trim_matches('|').chars() {
+            match c {
+                '|' if !escaped => cells.push(String::new()),
+                _ => cells.last_mut().unwrap().push(c),
+            }
+            escaped = c == '\\' && !escaped;
+        }
+        cells
+    }
+
+    #[test]
+    fn any_name_is_one_cell_of_one_row() {
+        let names = ["a|b", "a\nb", "a`b", "``", r"a\|b", "a\r\n|`\t"];
+        let runs = names.map(|name| Run { dataset: Some(name.to_owned()), ..run(name, None, [None; 4]) });
+        let page =
+            Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs: runs.into() }.to_markdown();
+        let rows: Vec<&str> = page.lines().take_while(|line| line.starts_with('|')).collect();
+        assert_eq!(rows.len(), 2 + names.len(), "{page}");
+        for row in rows {
+            assert_eq!(cells(row).len(), 6, "{row}");
+        }
+        for shown in [r"| `a\|b` |", r"| `a\nb` |", "| `` a`b `` |", "| ``` `` ``` |"] {
+            assert!(page.contains(shown), "{shown}: {page}");
+        }
+        // Outside of the table a bar is a bar.
+        assert!(page.contains("\n- `a|b`: no such file\n"), "{page}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_is_no_unicode_does_not_hide_the_others() {
+        use std::os::unix::ffi::OsStrExt;
+        let bad = Run::of(Path::new(std::ffi::OsStr::from_bytes(b"x\xff")));
+        let runs = vec![bad, run("good", Some("mnist"), [Some(0.5); 4])];
+        let table = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs };
+        let json = serde_json::to_value(&table).unwrap();
+        assert_eq!(
+            (&json["runs"][0]["run"], &json["runs"][1]["ours"][0]),
+            (&"x\u{fffd}".into(), &0.5.into())
+        );
+        assert!(json["runs"][0]["error"].as_str().unwrap().contains("x\u{fffd}"), "{json}");
+        assert!(table.to_markdown().contains("| `good` | 0.5000 |"));
     }
 
     #[test]

@@ -68,6 +68,20 @@ fn nonsense_is_named() {
 }
 
 #[test]
+fn numbers_that_are_refused_are_named_with_their_flag_and_a_reason() {
+    let counts =
+        ["--limit", "--epochs-vqsvae", "--epochs-sdid", "--batch-size", "--samples", "--distance-images"];
+    for flag in counts.into_iter().chain(["--seed"]) {
+        for value in ["-1", "-inf", "nan", "inf", "0.5", "99999999999999999999", "x"] {
+            let text = parse(&[flag, value]).unwrap_err().to_string();
+            let parts =
+                [&format!("invalid value '{value}' for '{flag} <"), "must be a whole number from 0 to"];
+            assert!(parts.iter().all(|part| text.contains(part)), "{flag} {value}: {text}");
+        }
+    }
+}
+
+#[test]
 fn devices() {
     assert!(device("cpu").unwrap().is_cpu());
     for name in ["gpu", "cuda", "cuda:x", "cpu:0", ""] {

@@ -38,13 +38,6 @@ pub enum Partial {
     Allow(Seed),
 }
 
-impl Partial {
-    /// For a switch that allows it.
-    pub(crate) fn when(allowed: bool, seed: Seed) -> Self {
-        if allowed { Self::Allow(seed) } else { Self::Reject }
-    }
-}
-
 impl DataSet {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Mnist, Self::FashionMnist, Self::Kmnist, Self::Letters, Self::Cifar10];

@@ -6,12 +6,15 @@ mod config;
 mod generation;
 mod idx;
 mod interrupted;
+mod limits;
 mod mnist;
+mod programs;
 mod robust;
 mod run;
 mod sets;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use spiking_diffusion::data::{Dataset, Split, synthetic_digits};
@@ -22,6 +25,20 @@ use spiking_diffusion::{ExperimentConfig, Preset};
 fn rejects<T, E: std::fmt::Display>(result: Result<T, E>, parts: &[&str]) {
     let message = result.err().map(|e| e.to_string()).unwrap_or_else(|| panic!("accepted, wanted {parts:?}"));
     assert!(parts.iter().all(|part| message.contains(part)), "{message:?} lacks one of {parts:?}");
+}
+
+/// An example, where cargo has built it: `cargo test` does, `cargo test --test suite` does not.
+#[allow(clippy::print_stderr, reason = "says that it was skipped")]
+fn example(name: &str) -> Option<Command> {
+    let deps = std::env::current_exe().unwrap();
+    let path: PathBuf = deps.parent().unwrap().with_file_name("examples").join(name);
+    if !path.exists() {
+        eprintln!("skipped: {} is not built", path.display());
+        return None;
+    }
+    let mut command = Command::new(path);
+    command.env_remove("SPIKING_DATA_DIR").env_remove("SPIKING_INCEPTION");
+    Some(command)
 }
 
 /// The first of the built-in digits: 160 to train on, 24 to test on.

@@ -1,6 +1,6 @@
 //! What a run does when it is stopped, when its checkpoints are damaged, when the disk is full.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use candle_core::Device;
 use spiking_diffusion::data::Dataset;
 use spiking_diffusion::{Error, ExperimentConfig, Progress, Report, Result, RunDir, Silent, run_experiment};
 
-use crate::{assert_same_bytes, few_digits, rejects, tiny};
+use crate::{assert_same_bytes, example, few_digits, rejects, tiny};
 
 /// Stops when a stage is at this step, and keeps what it is told.
 struct StopAt {
@@ -203,16 +203,9 @@ fn a_full_disk_leaves_the_last_good_checkpoint() {
     assert_same_bytes(whole.path(), &out);
 }
 
-/// A tiny run of the example `mnist`, where cargo has built it: `cargo test` does, `cargo test --test suite` does not.
-#[allow(clippy::print_stderr, reason = "says that it was skipped")]
-fn example(out: &Path) -> Option<Command> {
-    let deps = std::env::current_exe().unwrap();
-    let path: PathBuf = deps.parent().unwrap().with_file_name("examples").join("mnist");
-    if !path.exists() {
-        eprintln!("skipped: {} is not built", path.display());
-        return None;
-    }
-    let mut command = Command::new(path);
+/// A tiny run of the example `mnist`.
+fn tiny_mnist(out: &Path) -> Option<Command> {
+    let mut command = example("mnist")?;
     command.env_remove("SPIKING_DATA_DIR").args(["--limit", "96", "--samples", "2", "--out"]).arg(out);
     for setting in ["vqsvae.encoder_channels=[4,4]", "vqsvae.decoder_channels=[4,4]", "vqsvae.time_steps=1"] {
         command.args(["--set", setting]);
@@ -230,7 +223,7 @@ fn signals_leave_a_checkpoint_and_say_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        let Some(mut command) = example(&out) else { return };
+        let Some(mut command) = tiny_mnist(&out) else { return };
         let child = command.arg("--resume").spawn().unwrap();
         let began = Instant::now();
         // Written as the training begins, so the program listens.
@@ -251,7 +244,7 @@ fn signals_leave_a_checkpoint_and_say_how_to_go_on() {
         );
         assert!(out.join("vqsvae.state.safetensors").exists());
     }
-    let finished = example(&out).unwrap().arg("--resume").output().unwrap();
+    let finished = tiny_mnist(&out).unwrap().arg("--resume").output().unwrap();
     assert!(finished.status.success(), "{}", String::from_utf8_lossy(&finished.stderr));
     assert!(out.join("report.json").exists());
 }

@@ -139,6 +139,16 @@ fn folders_of_others_are_refused_and_left_alone() {
     let other = cfg.with("vqsvae.beta", "0.5").unwrap();
     rejects(RunDir::open(&out, &other, true), &["vqsvae.beta", "0.25", "0.5"]);
     RunDir::open(&out, &cfg, true).unwrap();
+    // Fewer images: also another checksum, and another variance.
+    let fewer = tiny(&few_digits().limit(72).unwrap());
+    rejects(RunDir::open(&out, &fewer, true), &["`data.train_images` is 160 there and 72 here"]);
+    let mut others = fewer.clone();
+    (others.data.train_images, others.evaluation.bound_images) = (160, 15);
+    rejects(RunDir::open(&out, &others, true), &["`evaluation.bound_images` is 16 there and 15 here"]);
+    others.evaluation.bound_images = 16;
+    rejects(RunDir::open(&out, &others, true), &["`data.sha256` is"]);
+    others.data.sha256.clone_from(&cfg.data.sha256);
+    rejects(RunDir::open(&out, &others, true), &["`vqsvae.reconstruction.over_variance.variance` is"]);
 
     let photos = folder.path().join("photos");
     std::fs::create_dir(&photos).unwrap();

@@ -114,6 +114,25 @@ fn variance() {
         let over = Reconstruction::OverVariance { variance };
         refuses(|cfg| cfg.reconstruction = over, "vqsvae.reconstruction.variance", value, "positive");
     }
+    // Equal bytes may leave the rounding of their mean.
+    for (variance, value) in [(0., "0"), (1e-34, "0.0000000000000000000000000000000001")] {
+        let over = Reconstruction::OverVariance { variance };
+        for part in ["training pixels are equal", "set vqsvae.reconstruction to plain"] {
+            refuses(|cfg| cfg.reconstruction = over, "vqsvae.reconstruction.variance", value, part);
+        }
+    }
+}
+
+/// Squares of these overflow f32, and with them the loss or its gradient at the first step.
+#[test]
+fn magnitudes() {
+    let (size, value, at_most) = (1.5e6, "1500000", "at most 1e6");
+    refuses(|cfg| cfg.beta = size, "vqsvae.beta", value, at_most);
+    refuses(|cfg| cfg.codebook_std = size, "vqsvae.codebook_std", value, at_most);
+    refuses(|cfg| cfg.initial_k = -size, "vqsvae.initial_k", "-1500000", at_most);
+    let over = Reconstruction::OverVariance { variance: size };
+    refuses(|cfg| cfg.reconstruction = over, "vqsvae.reconstruction.variance", value, at_most);
+    refuses(|cfg| cfg.codes = 1 << 32, "vqsvae.codes", "4294967296", "less than 2^32");
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! Values of flags, with reasons of our own for those that are refused.
+//!
+//! What starts with a hyphen must reach them: each flag that takes a number has `allow_hyphen_values`.
+
+use std::ffi::{OsStr, OsString};
+
+type Parsed<T> = std::result::Result<T, String>;
+
+/// How many of something. (As many as fit 32 bits, so that products of two do not overflow.)
+pub(super) fn count(text: &str) -> Parsed<usize> {
+    let reason = || format!("must be a whole number from 0 to {}", u32::MAX);
+    text.parse::<u32>().map(|n| n as usize).map_err(|_| reason())
+}
+
+/// A seed.
+pub(super) fn seed(text: &str) -> Parsed<u64> {
+    text.parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
+}
+
+/// What logits are divided by.
+pub(super) fn temperature(text: &str) -> Parsed<f64> {
+    number(text, "must be a positive, finite number", |t| t.is_finite() && t > 0.)
+}
+
+/// A probability.
+pub(super) fn probability(text: &str) -> Parsed<f64> {
+    number(text, "must be a number in [0, 1]", |p| (0. ..=1.).contains(&p))
+}
+
+fn number(text: &str, reason: &str, fits: impl Fn(f64) -> bool) -> Parsed<f64> {
+    text.parse().ok().filter(|&x| fits(x)).ok_or_else(|| reason.to_owned())
+}
+
+/// This environment variable as the default of a flag: one that is empty counts as unset.
+pub(super) fn variable(name: &'static str) -> Option<&'static str> {
+    unless_empty(name, std::env::var_os(name))
+}
+
+fn unless_empty(name: &'static str, value: Option<OsString>) -> Option<&'static str> {
+    (value.as_deref() != Some(OsStr::new(""))).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_refused_with_their_range() {
+        assert_eq!((count("0"), count("4294967295"), seed("7")), (Ok(0), Ok(u32::MAX as usize), Ok(7)));
+        for text in ["-1", "1.5", "nan", "inf", "", "x", "4294967296", "1e3"] {
+            assert!(count(text).unwrap_err().contains("whole number from 0 to 4294967295"), "{text}");
+        }
+        assert_eq!(seed("18446744073709551615"), Ok(u64::MAX));
+        assert!(seed("-1").unwrap_err().contains("from 0 to 18446744073709551615"));
+        assert_eq!((temperature("0.75"), probability("1")), (Ok(0.75), Ok(1.)));
+        for text in ["-1", "0", "nan", "inf", "-inf", "1e999", "", "warm"] {
+            assert!(temperature(text).unwrap_err().contains("positive, finite"), "{text}");
+        }
+        for text in ["-0.1", "1.1", "nan", "inf", "likely"] {
+            assert!(probability(text).unwrap_err().contains("[0, 1]"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_is_unset() {
+        assert_eq!(unless_empty("V", Some("".into())), None);
+        assert_eq!((unless_empty("V", Some(" ".into())), unless_empty("V", None)), (Some("V"), Some("V")));
+    }
+}
