@@ -10,6 +10,7 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
 use crate::error::Result;
+use crate::ops::room;
 use crate::{Checkpoint, Seed};
 
 /// The parameters and running statistics of a model.
@@ -123,6 +124,7 @@ impl ParamStore {
     }
 
     fn create(&self, name: &str, shape: &Shape, init: Init) -> candle_core::Result<Var> {
+        room(name, shape.dims(), self.dtype)?;
         let label = format!("init/{name}");
         let (dtype, device) = (self.dtype, &self.device);
         let value = match init {
