@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 
-use crate::batch_norm;
+use crate::{batch_norm, statistic};
 
 /// Batch norm over `T*N` (and space) with PyTorch's running statistics: `eps = 1e-5`, `momentum = 0.1`.
 #[derive(Clone, Debug)]
@@ -29,12 +29,13 @@ impl BatchNorm {
     const MOMENTUM: f64 = 0.1;
 
     pub(crate) fn new(channels: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let constant = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
+        let parameter = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
+        let statistic = |name, value| statistic(vb, channels, name, Init::Const(value));
         Ok(Self {
-            weight: constant("weight", 1.)?,
-            bias: constant("bias", 0.)?,
-            running_mean: Var::from_tensor(&constant("running_mean", 0.)?)?,
-            running_var: Var::from_tensor(&constant("running_var", 1.)?)?,
+            weight: parameter("weight", 1.)?,
+            bias: parameter("bias", 0.)?,
+            running_mean: statistic("running_mean", 0.)?,
+            running_var: statistic("running_var", 1.)?,
         })
     }
 
