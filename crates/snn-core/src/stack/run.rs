@@ -63,8 +63,9 @@ pub(crate) fn check(
         let values = [time_steps, items, h, w].into_iter().fold(1usize, usize::saturating_mul);
         if train && values < 2 {
             bail!(
-                "spiking layer {i}: expected more than 1 value per channel when training, got {values} \
-                 ({time_steps} time steps, {items} items, {h} rows, {w} columns)"
+                "spiking layer {i}: batch_norm: expected more than 1 value per channel when training, got {values} \
+                 with input size {:?} at each of {time_steps} time steps",
+                [items, c, h, w]
             )
         }
         room("the spikes of a layer, of one item", &[time_steps, c, h, w], DType::U8)?;
