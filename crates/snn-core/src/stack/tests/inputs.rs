@@ -88,6 +88,33 @@ fn views_equal_their_copies() -> Result<()> {
     Ok(())
 }
 
+/// Batch norm of a single element, constant in time, is its bias, whatever the element: nothing in front of it has a
+/// gradient.
+#[test]
+fn a_single_element_has_no_statistics() -> Result<()> {
+    let case = Case {
+        layers: vec![(Linear, 6)],
+        map: vec![5],
+        batch: 1,
+        time_steps: 2,
+        constant: true,
+        values: Values::Normal,
+        ..Case::default()
+    };
+    let (model, xs) = case.draw()?;
+    let got = chain_outcome(&case, &model, &xs)?;
+    let wanted = twin_outcome(&case, &model, &xs, DType::F64)?;
+    for name in ["output", "0.bn.bias", "0.bn.running_mean", "0.bn.running_var"] {
+        assert_relative(name, &got[name], &wanted[name], STATISTICS_BOUND);
+    }
+    assert!(flat(&got["0.bn.bias"])?.iter().all(|g| *g != 0.));
+    for name in ["input", "0.linear.weight", "0.bn.weight"] {
+        // Of two terms of size 1 / sqrt(eps) = 316 that cancel.
+        assert!(flat(&got[name])?.iter().all(|g| g.abs() < 316. * 1e-6), "{name}: {}", got[name]);
+    }
+    Ok(())
+}
+
 /// Channels beyond what a list of events can count.
 #[test]
 fn very_many_channels() -> Result<()> {
