@@ -63,8 +63,9 @@ pub fn draw_noise(
 ///
 /// `mean_n w(t_n) sum_{ij: h_t(i, j) = K} -log2 p(h_0(i, j) | h_t) / (H' W')`.
 ///
-/// A differentiable scalar; the gradient with respect to the logits of a token that is not masked is exactly 0.
-/// It stays on the device: a NaN in the logits comes out as a NaN loss, not as an error, since looking would stall
+/// A differentiable scalar; the gradient with respect to the logits of a token that is not masked is exactly 0, whatever
+/// they are: infinite or NaN, they change nothing.
+/// It stays on the device: a NaN in the logits of a masked token comes out as a NaN loss, not as an error, since looking would stall
 /// the device at every step.
 ///
 /// # Shapes
@@ -128,12 +129,15 @@ pub(crate) fn masked_cross_entropy(
         DType::F32 | DType::F64 => logits.clone(),
         _ => logits.to_dtype(DType::F32)?,
     };
+    // Selected before the softmax, not multiplied by 0 behind it: a logit that is not read may be anything.
+    let masked = h_t.eq(process.mask())?;
+    let read = masked.unsqueeze(1)?.broadcast_as(logits.shape())?.contiguous()?;
+    let logits = read.where_cond(&logits, &logits.zeros_like()?)?;
     // -log_softmax, gathered before the normaliser is taken off: no second tensor of all logits.
     let shifted = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
     let normaliser = shifted.exp()?.sum_keepdim(1)?.log()?;
     let of_truth = shifted.gather(&h0.unsqueeze(1)?.contiguous()?, 1)?;
     let nats = (normaliser - of_truth)?.squeeze(1)?;
-    // Selected, not multiplied by 0: an infinite logit elsewhere does no harm.
-    let nats = h_t.eq(process.mask())?.where_cond(&nats, &nats.zeros_like()?)?;
+    let nats = masked.where_cond(&nats, &nats.zeros_like()?)?;
     Ok(nats.sum((1, 2))?)
 }

@@ -1,7 +1,9 @@
 //! Which neuron reaches which: the count of a layer's multiplications and of its synaptic operations.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::ops::chain::Kind;
+use crate::ops::conv::Axis;
 use crate::synapse::Synapse;
 
 /// The connections of a layer on a map of known size.
@@ -29,19 +31,16 @@ pub struct Connections {
     source_channels: usize,
     /// Channels, rows and columns of the output.
     target: [usize; 3],
-    /// Targets, over all taps, that each source position reaches.
-    reach: Vec<usize>,
+    kind: Kind,
+    /// Rows and columns.
+    axes: [Axis; 2],
 }
 
 impl Connections {
     pub(crate) fn new(synapse: &Synapse, source: [usize; 3]) -> Result<Self> {
         let geometry = synapse.geometry(source)?;
-        let links = geometry.links();
-        let mut reach = vec![0; links.sources];
-        for (_, q) in links.by_tap.iter().flatten() {
-            reach[*q as usize] += 1;
-        }
-        Ok(Self { source_channels: source[0], target: geometry.output(), reach })
+        let (kind, target) = (geometry.kind, geometry.output());
+        Ok(Self { source_channels: source[0], target, kind, axes: geometry.axes() })
     }
 
     /// Channels, rows and columns of the output.
@@ -51,26 +50,45 @@ impl Connections {
 
     /// Multiply-accumulates of one pass over real-valued inputs, an image and a time step: one a connection.
     pub fn macs(&self) -> f64 {
-        self.accumulates(&vec![self.source_channels as f64; self.reach.len()])
+        let pairs = |axis: &Axis| (0..axis.kernel).map(|k| axis.joined(k).len() as f64).sum::<f64>();
+        let each = self.axes.iter().map(pairs).product::<f64>();
+        self.target[0] as f64 * self.source_channels as f64 * each
     }
 
     /// Synaptic operations: one accumulate for each connection of each spike. `spikes` are counts by position, rows one
     /// after the other, over all channels (and as many images and time steps as are to be counted).
     pub fn accumulates(&self, spikes: &[f64]) -> f64 {
-        let each = spikes.iter().zip(&self.reach).map(|(n, &reach)| n * reach as f64);
+        let [rows, columns] = &self.axes;
+        let width = if self.kind == Kind::Conv { columns.image } else { columns.map };
+        let reach =
+            |position: usize| self.reached(rows, position / width) * self.reached(columns, position % width);
+        let each = spikes.iter().enumerate().map(|(position, n)| n * reach(position) as f64);
         self.target[0] as f64 * each.sum::<f64>()
+    }
+
+    /// Targets, over all taps, that a source position reaches on one axis.
+    fn reached(&self, axis: &Axis, source: usize) -> usize {
+        let target = |&k: &usize| match self.kind {
+            Kind::Conv => source < axis.image && axis.map_at(source, k).is_some(),
+            Kind::Transposed => source < axis.map && axis.image_at(source, k).is_some(),
+        };
+        (0..axis.kernel).filter(target).count()
     }
 }
 
 /// Spikes at each position, summed over time, images and channels.
 ///
 /// # Shapes
-/// `[T, N, C, H, W]` -> `H W` numbers.
+/// `[T, N, C, H, W]` -> `H W` numbers; of linear layers `[T, N, C]` -> one number.
 /// # Errors
-/// Another rank.
+/// Returns an error if the rank is another.
 pub fn spikes_by_position(spikes: &Tensor) -> Result<Vec<f64>> {
-    let (t, n, c, h, w) = spikes.dims5()?;
-    let rows = spikes.detach().reshape((t * n * c, h * w))?;
+    if ![3, 5].contains(&spikes.rank()) {
+        bail!("spikes_by_position: wants [T, N, C, H, W] or [T, N, C], not {:?}", spikes.dims())
+    }
+    let (batch, map) = spikes.dims().split_at(3);
+    let shape: [usize; 2] = [batch, map].map(|axes| axes.iter().product());
+    let rows = spikes.detach().reshape(&shape)?;
     rows.sum(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
 }
 

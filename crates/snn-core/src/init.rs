@@ -15,7 +15,7 @@ use candle_nn::{Init, VarBuilder};
 /// assert_eq!(snn_core::fan_in_bound(&[32, 1, 3, 3]), 1. / 3.);
 /// ```
 pub fn fan_in_bound(weight: &[usize]) -> f64 {
-    1. / (weight.iter().skip(1).product::<usize>() as f64).sqrt()
+    1. / weight.iter().skip(1).map(|&len| len as f64).product::<f64>().sqrt()
 }
 
 /// The `weight` and `bias` of a layer, created with PyTorch's default or loaded.

@@ -39,7 +39,8 @@ impl SpikingLayer {
     /// Convolution + BN + LIF.
     ///
     /// # Errors
-    /// Parameters that `vb` lacks or holds in other shapes. `lif` is not [validated](LifConfig::validate) here.
+    /// Returns an error, with the field and its value, if `lif` or `cfg` does not [validate](LifConfig::validate) or there are
+    /// no channels, before any parameter is made; and if `vb` lacks parameters or holds them in other shapes.
     pub fn conv(
         c_in: usize,
         c_out: usize,
@@ -47,6 +48,7 @@ impl SpikingLayer {
         lif: LifConfig,
         vb: VarBuilder<'_>,
     ) -> Result<Self> {
+        lif.validate()?;
         Self::new(Synapse::conv(c_in, c_out, cfg, &vb.pp("conv"))?, lif, &vb)
     }
 
@@ -61,6 +63,7 @@ impl SpikingLayer {
         lif: LifConfig,
         vb: VarBuilder<'_>,
     ) -> Result<Self> {
+        lif.validate()?;
         Self::new(Synapse::conv_transpose(c_in, c_out, cfg, &vb.pp("conv"))?, lif, &vb)
     }
 
@@ -69,6 +72,7 @@ impl SpikingLayer {
     /// # Errors
     /// As [`conv`](Self::conv).
     pub fn linear(c_in: usize, c_out: usize, lif: LifConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        lif.validate()?;
         Self::new(Synapse::linear(c_in, c_out, &vb.pp("linear"))?, lif, &vb)
     }
 
@@ -77,12 +81,14 @@ impl SpikingLayer {
         Ok(Self { synapse, norm, lif })
     }
 
-    /// Spikes in, spikes out. With `train`, normalises by batch statistics and moves the running ones.
+    /// Spikes in, spikes out. With `train`, normalises by batch statistics and moves the running ones, unless it returns an
+    /// error.
     ///
     /// # Shapes
     /// `xs: [T, N, C_in, H, W]` -> `[T, N, C_out, H', W']`; for linear layers `[T, N, C_in]` -> `[T, N, C_out]`.
     /// # Errors
-    /// Shapes or element types that do not fit; with `train`, a batch without elements.
+    /// Returns an error if shapes or element types do not fit; with `train`, if a channel has a single value, or none, over
+    /// time, items and map.
     pub fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         run(std::slice::from_ref(self), Drive::Spikes(xs), Finish::Spikes, train)
     }
@@ -92,7 +98,7 @@ impl SpikingLayer {
     /// # Shapes
     /// `x: [N, C_in, H, W]` -> `[T, N, C_out, H', W']`; for linear layers `[N, C_in]` -> `[T, N, C_out]`.
     /// # Errors
-    /// As [`forward_t`](Self::forward_t).
+    /// As [`forward_t`](Self::forward_t); with `train`, the value of each time step counts. More time steps than memory.
     pub fn forward_constant(&self, x: &Tensor, time_steps: usize, train: bool) -> Result<Tensor> {
         run(std::slice::from_ref(self), Drive::Constant(x, time_steps), Finish::Spikes, train)
     }
@@ -123,7 +129,8 @@ impl ReadoutLayer {
     /// A convolution.
     ///
     /// # Errors
-    /// Parameters that `vb` lacks or holds in other shapes.
+    /// Returns an error, with the field and its value, if `cfg` or `readout` does not [validate](Readout::validate) or there
+    /// are no channels; and if `vb` lacks parameters or holds them in other shapes.
     pub fn conv(
         c_in: usize,
         c_out: usize,
@@ -131,6 +138,7 @@ impl ReadoutLayer {
         readout: Readout,
         vb: VarBuilder<'_>,
     ) -> Result<Self> {
+        readout.validate("readout")?;
         Ok(Self { synapse: Synapse::conv(c_in, c_out, cfg, &vb)?, readout })
     }
 
@@ -145,6 +153,7 @@ impl ReadoutLayer {
         readout: Readout,
         vb: VarBuilder<'_>,
     ) -> Result<Self> {
+        readout.validate("readout")?;
         Ok(Self { synapse: Synapse::conv_transpose(c_in, c_out, cfg, &vb)?, readout })
     }
 
@@ -153,13 +162,14 @@ impl ReadoutLayer {
     /// # Errors
     /// As [`conv`](Self::conv).
     pub fn linear(c_in: usize, c_out: usize, readout: Readout, vb: VarBuilder<'_>) -> Result<Self> {
+        readout.validate("readout")?;
         Ok(Self { synapse: Synapse::linear(c_in, c_out, &vb)?, readout })
     }
 
     /// The read-out of the synapse's output.
     ///
     /// # Shapes
-    /// `spikes: [T, N, C_in, H, W]` -> `[N, C_out, H', W']`.
+    /// `spikes: [T, N, C_in, H, W]` -> `[N, C_out, H', W']`; for linear layers `[T, N, C_in]` -> `[N, C_out]`.
     /// # Errors
     /// Shapes or element types that do not fit, no time steps.
     pub fn forward(&self, spikes: &Tensor) -> Result<Tensor> {
@@ -169,7 +179,8 @@ impl ReadoutLayer {
     /// [`forward`](Self::forward) of several spike trains side by side, concatenated by channel after the sum.
     ///
     /// # Shapes
-    /// `[T, N, C_i, H, W]` each, the `C_i` adding up to `C_in` -> `[N, C_out, H', W']`.
+    /// `[T, N, C_i, H, W]` each, the `C_i` adding up to `C_in` -> `[N, C_out, H', W']`; for linear layers `[T, N, C_i]` each
+    /// -> `[N, C_out]`.
     /// # Errors
     /// As [`forward`](Self::forward); no trains, trains of unequal length.
     pub fn forward_cat(&self, spikes: &[&Tensor]) -> Result<Tensor> {
@@ -185,23 +196,43 @@ impl ReadoutLayer {
     /// this layer's [`readout`](Self::readout).
     ///
     /// # Shapes
-    /// `[N, C_i, H, W]` each, the `C_i` adding up to `C_in` -> `[N, C_out, H', W']`.
+    /// `[N, C_i, H, W]` each, the `C_i` adding up to `C_in` -> `[N, C_out, H', W']`; for linear layers `[N, C_i]` each ->
+    /// `[N, C_out]`.
     /// # Errors
-    /// No sums, shapes or element types that do not fit.
+    /// Returns an error if there are no sums or no time steps, or if shapes or element types do not fit.
     pub fn forward_sums(&self, sums: &[Tensor], time_steps: usize) -> Result<Tensor> {
-        let ys = self.synapse.apply(&Tensor::cat(sums, 1)?, &self.synapse.weight)?;
+        let ys = self.synapse.apply(&self.join(sums)?, &self.synapse.weight)?;
         add_to_channels(&ys, &self.bias(time_steps)?)
+    }
+
+    /// Sums side by side, if the synapse can read them.
+    fn join(&self, sums: &[Tensor]) -> Result<Tensor> {
+        let (rank, wanted) = match self.synapse.map {
+            Map::Linear => (2, "[N, C]"),
+            _ => (4, "[N, C, H, W]"),
+        };
+        for (i, sum) in sums.iter().enumerate() {
+            self.synapse.check_type("read-out", &format!("sum {i}"), sum)?;
+            if sum.rank() != rank {
+                bail!("read-out: sum {i} is {:?}, its synapse wants {wanted}", sum.dims())
+            }
+        }
+        Tensor::cat(sums, 1)
     }
 
     /// The bias, once for every unit of weight.
     fn bias(&self, time_steps: usize) -> Result<Tensor> {
-        &self.synapse.bias * self.readout.weights(time_steps).iter().sum::<f64>()
+        if time_steps == 0 {
+            bail!("read-out of no time steps")
+        }
+        &self.synapse.bias * self.readout.weights(time_steps)?.iter().sum::<f64>()
     }
 
     /// [`forward_sums`](Self::forward_sums) at some positions of each item's output, without gradient.
     ///
     /// # Shapes
-    /// Sums as there, `positions[n]` those of item `n`, counted row by row -> `[all positions, C_out]`, item by item.
+    /// Sums as there, `positions[n]` those of item `n`, counted row by row -> `[all positions, C_out]`, item by item. A
+    /// linear layer's output has one position, 0.
     /// # Errors
     /// As there; not one list for each item, a position outside the map.
     pub fn forward_sums_at(
@@ -213,19 +244,21 @@ impl ReadoutLayer {
         let Map::Conv(cfg) = &self.synapse.map else {
             return select(&self.forward_sums(sums, time_steps)?.detach(), positions);
         };
-        let ys = conv2d_at(&Tensor::cat(sums, 1)?, &self.synapse.weight, cfg, positions)?;
+        let ys = conv2d_at(&self.join(sums)?, &self.synapse.weight, cfg, positions)?;
         ys.broadcast_add(&self.bias(time_steps)?.detach())
     }
 
-    /// The positions of its input, a map of these rows and columns, that some positions of its output depend on;
-    /// ascending, item by item.
+    /// The positions of its input, a map of these rows and columns (a linear layer has one of each), that some positions of
+    /// its output depend on; ascending, item by item.
     ///
     /// # Errors
-    /// A map that does not fit the synapse, a position outside its output.
+    /// Returns an error if the map does not fit the synapse or its positions cannot be counted in 32 bits, or if a position
+    /// lies outside the output.
     pub fn reach(&self, map: (usize, usize), positions: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
-        let links = self.synapse.geometry([self.synapse.source_channels()?, map.0, map.1])?.links();
-        check(positions, positions.len(), links.targets)?;
-        Ok(positions.iter().map(|positions| links.reaching(positions)).collect())
+        let geometry = self.synapse.geometry([self.synapse.source_channels()?, map.0, map.1])?;
+        geometry.check_countable()?;
+        check(positions, positions.len(), geometry.target.0, geometry.target.1)?;
+        Ok(positions.iter().map(|positions| geometry.sources(positions)).collect())
     }
 
     /// The sum over time.

@@ -14,6 +14,7 @@ mod params;
 mod prepared;
 mod rng;
 mod stack;
+mod statistic;
 mod surrogate;
 mod synapse;
 mod time;
@@ -39,6 +40,7 @@ pub use params::ParamStore;
 pub use prepared::PreparedStack;
 pub use rng::Seed;
 pub use stack::{Drive, SpikingStack};
+pub use statistic::statistic;
 pub use surrogate::Surrogate;
 pub use time::direct_encode;
 pub use trace::{

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 
-use crate::batch_norm;
+use crate::{batch_norm, statistic};
 
 /// Batch norm over `T*N` (and space) with PyTorch's running statistics: `eps = 1e-5`, `momentum = 0.1`.
 #[derive(Clone, Debug)]
@@ -14,41 +14,48 @@ pub(crate) struct BatchNorm {
     running_var: Var,
 }
 
+/// The statistics of a batch, by channel.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) mean: Tensor,
+    /// Biased.
+    pub(crate) variance: Tensor,
+    /// Elements of each channel, copies in time included; two or more.
+    pub(crate) count: usize,
+}
+
 impl BatchNorm {
     pub(crate) const EPS: f64 = 1e-5;
     const MOMENTUM: f64 = 0.1;
 
     pub(crate) fn new(channels: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let constant = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
+        let parameter = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
+        let statistic = |name, value| statistic(vb, channels, name, Init::Const(value));
         Ok(Self {
-            weight: constant("weight", 1.)?,
-            bias: constant("bias", 0.)?,
-            running_mean: Var::from_tensor(&constant("running_mean", 0.)?)?,
-            running_var: Var::from_tensor(&constant("running_var", 1.)?)?,
+            weight: parameter("weight", 1.)?,
+            bias: parameter("bias", 0.)?,
+            running_mean: statistic("running_mean", 0.)?,
+            running_var: statistic("running_var", 1.)?,
         })
     }
 
-    /// Normalises with batch statistics and moves the running ones.
+    /// Normalises with batch statistics, and returns them; the running ones stay, see [`observe`](Self::observe).
     ///
-    /// `synapse_bias` was left out of `xs`: the norm takes it away again, so that its gradient is exactly zero, and
-    /// only the running mean sees it. `copies`: how often each element stands for itself (constant in time).
-    pub(crate) fn train(&self, xs: &Tensor, synapse_bias: &Tensor, copies: usize) -> Result<Tensor> {
+    /// `copies`: how often each element stands for itself (constant in time).
+    pub(crate) fn train(&self, xs: &Tensor, copies: usize) -> Result<(Tensor, Batch)> {
         let out = batch_norm(xs, &self.weight, &self.bias, Self::EPS)?;
-        let n = xs.elem_count() / xs.dim(1)? * copies;
-        self.observe(&out.mean, &out.variance, synapse_bias, n)?;
-        Ok(out.ys)
+        let count = xs.elem_count() / xs.dim(1)? * copies;
+        Ok((out.ys, Batch { mean: out.mean, variance: out.variance, count }))
     }
 
-    /// Moves the running statistics towards those of a batch of `n` elements a channel, left without `synapse_bias`.
-    pub(crate) fn observe(
-        &self,
-        mean: &Tensor,
-        variance: &Tensor,
-        synapse_bias: &Tensor,
-        n: usize,
-    ) -> Result<()> {
-        self.update(&self.running_mean, &(mean + synapse_bias.detach())?)?;
-        self.update(&self.running_var, &(variance * (n as f64 / (n as f64 - 1.).max(1.)))?)
+    /// Moves the running statistics towards those of a batch.
+    ///
+    /// `synapse_bias` was left out of the batch: the norm takes it away again, so that its gradient is exactly zero, and
+    /// only the running mean sees it.
+    pub(crate) fn observe(&self, batch: &Batch, synapse_bias: &Tensor) -> Result<()> {
+        let n = batch.count as f64;
+        self.update(&self.running_mean, &(&batch.mean + synapse_bias.detach())?)?;
+        self.update(&self.running_var, &(&batch.variance * (n / (n - 1.)))?)
     }
 
     fn update(&self, running: &Var, batch: &Tensor) -> Result<()> {

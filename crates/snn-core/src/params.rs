@@ -10,13 +10,16 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
 use crate::error::Result;
+use crate::ops::room;
+use crate::statistic::asked;
 use crate::{Checkpoint, Seed};
 
 /// The parameters and running statistics of a model.
 ///
 /// A layer that asks the [`VarBuilder`] for a name gets a variable, created from the stream `init/<name>` of the
-/// seed the first time: so initial values depend on the seed and the name only. Running statistics (names ending in
-/// `running_mean`, `running_var`) are stored with the rest but are not [trainable](Self::trainable).
+/// seed the first time: so initial values depend on the seed and the name only. Running statistics, which layers ask for
+/// with [`statistic`](crate::statistic), are stored with the rest but are not [trainable](Self::trainable); nothing follows
+/// from a name.
 ///
 /// # Examples
 /// ```
@@ -33,7 +36,23 @@ pub struct ParamStore {
     seed: Seed,
     dtype: DType,
     device: Device,
-    vars: Arc<Mutex<BTreeMap<String, Var>>>,
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    var: Var,
+    role: Role,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    /// Moved by an optimiser.
+    Parameter,
+    /// Moved by its layer, which has said so.
+    Statistic,
+    /// The same, said by somebody else: the layer goes on asking for a parameter.
+    Declared,
 }
 
 impl std::fmt::Debug for ParamStore {
@@ -45,7 +64,7 @@ impl std::fmt::Debug for ParamStore {
 impl ParamStore {
     /// An empty store; parameters come into being as layers ask for them.
     pub fn new(seed: Seed, dtype: DType, device: &Device) -> Self {
-        Self { seed, dtype, device: device.clone(), vars: Arc::default() }
+        Self { seed, dtype, device: device.clone(), entries: Arc::default() }
     }
 
     /// The builder to hand to a model.
@@ -60,12 +79,28 @@ impl ParamStore {
 
     /// All variables by name, running statistics included, in the order of their names.
     pub fn vars(&self) -> Vec<(String, Var)> {
-        self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
+        self.lock().iter().map(|(name, entry)| (name.clone(), entry.var.clone())).collect()
     }
 
     /// The variables that an optimiser moves.
     pub fn trainable(&self) -> Vec<(String, Var)> {
-        self.vars().into_iter().filter(|(name, _)| !is_statistic(name)).collect()
+        let entries = self.lock();
+        let trainable = entries.iter().filter(|(_, entry)| entry.role == Role::Parameter);
+        trainable.map(|(name, entry)| (name.clone(), entry.var.clone())).collect()
+    }
+
+    /// Declares a variable a statistic after it has been made: by a layer that does not say so itself, such as
+    /// `candle_nn::batch_norm`, whose `running_mean` and `running_var` an optimiser would let decay.
+    ///
+    /// # Errors
+    /// Returns an error if there is no variable of this name.
+    pub fn declare_statistic(&self, name: &str) -> candle_core::Result<()> {
+        match self.lock().get_mut(name) {
+            Some(entry) if entry.role == Role::Parameter => entry.role = Role::Declared,
+            Some(_) => {}
+            None => bail!("{name}: no such parameter, to be declared a statistic"),
+        }
+        Ok(())
     }
 
     /// Number of trainable parameters.
@@ -102,14 +137,14 @@ impl ParamStore {
     /// # Errors
     /// A tensor under the prefix is missing, of another shape, or belongs to no variable. Nothing is set then.
     pub fn restore(&self, checkpoint: &Checkpoint, prefix: &str) -> Result<()> {
-        let vars = self.lock();
+        let entries = self.lock();
         for name in checkpoint.tensors.keys().filter_map(|name| name.strip_prefix(prefix)) {
-            if !vars.contains_key(name) {
+            if !entries.contains_key(name) {
                 return Err(checkpoint.error(format!("unexpected tensor `{prefix}{name}`")));
             }
         }
-        let mut values = Vec::with_capacity(vars.len());
-        for (name, var) in vars.iter() {
+        let mut values = Vec::with_capacity(entries.len());
+        for (name, Entry { var, .. }) in entries.iter() {
             let Some(value) = checkpoint.tensors.get(&format!("{prefix}{name}")) else {
                 return Err(checkpoint.error(format!("tensor `{prefix}{name}` is missing")));
             };
@@ -123,11 +158,12 @@ impl ParamStore {
         values.into_iter().try_for_each(|(var, value)| Ok(var.set(&value)?))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
-        self.vars.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn create(&self, name: &str, shape: &Shape, init: Init) -> candle_core::Result<Var> {
+        room(name, shape.dims(), self.dtype)?;
         let label = format!("init/{name}");
         let (dtype, device) = (self.dtype, &self.device);
         let value = match init {
@@ -149,10 +185,6 @@ impl ParamStore {
     }
 }
 
-fn is_statistic(name: &str) -> bool {
-    name.ends_with("running_mean") || name.ends_with("running_var")
-}
-
 impl SimpleBackend for ParamStore {
     fn get(
         &self,
@@ -165,22 +197,32 @@ impl SimpleBackend for ParamStore {
         if dtype != self.dtype {
             bail!("{name}: asked for {dtype:?} of a store of {:?}", self.dtype)
         }
-        let mut vars = self.lock();
-        if let Some(var) = vars.get(name) {
-            if var.shape() != &shape {
-                bail!("{name}: asked for {shape:?}, exists as {:?}", var.shape())
+        let role = if asked() { Role::Statistic } else { Role::Parameter };
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get(name) {
+            if entry.var.shape() != &shape {
+                bail!("{name}: asked for {shape:?}, exists as {:?}", entry.var.shape())
             }
-            return Ok(var.as_tensor().clone());
+            match (role, entry.role) {
+                (Role::Statistic, Role::Parameter) => {
+                    bail!("{name}: asked for as a running statistic, exists as a parameter")
+                }
+                (Role::Parameter, Role::Statistic) => {
+                    bail!("{name}: asked for as a parameter, exists as a running statistic")
+                }
+                _ => {}
+            }
+            return Ok(entry.var.as_tensor().clone());
         }
         let var = self.create(name, &shape, init)?;
         let tensor = var.as_tensor().clone();
-        vars.insert(name.to_owned(), var);
+        entries.insert(name.to_owned(), Entry { var, role });
         Ok(tensor)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
         match self.lock().get(name) {
-            Some(var) => Ok(var.as_tensor().clone()),
+            Some(entry) => Ok(entry.var.as_tensor().clone()),
             None => bail!("{name}: no such parameter, and no shape to create it with"),
         }
     }

@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use crate::ops::chain::Prepared;
 use crate::ops::conv::check;
-use crate::stack::{Finish, run, specs, supported};
+use crate::stack::{Finish, check as check_drive, run, specs, supported};
 use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 
 /// A [`SpikingStack`] for many evaluations: running statistics are folded in, and weights laid out for the kernels, once.
@@ -43,13 +43,11 @@ impl SpikingStack {
     /// Prepares the stack for inputs whose items are `[C, H, W]` (or `[C]` in front of linear layers).
     ///
     /// # Errors
-    /// A map that does not fit, no layers.
+    /// A map that does not fit or has more positions than memory, no layers.
     pub fn prepare(&self, map: &[usize]) -> Result<PreparedStack<'_>> {
         let layers = self.layers();
-        if layers.is_empty() {
-            bail!("a stack of no layers")
-        }
         let specs = specs(layers, map)?;
+        specs.iter().try_for_each(|spec| spec.geometry.room())?;
         let positions = specs.last().map_or(0, |last| last.geometry.target.0 * last.geometry.target.1);
         let on_kernel = layers.iter().all(|layer| {
             let weight = &layer.synapse.weight;
@@ -99,9 +97,10 @@ impl PreparedStack<'_> {
             bail!("a stack prepared for items of {:?}, not {:?}", self.map, drive.map())
         }
         if let Some(at) = at {
-            check(at, drive.items()?, self.positions)?;
+            check(at, drive.items()?, self.positions, 1)?;
         }
         let (finish, time_steps) = (Finish::Sums(std::slice::from_ref(&readout)), drive.time_steps()?);
+        check_drive(self.layers, drive, finish, false)?;
         let ys = match &self.chain {
             Some(chain) if supported(self.layers, drive)? => {
                 let ys = chain.run(drive.tensor(), drive.constant(), finish.end(time_steps)?, at)?;

@@ -2,12 +2,16 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::Error;
+use crate::ops::room;
+
 /// Direct input encoding (paper section 2.2): the same analogue image at every time step.
 ///
 /// # Shapes
 /// `images: [N, ...]` -> `[T, N, ...]`, a broadcast view without a copy.
 /// # Errors
-/// None today: a tensor of any shape can be repeated.
+/// Returns an error if there are 2^31 time steps or more, or more of them than would fit into memory as copies, which is
+/// what a neuron makes of the view.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -17,8 +21,18 @@ use candle_core::{Result, Tensor};
 /// # Ok(()) }
 /// ```
 pub fn direct_encode(images: &Tensor, time_steps: usize) -> Result<Tensor> {
+    check_time_steps(time_steps)?;
     let dims = [&[time_steps], images.dims()].concat();
+    room("direct_encode", &dims, images.dtype())?;
     images.unsqueeze(0)?.broadcast_as(dims)
+}
+
+/// Whether steps can be counted in 31 bits, as the powers of a read-out count them.
+pub(crate) fn check_time_steps(time_steps: usize) -> Result<()> {
+    if time_steps > i32::MAX as usize {
+        return Err(Error::config("time_steps", time_steps, "must be less than 2^31").into());
+    }
+    Ok(())
 }
 
 /// `[T, N, ...]` -> `[T*N, ...]`.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::ops::time::{self as ops, weighted_sums};
+use crate::ops::{room, same_type};
+use crate::time::check_time_steps;
 
 /// Spike firing rate (paper Eq. 4): `SFR = 1/T sum_t z[t]`.
 ///
@@ -45,6 +47,7 @@ pub fn rate(spikes: &Tensor) -> Result<Tensor> {
 pub fn psp(spikes: &Tensor, tau: f64) -> Result<Tensor> {
     check_tau(tau)?;
     let steps = spikes.dim(0)?;
+    room("psp", &[steps, steps], DType::F64)?;
     let weight = |t: usize, s: usize| if s > t { 0. } else { (1. - 1. / tau).powi((t - s) as i32) / tau };
     let weights: Vec<f64> = (0..steps).flat_map(|t| (0..steps).map(move |s| weight(t, s))).collect();
     mix(spikes, weights, steps)?.reshape(spikes.shape())
@@ -56,7 +59,7 @@ pub fn psp(spikes: &Tensor, tau: f64) -> Result<Tensor> {
 /// # Shapes
 /// `a, b: [T, N, ...]` -> a scalar. `tau` is in time steps, at least 1.
 /// # Errors
-/// Shapes that differ, no time axis, `tau` below 1.
+/// Shapes or element types that differ, no time axis, `tau` below 1.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -83,6 +86,7 @@ pub fn psp_distances(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tensor, Tensor
     if a.dims() != b.dims() || a.rank() == 0 {
         bail!("psp_distance: spike trains of {:?} and {:?}", a.dims(), b.dims())
     }
+    same_type("psp_distance", &[("a", a), ("b", b)])?;
     check_tau(tau)?;
     if !a.device().is_cpu() {
         return psp_distances_reference(a, b, tau);
@@ -106,11 +110,12 @@ pub fn psp_distances_reference(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tens
 /// The straight-through estimator: the values of one tensor with the gradient of another.
 ///
 /// # Errors
-/// Shapes that differ.
+/// Shapes or element types that differ.
 pub fn straight_through(values: &Tensor, carrier: &Tensor) -> Result<Tensor> {
     if values.dims() != carrier.dims() {
         bail!("straight_through: values {:?}, gradient of {:?}", values.dims(), carrier.dims())
     }
+    same_type("straight_through", &[("values", values), ("carrier", carrier)])?;
     if !values.device().is_cpu() {
         return carrier + (values - carrier)?.detach();
     }
@@ -152,19 +157,25 @@ pub enum Readout {
 
 impl Readout {
     /// The weight of each time step.
-    pub fn weights(self, time_steps: usize) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// Returns an error if it does not [validate](Self::validate), or if there are 2^31 time steps or more.
+    pub fn weights(self, time_steps: usize) -> Result<Vec<f64>> {
+        self.validate("readout")?;
+        check_time_steps(time_steps)?;
+        room("the weights of a read-out", &[time_steps], DType::F64)?;
         let ages = (0..time_steps as i32).rev();
-        match self {
+        Ok(match self {
             Self::Mean => vec![1. / time_steps as f64; time_steps],
             Self::Psp { tau } => ages.map(|age| (1. - 1. / tau).powi(age) / tau).collect(),
             Self::ExponentialSum { decay } => ages.map(|age| decay.powi(age)).collect(),
-        }
+        })
     }
 
     /// `[T, N, ...]` -> `[N, ...]`.
     ///
     /// # Errors
-    /// No time axis, or zero time steps.
+    /// No time axis, or zero time steps; what [`weights`](Self::weights) rejects.
     pub fn apply(self, xs: &Tensor) -> Result<Tensor> {
         Self::apply_all(&[self], xs)?.squeeze(0)
     }
@@ -182,7 +193,10 @@ impl Readout {
                 xs.dims()
             )
         }
-        let weights: Vec<_> = readouts.iter().map(|readout| readout.weights(time_steps)).collect();
+        let weights: Vec<_> =
+            readouts.iter().map(|readout| readout.weights(time_steps)).collect::<Result<_>>()?;
+        // A view is written out.
+        room("read-outs", xs.dims(), xs.dtype())?;
         if xs.device().is_cpu() {
             return weighted_sums(xs, weights);
         }

@@ -50,7 +50,7 @@ impl TrainingConfig {
     /// Returns an error if there is not even one batch.
     pub fn steps_per_epoch(&self, items: usize) -> Result<usize> {
         if items < self.batch_size || self.batch_size == 0 {
-            let reason = format!("there are only {items} training items");
+            let reason = format!("there are only {items} to train on");
             return Err(Error::config("batch_size", self.batch_size, reason));
         }
         Ok(items / self.batch_size)

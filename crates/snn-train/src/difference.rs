@@ -5,10 +5,15 @@ use serde_json::Value;
 /// A dotted field, and its values in both.
 pub type Difference = (String, [Value; 2]);
 
-/// The difference that a person can read first: of several, the one whose values are shortest (a count before a checksum).
+/// Of several differences the one that a person can do most about: what somebody has typed, which is short, before a
+/// checksum, and that before a number of many digits that follows from something else.
 pub fn most_readable(differences: Vec<Difference>) -> Option<Difference> {
-    let length = |(_, values): &Difference| values.iter().map(|value| value.to_string().len()).max();
-    differences.into_iter().min_by_key(length)
+    let rank = |(field, values): &Difference| match values.iter().all(|value| value.to_string().len() <= 16) {
+        true => 0,
+        false if field.ends_with("sha256") => 1,
+        false => 2,
+    };
+    differences.into_iter().min_by_key(rank)
 }
 
 /// The fields in which two trees differ; objects with other fields differ as a whole.

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use absorbing_diffusion::{AbsorbingProcess, BitsPerToken, ElboConfig, bits_per_token};
+use absorbing_diffusion::{AbsorbingProcess, BitsPerToken, Denoiser, ElboConfig, bits_per_token};
 use candle_core::{Device, Result, Tensor};
 use snn_core::Seed;
 
@@ -47,6 +47,23 @@ fn batch_size_changes_nothing() {
     let whole = bits(23, 8);
     assert_eq!((bits(1, 8), bits(7, 8), bits(100, 8)), (whole, whole, whole));
     assert_ne!(bits(23, 4).mean, whole.mean);
+}
+
+#[test]
+fn logits_that_are_not_read_change_nothing() {
+    let process = AbsorbingProcess::new(3, 9).unwrap();
+    let h0 = maps((23, 3, 2), |i, j| ((i * i + j) % 3) as u32);
+    let bits = |denoiser: &dyn Denoiser| {
+        bits_per_token(&process, denoiser, &h0, &ElboConfig::default(), Seed(1)).unwrap()
+    };
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let damaged = |h_t: &Tensor, t: &Tensor, train: bool| {
+            let logits = dyadic(h_t, t, train)?;
+            let masked = h_t.eq(3u32)?.unsqueeze(1)?.broadcast_as(logits.shape())?;
+            masked.where_cond(&logits, &Tensor::full(bad, logits.shape(), &Device::Cpu)?)
+        };
+        assert_eq!(bits(&damaged), bits(&dyadic), "{bad}");
+    }
 }
 
 #[test]

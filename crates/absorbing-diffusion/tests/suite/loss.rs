@@ -137,6 +137,49 @@ fn infinite_logits_where_nothing_is_masked_do_no_harm() {
     assert!(grad.iter().all(|x| x.is_finite()) && grad[3] == 0. && grad[5] == 0., "{grad:?}");
 }
 
+/// Whatever the logits of a token are that is not masked: its gradient is exactly 0, the rest as if it were a number.
+#[test]
+fn a_logit_that_is_not_read_may_be_anything() {
+    let h0 = maps(SHAPE, |i, j| ((i * 5 + j) % 3) as u32);
+    let t = Tensor::new(&[1u32, 3, 4, 2], &Device::Cpu).unwrap();
+    let u = Seed(9).uniform("u", SHAPE, (0., 1.), DType::F64, &Device::Cpu).unwrap();
+    let masked: Vec<bool> = {
+        let h_t: Vec<u32> =
+            process().q_sample(&h0, &t, &u).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        h_t.into_iter().map(|token| token == 3).collect()
+    };
+    assert!(masked.contains(&true) && masked.contains(&false));
+    let clean: Vec<f64> = var("logits", &[4, 3, 2, 3]).flatten_all().unwrap().to_vec1().unwrap();
+    // Token `i % 6` of image `i / 18`.
+    let unread = |i: usize| !masked[i / 18 * 6 + i % 6];
+    for dtype in [DType::F64, DType::F32, DType::BF16] {
+        let outcome = |bad: Option<(f64, usize)>| {
+            let put = |(i, &x): (usize, &f64)| match bad {
+                Some((value, every)) if unread(i) && i % every == 0 => value,
+                _ => x,
+            };
+            let values: Vec<f64> = clean.iter().enumerate().map(put).collect();
+            let logits =
+                Tensor::from_vec(values, (4, 3, 2, 3), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            let logits = Var::from_tensor(&logits).unwrap();
+            let denoiser = |_: &Tensor, _: &Tensor, _: bool| Ok(logits.as_tensor().clone());
+            let total = loss(&process(), &denoiser, &h0, &t, &u, Weighting::Elbo, true).unwrap();
+            let grads = total.backward().unwrap();
+            let grad = grads.get(&logits).unwrap().to_dtype(DType::F64).unwrap();
+            let total = total.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
+            (total, grad.flatten_all().unwrap().to_vec1::<f64>().unwrap())
+        };
+        let wanted = outcome(None);
+        assert!(wanted.0.is_finite() && wanted.1.iter().any(|g| *g != 0.));
+        assert!(wanted.1.iter().enumerate().all(|(i, g)| !unread(i) || *g == 0.));
+        for bad in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, f64::MAX] {
+            for every in [1, 2, 5] {
+                assert_eq!(outcome(Some((bad, every))), wanted, "{bad}, {dtype:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn half_precision_logits_are_summed_in_single() {
     let h0 = maps((2, 1, 2), |_, _| 0);

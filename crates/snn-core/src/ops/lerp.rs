@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{Real, by_dtype, operand};
+use super::{Real, by_dtype, operand, same_type};
 
 /// Elements a task: constant, so that sums are formed alike on any number of threads.
 const CHUNK: usize = 4096;
@@ -23,9 +23,10 @@ const CHUNK: usize = 4096;
 /// # Ok(()) }
 /// ```
 pub fn lerp(pair: &Tensor, k: &Tensor) -> Result<Tensor> {
-    if pair.dims().first() != Some(&2) || k.dims() != [1] || pair.dtype() != k.dtype() {
-        bail!("lerp: {:?} of {:?}, {:?} of {:?}", pair.dims(), pair.dtype(), k.dims(), k.dtype())
+    if pair.dims().first() != Some(&2) || k.dims() != [1] {
+        bail!("lerp: pair {:?} and k {:?}, wants [2, ...] and [1]", pair.dims(), k.dims())
     }
+    same_type("lerp", &[("pair", pair), ("k", k)])?;
     if !pair.device().is_cpu() {
         return lerp_reference(pair, k);
     }

@@ -15,7 +15,8 @@ mod simd;
 pub(crate) mod testing;
 pub(crate) mod time;
 
-use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, DType, Layout, Result, Tensor, WithDType, bail};
 
 /// f32 and f64, the element types of the kernels.
 pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
@@ -82,7 +83,37 @@ pub(crate) fn operand<'a, F: Real>(storage: &'a CpuStorage, layout: &Layout) -> 
     };
     match F::slice(storage) {
         Some(values) => Ok(&values[start..end]),
-        None => bail!("custom op: operands must all be {:?}", F::DTYPE),
+        None => bail!("custom op: an operand is {:?}, the first {:?}", storage.dtype(), F::DTYPE),
+    }
+}
+
+/// Whether all operands have one element type; the error says which has which.
+pub(crate) fn same_type(op: &str, operands: &[(&str, &Tensor)]) -> Result<()> {
+    if operands.windows(2).all(|pair| pair[0].1.dtype() == pair[1].1.dtype()) {
+        return Ok(());
+    }
+    let types: Vec<_> = operands.iter().map(|(name, t)| format!("{name} is {:?}", t.dtype())).collect();
+    bail!("{op}: element types differ: {}", types.join(", "))
+}
+
+/// Up to here memory is not worth a question.
+const SMALL: usize = 1 << 28;
+
+/// Whether a tensor of this shape can be had: its size can be counted, and the system does not refuse the memory.
+///
+/// Candle and `vec!` would abort the process, or count round the end of `usize`.
+pub(crate) fn room(what: &str, shape: &[usize], dtype: DType) -> Result<()> {
+    let granted = |&bytes: &usize| {
+        let mut memory = Vec::<u8>::new();
+        let answer = memory.try_reserve_exact(bytes);
+        // Seen by nobody, it would never be asked for.
+        std::hint::black_box(&memory);
+        answer.is_ok()
+    };
+    let bytes = shape.iter().try_fold(dtype.size_in_bytes(), |size, &len| size.checked_mul(len));
+    match bytes.filter(|bytes| *bytes <= SMALL || granted(bytes)) {
+        Some(_) => Ok(()),
+        None => bail!("{what}: {shape:?} of {dtype:?} does not fit into memory"),
     }
 }
 
@@ -99,7 +130,7 @@ macro_rules! by_dtype {
                 $body
             }
             other => {
-                use candle_core::backend::BackendStorage;
+                use candle_core::backend::BackendStorage as _;
                 candle_core::bail!("{}: wants f32 or f64, not {:?}", $name, other.dtype())
             }
         }

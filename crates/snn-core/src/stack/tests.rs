@@ -5,6 +5,7 @@ mod graph;
 mod inputs;
 mod prepared;
 mod random;
+mod refusals;
 mod twin;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,11 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Var};
 use rand::Rng;
 
+use super::run::{currents, make_by_chain, make_by_reference};
 use super::*;
+use crate::ops::chain;
 use crate::ops::testing::{assert_identical, assert_relative, flat};
+use crate::time::{merge_time, split_time};
 use crate::{ConvConfig, LifConfig, ParamStore, Reset, Seed, firing_rate};
 
 /// Gradients in f32, through all layers.
@@ -164,10 +168,10 @@ impl Case {
         for layer in &model.layers {
             let currents = match spikes.as_ref().map_or(self.drive(&xs), Drive::Spikes) {
                 Drive::Spikes(xs) => {
-                    split_time(&currents(layer, &merge_time(xs)?, self.train, 1)?, self.time_steps)?
+                    split_time(&currents(layer, &merge_time(xs)?, self.train, 1)?.0, self.time_steps)?
                 }
                 Drive::Constant(x, time_steps) => {
-                    crate::direct_encode(&currents(layer, x, self.train, time_steps)?, time_steps)?
+                    crate::direct_encode(&currents(layer, x, self.train, time_steps)?.0, time_steps)?
                 }
             };
             let mut values = flat(&currents)?;
@@ -209,6 +213,19 @@ impl Case {
 }
 
 type Run = fn(&[SpikingLayer], Drive<'_>, Finish<'_>, bool) -> Result<Tensor>;
+
+fn run_chain(layers: &[SpikingLayer], drive: Drive<'_>, finish: Finish<'_>, train: bool) -> Result<Tensor> {
+    settle(layers, make_by_chain(layers, drive, finish, train)?)
+}
+
+fn run_reference(
+    layers: &[SpikingLayer],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+    train: bool,
+) -> Result<Tensor> {
+    settle(layers, make_by_reference(layers, drive, finish, train)?)
+}
 
 /// What a run leaves behind, by name: `output`, `input` and the parameters (their gradients), running statistics.
 type Outcome = BTreeMap<String, Tensor>;

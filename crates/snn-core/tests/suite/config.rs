@@ -37,6 +37,15 @@ fn neurons_are_validated() {
 }
 
 #[test]
+fn convolutions_are_validated() {
+    ConvConfig::new(1, 1, 0).validate().expect("good");
+    ConvConfig::new(3, 2, 1).with_output_padding(1).validate().expect("good");
+    rejects(ConvConfig::new(0, 1, 0).validate(), "conv.kernel", "0");
+    rejects(ConvConfig::new(3, 0, 0).validate(), "conv.stride", "0");
+    rejects(ConvConfig::new(3, 2, 0).with_output_padding(2).validate(), "conv.output_padding", "2");
+}
+
+#[test]
 fn surrogates_are_validated() {
     for (bad, value) in [(0., "0"), (-1., "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
         for (surrogate, field) in [

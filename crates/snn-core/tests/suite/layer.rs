@@ -12,10 +12,10 @@ use crate::common::{Result, assert_close, assert_relative, flat, gradients, max_
 
 const EPS: f64 = 1e-5;
 const C_IN: usize = 3;
-const C_OUT: usize = 4;
+pub(crate) const C_OUT: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     Conv,
     ConvTranspose,
     Linear,
@@ -35,7 +35,7 @@ impl Kind {
     }
 
     /// An input `[T, N, ...]` of real numbers.
-    fn input(self, time_steps: usize, batch: usize) -> Result<Tensor> {
+    pub(crate) fn input(self, time_steps: usize, batch: usize) -> Result<Tensor> {
         let shape = match self {
             Linear => vec![time_steps, batch, C_IN],
             _ => vec![time_steps, batch, C_IN, 5, 7],
@@ -52,7 +52,7 @@ impl Kind {
         })
     }
 
-    fn readout_layer(self, readout: Readout, store: &ParamStore) -> Result<ReadoutLayer> {
+    pub(crate) fn readout_layer(self, readout: Readout, store: &ParamStore) -> Result<ReadoutLayer> {
         Ok(match self {
             ConvTranspose => ReadoutLayer::conv_transpose(C_IN, C_OUT, self.cfg(), readout, store.builder())?,
             Conv => ReadoutLayer::conv(C_IN, C_OUT, self.cfg(), readout, store.builder())?,

@@ -12,5 +12,7 @@ mod golden_surrogate;
 mod golden_trace;
 mod layer;
 mod params;
+mod positions;
 mod stack;
+mod statistics;
 mod trace;

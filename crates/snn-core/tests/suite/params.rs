@@ -4,22 +4,26 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Init;
-use snn_core::{AdamW, AdamWConfig, Checkpoint, LrSchedule, ParamStore, Seed, clip_gradients};
+use snn_core::{AdamW, AdamWConfig, Checkpoint, LrSchedule, ParamStore, Seed, clip_gradients, statistic};
 
 use crate::common::{Result, assert_close, flat};
 
-const UNIFORM: Init = Init::Uniform { lo: -1., up: 1. };
+pub(crate) const UNIFORM: Init = Init::Uniform { lo: -1., up: 1. };
 
-fn store(seed: u64, names: &[&str]) -> Result<ParamStore> {
+pub(crate) fn store(seed: u64, names: &[&str]) -> Result<ParamStore> {
     let store = ParamStore::new(Seed(seed), DType::F32, &Device::Cpu);
     for name in names {
-        let init = if name.contains("running") { Init::Const(2.) } else { UNIFORM };
-        store.builder().get_with_hints((2, 3), name, init)?;
+        // As a norm asks.
+        if name.starts_with("bn.") {
+            statistic(&store.builder(), (2, 3), name, Init::Const(2.))?;
+        } else {
+            store.builder().get_with_hints((2, 3), name, UNIFORM)?;
+        }
     }
     Ok(store)
 }
 
-fn values(store: &ParamStore) -> Result<BTreeMap<String, Vec<f64>>> {
+pub(crate) fn values(store: &ParamStore) -> Result<BTreeMap<String, Vec<f64>>> {
     store.vars().iter().map(|(name, var)| Ok((name.clone(), flat(var)?))).collect()
 }
 

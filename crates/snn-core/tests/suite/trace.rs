@@ -1,7 +1,9 @@
 //! Spike statistics and read-outs on their own: shapes, views, odd inputs.
 
 use candle_core::{DType, Device, Tensor};
-use snn_core::{FiringRates, Readout, Seed, direct_encode, firing_rate, psp, rate};
+use snn_core::{
+    FiringRates, Readout, Seed, direct_encode, firing_rate, lerp, psp, psp_distance, rate, straight_through,
+};
 
 use crate::common::{Result, assert_close, flat};
 
@@ -14,11 +16,63 @@ fn spikes(shape: &[usize]) -> Result<Tensor> {
 }
 
 #[test]
-fn weights_are_those_of_the_formulas() {
-    assert_eq!(Readout::Mean.weights(4), [0.25; 4]);
-    assert_eq!(Readout::Psp { tau: 2. }.weights(3), [0.125, 0.25, 0.5]);
-    assert_eq!(Readout::Psp { tau: 1. }.weights(3), [0., 0., 1.]);
-    assert_eq!(Readout::ExponentialSum { decay: 0.5 }.weights(3), [0.25, 0.5, 1.]);
+fn weights_are_those_of_the_formulas() -> Result {
+    assert_eq!(Readout::Mean.weights(4)?, [0.25; 4]);
+    assert_eq!(Readout::Psp { tau: 2. }.weights(3)?, [0.125, 0.25, 0.5]);
+    assert_eq!(Readout::Psp { tau: 1. }.weights(3)?, [0., 0., 1.]);
+    assert_eq!(Readout::ExponentialSum { decay: 0.5 }.weights(3)?, [0.25, 0.5, 1.]);
+    Ok(())
+}
+
+#[test]
+fn time_steps_that_nothing_can_hold_are_errors() -> Result {
+    let images = spikes(&[2, 3])?;
+    for time_steps in [usize::MAX, usize::MAX / 6 + 1, 1 << 61, 1 << 40, 1 << 32, 1 << 31] {
+        let named = format!("`time_steps` = {time_steps}");
+        let says = |error: candle_core::Error| assert!(error.to_string().contains(&named), "{error}");
+        says(direct_encode(&images, time_steps).unwrap_err());
+        READOUTS.into_iter().for_each(|readout| says(readout.weights(time_steps).unwrap_err()));
+    }
+    // A view that could be made, but never written out.
+    let large = images.narrow(1, 0, 1)?.broadcast_as((2, 1 << 40))?;
+    assert!(direct_encode(&large, 1 << 20).unwrap_err().to_string().contains("memory"));
+    let long = spikes(&[1, 2])?.broadcast_as((1 << 40, 2))?;
+    READOUTS.into_iter().for_each(|readout| assert!(readout.apply(&long).is_err()));
+    assert!(psp(&long, 2.).is_err());
+    assert_eq!(direct_encode(&images, 0)?.dims(), [0, 2, 3]);
+    Ok(())
+}
+
+#[test]
+fn read_outs_that_make_no_sense_are_errors_by_field() -> Result {
+    let xs = spikes(&[4, 3])?;
+    for (readout, wanted) in [
+        (Readout::Psp { tau: 0.5 }, "`readout.tau` = 0.5"),
+        (Readout::Psp { tau: f64::NAN }, "`readout.tau` = NaN"),
+        (Readout::ExponentialSum { decay: 1.5 }, "`readout.decay` = 1.5"),
+    ] {
+        for error in [readout.apply(&xs).unwrap_err(), readout.weights(4).unwrap_err()] {
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn element_types_that_differ_are_named() -> Result {
+    let (single, double) = (spikes(&[4, 3])?, spikes(&[4, 3])?.to_dtype(DType::F64)?);
+    for (error, words) in [
+        (psp_distance(&single, &double, 2.).unwrap_err(), ["a is F32", "b is F64"]),
+        (straight_through(&single, &double).unwrap_err(), ["values is F32", "carrier is F64"]),
+        (
+            lerp(&double.narrow(0, 0, 2)?, &single.get(0)?.narrow(0, 0, 1)?).unwrap_err(),
+            ["pair is F64", "k is F32"],
+        ),
+    ] {
+        let error = error.to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn refused(cfg: &ExperimentConfig, data: &Dataset) -> std::result::Result<bool, 
     match run(cfg, data) {
         (Err(_), false) => Ok(true),
         (Ok(()), true) => Ok(false),
-        (Err(Error::NotFinite { .. }), true) if lr(cfg) > 1. => Ok(false),
+        (Err(Error::Training(snn_train::Error::NotFinite { .. })), true) if lr(cfg) > 1. => Ok(false),
         (result, _) => Err(format!("{result:?} after the run had begun")),
     }
 }

@@ -206,7 +206,7 @@ fn too_few_images_for_a_batch() {
     let cfg = tiny(&data);
     rejects(
         run(&cfg, &data, folder.path(), false),
-        &["vqsvae_training.batch_size", "32", "20 training images"],
+        &["vqsvae_training.batch_size", "32", "only 20 to train on"],
     );
     rejects(few_digits().limit(0), &["limit", "0"]);
 }

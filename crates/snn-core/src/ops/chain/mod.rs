@@ -36,7 +36,7 @@ use super::operand;
 use forward::Kept;
 use layer::Layer;
 pub(crate) use layer::Spec;
-pub(crate) use links::{Kind, Links, NOWHERE};
+pub(crate) use links::{Kind, Links};
 use neuron::Affine;
 pub(crate) use norm::Statistics;
 pub(crate) use prepared::Prepared;

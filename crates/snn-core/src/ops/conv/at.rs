@@ -3,10 +3,9 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{ConvConfig, conv2d, conv2d_map};
-use crate::ops::chain::{Kind, Links, NOWHERE};
+use super::{Axis, ConvConfig, conv2d, conv2d_map};
 use crate::ops::gemm::{Matrix, matmul};
-use crate::ops::{Real, by_dtype, operand};
+use crate::ops::{Real, by_dtype, operand, room, same_type};
 
 /// [`conv2d`] at some positions of each item's output, without gradient.
 ///
@@ -27,34 +26,41 @@ use crate::ops::{Real, by_dtype, operand};
 /// # Ok(()) }
 /// ```
 pub fn conv2d_at(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, positions: &[Vec<u32>]) -> Result<Tensor> {
-    let (_, c_in, h, w) = xs.dims4()?;
+    let ((n, c_in, h, w), (c_out, _, kh, kw)) = (xs.dims4()?, weight.dims4()?);
     let (oh, ow) = conv2d_map(&[c_in, h, w], weight, cfg)?;
+    same_type("conv2d_at", &[("xs", xs), ("weight", weight)])?;
+    let (xs, weight) = (xs.detach(), weight.detach());
     if !xs.device().is_cpu() {
-        return select(&conv2d(xs, weight, cfg)?, positions);
+        return select(&conv2d(&xs, &weight, cfg)?, positions);
     }
-    check(positions, xs.dim(0)?, oh * ow)?;
-    let (_, _, kh, kw) = weight.dims4()?;
-    let op = At { links: Links::new(Kind::Conv, cfg, (kh, kw), (h, w), (oh, ow)), positions };
-    xs.detach().contiguous()?.apply_op2_no_bwd(&weight.detach().contiguous()?, &op)
+    check(positions, n, oh, ow)?;
+    let rows = positions.iter().map(Vec::len).sum();
+    room("conv2d_at", &[rows, c_out.max(c_in * kh * kw)], xs.dtype())?;
+    let axis = |image, map, kernel| Axis { image, map, kernel, stride: cfg.stride, padding: cfg.padding };
+    let op = At { axes: [axis(h, oh, kh), axis(w, ow, kw)], positions };
+    xs.contiguous()?.apply_op2_no_bwd(&weight.contiguous()?, &op)
 }
 
-/// The rows of channels at these positions of maps `[N, C, H, W]` -> `[all positions, C]`, item by item.
+/// The rows of channels at these positions of maps `[N, C, H, W]`, or of features `[N, C]`, which have one position ->
+/// `[all positions, C]`, item by item.
 pub(crate) fn select(ys: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
-    let (n, c, h, w) = ys.dims4()?;
-    check(positions, n, h * w)?;
-    let rows = ys.flatten_from(2)?.transpose(1, 2)?.contiguous()?.reshape((n * h * w, c))?;
+    let (n, c, map) = (ys.dim(0)?, ys.dim(1)?, ys.dims()[2..].iter().product::<usize>());
+    check(positions, n, map, 1)?;
+    let rows = ys.reshape((n, c, map))?.transpose(1, 2)?.contiguous()?.reshape((n * map, c))?;
     let place = |(item, at): (usize, &Vec<u32>)| {
-        at.iter().map(move |p| (item * h * w) as u32 + p).collect::<Vec<_>>()
+        at.iter().map(move |&p| (item * map + p as usize) as i64).collect::<Vec<_>>()
     };
-    let places: Vec<u32> = positions.iter().enumerate().flat_map(place).collect();
+    let places: Vec<i64> = positions.iter().enumerate().flat_map(place).collect();
     rows.index_select(&Tensor::new(places, ys.device())?, 0)
 }
 
-/// Whether there is a list for each item, of positions inside its map.
-pub(crate) fn check(positions: &[Vec<u32>], items: usize, map: usize) -> Result<()> {
+/// Whether there is a list for each item, of positions inside its map of these rows and columns.
+pub(crate) fn check(positions: &[Vec<u32>], items: usize, rows: usize, columns: usize) -> Result<()> {
     if positions.len() != items {
         bail!("positions of {} items for {items}", positions.len())
     }
+    // A map of more positions than can be counted has all of these.
+    let map = rows.saturating_mul(columns);
     match positions.iter().flatten().find(|&&p| p as usize >= map) {
         Some(p) => bail!("position {p} of a map of {map}"),
         None => Ok(()),
@@ -62,7 +68,8 @@ pub(crate) fn check(positions: &[Vec<u32>], items: usize, map: usize) -> Result<
 }
 
 struct At<'a> {
-    links: Links,
+    /// Rows and columns.
+    axes: [Axis; 2],
     positions: &'a [Vec<u32>],
 }
 
@@ -89,27 +96,34 @@ impl CustomOp2 for At<'_> {
 impl At<'_> {
     fn forward<F: Real>(&self, xs: &[F], weight: &[F], (c_out, rows): (usize, usize)) -> Vec<F> {
         let (mut ys, width) = (vec![F::from_f64(0.); rows * c_out], weight.len() / c_out);
-        let size = width / self.links.taps * self.links.sources;
+        let size = xs.len() / self.positions.len().max(1);
         let (mut items, mut rest) = (Vec::with_capacity(self.positions.len()), &mut ys[..]);
-        for (xs, at) in xs.chunks_exact(size).zip(self.positions) {
+        for (xs, at) in xs.chunks_exact(size.max(1)).zip(self.positions) {
             let (ys, others) = std::mem::take(&mut rest).split_at_mut(at.len() * c_out);
             items.push((xs, at, ys));
             rest = others;
         }
         items.into_par_iter().filter(|(_, at, _)| !at.is_empty()).for_each(|(xs, at, ys)| {
-            let columns: Vec<F> = at.iter().flat_map(|&p| self.column(xs, p)).collect();
+            let mut columns = Vec::with_capacity(at.len() * width);
+            at.iter().for_each(|&p| self.append_column(xs, p as usize, &mut columns));
             let weight = Matrix::row_major(weight, c_out, width).transposed();
             matmul(ys, Matrix::row_major(&columns, at.len(), width), weight, false);
         });
         ys
     }
 
-    /// What position `p` sees: `[C_in, taps]`, as the weight's rows are ordered.
-    fn column<F: Real>(&self, xs: &[F], p: u32) -> impl Iterator<Item = F> {
-        let taps = self.links.source_of.iter().skip(p as usize).step_by(self.links.targets);
-        xs.chunks_exact(self.links.sources).flat_map(move |plane| {
-            taps.clone().map(|&q| if q == NOWHERE { F::from_f64(0.) } else { plane[q as usize] })
-        })
+    /// Appends what position `p` sees: `[C_in, taps]`, as the weight's rows are ordered.
+    fn append_column<F: Real>(&self, xs: &[F], p: usize, into: &mut Vec<F>) {
+        let [rows, columns] = self.axes;
+        let (oy, ox) = (p / columns.map, p % columns.map);
+        let seen = |tap: usize| {
+            let y = rows.image_at(oy, tap / columns.kernel)?;
+            Some(y * columns.image + columns.image_at(ox, tap % columns.kernel)?)
+        };
+        let taps: Vec<_> = (0..rows.kernel * columns.kernel).map(seen).collect();
+        for plane in xs.chunks_exact(rows.image * columns.image) {
+            into.extend(taps.iter().map(|seen| seen.map_or(F::from_f64(0.), |q| plane[q])));
+        }
     }
 }
 

@@ -4,10 +4,12 @@
 //! `[c_out, c_in, kh, kw]`. `map = correlate(image, kernel)`; `image_gradient` is its adjoint, which is also the
 //! forward pass of the transposed convolution; `kernel_gradient` serves both.
 
+use candle_core::{DType, Result};
 use rayon::prelude::*;
 
-use crate::ops::Real;
+use super::Axis;
 use crate::ops::gemm::{Matrix, matmul};
+use crate::ops::{Real, room};
 
 /// Columns that a block of images should fill, so that packing the kernel is paid for.
 const BLOCK_COLUMNS: usize = 512;
@@ -47,6 +49,11 @@ impl Geometry {
         BLOCK_COLUMNS.div_ceil(self.positions().max(1))
     }
 
+    /// Whether there is room for the columns of a block.
+    pub(super) fn room(&self, op: &str, dtype: DType) -> Result<()> {
+        room(op, &[self.taps(), self.block(), self.positions()], dtype)
+    }
+
     /// Calls `f(tap row, output row offset, range of ox, first image index)` for every line of a patch that lies
     /// inside the image; image indices then advance by `stride`.
     #[inline(always)]
@@ -55,13 +62,13 @@ impl Geometry {
             for ky in 0..self.kh {
                 for kx in 0..self.kw {
                     let tap = (c * self.kh + ky) * self.kw + kx;
-                    let xs = self.inside(kx, self.w, self.ow);
-                    for oy in self.inside(ky, self.h, self.oh) {
+                    let xs = self.inside(self.kw, kx, self.w, self.ow);
+                    if xs.is_empty() {
+                        continue;
+                    }
+                    for oy in self.inside(self.kh, ky, self.h, self.oh) {
                         let y = oy * self.stride + ky - self.padding;
                         let x = xs.start * self.stride + kx;
-                        if xs.is_empty() {
-                            continue;
-                        }
                         f(tap, oy * self.ow, xs.clone(), (c * self.h + y) * self.w + x - self.padding);
                     }
                 }
@@ -69,11 +76,9 @@ impl Geometry {
         }
     }
 
-    /// Output positions `o` whose input position `o * stride + k - padding` lies in `0..len`.
-    fn inside(&self, k: usize, len: usize, out: usize) -> std::ops::Range<usize> {
-        let first = self.padding.saturating_sub(k).div_ceil(self.stride);
-        let end = (len + self.padding).saturating_sub(k).div_ceil(self.stride).min(out);
-        first.min(end)..end
+    /// Output positions whose input position lies inside the image.
+    fn inside(&self, kernel: usize, k: usize, image: usize, map: usize) -> std::ops::Range<usize> {
+        Axis { image, map, kernel, stride: self.stride, padding: self.padding }.joined(k)
     }
 
     /// One image to its columns `[taps, columns]`, at column `at`. `cols` holds zeros wherever nothing is written.

@@ -3,43 +3,21 @@
 //! Candle's own backward pass of a convolution is a scalar loop; these replace it for training.
 
 mod at;
+mod axis;
+mod config;
 mod cpu;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use serde::{Deserialize, Serialize};
 
-use super::{Real, by_dtype, operand};
+use super::{Real, by_dtype, operand, room, same_type};
 pub use at::conv2d_at;
 pub(crate) use at::{check, select};
+pub(crate) use axis::Axis;
+pub use config::ConvConfig;
+pub(crate) use config::{conv_transpose2d_map, conv2d_map};
 use cpu::Geometry;
-
-/// Geometry of a convolution with a square stride and padding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConvConfig {
-    /// Side of the kernel, for the layers that create one.
-    pub kernel: usize,
-    /// Step between output (for a transposed convolution: input) positions.
-    pub stride: usize,
-    /// Zeros around the input (transposed: cut from the output).
-    pub padding: usize,
-    /// Rows and columns added at the end of a transposed convolution's output; less than the stride.
-    pub output_padding: usize,
-}
-
-impl ConvConfig {
-    /// `kernel`, `stride`, `padding`, and no output padding.
-    pub fn new(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self { kernel, stride, padding, output_padding: 0 }
-    }
-
-    /// The same with output padding.
-    pub fn with_output_padding(self, output_padding: usize) -> Self {
-        Self { output_padding, ..self }
-    }
-}
 
 /// Two-dimensional convolution (cross-correlation, as PyTorch's), differentiable in both arguments.
 ///
@@ -48,7 +26,8 @@ impl ConvConfig {
 /// # Shapes
 /// `xs: [M, C_in, H, W]`, `weight: [C_out, C_in, kh, kw]` -> `[M, C_out, (H + 2p - kh)/s + 1, ...]`. f32 or f64.
 /// # Errors
-/// Shapes that do not fit, an axis of length 0 other than `M`, a stride of 0, a kernel larger than the padded image.
+/// Shapes or element types that do not fit, an axis of length 0 other than `M`, a stride of 0, a kernel larger than the
+/// padded image, an output that cannot be counted or does not fit into memory; the field or the operand is named.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -60,13 +39,13 @@ impl ConvConfig {
 /// # Ok(()) }
 /// ```
 pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
-    let (_, c_in, h, w) = xs.dims4()?;
-    let (c_out, _, kh, kw) = weight.dims4()?;
-    let (oh, ow) = conv2d_map(&[c_in, h, w], weight, cfg)?;
+    let [oh, ow] = conv2d_output(xs, weight, cfg)?;
     if !xs.device().is_cpu() {
         return conv2d_reference(xs, weight, cfg);
     }
+    let ((_, c_in, h, w), (c_out, _, kh, kw)) = (xs.dims4()?, weight.dims4()?);
     let g = Geometry { c_in, h, w, c_out, oh, ow, kh, kw, stride: cfg.stride, padding: cfg.padding };
+    g.room("conv2d", xs.dtype())?;
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::Correlate, g })
 }
 
@@ -76,8 +55,7 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> 
 /// `xs: [M, C_in, H, W]`, `weight: [C_in, C_out, kh, kw]` (PyTorch's order)
 /// -> `[M, C_out, (H - 1) s - 2p + kh + output_padding, ...]`. f32 or f64.
 /// # Errors
-/// Shapes that do not fit, an axis of length 0 other than `M`, an output padding not below the stride (nor a
-/// stride of 0), an empty output.
+/// As [`conv2d`], and an output padding not below the stride, an empty output.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -90,12 +68,11 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> 
 /// # Ok(()) }
 /// ```
 pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
-    let (_, c_in, h, w) = xs.dims4()?;
-    let (_, c_out, kh, kw) = weight.dims4()?;
-    let (oh, ow) = conv_transpose2d_map(&[c_in, h, w], weight, cfg)?;
+    let [oh, ow] = conv_transpose2d_output(xs, weight, cfg)?;
     if !xs.device().is_cpu() {
         return conv_transpose2d_reference(xs, weight, cfg);
     }
+    let ((_, c_in, h, w), (_, c_out, kh, kw)) = (xs.dims4()?, weight.dims4()?);
     // Seen from the convolution that this is the adjoint of, the output is the image and the input is the map.
     let g = Geometry {
         c_in: c_out,
@@ -109,47 +86,8 @@ pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
         stride: cfg.stride,
         padding: cfg.padding,
     };
+    g.room("conv_transpose2d", xs.dtype())?;
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::ImageGradient, g })
-}
-
-/// Rows and columns that [`conv2d`] makes of an image `[C_in, H, W]`.
-pub(crate) fn conv2d_map(image: &[usize; 3], weight: &Tensor, cfg: &ConvConfig) -> Result<(usize, usize)> {
-    let ([c_in, h, w], (_, c_weight, kh, kw)) = (*image, weight.dims4()?);
-    let too_small = h + 2 * cfg.padding < kh || w + 2 * cfg.padding < kw;
-    if c_in != c_weight || cfg.stride == 0 || too_small || has_empty_axis(image, weight) {
-        bail!("conv2d: input [.., {c_in}, {h}, {w}], weight {:?} and {cfg:?} do not fit", weight.dims())
-    }
-    let out = |len: usize, k: usize| (len + 2 * cfg.padding - k) / cfg.stride + 1;
-    Ok((out(h, kh), out(w, kw)))
-}
-
-/// Rows and columns that [`conv_transpose2d`] makes of a map `[C_in, H, W]`.
-pub(crate) fn conv_transpose2d_map(
-    map: &[usize; 3],
-    weight: &Tensor,
-    cfg: &ConvConfig,
-) -> Result<(usize, usize)> {
-    let ([c_in, h, w], (c_weight, _, kh, kw)) = (*map, weight.dims4()?);
-    let out = |len: usize, k: usize| {
-        (len.checked_sub(1)? * cfg.stride + k + cfg.output_padding)
-            .checked_sub(2 * cfg.padding)
-            .filter(|&n| n > 0)
-    };
-    let stride_fits = cfg.output_padding < cfg.stride; // and so it is not 0
-    match (out(h, kh), out(w, kw)) {
-        (Some(oh), Some(ow)) if c_in == c_weight && stride_fits && !has_empty_axis(map, weight) => {
-            Ok((oh, ow))
-        }
-        _ => bail!(
-            "conv_transpose2d: input [.., {c_in}, {h}, {w}], weight {:?} and {cfg:?} do not fit",
-            weight.dims()
-        ),
-    }
-}
-
-/// Whether any axis has no length.
-fn has_empty_axis(image: &[usize; 3], weight: &Tensor) -> bool {
-    image.iter().chain(weight.dims()).any(|&len| len == 0)
 }
 
 /// The twin of [`conv2d`]: Candle's own.
@@ -157,8 +95,9 @@ fn has_empty_axis(image: &[usize; 3], weight: &Tensor) -> bool {
 /// # Shapes
 /// As [`conv2d`].
 /// # Errors
-/// Ranks other than 4, channels that do not fit. The other conditions of [`conv2d`] are not checked.
+/// As [`conv2d`].
 pub fn conv2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
+    conv2d_output(xs, weight, cfg)?;
     xs.conv2d(weight, cfg.padding, cfg.stride, 1, 1)
 }
 
@@ -167,9 +106,28 @@ pub fn conv2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
 /// # Shapes
 /// As [`conv_transpose2d`].
 /// # Errors
-/// Ranks other than 4, channels that do not fit. The other conditions of [`conv_transpose2d`] are not checked.
+/// As [`conv_transpose2d`].
 pub fn conv_transpose2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
+    conv_transpose2d_output(xs, weight, cfg)?;
     xs.conv_transpose2d(weight, cfg.padding, cfg.output_padding, cfg.stride, 1)
+}
+
+/// Rows and columns of [`conv2d`]'s output, if its operands fit and there is room for it.
+fn conv2d_output(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<[usize; 2]> {
+    let (m, c_in, h, w) = xs.dims4()?;
+    let (oh, ow) = conv2d_map(&[c_in, h, w], weight, cfg)?;
+    same_type("conv2d", &[("xs", xs), ("weight", weight)])?;
+    room("conv2d", &[m, weight.dim(0)?, oh, ow], xs.dtype())?;
+    Ok([oh, ow])
+}
+
+/// The same of [`conv_transpose2d`]'s.
+fn conv_transpose2d_output(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<[usize; 2]> {
+    let (m, c_in, h, w) = xs.dims4()?;
+    let (oh, ow) = conv_transpose2d_map(&[c_in, h, w], weight, cfg)?;
+    same_type("conv_transpose2d", &[("xs", xs), ("weight", weight)])?;
+    room("conv_transpose2d", &[m, weight.dim(1)?, oh, ow], xs.dtype())?;
+    Ok([oh, ow])
 }
 
 #[derive(Clone, Copy)]

@@ -276,3 +276,63 @@ fn wrong_inputs_are_errors() -> Result<()> {
     }
     Ok(())
 }
+
+/// A padding or a stride that no size can hold, an output that no memory can: errors by field and value, as for the twins.
+#[test]
+fn sizes_without_end_are_errors() -> Result<()> {
+    let (xs, weight) = (random("x", &[2, 3, 6, 5], DType::F32)?, random("w", &[3, 3, 3, 3], DType::F32)?);
+    let refused = |op: Op, cfg: ConvConfig, wanted: &str| {
+        let error = op(&xs, &weight, &cfg).expect_err(wanted).to_string();
+        assert!(error.contains(wanted), "{cfg:?}: {error}");
+    };
+    for op in [conv2d as Op, conv2d_reference, |x, w, cfg| conv2d_at(x, w, cfg, &[vec![], vec![]])] {
+        for padding in [usize::MAX, usize::MAX / 2 + 1, usize::MAX / 2] {
+            refused(op, ConvConfig::new(3, 1, padding), &format!("`conv.padding` = {padding}"));
+        }
+        refused(op, ConvConfig::new(3, 0, 1), "`conv.stride` = 0");
+    }
+    for op in [conv2d as Op, conv2d_reference] {
+        for padding in [usize::MAX / 2 - 8, 1 << 40, 1 << 31] {
+            refused(op, ConvConfig::new(3, 1, padding), "does not fit into memory");
+        }
+    }
+    for op in [conv_transpose2d as Op, conv_transpose2d_reference] {
+        for padding in [usize::MAX, usize::MAX / 2 + 1, 1 << 40] {
+            refused(op, ConvConfig::new(3, 1, padding), &format!("`conv.padding` = {padding}"));
+        }
+        refused(op, ConvConfig::new(3, usize::MAX, 0), &format!("`conv.stride` = {}", usize::MAX));
+        let wide = ConvConfig::new(3, usize::MAX / 8, 0);
+        refused(op, wide.with_output_padding(usize::MAX / 8 - 1), "does not fit into memory");
+        refused(op, ConvConfig::new(3, 1 << 40, 0), "does not fit into memory");
+        refused(op, ConvConfig::new(3, 0, 1), "`conv.stride` = 0");
+        refused(op, ConvConfig::new(3, 2, 1).with_output_padding(2), "`conv.output_padding` = 2");
+    }
+    // Steps so wide that the map is small again: the values are those of the formula.
+    let (image, one) = (random("x", &[1, 1, 1, 1], DType::F64)?, random("w", &[1, 1, 1, 1], DType::F64)?);
+    let far = ConvConfig::new(1, usize::MAX / 2 - 4, usize::MAX / 2 - 4);
+    let ys = conv2d(&image, &one, &far)?;
+    assert_eq!(ys.dims(), [1, 1, 3, 3]);
+    let product = flat(&image)?[0] * flat(&one)?[0];
+    assert_eq!(flat(&ys)?, [0., 0., 0., 0., product, 0., 0., 0., 0.]);
+    assert_eq!(flat(&conv2d_at(&image, &one, &far, &[vec![4, 8]])?)?, [product, 0.]);
+    // Positions far outside are computed where they are asked for, without a list of all of them.
+    let far = ConvConfig::new(3, 1, 1 << 14);
+    let centre = (1 << 14) * ((1 << 15) + 3) + (1 << 14);
+    let at = conv2d_at(&xs, &weight, &far, &[vec![0], vec![centre]])?;
+    let near = conv2d_at(&xs, &weight, &ConvConfig::new(3, 1, 0), &[vec![], vec![0]])?;
+    assert_eq!(flat(&at)?, [vec![0.; 3], flat(&near)?].concat());
+    Ok(())
+}
+
+#[test]
+fn element_types_that_differ_are_named() -> Result<()> {
+    let (xs, weight) = (random("x", &[2, 3, 6, 5], DType::F32)?, random("w", &[3, 3, 3, 3], DType::F64)?);
+    let cfg = ConvConfig::new(3, 1, 1);
+    for op in [conv2d as Op, conv2d_reference, conv_transpose2d, conv_transpose2d_reference] {
+        let error = op(&xs, &weight, &cfg).unwrap_err().to_string();
+        assert!(error.contains("xs is F32") && error.contains("weight is F64"), "{error}");
+    }
+    let error = conv2d_at(&xs, &weight, &cfg, &[vec![0], vec![]]).unwrap_err().to_string();
+    assert!(error.contains("xs is F32") && error.contains("weight is F64"), "{error}");
+    Ok(())
+}

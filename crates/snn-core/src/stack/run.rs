@@ -1,0 +1,198 @@
+//! How layers in a row are run: by the kernel where it can, by its twin elsewhere.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::{Drive, Finish};
+use crate::norm::{Batch, BatchNorm};
+use crate::ops::chain::{self, Chain, Norm, Spec, Statistics};
+use crate::ops::room;
+use crate::synapse::{Map, add_to_channels};
+use crate::time::{check_time_steps, merge_time, split_time};
+use crate::{Readout, SpikingLayer, lif, lif_constant};
+
+/// What layers make of an input, and, in training, the statistics of each layer's batch.
+pub(super) type Made = (Tensor, Vec<Batch>);
+
+/// Runs layers in a row.
+pub(crate) fn run(
+    layers: &[SpikingLayer],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+    train: bool,
+) -> Result<Tensor> {
+    settle(layers, make(layers, drive, finish, train)?)
+}
+
+/// [`run`] without a trace: running statistics stay as they are.
+pub(super) fn make(
+    layers: &[SpikingLayer],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+    train: bool,
+) -> Result<Made> {
+    check(layers, drive, finish, train)?;
+    if supported(layers, drive)? {
+        make_by_chain(layers, drive, finish, train)
+    } else {
+        make_by_reference(layers, drive, finish, train)
+    }
+}
+
+/// Moves the running statistics of layers that have all run, and hands out what they made.
+pub(super) fn settle(layers: &[SpikingLayer], (ys, batches): Made) -> Result<Tensor> {
+    for (layer, batch) in layers.iter().zip(&batches) {
+        layer.norm.observe(batch, &layer.synapse.bias)?;
+    }
+    Ok(ys)
+}
+
+/// Refuses what some layer would refuse, before any of them has run.
+pub(crate) fn check(
+    layers: &[SpikingLayer],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+    train: bool,
+) -> Result<()> {
+    let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
+    check_time_steps(time_steps)?;
+    let (specs, items) = (specs(layers, drive.map())?, drive.items()?);
+    for (i, (layer, spec)) in layers.iter().zip(&specs).enumerate() {
+        let name = if i == 0 { "its input" } else { "the input of the stack" };
+        layer.synapse.check_type(&format!("spiking layer {i}"), name, xs)?;
+        let [c, h, w] = spec.geometry.output();
+        let values = [time_steps, items, h, w].into_iter().fold(1usize, usize::saturating_mul);
+        if train && values < 2 {
+            bail!(
+                "spiking layer {i}: batch_norm: expected more than 1 value per channel when training, got {values} \
+                 with input size {:?} at each of {time_steps} time steps",
+                [items, c, h, w]
+            )
+        }
+        room("the spikes of a layer, of one item", &[time_steps, c, h, w], DType::U8)?;
+        if i + 1 == layers.len() && finish == Finish::Spikes {
+            room("the spikes of a stack", &[time_steps, items, c, h, w], xs.dtype())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is a kernel for these layers on this input.
+pub(crate) fn supported(layers: &[SpikingLayer], drive: Drive<'_>) -> Result<bool> {
+    // Events count channels in 16 bits.
+    let countable = |layer: &SpikingLayer| layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16);
+    Ok(chain::supports(drive.tensor()) && drive.time_steps()? > 0 && layers.iter().all(countable))
+}
+
+/// The twin: every layer as a convolution, a batch norm and LIF neurons.
+pub(super) fn make_by_reference(
+    layers: &[SpikingLayer],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+    train: bool,
+) -> Result<Made> {
+    let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
+    for layer in layers {
+        let (next, batch) = match spikes.as_ref().map_or(drive, Drive::Spikes) {
+            Drive::Spikes(xs) => {
+                let (currents, batch) = currents(layer, &merge_time(xs)?, train, 1)?;
+                (lif(&split_time(&currents, xs.dim(0)?)?, &layer.lif)?, batch)
+            }
+            Drive::Constant(x, time_steps) => {
+                let (currents, batch) = currents(layer, x, train, time_steps)?;
+                (lif_constant(&currents, time_steps, &layer.lif)?, batch)
+            }
+        };
+        spikes = Some(next);
+        batches.extend(batch);
+    }
+    let Some(spikes) = spikes else { bail!("a stack of no layers") };
+    match finish {
+        Finish::Spikes => Ok((spikes, batches)),
+        Finish::Sums(readouts) => Ok((Readout::apply_all(readouts, &spikes)?, batches)),
+    }
+}
+
+/// What drives a layer's neurons and, in training, the statistics of it.
+pub(super) fn currents(
+    layer: &SpikingLayer,
+    xs: &Tensor,
+    train: bool,
+    copies: usize,
+) -> Result<(Tensor, Option<Batch>)> {
+    let synapse = &layer.synapse;
+    if train {
+        let (currents, batch) = layer.norm.train(&synapse.apply(xs, &synapse.weight)?, copies)?;
+        return Ok((currents, Some(batch)));
+    }
+    let (scale, shift) = layer.norm.folded(&synapse.bias)?;
+    Ok((add_to_channels(&synapse.apply_scaled(xs, &scale)?, &shift)?, None))
+}
+
+pub(super) fn make_by_chain(
+    layers: &[SpikingLayer],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+    train: bool,
+) -> Result<Made> {
+    let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
+    let specs = specs(layers, drive.map())?;
+    specs.iter().try_for_each(|spec| spec.geometry.room())?;
+    let weights = layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?;
+    let norm = if train { Norm::Batch { eps: BatchNorm::EPS } } else { Norm::Fixed };
+    let mut affines = Vec::with_capacity(2 * layers.len());
+    for layer in layers {
+        let (scale, shift) = match norm {
+            Norm::Batch { .. } => (layer.norm.weight.clone(), layer.norm.bias.clone()),
+            Norm::Fixed => layer.norm.folded(&layer.synapse.bias)?,
+        };
+        affines.extend([scale, shift]);
+    }
+    let constant = drive.constant();
+    let chain = Chain { layers: &specs, constant, norm, end: finish.end(time_steps)? };
+    let (ys, statistics) = chain::run(xs, &cat(&weights)?, &cat(&affines)?, &chain)?;
+    let batch = |(i, statistics): (usize, &Statistics)| {
+        // Only the first layer's currents are constant in time.
+        let copies = if i == 0 { constant.unwrap_or(1) } else { 1 };
+        let tensor = |values: &[f64]| Tensor::new(values, xs.device())?.to_dtype(xs.dtype());
+        let (mean, variance) = (tensor(&statistics.mean)?, tensor(&statistics.variance)?);
+        Ok(Batch { mean, variance, count: statistics.count as usize * copies })
+    };
+    let batches = statistics.iter().enumerate().map(batch).collect::<Result<_>>()?;
+    Ok((drive.without_map(ys)?, batches))
+}
+
+fn cat(parts: &[Tensor]) -> Result<Tensor> {
+    match parts {
+        [one] => Ok(one.clone()),
+        _ => Tensor::cat(parts, 0),
+    }
+}
+
+/// The geometry of layers on an input of `[C, H, W]`, or `[C]` in front of linear ones.
+pub(crate) fn specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>> {
+    if layers.is_empty() {
+        bail!("a stack of no layers")
+    }
+    let mut map = match *dims {
+        [c] => [c, 1, 1],
+        [c, h, w] => [c, h, w],
+        _ => {
+            bail!(
+                "a spiking layer wants [C, H, W] or [C] behind [T, N] (or [N] where constant), not {dims:?}"
+            )
+        }
+    };
+    let has_map = dims.len() == 3;
+    if layers.iter().any(|layer| matches!(layer.synapse.map, Map::Linear) == has_map) {
+        bail!(
+            "linear layers want [C] behind [T, N] (or [N] where constant), all others [C, H, W]: {dims:?}; a stack has layers of \
+             one kind, and `flatten_from(2)` leads from one stack of maps to one of linear layers"
+        )
+    }
+    let next = |layer: &SpikingLayer| {
+        let geometry = layer.synapse.geometry(map)?;
+        map = geometry.output();
+        Ok(Spec { geometry, lif: layer.lif })
+    };
+    layers.iter().map(next).collect()
+}
