@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 
-use crate::batch_norm;
+use crate::ops::batch_norm::batch_norm_of_copies;
 
 /// Batch norm over `T*N` (and space) with PyTorch's running statistics: `eps = 1e-5`, `momentum = 0.1`.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl BatchNorm {
     /// `synapse_bias` was left out of `xs`: the norm takes it away again, so that its gradient is exactly zero, and
     /// only the running mean sees it. `copies`: how often each element stands for itself (constant in time).
     pub(crate) fn train(&self, xs: &Tensor, synapse_bias: &Tensor, copies: usize) -> Result<Tensor> {
-        let out = batch_norm(xs, &self.weight, &self.bias, Self::EPS)?;
+        let out = batch_norm_of_copies(xs, &self.weight, &self.bias, Self::EPS, copies)?;
         let n = xs.elem_count() / xs.dim(1)? * copies;
         self.observe(&out.mean, &out.variance, synapse_bias, n)?;
         Ok(out.ys)

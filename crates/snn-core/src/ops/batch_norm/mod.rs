@@ -30,7 +30,8 @@ pub struct BatchNormed {
 /// # Shapes
 /// `xs: [M, C, ...]`, `weight, bias: [C]`. f32 or f64; sums run in f64.
 /// # Errors
-/// A tensor of rank below 2 or without elements, affine parameters of another length.
+/// Returns an error if a channel has fewer than two values (one has no spread to divide by, as PyTorch says too), if the
+/// tensor is of rank below 2, or if the affine parameters have another length or element type.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -43,12 +44,21 @@ pub struct BatchNormed {
 /// # Ok(()) }
 /// ```
 pub fn batch_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
-    let channels = xs.dim(1)?;
-    if xs.elem_count() == 0 || weight.dims() != [channels] || bias.dims() != [channels] {
-        bail!("batch_norm: {:?} with weight {:?} and bias {:?}", xs.dims(), weight.dims(), bias.dims())
-    }
+    batch_norm_of_copies(xs, weight, bias, eps, 1)
+}
+
+/// [`batch_norm`] where each element stands for so many equal ones. They change neither mean nor variance, but two copies
+/// of one value are two values.
+pub(crate) fn batch_norm_of_copies(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    copies: usize,
+) -> Result<BatchNormed> {
+    check(xs, weight, bias, copies)?;
     if !xs.device().is_cpu() {
-        return batch_norm_reference(xs, weight, bias, eps);
+        return reference(xs, weight, bias, eps);
     }
     let xs = xs.contiguous()?;
     let moments = xs.detach().apply_op1_no_bwd(&Moments)?;
@@ -64,8 +74,31 @@ pub fn batch_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resu
 /// # Shapes
 /// As [`batch_norm`].
 /// # Errors
-/// A tensor of rank below 2, affine parameters of another length.
+/// As [`batch_norm`].
 pub fn batch_norm_reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
+    check(xs, weight, bias, 1)?;
+    reference(xs, weight, bias, eps)
+}
+
+fn check(xs: &Tensor, weight: &Tensor, bias: &Tensor, copies: usize) -> Result<()> {
+    let channels = xs.dim(1)?;
+    if weight.dims() != [channels] || bias.dims() != [channels] {
+        bail!("batch_norm: {:?} with weight {:?} and bias {:?}", xs.dims(), weight.dims(), bias.dims())
+    }
+    check_count((xs.elem_count() / channels.max(1)).saturating_mul(copies), xs.dims())
+}
+
+/// Refuses batches with fewer than two values a channel, in PyTorch's words; `dims` is the shape to name.
+pub(crate) fn check_count(values: usize, dims: &[usize]) -> Result<()> {
+    if values < 2 {
+        bail!(
+            "batch_norm: expected more than 1 value per channel when training, got {values} with input size {dims:?}"
+        )
+    }
+    Ok(())
+}
+
+fn reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
     let (m, c) = (xs.dim(0)?, xs.dim(1)?);
     let flat = xs.reshape((m, c, ()))?.transpose(0, 1)?.flatten_from(1)?; // [C, M*S]
     let mean = flat.mean_keepdim(1)?;

@@ -2,10 +2,10 @@ use candle_core::{DType, Device};
 use proptest::prelude::*;
 
 use super::*;
-use crate::Seed;
 use crate::ops::testing::{
     assert_identical, assert_relative, assert_within, check_gradients, check_threads, flat, random, run,
 };
+use crate::{Drive, LifConfig, ParamStore, Seed, SpikingLayer, SpikingStack};
 
 type Op = fn(&Tensor, &Tensor, &Tensor, f64) -> Result<BatchNormed>;
 
@@ -164,7 +164,9 @@ fn wrong_inputs_are_errors() -> Result<()> {
     ] {
         let (xs, weight, bias) =
             (zeros(xs, DType::F32)?, zeros(weight, DType::F32)?, zeros(bias, DType::F32)?);
-        assert!(batch_norm(&xs, &weight, &bias, EPS).is_err(), "{xs:?}");
+        for op in [batch_norm as Op, batch_norm_reference] {
+            assert!(op(&xs, &weight, &bias, EPS).is_err(), "{xs:?}");
+        }
     }
     for (a, b) in [(DType::U8, DType::U8), (DType::F32, DType::F64), (DType::F64, DType::F32)] {
         assert!(batch_norm(&zeros(&[4, 3], a)?, &zeros(&[3], b)?, &zeros(&[3], b)?, EPS).is_err());
@@ -175,4 +177,55 @@ fn wrong_inputs_are_errors() -> Result<()> {
 #[test]
 fn threads_do_not_matter() -> Result<()> {
     check_threads(|| everything(batch_norm, &operands(&[61, 8, 17, 19], DType::F32)?))
+}
+
+#[test]
+fn one_value_a_channel_is_an_error() -> Result<()> {
+    let affine = Tensor::ones(3, DType::F32, &Device::Cpu)?;
+    for dims in [&[1, 3][..], &[1, 3, 1], &[1, 3, 1, 1], &[0, 3], &[1, 3, 0]] {
+        let xs = Tensor::ones(dims, DType::F32, &Device::Cpu)?;
+        for op in [batch_norm as Op, batch_norm_reference] {
+            let error = op(&xs, &affine, &affine, EPS).unwrap_err().to_string();
+            let wanted = "expected more than 1 value per channel when training";
+            assert!(error.contains(wanted) && error.contains(&format!("{dims:?}")), "{error}");
+        }
+        let error = batch_norm_of_copies(&xs, &affine, &affine, EPS, 0).unwrap_err().to_string();
+        assert!(error.contains("more than 1 value"), "{error}");
+    }
+    // A value that stands for several is as good as several.
+    let xs = Tensor::new(&[[7f32, -3., 1e4]], &Device::Cpu)?;
+    let out = batch_norm_of_copies(&xs, &affine, &affine, EPS, 2)?;
+    assert_eq!(flat(&out.variance)?, [0., 0., 0.]);
+    for shape in [&[2, 3][..], &[1, 3, 2]] {
+        assert!(batch_norm(&Tensor::ones(shape, DType::F32, &Device::Cpu)?, &affine, &affine, EPS).is_ok());
+    }
+    Ok(())
+}
+
+/// A linear layer's first lot of statistics: with one value a channel it does not train, and nothing moves.
+#[test]
+fn layers_do_not_train_on_one_value_a_channel() -> Result<()> {
+    for dtype in [DType::F32, DType::F64] {
+        let store = ParamStore::new(Seed(0), dtype, &Device::Cpu);
+        let first = SpikingLayer::linear(3, 4, LifConfig::default(), store.builder().pp("first"))?;
+        let second = SpikingLayer::linear(4, 2, LifConfig::default(), store.builder().pp("second"))?;
+        let layers = [first.clone(), second];
+        let ones = |shape: &[usize]| Tensor::ones(shape, dtype, &Device::Cpu);
+        let before = store.snapshot("")?;
+        let stack = SpikingStack::new(layers.to_vec());
+        assert!(stack.forward(Drive::Spikes(&ones(&[1, 1, 3])?), true).is_err());
+        assert!(stack.forward(Drive::Constant(&ones(&[1, 3])?, 1), true).is_err());
+        let error = first.forward_t(&ones(&[1, 1, 3])?, true).unwrap_err().to_string();
+        assert!(error.contains("more than 1 value per channel"), "{error}");
+        assert!(first.forward_constant(&ones(&[1, 3])?, 1, true).is_err());
+        assert!(first.forward_constant(&ones(&[5, 3])?, 0, true).is_err(), "no copies");
+        for (name, value) in store.snapshot("")? {
+            assert_identical(&name, &value, &before[&name]);
+        }
+        assert_eq!(first.forward_t(&ones(&[1, 1, 3])?, false)?.dims(), [1, 1, 4]);
+        assert_eq!(first.forward_constant(&ones(&[1, 3])?, 2, true)?.dims(), [2, 1, 4]);
+        assert_eq!(stack.forward(Drive::Constant(&ones(&[1, 3])?, 2), true)?.dims(), [2, 1, 2]);
+        assert_eq!(stack.forward(Drive::Spikes(&ones(&[2, 1, 3])?), true)?.dims(), [2, 1, 2]);
+    }
+    Ok(())
 }
