@@ -24,7 +24,9 @@ pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
     fn exp(self) -> Self;
     fn atan(self) -> Self;
     fn abs(self) -> Self;
+    /// The larger of the two; NaN where `self` is.
     fn at_least(self, other: Self) -> Self;
+    /// The smaller of the two; NaN where `self` is.
     fn at_most(self, other: Self) -> Self;
 }
 
@@ -54,11 +56,11 @@ macro_rules! real {
             }
             #[inline(always)]
             fn at_least(self, other: Self) -> Self {
-                $t::max(self, other)
+                if self < other { other } else { self }
             }
             #[inline(always)]
             fn at_most(self, other: Self) -> Self {
-                $t::min(self, other)
+                if self > other { other } else { self }
             }
         }
     };

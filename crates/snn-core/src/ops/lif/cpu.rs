@@ -25,10 +25,15 @@ impl<'a, F: Copy> Input<'a, F> {
     }
 }
 
-/// `Theta`, or `g` where that is asked for.
+/// `Theta`, or `g` where that is asked for, and the potential behind it.
 #[inline(always)]
-fn fire<F: Real>(cfg: &LifConfig, neuron: &Neuron<F>, smooth: bool, h: F) -> F {
-    if smooth { cfg.surrogate.value_of(neuron.excess(h)) } else { neuron.fire(h) }
+fn fire<F: Real>(cfg: &LifConfig, neuron: &Neuron<F>, smooth: bool, h: F) -> (F, F) {
+    if smooth {
+        let s = cfg.surrogate.value_of(neuron.excess(h));
+        return (s, neuron.reset_in_part(h, s));
+    }
+    let s = neuron.fire(h);
+    (s, neuron.reset(h, s))
 }
 
 pub(super) fn forward<F: Real>(cfg: &LifConfig, smooth: bool, input: Input<'_, F>) -> Vec<F> {
@@ -41,8 +46,7 @@ pub(super) fn forward<F: Real>(cfg: &LifConfig, smooth: bool, input: Input<'_, F
             let xs = input.at(t, i * BLOCK, row.len());
             for ((s, v), &x) in row.iter_mut().zip(&mut v).zip(xs) {
                 let h = neuron.charge(*v, x);
-                *s = fire(h);
-                *v = neuron.reset(h, *s);
+                (*s, *v) = fire(h);
             }
         }
     });
@@ -68,7 +72,7 @@ pub(super) fn backward<F: Real>(
             for (t, hs) in membrane.iter_mut().enumerate() {
                 for ((h, v), &x) in hs.iter_mut().zip(&mut v).zip(input.at(t, from, len)) {
                     *h = neuron.charge(*v, x);
-                    *v = neuron.reset(*h, fire(*h));
+                    *v = fire(*h).1;
                 }
             }
             let mut gv = [zero; BLOCK];
@@ -77,7 +81,7 @@ pub(super) fn backward<F: Real>(
                 let gs = &grad_spikes[t * n + from..t * n + from + len];
                 for (((gx, gv), &h), &gs) in row.iter_mut().zip(&mut gv).zip(hs).zip(gs) {
                     let slope = cfg.surrogate.derivative_of(neuron.excess(h));
-                    let gh = neuron.charge_gradient(h, fire(h), slope, gs, *gv);
+                    let gh = neuron.charge_gradient(h, fire(h).0, slope, gs, *gv);
                     // Written, not added, where no time step came before: reading fresh memory costs a page fault.
                     *gx = if input.constant && t + 1 < steps {
                         *gx + neuron.drive * gh

@@ -11,6 +11,8 @@ pub(crate) struct Neuron<F> {
     pub(crate) drive: F,
     rest: F,
     threshold: F,
+    /// Whether a spike clears the membrane, or takes the threshold off.
+    hard: bool,
     /// `V = H (1 - clears S) + jump S`: (1, `V_reset`) for the hard reset, (0, `-V_th`) for the soft one.
     clears: F,
     jump: F,
@@ -23,7 +25,7 @@ pub(crate) struct Neuron<F> {
 impl<F: Real> Neuron<F> {
     pub(crate) fn new(cfg: &LifConfig) -> Self {
         let v_reset = cfg.v_reset.potential();
-        let (leak, drive) = cfg.coefficients();
+        let (leak, drive, rest) = cfg.coefficients();
         let (clears, jump) = match cfg.v_reset {
             Reset::Hard(potential) => (1., potential),
             Reset::Soft => (0., -cfg.v_threshold),
@@ -32,8 +34,9 @@ impl<F: Real> Neuron<F> {
         Self {
             leak: c(leak),
             drive: c(drive),
-            rest: c((1. - leak) * v_reset),
+            rest: c(rest),
             threshold: c(cfg.v_threshold),
+            hard: clears != 0.,
             clears: c(clears),
             jump: c(jump),
             v_reset: c(v_reset),
@@ -57,8 +60,16 @@ impl<F: Real> Neuron<F> {
         if h >= self.threshold { F::from_f64(1.) } else { F::from_f64(0.) }
     }
 
+    /// The potential behind a spike, or none. Chosen, not weighted: zero times an infinite potential is NaN.
     #[inline(always)]
     pub(crate) fn reset(&self, h: F, s: F) -> F {
+        let behind = if self.hard { self.v_reset } else { h - self.threshold };
+        if s > F::from_f64(0.) { behind } else { h }
+    }
+
+    /// [`reset`](Self::reset) by a part of a spike, where `g` stands for `Theta`.
+    #[inline(always)]
+    pub(crate) fn reset_in_part(&self, h: F, s: F) -> F {
         h * (F::from_f64(1.) - self.clears * s) + self.jump * s
     }
 
@@ -67,6 +78,9 @@ impl<F: Real> Neuron<F> {
     pub(crate) fn charge_gradient(&self, h: F, s: F, slope: F, gs: F, gv: F) -> F {
         let through_h = F::from_f64(1.) - self.clears * s;
         let through_s = self.jump - self.clears * h;
-        (gs + self.through_reset * (gv * through_s)) * slope + gv * through_h
+        let spike = (gs + self.through_reset * (gv * through_s)) * slope;
+        // Without a slope (NaN is none) nothing passes, whatever `h`.
+        let spike = if slope > F::from_f64(0.) { spike } else { F::from_f64(0.) };
+        spike + gv * through_h
     }
 }

@@ -1,3 +1,5 @@
+mod extremes;
+
 use candle_core::{DType, Device};
 use proptest::prelude::*;
 

@@ -195,6 +195,35 @@ fn few_spikes_differ_on_any_input() -> Result<()> {
 }
 
 #[test]
+fn huge_infinite_and_no_currents() -> Result<()> {
+    let values = [0.5, 2., -2., 1e25, -1e25, 8e37, -8e37, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+    let n = values.len() * values.len();
+    for lif in configs() {
+        let mut case = Case::new(lif, (1, n), 4, 4);
+        case.affine = Affine { scale: vec![1.], shift: vec![0.] };
+        let pairs = || values.iter().flat_map(|&a| values.map(|b| (a, b)));
+        case.currents = pairs().map(|pair| pair.0).chain(pairs().map(|pair| pair.1)).collect();
+        case.currents.extend(vec![1.5; 2 * n]);
+        let xs = Var::from_slice(&case.currents, (4, n), &Device::Cpu)?;
+        let wanted = lif_reference(&xs, &lif)?;
+        let spikes: Vec<f32> = case.spikes().into_iter().map(f32::from).collect();
+        assert_eq!(spikes, wanted.flatten_all()?.to_vec1::<f32>()?, "{lif:?}");
+        let mut sums = vec![0f32; n];
+        case.kernel().run(&case.currents, n, Out::Sums(&[vec![1.; 4]], &mut sums));
+        assert_eq!(sums, wanted.sum(0)?.to_vec1::<f32>()?, "{lif:?}");
+        let upstream = normal(4, "upstream", 4 * n);
+        let loss = (wanted * Tensor::from_slice(&upstream, (4, n), &Device::Cpu)?)?.sum_all()?;
+        let wanted: Vec<f32> = loss.backward()?.get(&xs).expect("a gradient").flatten_all()?.to_vec1()?;
+        let mut got = vec![f32::NAN; 4 * n];
+        case.kernel().backward(&case.currents, n, &[0.], SpikeGradient::Each(&upstream), &mut got);
+        for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+            assert!((got - wanted).abs() <= 1e-5 * wanted.abs().max(1.), "{lif:?}, {i}: {got}, not {wanted}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn fires_at_the_threshold_exactly() {
     let mut case = Case::new(LifConfig::default(), (1, 2), 1, 1);
     case.affine = Affine { scale: vec![1.], shift: vec![0.] };
