@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ops::lif::Neuron;
+use crate::ops::lif::{Neuron, by_division};
 use crate::ops::simd::vectorised;
 use crate::surrogate::by_surrogate;
 use crate::{LifConfig, Surrogate};
@@ -99,8 +99,10 @@ impl Neurons<'_> {
         let expanded = self.expanded();
         let drive = self.drive(&expanded, currents, neurons);
         match out {
-            Out::Bytes(spikes) => fire(&drive, spikes),
-            Out::Sums(weights, sums) => fire_and_sum(&drive, weights, sums),
+            Out::Bytes(spikes) => by_division!(drive.neuron, DIVIDES => fire::<DIVIDES>(&drive, spikes)),
+            Out::Sums(weights, sums) => {
+                by_division!(drive.neuron, DIVIDES => fire_and_sum::<DIVIDES>(&drive, weights, sums))
+            }
         }
     }
 
@@ -115,7 +117,8 @@ impl Neurons<'_> {
         into: &mut [f32],
     ) -> Sums {
         let expanded = self.expanded();
-        backward(&self.drive(&expanded, currents, neurons), self.lif.surrogate, mean, grads, into)
+        let (drive, surrogate) = (self.drive(&expanded, currents, neurons), self.lif.surrogate);
+        by_division!(drive.neuron, DIVIDES => backward::<DIVIDES>(&drive, surrogate, mean, grads, into))
     }
 
     fn drive<'b>(
@@ -163,7 +166,7 @@ impl<'a> Drive<'a> {
 
 vectorised! {
     /// Spikes as bytes, `[time steps, neurons]`.
-    fn fire(drive: &Drive<'_>, spikes: &mut [u8]) {
+    fn fire<const DIVIDES: bool>(drive: &Drive<'_>, spikes: &mut [u8]) {
         let neuron = drive.neuron;
         let mut membrane = vec![0f32; drive.scale.len()];
         for (from, n) in drive.chunks() {
@@ -174,7 +177,7 @@ vectorised! {
                 let ys = &drive.currents[drive.place(t, (from, n))];
                 let spikes = &mut spikes[t * drive.neurons + from..][..n];
                 for i in 0..n {
-                    let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                    let h = neuron.charge::<DIVIDES>(v[i], scale[i] * ys[i] + shift[i]);
                     let s = neuron.fire(h);
                     spikes[i] = u8::from(s > 0.);
                     v[i] = neuron.reset(h, s);
@@ -186,7 +189,7 @@ vectorised! {
 
 vectorised! {
     /// `sums[r] += sum_t weights[r][t] spike[t]`, `[rows, neurons]`.
-    fn fire_and_sum(drive: &Drive<'_>, weights: &[Vec<f32>], sums: &mut [f32]) {
+    fn fire_and_sum<const DIVIDES: bool>(drive: &Drive<'_>, weights: &[Vec<f32>], sums: &mut [f32]) {
         let neuron = drive.neuron;
         let [mut membrane, mut fired] = std::array::from_fn(|_| vec![0f32; drive.scale.len()]);
         for (from, n) in drive.chunks() {
@@ -196,7 +199,7 @@ vectorised! {
             for t in 0..drive.time_steps {
                 let ys = &drive.currents[drive.place(t, (from, n))];
                 for i in 0..n {
-                    let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                    let h = neuron.charge::<DIVIDES>(v[i], scale[i] * ys[i] + shift[i]);
                     fired[i] = neuron.fire(h);
                     v[i] = neuron.reset(h, fired[i]);
                 }
@@ -213,19 +216,19 @@ vectorised! {
 
 vectorised! {
     /// See [`Neurons::backward`].
-    fn backward(
+    fn backward<const DIVIDES: bool>(
         drive: &Drive<'_>,
         surrogate: Surrogate,
         mean: &[f32],
         grads: SpikeGradient<'_>,
         into: &mut [f32],
     ) -> Sums {
-        by_surrogate!(surrogate, f32, slope => backward_with(drive, slope, mean, grads, into))
+        by_surrogate!(surrogate, f32, slope => backward_with::<DIVIDES>(drive, slope, mean, grads, into))
     }
 }
 
 #[inline(always)]
-fn backward_with(
+fn backward_with<const DIVIDES: bool>(
     drive: &Drive<'_>,
     slope: impl Fn(f32) -> f32,
     mean: &[f32],
@@ -244,7 +247,7 @@ fn backward_with(
         for (t, hs) in membrane.chunks_exact_mut(size).enumerate() {
             let (ys, hs, v) = (&drive.currents[drive.place(t, (from, n))], &mut hs[..n], &mut v[..n]);
             for i in 0..n {
-                let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                let h = neuron.charge::<DIVIDES>(v[i], scale[i] * ys[i] + shift[i]);
                 hs[i] = h;
                 v[i] = neuron.reset(h, neuron.fire(h));
             }
@@ -261,8 +264,8 @@ fn backward_with(
             for i in 0..n {
                 let h = hs[i];
                 let gh = neuron.charge_gradient(h, neuron.fire(h), slope(neuron.excess(h)), gs[i], gv[i]);
-                let gx = neuron.drive * gh;
-                gv[i] = neuron.leak * gh;
+                let gx;
+                (gx, gv[i]) = neuron.discharge::<DIVIDES>(gh);
                 sum[i] += gx;
                 sum_current[i] += gx * (ys[i] - mean[i]);
                 out[i] = if constant { sum[i] } else { gx };

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::LifConfig;
-use super::neuron::Neuron;
+use super::neuron::{Neuron, by_division};
 use crate::ops::{Real, columns};
 
 /// Neurons a block: `T` membranes of a block stay in the first-level cache during the backward pass.
@@ -38,14 +38,23 @@ fn fire<F: Real>(cfg: &LifConfig, neuron: &Neuron<F>, smooth: bool, h: F) -> (F,
 
 pub(super) fn forward<F: Real>(cfg: &LifConfig, smooth: bool, input: Input<'_, F>) -> Vec<F> {
     let neuron = Neuron::<F>::new(cfg);
-    let fire = |h| fire(cfg, &neuron, smooth, h);
+    by_division!(neuron, DIVIDES => forward_by::<F, DIVIDES>(cfg, &neuron, smooth, input))
+}
+
+fn forward_by<F: Real, const DIVIDES: bool>(
+    cfg: &LifConfig,
+    neuron: &Neuron<F>,
+    smooth: bool,
+    input: Input<'_, F>,
+) -> Vec<F> {
+    let fire = |h| fire(cfg, neuron, smooth, h);
     let mut spikes = vec![F::from_f64(0.); input.time_steps * input.neurons];
     columns(&mut spikes, input.neurons, BLOCK).into_par_iter().enumerate().for_each(|(i, rows)| {
         let mut v = [neuron.v_reset; BLOCK];
         for (t, row) in rows.into_iter().enumerate() {
             let xs = input.at(t, i * BLOCK, row.len());
             for ((s, v), &x) in row.iter_mut().zip(&mut v).zip(xs) {
-                let h = neuron.charge(*v, x);
+                let h = neuron.charge::<DIVIDES>(*v, x);
                 (*s, *v) = fire(h);
             }
         }
@@ -61,7 +70,17 @@ pub(super) fn backward<F: Real>(
     grad_spikes: &[F],
 ) -> Vec<F> {
     let neuron = Neuron::<F>::new(cfg);
-    let fire = |h| fire(cfg, &neuron, smooth, h);
+    by_division!(neuron, DIVIDES => backward_by::<F, DIVIDES>(cfg, &neuron, smooth, input, grad_spikes))
+}
+
+fn backward_by<F: Real, const DIVIDES: bool>(
+    cfg: &LifConfig,
+    neuron: &Neuron<F>,
+    smooth: bool,
+    input: Input<'_, F>,
+    grad_spikes: &[F],
+) -> Vec<F> {
+    let fire = |h| fire(cfg, neuron, smooth, h);
     let (zero, steps, n) = (F::from_f64(0.), input.time_steps, input.neurons);
     let mut grad = vec![zero; if input.constant { n } else { steps * n }];
     columns(&mut grad, n, BLOCK).into_par_iter().enumerate().for_each_init(
@@ -71,7 +90,7 @@ pub(super) fn backward<F: Real>(
             let mut v = [neuron.v_reset; BLOCK];
             for (t, hs) in membrane.iter_mut().enumerate() {
                 for ((h, v), &x) in hs.iter_mut().zip(&mut v).zip(input.at(t, from, len)) {
-                    *h = neuron.charge(*v, x);
+                    *h = neuron.charge::<DIVIDES>(*v, x);
                     *v = fire(*h).1;
                 }
             }
@@ -82,13 +101,10 @@ pub(super) fn backward<F: Real>(
                 for (((gx, gv), &h), &gs) in row.iter_mut().zip(&mut gv).zip(hs).zip(gs) {
                     let slope = cfg.surrogate.derivative_of(neuron.excess(h));
                     let gh = neuron.charge_gradient(h, fire(h).0, slope, gs, *gv);
+                    let (drive, leak) = neuron.discharge::<DIVIDES>(gh);
                     // Written, not added, where no time step came before: reading fresh memory costs a page fault.
-                    *gx = if input.constant && t + 1 < steps {
-                        *gx + neuron.drive * gh
-                    } else {
-                        neuron.drive * gh
-                    };
-                    *gv = neuron.leak * gh;
+                    *gx = if input.constant && t + 1 < steps { *gx + drive } else { drive };
+                    *gv = leak;
                 }
             }
         },

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{by_dtype, operand};
 use crate::Surrogate;
 use crate::error::Error;
-pub(crate) use neuron::Neuron;
+pub(crate) use neuron::{Neuron, by_division};
 
 /// What a spike does to the membrane (Eq. 3).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -199,7 +199,9 @@ fn charge(x: &Tensor, v: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
     let Some(tau) = cfg.tau else { return v + x };
     let held = (v - cfg.v_reset.potential())?;
     let flow = if cfg.decay_input { (x - held)? } else { held.neg()? };
-    let h = (v + (&flow / tau)?)?;
+    // Candle divides by a number by multiplying with its reciprocal, which is another one; by a tensor it divides.
+    let tau = (Tensor::ones((), x.dtype(), x.device())? * tau)?;
+    let h = (v + flow.broadcast_div(&tau)?)?;
     let h = if cfg.decay_input { h } else { (h + x)? };
     // What is infinite leaks nothing that could be taken off.
     let (leak, drive, rest) = cfg.coefficients();

@@ -3,13 +3,40 @@
 use super::{LifConfig, Reset};
 use crate::ops::Real;
 
+/// Runs `$body` with the constant `$DIVIDES` that `$neuron` wants: one copy of the body for each, so that loops do not ask.
+///
+/// Division is what rounds right: 41 / 41 is 1, 41 (1 / 41) is not. The reciprocal of a power of two is exact, and a product
+/// several times as fast.
+macro_rules! by_division {
+    ($neuron:expr, $DIVIDES:ident => $body:expr) => {
+        if $neuron.divides {
+            const $DIVIDES: bool = true;
+            $body
+        } else {
+            const $DIVIDES: bool = false;
+            $body
+        }
+    };
+}
+pub(crate) use by_division;
+
+/// Of a finite number of at least 1.
+fn is_power_of_two(x: f64) -> bool {
+    let fraction = x.to_bits() << 12;
+    fraction == 0
+}
+
 /// What the kernels need of a [`LifConfig`], in the element type.
 #[derive(Clone, Copy)]
 pub(crate) struct Neuron<F> {
     /// `H = leak V + drive X + rest`.
-    pub(crate) leak: F,
-    pub(crate) drive: F,
+    leak: F,
+    drive: F,
     rest: F,
+    /// Whether `tau` divides, because a product with its reciprocal could be another number: see [`by_division!`].
+    pub(crate) divides: bool,
+    tau: F,
+    decay_input: bool,
     threshold: F,
     /// Whether a spike clears the membrane, or takes the threshold off.
     hard: bool,
@@ -35,6 +62,9 @@ impl<F: Real> Neuron<F> {
             leak: c(leak),
             drive: c(drive),
             rest: c(rest),
+            divides: cfg.tau.is_some_and(|tau| !is_power_of_two(tau)),
+            tau: c(cfg.tau.unwrap_or(1.)),
+            decay_input: cfg.decay_input,
             threshold: c(cfg.v_threshold),
             hard: clears != 0.,
             clears: c(clears),
@@ -44,9 +74,29 @@ impl<F: Real> Neuron<F> {
         }
     }
 
+    /// `H[t]` of `V[t-1]` and `X[t]`; `DIVIDES` is [`divides`](Self::divides).
     #[inline(always)]
-    pub(crate) fn charge(&self, v: F, x: F) -> F {
-        self.leak * v + self.drive * x + self.rest
+    pub(crate) fn charge<const DIVIDES: bool>(&self, v: F, x: F) -> F {
+        let scaled = self.leak * v + self.drive * x + self.rest;
+        if !DIVIDES {
+            return scaled;
+        }
+        let zero = F::from_f64(0.);
+        let (inside, outside) = if self.decay_input { (x, zero) } else { (zero, x) };
+        let flow = inside - (v - self.v_reset);
+        let h = v + flow / self.tau + outside;
+        // From what is infinite nothing can be taken.
+        if flow.abs() < F::from_f64(f64::INFINITY) { h } else { scaled }
+    }
+
+    /// Gradients of `X[t]` and `V[t-1]`, given that of `H[t]`.
+    #[inline(always)]
+    pub(crate) fn discharge<const DIVIDES: bool>(&self, gh: F) -> (F, F) {
+        if !DIVIDES {
+            return (self.drive * gh, self.leak * gh);
+        }
+        let share = gh / self.tau;
+        (if self.decay_input { share } else { gh }, gh - share)
     }
 
     /// `H - V_th`.

@@ -1,4 +1,5 @@
 mod extremes;
+mod threshold;
 
 use candle_core::{DType, Device};
 use proptest::prelude::*;
