@@ -103,6 +103,9 @@ fn reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Ba
     let flat = xs.reshape((m, c, ()))?.transpose(0, 1)?.flatten_from(1)?; // [C, M*S]
     let mean = flat.mean_keepdim(1)?;
     let centred = flat.broadcast_sub(&mean)?;
+    // What rounding left in the mean of many elements.
+    let rest = centred.mean_keepdim(1)?;
+    let (mean, centred) = ((mean + &rest)?, centred.broadcast_sub(&rest)?);
     let variance = centred.sqr()?.mean_keepdim(1)?;
     let normed = centred.broadcast_div(&(&variance + eps)?.sqrt()?)?;
     let ys = normed.broadcast_mul(&weight.reshape((c, 1))?)?.broadcast_add(&bias.reshape((c, 1))?)?;
@@ -153,11 +156,18 @@ struct BatchNorm {
 }
 
 impl BatchNorm {
+    /// The mean in the element type, and what that rounds off. Subtracted first, it leaves small numbers without rounding;
+    /// in `scale x - scale mean` the same numbers would be what two large ones leave of each other.
+    fn centre<F: Real>(&self, c: usize) -> (F, f64) {
+        let centre = F::from_f64(self.mean[c]);
+        (centre, self.mean[c] - centre.to_f64())
+    }
+
     fn forward<F: Real>(&self, xs: &[F], weight: &[F], bias: &[F], p: Planes) -> Vec<F> {
-        let coefficients: Vec<[F; 2]> = (0..p.channels)
+        let coefficients: Vec<[F; 3]> = (0..p.channels)
             .map(|c| {
-                let scale = weight[c].to_f64() * self.inv_std[c];
-                [F::from_f64(scale), F::from_f64(bias[c].to_f64() - scale * self.mean[c])]
+                let (scale, (centre, rest)) = (weight[c].to_f64() * self.inv_std[c], self.centre(c));
+                [centre, F::from_f64(scale), F::from_f64(bias[c].to_f64() - scale * rest)]
             })
             .collect();
         p.affine(xs, &coefficients)
@@ -245,14 +255,16 @@ struct InputGradient<'a> {
 }
 
 impl InputGradient<'_> {
-    fn coefficients<F: Real>(&self, n: f64) -> Vec<[F; 3]> {
+    fn coefficients<F: Real>(&self, n: f64) -> Vec<[F; 4]> {
         (0..self.weight.len())
             .map(|c| {
                 let inv_std = self.norm.inv_std[c];
                 let scale = self.weight[c] * inv_std;
                 let slope = -scale * inv_std * self.grad_weight[c] / n;
-                let offset = -scale * self.grad_bias[c] / n - slope * self.norm.mean[c];
-                [scale, slope, offset].map(F::from_f64)
+                let (centre, rest) = self.norm.centre(c);
+                let offset = -scale * self.grad_bias[c] / n - slope * rest;
+                let [scale, slope, offset] = [scale, slope, offset].map(F::from_f64);
+                [scale, slope, centre, offset]
             })
             .collect()
     }

@@ -105,6 +105,72 @@ fn a_large_mean_does_not_swallow_the_variance() -> Result<()> {
     Ok(())
 }
 
+/// Normal columns around means of these sizes, in f32, and what the f64 twin makes of just those numbers.
+fn check_scale(centre: f64, spread: f64, eps: f64, seed: u64) -> Result<()> {
+    let what = format!("{centre} +- {spread}, eps = {eps}");
+    let draw = |label: &str, shape: &[usize], (mean, std)| {
+        Seed(seed).normal(label, shape, (mean, std), DType::F32, &Device::Cpu)
+    };
+    let inputs =
+        [draw("x", &[40, 3, 7], (centre, spread))?, draw("w", &[3], (0., 1.))?, draw("b", &[3], (0., 1.))?];
+    let double = [0, 1, 2].map(|i| inputs[i].to_dtype(DType::F64));
+    let [xs, weight, bias] = double;
+    let double = [xs?, weight?, bias?];
+    let f = |op: Op| move |x: &[Tensor]| Ok(op(&x[0], &x[1], &x[2], eps)?.ys);
+    let wanted = run(f(batch_norm_reference), &double)?;
+    let got = run(f(batch_norm), &inputs)?;
+    let twin = run(f(batch_norm_reference), &inputs)?;
+    let out = batch_norm(&inputs[0], &inputs[1], &inputs[2], eps)?;
+    let moments = batch_norm_reference(&double[0], &double[1], &double[2], eps)?;
+    assert_relative(&format!("{what}: mean"), &out.mean, &moments.mean, 1e-6);
+    assert_relative(&format!("{what}: variance"), &out.variance, &moments.variance, 1e-6);
+    let inverse_std = ((&moments.variance + eps)?.sqrt()?.recip()? * &double[1])?.reshape((1, 3, 1))?;
+    let terms =
+        random("upstream", &[40, 3, 7], DType::F32)?.to_dtype(DType::F64)?.broadcast_mul(&inverse_std)?;
+    for (ys, name, bound) in [(&got, "batch_norm", 1e-6), (&twin, "twin", 1e-5)] {
+        let names = ["y", "gx", "gweight", "gbias"];
+        for (i, size) in [&wanted[0], &terms, &wanted[2], &wanted[3]].into_iter().enumerate() {
+            assert_within(&format!("{what}: {name}, {}", names[i]), &ys[i], &wanted[i], size, bound);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_mean_and_spread(ratio in -6.0..6.0f64, spread in -6.0..6.0f64, negative: bool, seed: u64) {
+        let spread = 10f64.powf(spread);
+        let centre = spread * 10f64.powf(ratio) * if negative { -1. } else { 1. };
+        check_scale(centre, spread, EPS, seed).unwrap();
+        check_scale(centre, spread, EPS * spread * spread, seed).unwrap();
+    }
+
+    #[test]
+    fn constant_channels_become_their_biases(exponent in -20.0..30.0f64, rows in 2usize..3000, negative: bool) {
+        let value = (10f64.powf(exponent) * if negative { -1. } else { 1. }) as f32;
+        let xs = Tensor::full(value, (rows, 1), &Device::Cpu).unwrap();
+        let (weight, bias) = (Tensor::new(&[1.3f32], &Device::Cpu).unwrap(), Tensor::new(&[0.7f32], &Device::Cpu).unwrap());
+        let out = batch_norm(&xs, &weight, &bias, EPS).unwrap();
+        prop_assert!(out.ys.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|y| *y == 0.7));
+        prop_assert_eq!(flat(&out.variance).unwrap(), [0.]);
+        prop_assert_eq!(out.mean.to_vec1::<f32>().unwrap(), [value]);
+    }
+}
+
+#[test]
+fn eight_rows_of_ten_thousand() -> Result<()> {
+    for dtype in [DType::F32, DType::F64] {
+        let xs = Tensor::full(1e4, (8, 1), &Device::Cpu)?.to_dtype(dtype)?;
+        let (weight, bias) = (Tensor::ones(1, dtype, &Device::Cpu)?, Tensor::zeros(1, dtype, &Device::Cpu)?);
+        for op in [batch_norm as Op, batch_norm_reference] {
+            assert_eq!(flat(&op(&xs, &weight, &bias, EPS)?.ys)?, [0.; 8]);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_constant_channel_becomes_its_bias() -> Result<()> {
     let xs = Tensor::full(3f64, (4, 2, 5), &Device::Cpu)?;

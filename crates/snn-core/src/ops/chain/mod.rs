@@ -121,7 +121,7 @@ impl Plan {
     /// The two rows of a layer, as they were given.
     fn affine_of(&self, layer: usize, affines: &[f32]) -> Affine {
         let (scale, shift) = self.affine_ranges(layer);
-        Affine { scale: affines[scale].to_vec(), shift: affines[shift].to_vec() }
+        Affine::new(affines[scale].to_vec(), affines[shift].to_vec())
     }
 
     /// Length of the output's first axis.
