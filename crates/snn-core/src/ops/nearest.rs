@@ -17,8 +17,8 @@ use super::{Real, by_dtype, operand};
 /// # Shapes
 /// `z: [N, C, H, W]`, `codes: [K, C]` -> u32 `[N, H, W]`. The choice for one item does not depend on the others.
 /// # Errors
-/// Returns an error if shapes or element types do not fit, if there are no codes, or none that is finite, if a code is NaN, or
-/// if an element of `z` is infinite or NaN (it names the first); f32 or f64 only.
+/// Returns an error if shapes or element types do not fit, if `z` is empty, if there are no codes, or none that is finite, if a
+/// code is NaN, or if an element of `z` is infinite or NaN (it names the first); f32 or f64 only.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -53,9 +53,6 @@ pub fn nearest_reference(z: &Tensor, codes: &Tensor) -> Result<Tensor> {
     let values = z.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     if let Some(i) = values.iter().position(|x| !x.is_finite()) {
         return Err(refuse(values[i], i, (c, h, w)));
-    }
-    if n * h * w == 0 {
-        return Tensor::zeros((n, h, w), DType::U32, z.device());
     }
     let mut distances = Tensor::zeros((n, h, w, codes.dim(0)?), dtype, z.device())?;
     for i in 0..c {

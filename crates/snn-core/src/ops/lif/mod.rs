@@ -44,6 +44,9 @@ impl Reset {
 /// ```
 /// `V[-1] = V_reset` (0 for the soft reset).
 ///
+/// The division is one: a current of `tau` reaches a threshold of 1 whatever `tau` (where `tau` is a power of two, its exact
+/// reciprocal multiplies).
+///
 /// A current that is infinite or NaN is no error. Plus infinity fires, minus infinity and NaN do not; the membrane then stays
 /// infinite or NaN, unless a hard reset clears it. Where `H` is infinite or NaN, the gradient through the spike is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

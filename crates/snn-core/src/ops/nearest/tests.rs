@@ -137,7 +137,7 @@ fn what_is_not_finite_is_an_error_that_says_where() -> Result<()> {
 }
 
 #[test]
-fn unfit_operands_are_errors_and_nothing_is_nothing() -> Result<()> {
+fn unfit_operands_are_errors() -> Result<()> {
     let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu);
     let z = zeros(&[1, 3, 2, 2], DType::F32)?;
     for op in TWINS {
@@ -145,7 +145,7 @@ fn unfit_operands_are_errors_and_nothing_is_nothing() -> Result<()> {
         assert!(op(&z, &zeros(&[0, 3], DType::F32)?).is_err(), "no codes");
         assert!(op(&z, &zeros(&[2, 3], DType::F64)?).is_err(), "element types");
         assert!(op(&z.get(0)?, &zeros(&[2, 3], DType::F32)?).is_err(), "rank");
-        assert_eq!(op(&zeros(&[0, 3, 2, 2], DType::F32)?, &zeros(&[2, 3], DType::F32)?)?.dims(), [0, 2, 2]);
+        assert!(op(&zeros(&[0, 3, 2, 2], DType::F32)?, &zeros(&[2, 3], DType::F32)?).is_err(), "nothing");
     }
     Ok(())
 }
