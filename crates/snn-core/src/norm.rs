@@ -3,7 +3,8 @@
 use candle_core::{Result, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 
-use crate::{batch_norm, statistic};
+use crate::ops::batch_norm::batch_norm_of_copies;
+use crate::statistic;
 
 /// Batch norm over `T*N` (and space) with PyTorch's running statistics: `eps = 1e-5`, `momentum = 0.1`.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ impl BatchNorm {
     ///
     /// `copies`: how often each element stands for itself (constant in time).
     pub(crate) fn train(&self, xs: &Tensor, copies: usize) -> Result<(Tensor, Batch)> {
-        let out = batch_norm(xs, &self.weight, &self.bias, Self::EPS)?;
+        let out = batch_norm_of_copies(xs, &self.weight, &self.bias, Self::EPS, copies)?;
         let count = xs.elem_count() / xs.dim(1)? * copies;
         Ok((out.ys, Batch { mean: out.mean, variance: out.variance, count }))
     }

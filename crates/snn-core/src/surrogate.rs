@@ -18,6 +18,9 @@ use crate::ops::Real;
 /// `x = H - V_th`, in units of the membrane potential. Section 3.2 of the paper prints the first with slips; this
 /// is the corrected form, equal to SpikingJelly's (see `docs/deviations.md`).
 ///
+/// At plus and minus infinity `g` is 1 and 0, and `g'` is 0. Both are NaN where `x` is; a neuron whose potential is NaN does
+/// not fire, and passes no gradient through its spike.
+///
 /// # Examples
 /// ```
 /// use snn_core::Surrogate;
@@ -123,10 +126,13 @@ impl Surrogate {
                 c(alpha) * g * (one - g)
             }
             Self::Rectangle { width } => {
-                if x.abs() < c(width / 2.) {
+                let (distance, half) = (x.abs(), c(width / 2.));
+                if distance < half {
                     c(1. / width)
-                } else {
+                } else if distance >= half {
                     zero
+                } else {
+                    x // NaN
                 }
             }
             Self::Triangle { width } => (one - x.abs() / c(width)).at_least(zero) / c(width),
@@ -151,6 +157,8 @@ impl Surrogate {
 
     /// Firing: `Theta(x)` forward (1 where `x >= 0`), `g'(x)` backward. Any device.
     ///
+    /// Plus infinity fires, minus infinity and NaN do not; the gradient of all three is 0.
+    ///
     /// # Shapes
     /// `x` of any shape, floating point -> the same shape, each 0 or 1.
     /// # Errors
@@ -169,8 +177,11 @@ impl Surrogate {
     pub fn fire(&self, x: &Tensor) -> Result<Tensor> {
         let fixed = x.detach();
         let spikes = fixed.ge(0.)?.to_dtype(x.dtype())?;
+        let slope = self.derivative_tensor(&fixed)?;
+        // Chosen, not multiplied by a slope of zero: infinities less themselves are NaN, and so is NaN's slope.
+        let (sloped, zeros) = (slope.gt(0.)?, fixed.zeros_like()?);
         // Zero in value, `g'(x)` in derivative.
-        let carrier = ((x - &fixed)? * self.derivative_tensor(&fixed)?)?;
-        spikes + carrier
+        let carrier = ((x - &fixed)? * sloped.where_cond(&slope, &zeros)?)?;
+        spikes + sloped.where_cond(&carrier, &zeros)?
     }
 }

@@ -25,7 +25,9 @@ pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
     fn exp(self) -> Self;
     fn atan(self) -> Self;
     fn abs(self) -> Self;
+    /// The larger of the two; NaN where `self` is.
     fn at_least(self, other: Self) -> Self;
+    /// The smaller of the two; NaN where `self` is.
     fn at_most(self, other: Self) -> Self;
 }
 
@@ -55,11 +57,11 @@ macro_rules! real {
             }
             #[inline(always)]
             fn at_least(self, other: Self) -> Self {
-                $t::max(self, other)
+                if self < other { other } else { self }
             }
             #[inline(always)]
             fn at_most(self, other: Self) -> Self {
-                $t::min(self, other)
+                if self > other { other } else { self }
             }
         }
     };

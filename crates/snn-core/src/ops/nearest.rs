@@ -1,17 +1,24 @@
 //! The nearest of some vectors, for every position of a map (vector quantisation).
+//!
+//! Differences are squared, in f64. The expansion `|z|^2 - 2 z e + |e|^2` would be one matrix product, but what it leaves of
+//! two vectors far from the origin and close to each other is rounding.
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, matmul};
-use super::{Real, by_dtype, operand};
+use super::simd::vectorised;
+use super::{Real, by_dtype, operand, same_type};
 
 /// `argmin_k |z - codes[k]|`, the first of equals; without gradient (paper Eq. 7).
+///
+/// Differences are squared and added in f64, whatever the element type and the scale. A code with an infinite element is
+/// nearest to nothing.
 ///
 /// # Shapes
 /// `z: [N, C, H, W]`, `codes: [K, C]` -> u32 `[N, H, W]`. The choice for one item does not depend on the others.
 /// # Errors
-/// Shapes or element types that do not fit, no codes.
+/// Returns an error if shapes or element types do not fit, if `z` is empty, if there are no codes, or none that is finite, if a
+/// code is NaN, or if an element of `z` is infinite or NaN (it names the first); f32 or f64 only.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -22,30 +29,69 @@ use super::{Real, by_dtype, operand};
 /// # Ok(()) }
 /// ```
 pub fn nearest(z: &Tensor, codes: &Tensor) -> Result<Tensor> {
-    let ((_, c, _, _), (k, width)) = (z.dims4()?, codes.dims2()?);
-    if width != c || k == 0 || z.dtype() != codes.dtype() {
-        bail!("nearest: {:?} of {:?}, {:?} of {:?}", z.dims(), z.dtype(), codes.dims(), codes.dtype())
-    }
+    let (z, codes) = (z.detach(), codes.detach());
+    check_shapes(&z, &codes)?;
     if !z.device().is_cpu() || z.elem_count() == 0 {
-        return nearest_reference(z, codes);
+        return nearest_reference(&z, &codes);
     }
-    z.detach().contiguous()?.apply_op2_no_bwd(&codes.detach().contiguous()?, &Nearest)
+    check_codes(&codes)?;
+    z.contiguous()?.apply_op2_no_bwd(&codes.contiguous()?, &Nearest)
 }
 
-/// The twin of [`nearest`], with Candle's own operations. Any device.
+/// The twin of [`nearest`], with Candle's own operations. Any device; slow. In f64, but on Metal, which has none.
 ///
 /// # Shapes
 /// As [`nearest`].
 /// # Errors
 /// As [`nearest`].
 pub fn nearest_reference(z: &Tensor, codes: &Tensor) -> Result<Tensor> {
+    check_shapes(z, codes)?;
+    let dtype = if z.device().is_metal() { z.dtype() } else { DType::F64 };
+    let (z, codes) = (z.detach().to_dtype(dtype)?, codes.detach().to_dtype(dtype)?);
+    check_codes(&codes)?;
     let (n, c, h, w) = z.dims4()?;
-    let z = z.detach().permute((0, 2, 3, 1))?.reshape((n * h * w, c))?;
-    let codes = codes.detach();
-    // |z - z_k|^2 without |z|^2, which is the same for every k.
-    let squares = codes.sqr()?.sum(1)?;
-    let distances = (z.matmul(&codes.t()?)? * -2.)?.broadcast_add(&squares)?;
-    distances.argmin(D::Minus1)?.reshape((n, h, w))
+    let values = z.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    if let Some(i) = values.iter().position(|x| !x.is_finite()) {
+        return Err(refuse(values[i], i, (c, h, w)));
+    }
+    let mut distances = Tensor::zeros((n, h, w, codes.dim(0)?), dtype, z.device())?;
+    for i in 0..c {
+        let z = z.get_on_dim(1, i)?.unsqueeze(D::Minus1)?;
+        let difference = z.broadcast_sub(&codes.get_on_dim(1, i)?.reshape((1, 1, 1, ()))?)?;
+        distances = (distances + difference.sqr()?)?;
+    }
+    distances.argmin(D::Minus1)
+}
+
+fn check_shapes(z: &Tensor, codes: &Tensor) -> Result<()> {
+    let ((_, c, _, _), (k, width)) = (z.dims4()?, codes.dims2()?);
+    same_type("nearest", &[("z", z), ("codes", codes)])?;
+    if width != c || k == 0 {
+        bail!("nearest: z {:?} and codes {:?} do not fit", z.dims(), codes.dims())
+    }
+    Ok(())
+}
+
+fn check_codes(codes: &Tensor) -> Result<()> {
+    let rows = codes.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    if let Some(k) = rows.iter().position(|code| code.iter().any(|x| x.is_nan())) {
+        bail!("nearest: code {k} is NaN")
+    }
+    if !rows.iter().any(|code| code.iter().all(|x| x.is_finite())) {
+        bail!("nearest: each of the {} codes is infinite", rows.len())
+    }
+    Ok(())
+}
+
+/// The error of an element of `z: [N, c, h, w]` that nothing is near to.
+fn refuse(value: f64, index: usize, (c, h, w): (usize, usize, usize)) -> candle_core::Error {
+    let (plane, position) = (index / (h * w), index % (h * w));
+    let (item, channel) = (plane / c, plane % c);
+    let (y, x) = (position / w, position % w);
+    candle_core::Error::Msg(format!(
+        "nearest: item {item} has {value} in channel {channel} at row {y}, column {x}: no code is nearest to that"
+    ))
+    .bt()
 }
 
 struct Nearest;
@@ -62,85 +108,90 @@ impl CustomOp2 for Nearest {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let ([n, c, h, w], k) = (l1.shape().dims4().map(|(n, c, h, w)| [n, c, h, w])?, l2.dims()[0]);
-        let mut found = vec![0u32; n * h * w];
-        by_dtype!(s1, "nearest", F => {
-            find::<F>(operand(s1, l1)?, operand(s2, l2)?, (c, h * w, k), &mut found)
+        let (n, c, h, w) = l1.shape().dims4()?;
+        let found = by_dtype!(s1, "nearest", F => {
+            let z = operand::<F>(s1, l1)?;
+            match find::<F>(z, operand(s2, l2)?, (n, c, h * w)) {
+                Some(found) => found,
+                None => {
+                    let bad = z.iter().position(|x| !x.to_f64().is_finite()).unwrap_or_default();
+                    return Err(refuse(z[bad].to_f64(), bad, (c, h, w)));
+                }
+            }
         });
         Ok((CpuStorage::U32(found), (n, h, w).into()))
     }
 }
 
-/// `z: [N, c, positions]`, `codes: [k, c]` -> `found: [N, positions]`.
-fn find<F: Real>(z: &[F], codes: &[F], (c, positions, k): (usize, usize, usize), found: &mut [u32]) {
-    let zero = F::from_f64(0.);
-    let square = |code: &[F]| code.iter().fold(zero, |sum, &x| sum + x * x);
-    let squares: Vec<F> = codes.chunks_exact(c).map(square).collect();
-    let items = found.par_chunks_mut(positions).zip(z.par_chunks(c * positions));
-    items.for_each_init(
-        || vec![zero; positions * k],
-        |products, (found, z)| {
-            // A row a position, which the map holds as columns.
-            let rows = Matrix::row_major(z, c, positions).transposed();
-            matmul(products, rows, Matrix::row_major(codes, k, c).transposed(), false);
-            for (found, products) in found.iter_mut().zip(products.chunks_exact(k)) {
-                *found = smallest(&squares, products) as u32;
+/// Vectors that the kernel works on at once.
+const TILE: usize = 32;
+
+/// `z: [n, c, positions]`, `codes: [k, c]` -> `[n, positions]`; nothing if an element of `z` is not finite.
+fn find<F: Real>(z: &[F], codes: &[F], (n, c, positions): (usize, usize, usize)) -> Option<Vec<u32>> {
+    let codes: Vec<f64> = codes.iter().map(|e| e.to_f64()).collect();
+    // Squares of single precision stay in the range of double precision.
+    let least = if F::DTYPE == DType::F32 { 0. } else { 1e-280 };
+    let mut found = vec![0u32; n * positions];
+    let tiles = found.par_chunks_mut(TILE).enumerate();
+    tiles.try_for_each_init(
+        || vec![0f64; c * TILE],
+        |tile, (i, found)| {
+            for (j, p) in (i * TILE..).take(found.len()).enumerate() {
+                let vector = z[p / positions * c * positions + p % positions..].iter().step_by(positions);
+                tile[j..].iter_mut().step_by(TILE).zip(vector).for_each(|(to, x)| *to = x.to_f64());
             }
+            let (mut best, mut nearest) = ([f64::INFINITY; TILE], [0u32; TILE]);
+            search(tile, &codes, &mut best, &mut nearest);
+            for (j, (found, best)) in found.iter_mut().zip(best).enumerate() {
+                let in_range = best >= least && best < f64::INFINITY;
+                let vector = tile[j..].iter().step_by(TILE).copied();
+                *found = if in_range { nearest[j] } else { settle(vector, &codes, c, best)? };
+            }
+            Some(())
         },
-    );
+    )?;
+    Some(found)
 }
 
-/// The first of the smallest `squares[k] - 2 products[k]`: `|z - z_k|^2` without `|z|^2`.
-fn smallest<F: Real>(squares: &[F], products: &[F]) -> usize {
-    let two = F::from_f64(2.);
-    let mut best = (0, squares[0] - two * products[0]);
-    for (k, (&square, &product)) in squares.iter().zip(products).enumerate() {
-        let distance = square - two * product;
-        if distance < best.1 {
-            best = (k, distance);
+vectorised! {
+    /// The first of the smallest squared distances of each column of `z: [c, TILE]`, and its code; what is there must be larger.
+    fn search(z: &[f64], codes: &[f64], best: &mut [f64; TILE], nearest: &mut [u32; TILE]) {
+        for (k, code) in codes.chunks_exact(z.len() / TILE).enumerate() {
+            let mut sums = [0f64; TILE];
+            for (z, &e) in z.chunks_exact(TILE).zip(code) {
+                for i in 0..TILE {
+                    let d = z[i] - e;
+                    sums[i] += d * d;
+                }
+            }
+            for i in 0..TILE {
+                if sums[i] < best[i] {
+                    (best[i], nearest[i]) = (sums[i], k as u32);
+                }
+            }
         }
     }
-    best.0
+}
+
+/// The nearest code of a vector whose squared distances, the least being `best`, overflow or vanish; nothing if an element of
+/// the vector is not finite.
+fn settle(z: impl Iterator<Item = f64> + Clone, codes: &[f64], c: usize, best: f64) -> Option<u32> {
+    if !z.clone().all(f64::is_finite) {
+        return None;
+    }
+    // Powers of two are exact; what the first drowns is far below the least distance.
+    let (down, up) = if best > 1. { (2f64.powi(-600), 1.) } else { (1., 2f64.powi(600)) };
+    let square = |(z, &e): (f64, &f64)| ((z * down - e * down) * up).powi(2);
+    let distance = |code: &[f64]| z.clone().zip(code).map(square).sum::<f64>();
+    let mut first = (f64::INFINITY, 0);
+    for (k, code) in (0..).zip(codes.chunks_exact(c)) {
+        let distance = distance(code);
+        if distance < first.0 {
+            first = (distance, k);
+        }
+    }
+    Some(first.1)
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::{DType, Device};
-
-    use super::*;
-    use crate::ops::testing::{check_threads, flat, random};
-
-    #[test]
-    fn agrees_with_its_twin() -> Result<()> {
-        for (n, c, (h, w), k) in [(3, 8, (7, 7), 128), (1, 1, (1, 1), 1), (5, 17, (2, 3), 9)] {
-            let (z, codes) = (random("z", &[n, c, h, w], DType::F64)?, random("codes", &[k, c], DType::F64)?);
-            let (fast, slow) = (nearest(&z, &codes)?, nearest_reference(&z, &codes)?);
-            assert_eq!(fast.dims(), [n, h, w]);
-            assert_eq!(flat(&fast)?, flat(&slow)?);
-            let single = nearest(&z.to_dtype(DType::F32)?, &codes.to_dtype(DType::F32)?)?;
-            assert_eq!(flat(&single)?, flat(&slow)?);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn views_and_single_items_give_the_same() -> Result<()> {
-        let (z, codes) =
-            (random("z", &[4, 5, 3, 2], DType::F32)?.transpose(2, 3)?, random("k", &[11, 5], DType::F32)?);
-        let all = flat(&nearest(&z, &codes)?)?;
-        let one = (0..4).map(|n| flat(&nearest(&z.narrow(0, n, 1)?, &codes)?)).collect::<Result<Vec<_>>>()?;
-        assert_eq!(all, one.concat());
-        check_threads(|| Ok(vec![nearest(&z, &codes)?]))
-    }
-
-    #[test]
-    fn unfit_operands_are_errors() -> Result<()> {
-        let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu);
-        let z = zeros(&[1, 3, 2, 2], DType::F32)?;
-        assert!(nearest(&z, &zeros(&[2, 4], DType::F32)?).is_err(), "channels");
-        assert!(nearest(&z, &zeros(&[0, 3], DType::F32)?).is_err(), "no codes");
-        assert!(nearest(&z, &zeros(&[2, 3], DType::F64)?).is_err(), "element types");
-        assert!(nearest(&z.get(0)?, &zeros(&[2, 3], DType::F32)?).is_err(), "rank");
-        Ok(())
-    }
-}
+mod tests;

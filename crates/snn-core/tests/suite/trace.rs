@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use snn_core::{
-    FiringRates, Readout, Seed, direct_encode, firing_rate, lerp, psp, psp_distance, rate, straight_through,
+    FiringRates, LifConfig, Readout, Seed, batch_norm, direct_encode, firing_rate, lerp, lif_constant,
+    lif_step, nearest, psp, psp_distance, rate, straight_through,
 };
 
 use crate::common::{Result, assert_close, flat};
@@ -31,6 +32,7 @@ fn time_steps_that_nothing_can_hold_are_errors() -> Result {
         let named = format!("`time_steps` = {time_steps}");
         let says = |error: candle_core::Error| assert!(error.to_string().contains(&named), "{error}");
         says(direct_encode(&images, time_steps).unwrap_err());
+        says(lif_constant(&images, time_steps, &LifConfig::default()).unwrap_err());
         READOUTS.into_iter().for_each(|readout| says(readout.weights(time_steps).unwrap_err()));
     }
     // A view that could be made, but never written out.
@@ -61,7 +63,13 @@ fn read_outs_that_make_no_sense_are_errors_by_field() -> Result {
 #[test]
 fn element_types_that_differ_are_named() -> Result {
     let (single, double) = (spikes(&[4, 3])?, spikes(&[4, 3])?.to_dtype(DType::F64)?);
+    let (vectors, codes) = (single.reshape((1, 3, 2, 2))?, double.narrow(0, 0, 2)?);
+    let (weight, bias) = (double.get(0)?, single.get(0)?);
+    let lif = LifConfig::default();
     for (error, words) in [
+        (lif_step(&single, &double, &lif).unwrap_err(), ["x is F32", "v is F64"]),
+        (nearest(&vectors, &codes).unwrap_err(), ["z is F32", "codes is F64"]),
+        (batch_norm(&single, &weight, &bias, 1e-5).unwrap_err(), ["xs is F32", "weight is F64"]),
         (psp_distance(&single, &double, 2.).unwrap_err(), ["a is F32", "b is F64"]),
         (straight_through(&single, &double).unwrap_err(), ["values is F32", "carrier is F64"]),
         (

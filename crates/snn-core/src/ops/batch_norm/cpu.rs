@@ -61,8 +61,8 @@ impl Planes {
         total
     }
 
-    /// `out = p a + q b + r` for every element, `[p, q, r]` by channel.
-    pub(super) fn map<F: Real>(&self, a: &[F], b: &[F], coefficients: &[[F; 3]]) -> Vec<F> {
+    /// `out = p a + q (b - m) + r` for every element, `[p, q, m, r]` by channel.
+    pub(super) fn map<F: Real>(&self, a: &[F], b: &[F], coefficients: &[[F; 4]]) -> Vec<F> {
         let mut out = vec![F::from_f64(0.); a.len()];
         let chunk = (self.images_a_task() * self.channels * self.size).max(1);
         out.par_chunks_mut(chunk).zip(a.par_chunks(chunk)).zip(b.par_chunks(chunk)).for_each(
@@ -72,22 +72,22 @@ impl Planes {
                     .zip(a.chunks_exact(self.size))
                     .zip(b.chunks_exact(self.size));
                 for (i, ((out, a), b)) in planes.enumerate() {
-                    let [p, q, r] = coefficients[i % self.channels];
-                    out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = p * a + q * b + r);
+                    let [p, q, m, r] = coefficients[i % self.channels];
+                    out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = p * a + q * (b - m) + r);
                 }
             },
         );
         out
     }
 
-    /// `out = p a + r` for every element, `[p, r]` by channel.
-    pub(super) fn affine<F: Real>(&self, a: &[F], coefficients: &[[F; 2]]) -> Vec<F> {
+    /// `out = p (a - m) + r` for every element, `[m, p, r]` by channel.
+    pub(super) fn affine<F: Real>(&self, a: &[F], coefficients: &[[F; 3]]) -> Vec<F> {
         let mut out = vec![F::from_f64(0.); a.len()];
         let chunk = (self.images_a_task() * self.channels * self.size).max(1);
         out.par_chunks_mut(chunk).zip(a.par_chunks(chunk)).for_each(|(out, a)| {
             for (i, (out, a)) in out.chunks_exact_mut(self.size).zip(a.chunks_exact(self.size)).enumerate() {
-                let [p, r] = coefficients[i % self.channels];
-                out.iter_mut().zip(a).for_each(|(o, &a)| *o = p * a + r);
+                let [m, p, r] = coefficients[i % self.channels];
+                out.iter_mut().zip(a).for_each(|(o, &a)| *o = p * (a - m) + r);
             }
         });
         out

@@ -8,7 +8,7 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
 };
 
-use super::{Real, by_dtype, operand};
+use super::{Real, by_dtype, operand, same_type};
 use cpu::Planes;
 
 /// The result of [`batch_norm`].
@@ -30,7 +30,8 @@ pub struct BatchNormed {
 /// # Shapes
 /// `xs: [M, C, ...]`, `weight, bias: [C]`. f32 or f64; sums run in f64.
 /// # Errors
-/// A tensor of rank below 2 or without elements, affine parameters of another length.
+/// Returns an error if a channel has fewer than two values (one has no spread to divide by, as PyTorch says too), if the
+/// tensor is of rank below 2, or if the affine parameters have another length or element type.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -43,12 +44,21 @@ pub struct BatchNormed {
 /// # Ok(()) }
 /// ```
 pub fn batch_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
-    let channels = xs.dim(1)?;
-    if xs.elem_count() == 0 || weight.dims() != [channels] || bias.dims() != [channels] {
-        bail!("batch_norm: {:?} with weight {:?} and bias {:?}", xs.dims(), weight.dims(), bias.dims())
-    }
+    batch_norm_of_copies(xs, weight, bias, eps, 1)
+}
+
+/// [`batch_norm`] where each element stands for so many equal ones. They change neither mean nor variance, but two copies
+/// of one value are two values.
+pub(crate) fn batch_norm_of_copies(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    copies: usize,
+) -> Result<BatchNormed> {
+    check(xs, weight, bias, copies)?;
     if !xs.device().is_cpu() {
-        return batch_norm_reference(xs, weight, bias, eps);
+        return reference(xs, weight, bias, eps);
     }
     let xs = xs.contiguous()?;
     let moments = xs.detach().apply_op1_no_bwd(&Moments)?;
@@ -64,12 +74,39 @@ pub fn batch_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resu
 /// # Shapes
 /// As [`batch_norm`].
 /// # Errors
-/// A tensor of rank below 2, affine parameters of another length.
+/// As [`batch_norm`].
 pub fn batch_norm_reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
+    check(xs, weight, bias, 1)?;
+    reference(xs, weight, bias, eps)
+}
+
+fn check(xs: &Tensor, weight: &Tensor, bias: &Tensor, copies: usize) -> Result<()> {
+    let channels = xs.dim(1)?;
+    if weight.dims() != [channels] || bias.dims() != [channels] {
+        bail!("batch_norm: {:?} with weight {:?} and bias {:?}", xs.dims(), weight.dims(), bias.dims())
+    }
+    same_type("batch_norm", &[("xs", xs), ("weight", weight), ("bias", bias)])?;
+    check_count((xs.elem_count() / channels.max(1)).saturating_mul(copies), xs.dims())
+}
+
+/// Refuses batches with fewer than two values a channel, in PyTorch's words; `dims` is the shape to name.
+pub(crate) fn check_count(values: usize, dims: &[usize]) -> Result<()> {
+    if values < 2 {
+        bail!(
+            "batch_norm: expected more than 1 value per channel when training, got {values} with input size {dims:?}"
+        )
+    }
+    Ok(())
+}
+
+fn reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
     let (m, c) = (xs.dim(0)?, xs.dim(1)?);
     let flat = xs.reshape((m, c, ()))?.transpose(0, 1)?.flatten_from(1)?; // [C, M*S]
     let mean = flat.mean_keepdim(1)?;
     let centred = flat.broadcast_sub(&mean)?;
+    // What rounding left in the mean of many elements.
+    let rest = centred.mean_keepdim(1)?;
+    let (mean, centred) = ((mean + &rest)?, centred.broadcast_sub(&rest)?);
     let variance = centred.sqr()?.mean_keepdim(1)?;
     let normed = centred.broadcast_div(&(&variance + eps)?.sqrt()?)?;
     let ys = normed.broadcast_mul(&weight.reshape((c, 1))?)?.broadcast_add(&bias.reshape((c, 1))?)?;
@@ -120,11 +157,18 @@ struct BatchNorm {
 }
 
 impl BatchNorm {
+    /// The mean in the element type, and what that rounds off. Subtracted first, it leaves small numbers without rounding;
+    /// in `scale x - scale mean` the same numbers would be what two large ones leave of each other.
+    fn centre<F: Real>(&self, c: usize) -> (F, f64) {
+        let centre = F::from_f64(self.mean[c]);
+        (centre, self.mean[c] - centre.to_f64())
+    }
+
     fn forward<F: Real>(&self, xs: &[F], weight: &[F], bias: &[F], p: Planes) -> Vec<F> {
-        let coefficients: Vec<[F; 2]> = (0..p.channels)
+        let coefficients: Vec<[F; 3]> = (0..p.channels)
             .map(|c| {
-                let scale = weight[c].to_f64() * self.inv_std[c];
-                [F::from_f64(scale), F::from_f64(bias[c].to_f64() - scale * self.mean[c])]
+                let (scale, (centre, rest)) = (weight[c].to_f64() * self.inv_std[c], self.centre(c));
+                [centre, F::from_f64(scale), F::from_f64(bias[c].to_f64() - scale * rest)]
             })
             .collect();
         p.affine(xs, &coefficients)
@@ -212,14 +256,16 @@ struct InputGradient<'a> {
 }
 
 impl InputGradient<'_> {
-    fn coefficients<F: Real>(&self, n: f64) -> Vec<[F; 3]> {
+    fn coefficients<F: Real>(&self, n: f64) -> Vec<[F; 4]> {
         (0..self.weight.len())
             .map(|c| {
                 let inv_std = self.norm.inv_std[c];
                 let scale = self.weight[c] * inv_std;
                 let slope = -scale * inv_std * self.grad_weight[c] / n;
-                let offset = -scale * self.grad_bias[c] / n - slope * self.norm.mean[c];
-                [scale, slope, offset].map(F::from_f64)
+                let (centre, rest) = self.norm.centre(c);
+                let offset = -scale * self.grad_bias[c] / n - slope * rest;
+                let [scale, slope, offset] = [scale, slope, offset].map(F::from_f64);
+                [scale, slope, centre, offset]
             })
             .collect()
     }

@@ -2,10 +2,10 @@ use candle_core::{DType, Device};
 use proptest::prelude::*;
 
 use super::*;
-use crate::Seed;
 use crate::ops::testing::{
     assert_identical, assert_relative, assert_within, check_gradients, check_threads, flat, random, run,
 };
+use crate::{Drive, LifConfig, ParamStore, Seed, SpikingLayer, SpikingStack};
 
 type Op = fn(&Tensor, &Tensor, &Tensor, f64) -> Result<BatchNormed>;
 
@@ -105,6 +105,72 @@ fn a_large_mean_does_not_swallow_the_variance() -> Result<()> {
     Ok(())
 }
 
+/// Normal columns around means of these sizes, in f32, and what the f64 twin makes of just those numbers.
+fn check_scale(centre: f64, spread: f64, eps: f64, seed: u64) -> Result<()> {
+    let what = format!("{centre} +- {spread}, eps = {eps}");
+    let draw = |label: &str, shape: &[usize], (mean, std)| {
+        Seed(seed).normal(label, shape, (mean, std), DType::F32, &Device::Cpu)
+    };
+    let inputs =
+        [draw("x", &[40, 3, 7], (centre, spread))?, draw("w", &[3], (0., 1.))?, draw("b", &[3], (0., 1.))?];
+    let double = [0, 1, 2].map(|i| inputs[i].to_dtype(DType::F64));
+    let [xs, weight, bias] = double;
+    let double = [xs?, weight?, bias?];
+    let f = |op: Op| move |x: &[Tensor]| Ok(op(&x[0], &x[1], &x[2], eps)?.ys);
+    let wanted = run(f(batch_norm_reference), &double)?;
+    let got = run(f(batch_norm), &inputs)?;
+    let twin = run(f(batch_norm_reference), &inputs)?;
+    let out = batch_norm(&inputs[0], &inputs[1], &inputs[2], eps)?;
+    let moments = batch_norm_reference(&double[0], &double[1], &double[2], eps)?;
+    assert_relative(&format!("{what}: mean"), &out.mean, &moments.mean, 1e-6);
+    assert_relative(&format!("{what}: variance"), &out.variance, &moments.variance, 1e-6);
+    let inverse_std = ((&moments.variance + eps)?.sqrt()?.recip()? * &double[1])?.reshape((1, 3, 1))?;
+    let terms =
+        random("upstream", &[40, 3, 7], DType::F32)?.to_dtype(DType::F64)?.broadcast_mul(&inverse_std)?;
+    for (ys, name, bound) in [(&got, "batch_norm", 1e-6), (&twin, "twin", 1e-5)] {
+        let names = ["y", "gx", "gweight", "gbias"];
+        for (i, size) in [&wanted[0], &terms, &wanted[2], &wanted[3]].into_iter().enumerate() {
+            assert_within(&format!("{what}: {name}, {}", names[i]), &ys[i], &wanted[i], size, bound);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_mean_and_spread(ratio in -6.0..6.0f64, spread in -6.0..6.0f64, negative: bool, seed: u64) {
+        let spread = 10f64.powf(spread);
+        let centre = spread * 10f64.powf(ratio) * if negative { -1. } else { 1. };
+        check_scale(centre, spread, EPS, seed).unwrap();
+        check_scale(centre, spread, EPS * spread * spread, seed).unwrap();
+    }
+
+    #[test]
+    fn constant_channels_become_their_biases(exponent in -20.0..30.0f64, rows in 2usize..3000, negative: bool) {
+        let value = (10f64.powf(exponent) * if negative { -1. } else { 1. }) as f32;
+        let xs = Tensor::full(value, (rows, 1), &Device::Cpu).unwrap();
+        let (weight, bias) = (Tensor::new(&[1.3f32], &Device::Cpu).unwrap(), Tensor::new(&[0.7f32], &Device::Cpu).unwrap());
+        let out = batch_norm(&xs, &weight, &bias, EPS).unwrap();
+        prop_assert!(out.ys.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|y| *y == 0.7));
+        prop_assert_eq!(flat(&out.variance).unwrap(), [0.]);
+        prop_assert_eq!(out.mean.to_vec1::<f32>().unwrap(), [value]);
+    }
+}
+
+#[test]
+fn eight_rows_of_ten_thousand() -> Result<()> {
+    for dtype in [DType::F32, DType::F64] {
+        let xs = Tensor::full(1e4, (8, 1), &Device::Cpu)?.to_dtype(dtype)?;
+        let (weight, bias) = (Tensor::ones(1, dtype, &Device::Cpu)?, Tensor::zeros(1, dtype, &Device::Cpu)?);
+        for op in [batch_norm as Op, batch_norm_reference] {
+            assert_eq!(flat(&op(&xs, &weight, &bias, EPS)?.ys)?, [0.; 8]);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_constant_channel_becomes_its_bias() -> Result<()> {
     let xs = Tensor::full(3f64, (4, 2, 5), &Device::Cpu)?;
@@ -164,7 +230,9 @@ fn wrong_inputs_are_errors() -> Result<()> {
     ] {
         let (xs, weight, bias) =
             (zeros(xs, DType::F32)?, zeros(weight, DType::F32)?, zeros(bias, DType::F32)?);
-        assert!(batch_norm(&xs, &weight, &bias, EPS).is_err(), "{xs:?}");
+        for op in [batch_norm as Op, batch_norm_reference] {
+            assert!(op(&xs, &weight, &bias, EPS).is_err(), "{xs:?}");
+        }
     }
     for (a, b) in [(DType::U8, DType::U8), (DType::F32, DType::F64), (DType::F64, DType::F32)] {
         assert!(batch_norm(&zeros(&[4, 3], a)?, &zeros(&[3], b)?, &zeros(&[3], b)?, EPS).is_err());
@@ -175,4 +243,55 @@ fn wrong_inputs_are_errors() -> Result<()> {
 #[test]
 fn threads_do_not_matter() -> Result<()> {
     check_threads(|| everything(batch_norm, &operands(&[61, 8, 17, 19], DType::F32)?))
+}
+
+#[test]
+fn one_value_a_channel_is_an_error() -> Result<()> {
+    let affine = Tensor::ones(3, DType::F32, &Device::Cpu)?;
+    for dims in [&[1, 3][..], &[1, 3, 1], &[1, 3, 1, 1], &[0, 3], &[1, 3, 0]] {
+        let xs = Tensor::ones(dims, DType::F32, &Device::Cpu)?;
+        for op in [batch_norm as Op, batch_norm_reference] {
+            let error = op(&xs, &affine, &affine, EPS).unwrap_err().to_string();
+            let wanted = "expected more than 1 value per channel when training";
+            assert!(error.contains(wanted) && error.contains(&format!("{dims:?}")), "{error}");
+        }
+        let error = batch_norm_of_copies(&xs, &affine, &affine, EPS, 0).unwrap_err().to_string();
+        assert!(error.contains("more than 1 value"), "{error}");
+    }
+    // A value that stands for several is as good as several.
+    let xs = Tensor::new(&[[7f32, -3., 1e4]], &Device::Cpu)?;
+    let out = batch_norm_of_copies(&xs, &affine, &affine, EPS, 2)?;
+    assert_eq!(flat(&out.variance)?, [0., 0., 0.]);
+    for shape in [&[2, 3][..], &[1, 3, 2]] {
+        assert!(batch_norm(&Tensor::ones(shape, DType::F32, &Device::Cpu)?, &affine, &affine, EPS).is_ok());
+    }
+    Ok(())
+}
+
+/// A linear layer's first lot of statistics: with one value a channel it does not train, and nothing moves.
+#[test]
+fn layers_do_not_train_on_one_value_a_channel() -> Result<()> {
+    for dtype in [DType::F32, DType::F64] {
+        let store = ParamStore::new(Seed(0), dtype, &Device::Cpu);
+        let first = SpikingLayer::linear(3, 4, LifConfig::default(), store.builder().pp("first"))?;
+        let second = SpikingLayer::linear(4, 2, LifConfig::default(), store.builder().pp("second"))?;
+        let layers = [first.clone(), second];
+        let ones = |shape: &[usize]| Tensor::ones(shape, dtype, &Device::Cpu);
+        let before = store.snapshot("")?;
+        let stack = SpikingStack::new(layers.to_vec());
+        assert!(stack.forward(Drive::Spikes(&ones(&[1, 1, 3])?), true).is_err());
+        assert!(stack.forward(Drive::Constant(&ones(&[1, 3])?, 1), true).is_err());
+        let error = first.forward_t(&ones(&[1, 1, 3])?, true).unwrap_err().to_string();
+        assert!(error.contains("more than 1 value per channel"), "{error}");
+        assert!(first.forward_constant(&ones(&[1, 3])?, 1, true).is_err());
+        assert!(first.forward_constant(&ones(&[5, 3])?, 0, true).is_err(), "no copies");
+        for (name, value) in store.snapshot("")? {
+            assert_identical(&name, &value, &before[&name]);
+        }
+        assert_eq!(first.forward_t(&ones(&[1, 1, 3])?, false)?.dims(), [1, 1, 4]);
+        assert_eq!(first.forward_constant(&ones(&[1, 3])?, 2, true)?.dims(), [2, 1, 4]);
+        assert_eq!(stack.forward(Drive::Constant(&ones(&[1, 3])?, 2), true)?.dims(), [2, 1, 2]);
+        assert_eq!(stack.forward(Drive::Spikes(&ones(&[2, 1, 3])?), true)?.dims(), [2, 1, 2]);
+    }
+    Ok(())
 }

@@ -92,16 +92,12 @@ impl Plan {
         mut grads: Vec<Buffer>,
         end: &End,
     ) -> (Vec<Buffer>, Sums) {
-        let mean: Vec<f32> = match &kept.statistics {
-            Some(statistics) => statistics.mean.iter().map(|&m| m as f32).collect(),
-            None => vec![0.; layer.channels.1],
-        };
         let neurons = Neurons { lif: &layer.lif, affine: &kept.affine, time_steps: self.time_steps };
         let size = layer.neurons();
         let each = kept.each();
         let total = |sums: Vec<Sums>| sums.iter().fold(Sums::zeros(layer.channels.1), Sums::add);
         let backward = |currents: &Buffer, grads: SpikeGradient<'_>, into: &mut [f32]| {
-            neurons.backward(currents, size, &mean, grads, into)
+            neurons.backward(currents, size, grads, into)
         };
         let currents = kept.currents.par_iter();
         if *end == End::Spikes && each == self.time_steps * size {

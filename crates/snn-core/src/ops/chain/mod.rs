@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
 
+use super::batch_norm::check_count;
 use super::operand;
 use forward::Kept;
 use layer::Layer;
@@ -88,7 +89,17 @@ impl Plan {
         {
             bail!("a sum of {time_steps} time steps with {} weights", row.len())
         }
-        Ok(Self { layers, items, time_steps, constant: constant.is_some(), norm, end })
+        let plan = Self { layers, items, time_steps, constant: constant.is_some(), norm, end };
+        if let Norm::Batch { .. } = norm {
+            plan.layers.iter().try_for_each(|layer| plan.check_batch(layer))?;
+        }
+        Ok(plan)
+    }
+
+    /// Whether a layer has enough currents a channel for batch statistics, copies in time counted.
+    fn check_batch(&self, layer: &Layer) -> Result<()> {
+        let ((h, w), batch) = (layer.target, self.time_steps * self.items);
+        check_count(batch * h * w, &[batch, layer.channels.1, h, w])
     }
 
     fn weight_range(&self, layer: usize) -> Range<usize> {
@@ -110,7 +121,7 @@ impl Plan {
     /// The two rows of a layer, as they were given.
     fn affine_of(&self, layer: usize, affines: &[f32]) -> Affine {
         let (scale, shift) = self.affine_ranges(layer);
-        Affine { scale: affines[scale].to_vec(), shift: affines[shift].to_vec() }
+        Affine::new(affines[scale].to_vec(), affines[shift].to_vec())
     }
 
     /// Length of the output's first axis.

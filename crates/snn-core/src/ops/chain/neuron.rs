@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ops::lif::Neuron;
+use crate::ops::lif::{Neuron, by_division};
 use crate::ops::simd::vectorised;
 use crate::surrogate::by_surrogate;
 use crate::{LifConfig, Surrogate};
@@ -10,11 +10,24 @@ use crate::{LifConfig, Surrogate};
 /// Neurons that a kernel handles at once: their state stays in the first-level cache.
 const CHUNK: usize = 512;
 
-/// The affine map of batch norm, by channel.
+/// The affine map of batch norm, `y -> scale (y - centre) + shift`, by channel. Near the mean `y - centre` is exact, and small
+/// where `scale y` may be large.
 #[derive(Debug, Clone)]
 pub(super) struct Affine {
+    pub(super) centre: Vec<f32>,
     pub(super) scale: Vec<f32>,
     pub(super) shift: Vec<f32>,
+}
+
+impl Affine {
+    /// `y -> scale y + shift`.
+    pub(super) fn new(scale: Vec<f32>, shift: Vec<f32>) -> Self {
+        Self { centre: vec![0.; scale.len()], scale, shift }
+    }
+
+    fn channels(&self) -> usize {
+        self.scale.len()
+    }
 }
 
 /// The neurons of a layer: how many, and what is constant over time.
@@ -64,7 +77,7 @@ impl SpikeGradient<'_> {
 pub(super) struct Sums {
     /// `sum g`, the gradient of the shift.
     pub(super) grad: Vec<f64>,
-    /// `sum g (y - mean)`.
+    /// `sum g (y - centre)`.
     pub(super) grad_current: Vec<f64>,
 }
 
@@ -83,15 +96,16 @@ impl Sums {
 impl Neurons<'_> {
     /// Rows of channels that make a chunk.
     fn chunk(&self) -> usize {
-        let channels = self.affine.scale.len();
+        let channels = self.affine.channels();
         (CHUNK / channels).max(1) * channels
     }
 
-    /// Scale and shift of every neuron of a chunk.
-    fn expanded(&self) -> (Vec<f32>, Vec<f32>) {
+    /// The affine map of every neuron of a chunk.
+    fn expanded(&self) -> Affine {
         let n = self.chunk();
         let repeat = |values: &[f32]| values.iter().copied().cycle().take(n).collect();
-        (repeat(&self.affine.scale), repeat(&self.affine.shift))
+        let Affine { centre, scale, shift } = self.affine;
+        Affine { centre: repeat(centre), scale: repeat(scale), shift: repeat(shift) }
     }
 
     /// Runs all time steps on `currents: [steps, neurons]`; one step stands for all where the current is constant.
@@ -99,8 +113,10 @@ impl Neurons<'_> {
         let expanded = self.expanded();
         let drive = self.drive(&expanded, currents, neurons);
         match out {
-            Out::Bytes(spikes) => fire(&drive, spikes),
-            Out::Sums(weights, sums) => fire_and_sum(&drive, weights, sums),
+            Out::Bytes(spikes) => by_division!(drive.neuron, DIVIDES => fire::<DIVIDES>(&drive, spikes)),
+            Out::Sums(weights, sums) => {
+                by_division!(drive.neuron, DIVIDES => fire_and_sum::<DIVIDES>(&drive, weights, sums))
+            }
         }
     }
 
@@ -110,31 +126,26 @@ impl Neurons<'_> {
         &self,
         currents: &[f32],
         neurons: usize,
-        mean: &[f32],
         grads: SpikeGradient<'_>,
         into: &mut [f32],
     ) -> Sums {
         let expanded = self.expanded();
-        backward(&self.drive(&expanded, currents, neurons), self.lif.surrogate, mean, grads, into)
+        let (drive, surrogate) = (self.drive(&expanded, currents, neurons), self.lif.surrogate);
+        by_division!(drive.neuron, DIVIDES => backward::<DIVIDES>(&drive, surrogate, grads, into))
     }
 
-    fn drive<'b>(
-        &self,
-        (scale, shift): &'b (Vec<f32>, Vec<f32>),
-        currents: &'b [f32],
-        neurons: usize,
-    ) -> Drive<'b> {
-        let (neuron, time_steps) = (Neuron::new(self.lif), self.time_steps);
-        Drive { neuron, scale, shift, currents, neurons, time_steps }
+    fn drive<'b>(&self, affine: &'b Affine, currents: &'b [f32], neurons: usize) -> Drive<'b> {
+        let (neuron, channels, time_steps) = (Neuron::new(self.lif), self.affine.channels(), self.time_steps);
+        Drive { neuron, channels, affine, currents, neurons, time_steps }
     }
 }
 
 /// What drives the neurons of one item.
 struct Drive<'a> {
     neuron: Neuron<f32>,
+    channels: usize,
     /// Of every neuron of a chunk.
-    scale: &'a [f32],
-    shift: &'a [f32],
+    affine: &'a Affine,
     currents: &'a [f32],
     neurons: usize,
     time_steps: usize,
@@ -144,8 +155,21 @@ impl<'a> Drive<'a> {
     /// First neuron and length of each chunk.
     #[inline(always)]
     fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (neurons, size) = (self.neurons, self.scale.len());
+        let (neurons, size) = (self.neurons, self.size());
         (0..neurons).step_by(size).map(move |from| (from, size.min(neurons - from)))
+    }
+
+    /// Neurons of a whole chunk.
+    #[inline(always)]
+    fn size(&self) -> usize {
+        self.affine.channels()
+    }
+
+    /// Centre, scale and shift of the first `n` neurons of a chunk.
+    #[inline(always)]
+    fn affine(&self, n: usize) -> (&'a [f32], &'a [f32], &'a [f32]) {
+        let Affine { centre, scale, shift } = self.affine;
+        (&centre[..n], &scale[..n], &shift[..n])
     }
 
     #[inline(always)]
@@ -163,18 +187,18 @@ impl<'a> Drive<'a> {
 
 vectorised! {
     /// Spikes as bytes, `[time steps, neurons]`.
-    fn fire(drive: &Drive<'_>, spikes: &mut [u8]) {
+    fn fire<const DIVIDES: bool>(drive: &Drive<'_>, spikes: &mut [u8]) {
         let neuron = drive.neuron;
-        let mut membrane = vec![0f32; drive.scale.len()];
+        let mut membrane = vec![0f32; drive.size()];
         for (from, n) in drive.chunks() {
             let v = &mut membrane[..n];
             v.fill(neuron.v_reset);
-            let (scale, shift) = (&drive.scale[..n], &drive.shift[..n]);
+            let (centre, scale, shift) = drive.affine(n);
             for t in 0..drive.time_steps {
                 let ys = &drive.currents[drive.place(t, (from, n))];
                 let spikes = &mut spikes[t * drive.neurons + from..][..n];
                 for i in 0..n {
-                    let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                    let h = neuron.charge::<DIVIDES>(v[i], scale[i] * (ys[i] - centre[i]) + shift[i]);
                     let s = neuron.fire(h);
                     spikes[i] = u8::from(s > 0.);
                     v[i] = neuron.reset(h, s);
@@ -186,17 +210,17 @@ vectorised! {
 
 vectorised! {
     /// `sums[r] += sum_t weights[r][t] spike[t]`, `[rows, neurons]`.
-    fn fire_and_sum(drive: &Drive<'_>, weights: &[Vec<f32>], sums: &mut [f32]) {
+    fn fire_and_sum<const DIVIDES: bool>(drive: &Drive<'_>, weights: &[Vec<f32>], sums: &mut [f32]) {
         let neuron = drive.neuron;
-        let [mut membrane, mut fired] = std::array::from_fn(|_| vec![0f32; drive.scale.len()]);
+        let [mut membrane, mut fired] = std::array::from_fn(|_| vec![0f32; drive.size()]);
         for (from, n) in drive.chunks() {
             let v = &mut membrane[..n];
             v.fill(neuron.v_reset);
-            let (scale, shift, fired) = (&drive.scale[..n], &drive.shift[..n], &mut fired[..n]);
+            let ((centre, scale, shift), fired) = (drive.affine(n), &mut fired[..n]);
             for t in 0..drive.time_steps {
                 let ys = &drive.currents[drive.place(t, (from, n))];
                 for i in 0..n {
-                    let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                    let h = neuron.charge::<DIVIDES>(v[i], scale[i] * (ys[i] - centre[i]) + shift[i]);
                     fired[i] = neuron.fire(h);
                     v[i] = neuron.reset(h, fired[i]);
                 }
@@ -213,38 +237,34 @@ vectorised! {
 
 vectorised! {
     /// See [`Neurons::backward`].
-    fn backward(
+    fn backward<const DIVIDES: bool>(
         drive: &Drive<'_>,
         surrogate: Surrogate,
-        mean: &[f32],
         grads: SpikeGradient<'_>,
         into: &mut [f32],
     ) -> Sums {
-        by_surrogate!(surrogate, f32, slope => backward_with(drive, slope, mean, grads, into))
+        by_surrogate!(surrogate, f32, slope => backward_with::<DIVIDES>(drive, slope, grads, into))
     }
 }
 
 #[inline(always)]
-fn backward_with(
+fn backward_with<const DIVIDES: bool>(
     drive: &Drive<'_>,
     slope: impl Fn(f32) -> f32,
-    mean: &[f32],
     grads: SpikeGradient<'_>,
     into: &mut [f32],
 ) -> Sums {
-    let (neuron, size, channels) = (drive.neuron, drive.scale.len(), mean.len());
-    let constant = drive.constant();
-    let mean: Vec<f32> = mean.iter().copied().cycle().take(size).collect();
-    let mut sums = Sums::zeros(channels);
+    let (neuron, size, constant) = (drive.neuron, drive.size(), drive.constant());
+    let mut sums = Sums::zeros(drive.channels);
     let mut membrane = vec![0f32; drive.time_steps * size];
     let [mut v, mut gv, mut gs, mut sum, mut sum_current] = std::array::from_fn(|_| vec![0f32; size]);
     for (from, n) in drive.chunks() {
-        let (scale, shift, mean) = (&drive.scale[..n], &drive.shift[..n], &mean[..n]);
+        let (centre, scale, shift) = drive.affine(n);
         v.fill(neuron.v_reset);
         for (t, hs) in membrane.chunks_exact_mut(size).enumerate() {
             let (ys, hs, v) = (&drive.currents[drive.place(t, (from, n))], &mut hs[..n], &mut v[..n]);
             for i in 0..n {
-                let h = neuron.charge(v[i], scale[i] * ys[i] + shift[i]);
+                let h = neuron.charge::<DIVIDES>(v[i], scale[i] * (ys[i] - centre[i]) + shift[i]);
                 hs[i] = h;
                 v[i] = neuron.reset(h, neuron.fire(h));
             }
@@ -261,10 +281,10 @@ fn backward_with(
             for i in 0..n {
                 let h = hs[i];
                 let gh = neuron.charge_gradient(h, neuron.fire(h), slope(neuron.excess(h)), gs[i], gv[i]);
-                let gx = neuron.drive * gh;
-                gv[i] = neuron.leak * gh;
+                let gx;
+                (gx, gv[i]) = neuron.discharge::<DIVIDES>(gh);
                 sum[i] += gx;
-                sum_current[i] += gx * (ys[i] - mean[i]);
+                sum_current[i] += gx * (ys[i] - centre[i]);
                 out[i] = if constant { sum[i] } else { gx };
             }
         }

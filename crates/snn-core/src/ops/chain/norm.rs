@@ -73,33 +73,45 @@ impl Statistics {
         1. / (self.variance[c] + eps).sqrt()
     }
 
+    /// What the centre, the mean in f32, lacks of the mean.
+    fn rest(&self, c: usize) -> f64 {
+        self.mean[c] - f64::from(self.mean[c] as f32)
+    }
+
     /// `y -> weight (y - mean) / std + bias`.
     pub(super) fn affine(&self, weight: &[f32], bias: &[f32], eps: f64) -> Affine {
         let scale = |c: usize| f64::from(weight[c]) * self.inverse_std(c, eps);
         let channels = 0..self.mean.len();
         Affine {
+            centre: self.mean.iter().map(|&mean| mean as f32).collect(),
             scale: channels.clone().map(|c| scale(c) as f32).collect(),
-            shift: channels.map(|c| (f64::from(bias[c]) - scale(c) * self.mean[c]) as f32).collect(),
+            shift: channels.map(|c| (f64::from(bias[c]) - scale(c) * self.rest(c)) as f32).collect(),
         }
+    }
+
+    /// `sum g (y - mean)`, of sums that are taken around the centre.
+    fn around_mean(&self, sums: &Sums, c: usize) -> f64 {
+        sums.grad_current[c] - self.rest(c) * sums.grad[c]
     }
 
     /// Gradient of the weight.
     pub(super) fn weight_gradient(&self, sums: &Sums, eps: f64) -> Vec<f32> {
-        let grads = sums.grad_current.iter().enumerate();
-        grads.map(|(c, g)| (g * self.inverse_std(c, eps)) as f32).collect()
+        let channels = 0..self.mean.len();
+        channels.map(|c| (self.around_mean(sums, c) * self.inverse_std(c, eps)) as f32).collect()
     }
 
-    /// The gradient of `y` as an affine map of the gradient `g` of the normalised current and of `y`, `[p, q, r]` by
-    /// channel: `weight/std (g - mean(g) - y^ mean(g y^)) = p g + q y + r`.
+    /// The gradient of `y` as an affine map of the gradient `g` of the normalised current and of `y`, by
+    /// channel: `weight/std (g - mean(g) - y^ mean(g y^)) = p g + q (y - centre) + r`.
     pub(super) fn gradient(&self, weight: &[f32], sums: &Sums, eps: f64) -> InputGradient {
-        let mut map = InputGradient { grad: Vec::new(), current: Vec::new(), constant: Vec::new() };
+        let centre = self.mean.iter().map(|&mean| mean as f32).collect();
+        let mut map = InputGradient { grad: Vec::new(), current: Vec::new(), centre, constant: Vec::new() };
         for (c, weight) in weight.iter().enumerate() {
             let inverse_std = self.inverse_std(c, eps);
             let scale = f64::from(*weight) * inverse_std;
-            let slope = -scale * inverse_std * inverse_std * sums.grad_current[c] / self.count;
+            let slope = -scale * inverse_std * inverse_std * self.around_mean(sums, c) / self.count;
             map.grad.push(scale as f32);
             map.current.push(slope as f32);
-            map.constant.push((-scale * sums.grad[c] / self.count - slope * self.mean[c]) as f32);
+            map.constant.push((-scale * sums.grad[c] / self.count - slope * self.rest(c)) as f32);
         }
         map
     }
@@ -110,6 +122,7 @@ impl Statistics {
 pub(super) struct InputGradient {
     grad: Vec<f32>,
     current: Vec<f32>,
+    centre: Vec<f32>,
     constant: Vec<f32>,
 }
 
@@ -117,23 +130,23 @@ impl InputGradient {
     /// Of an affine map that does not depend on the batch.
     pub(super) fn fixed(affine: &Affine) -> Self {
         let zeros = vec![0.; affine.scale.len()];
-        Self { grad: affine.scale.clone(), current: zeros.clone(), constant: zeros }
+        Self { grad: affine.scale.clone(), current: zeros.clone(), centre: zeros.clone(), constant: zeros }
     }
 
     /// The gradient of each row of currents.
     pub(super) fn apply_in_place(&self, grads: &mut [f32], currents: &[f32]) {
-        combine(grads, currents, &self.grad, &self.current, &self.constant);
+        combine(grads, currents, &self.grad, &self.current, &self.centre, &self.constant);
     }
 }
 
 vectorised! {
-    /// `g = p g + q y + r`, by channel.
-    fn combine(grads: &mut [f32], currents: &[f32], p: &[f32], q: &[f32], r: &[f32]) {
+    /// `g = p g + q (y - m) + r`, by channel.
+    fn combine(grads: &mut [f32], currents: &[f32], p: &[f32], q: &[f32], m: &[f32], r: &[f32]) {
         let n = p.len();
-        let (q, r) = (&q[..n], &r[..n]);
+        let (q, m, r) = (&q[..n], &m[..n], &r[..n]);
         for (g, y) in grads.chunks_exact_mut(n).zip(currents.chunks_exact(n)) {
             for c in 0..n {
-                g[c] = p[c] * g[c] + q[c] * y[c] + r[c];
+                g[c] = p[c] * g[c] + q[c] * (y[c] - m[c]) + r[c];
             }
         }
     }

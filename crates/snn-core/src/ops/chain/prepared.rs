@@ -36,7 +36,7 @@ impl Prepared {
         let layer = |(spec, weights, [scale, shift]): (Spec, Vec<f32>, [Vec<f32>; 2])| {
             let layer = Layer::new(&spec);
             let packed = layer.pack(Cow::Owned(weights));
-            (layer, (packed, Affine { scale, shift }))
+            (layer, (packed, Affine::new(scale, shift)))
         };
         let (layers, laid_out): (Vec<_>, _) = layers.into_iter().map(layer).unzip();
         Self { layers: layers.into(), laid_out: LaidOut(laid_out) }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::LifConfig;
-use super::neuron::Neuron;
+use super::neuron::{Neuron, by_division};
 use crate::ops::{Real, columns};
 
 /// Neurons a block: `T` membranes of a block stay in the first-level cache during the backward pass.
@@ -25,24 +25,37 @@ impl<'a, F: Copy> Input<'a, F> {
     }
 }
 
-/// `Theta`, or `g` where that is asked for.
+/// `Theta`, or `g` where that is asked for, and the potential behind it.
 #[inline(always)]
-fn fire<F: Real>(cfg: &LifConfig, neuron: &Neuron<F>, smooth: bool, h: F) -> F {
-    if smooth { cfg.surrogate.value_of(neuron.excess(h)) } else { neuron.fire(h) }
+fn fire<F: Real>(cfg: &LifConfig, neuron: &Neuron<F>, smooth: bool, h: F) -> (F, F) {
+    if smooth {
+        let s = cfg.surrogate.value_of(neuron.excess(h));
+        return (s, neuron.reset_in_part(h, s));
+    }
+    let s = neuron.fire(h);
+    (s, neuron.reset(h, s))
 }
 
 pub(super) fn forward<F: Real>(cfg: &LifConfig, smooth: bool, input: Input<'_, F>) -> Vec<F> {
     let neuron = Neuron::<F>::new(cfg);
-    let fire = |h| fire(cfg, &neuron, smooth, h);
+    by_division!(neuron, DIVIDES => forward_by::<F, DIVIDES>(cfg, &neuron, smooth, input))
+}
+
+fn forward_by<F: Real, const DIVIDES: bool>(
+    cfg: &LifConfig,
+    neuron: &Neuron<F>,
+    smooth: bool,
+    input: Input<'_, F>,
+) -> Vec<F> {
+    let fire = |h| fire(cfg, neuron, smooth, h);
     let mut spikes = vec![F::from_f64(0.); input.time_steps * input.neurons];
     columns(&mut spikes, input.neurons, BLOCK).into_par_iter().enumerate().for_each(|(i, rows)| {
         let mut v = [neuron.v_reset; BLOCK];
         for (t, row) in rows.into_iter().enumerate() {
             let xs = input.at(t, i * BLOCK, row.len());
             for ((s, v), &x) in row.iter_mut().zip(&mut v).zip(xs) {
-                let h = neuron.charge(*v, x);
-                *s = fire(h);
-                *v = neuron.reset(h, *s);
+                let h = neuron.charge::<DIVIDES>(*v, x);
+                (*s, *v) = fire(h);
             }
         }
     });
@@ -57,7 +70,17 @@ pub(super) fn backward<F: Real>(
     grad_spikes: &[F],
 ) -> Vec<F> {
     let neuron = Neuron::<F>::new(cfg);
-    let fire = |h| fire(cfg, &neuron, smooth, h);
+    by_division!(neuron, DIVIDES => backward_by::<F, DIVIDES>(cfg, &neuron, smooth, input, grad_spikes))
+}
+
+fn backward_by<F: Real, const DIVIDES: bool>(
+    cfg: &LifConfig,
+    neuron: &Neuron<F>,
+    smooth: bool,
+    input: Input<'_, F>,
+    grad_spikes: &[F],
+) -> Vec<F> {
+    let fire = |h| fire(cfg, neuron, smooth, h);
     let (zero, steps, n) = (F::from_f64(0.), input.time_steps, input.neurons);
     let mut grad = vec![zero; if input.constant { n } else { steps * n }];
     columns(&mut grad, n, BLOCK).into_par_iter().enumerate().for_each_init(
@@ -67,8 +90,8 @@ pub(super) fn backward<F: Real>(
             let mut v = [neuron.v_reset; BLOCK];
             for (t, hs) in membrane.iter_mut().enumerate() {
                 for ((h, v), &x) in hs.iter_mut().zip(&mut v).zip(input.at(t, from, len)) {
-                    *h = neuron.charge(*v, x);
-                    *v = neuron.reset(*h, fire(*h));
+                    *h = neuron.charge::<DIVIDES>(*v, x);
+                    *v = fire(*h).1;
                 }
             }
             let mut gv = [zero; BLOCK];
@@ -77,14 +100,11 @@ pub(super) fn backward<F: Real>(
                 let gs = &grad_spikes[t * n + from..t * n + from + len];
                 for (((gx, gv), &h), &gs) in row.iter_mut().zip(&mut gv).zip(hs).zip(gs) {
                     let slope = cfg.surrogate.derivative_of(neuron.excess(h));
-                    let gh = neuron.charge_gradient(h, fire(h), slope, gs, *gv);
+                    let gh = neuron.charge_gradient(h, fire(h).0, slope, gs, *gv);
+                    let (drive, leak) = neuron.discharge::<DIVIDES>(gh);
                     // Written, not added, where no time step came before: reading fresh memory costs a page fault.
-                    *gx = if input.constant && t + 1 < steps {
-                        *gx + neuron.drive * gh
-                    } else {
-                        neuron.drive * gh
-                    };
-                    *gv = neuron.leak * gh;
+                    *gx = if input.constant && t + 1 < steps { *gx + drive } else { drive };
+                    *gv = leak;
                 }
             }
         },

@@ -8,10 +8,11 @@ mod tests;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{by_dtype, operand};
+use super::{by_dtype, operand, room, same_type};
 use crate::Surrogate;
 use crate::error::Error;
-pub(crate) use neuron::Neuron;
+use crate::time::check_time_steps;
+pub(crate) use neuron::{Neuron, by_division};
 
 /// What a spike does to the membrane (Eq. 3).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,12 @@ impl Reset {
 /// V[t] = H[t] - V_th S[t]                                (soft reset)
 /// ```
 /// `V[-1] = V_reset` (0 for the soft reset).
+///
+/// The division is one: a current of `tau` reaches a threshold of 1 whatever `tau` (where `tau` is a power of two, its exact
+/// reciprocal multiplies).
+///
+/// A current that is infinite or NaN is no error. Plus infinity fires, minus infinity and NaN do not; the membrane then stays
+/// infinite or NaN, unless a hard reset clears it. Where `H` is infinite or NaN, the gradient through the spike is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LifConfig {
@@ -100,12 +107,11 @@ impl LifConfig {
         self.surrogate.validate().map_err(|e| e.within("lif"))
     }
 
-    /// `(dH/dV, dH/dX)`.
-    fn coefficients(&self) -> (f64, f64) {
-        match self.tau {
-            None => (1., 1.),
-            Some(tau) => (1. - 1. / tau, if self.decay_input { 1. / tau } else { 1. }),
-        }
+    /// `H = leak V + drive X + rest`.
+    fn coefficients(&self) -> (f64, f64, f64) {
+        let Some(tau) = self.tau else { return (1., 1., 0.) };
+        let leak = 1. - 1. / tau;
+        (leak, if self.decay_input { 1. / tau } else { 1. }, (1. - leak) * self.v_reset.potential())
     }
 }
 
@@ -139,8 +145,11 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 /// # Shapes
 /// `x: [N, ...]` -> spikes `[T, N, ...]`.
 /// # Errors
-/// On the CPU, an element type other than f32 and f64; elsewhere, as [`lif_reference`].
+/// On the CPU, an element type other than f32 and f64; elsewhere, as [`lif_reference`]. More time steps than
+/// [`direct_encode`](crate::direct_encode) takes.
 pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Tensor> {
+    check_time_steps(time_steps)?;
+    room("lif_constant", &[&[time_steps], x.dims()].concat(), x.dtype())?;
     if !x.device().is_cpu() {
         return lif_reference(&crate::direct_encode(x, time_steps)?, cfg);
     }
@@ -182,19 +191,40 @@ pub fn lif_reference(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 /// # Ok(()) }
 /// ```
 pub fn lif_step(x: &Tensor, v: &Tensor, cfg: &LifConfig) -> Result<(Tensor, Tensor)> {
-    let v_reset = cfg.v_reset.potential();
-    let h = match cfg.tau {
-        None => (v + x)?,
-        Some(tau) if cfg.decay_input => (v + ((x - (v - v_reset)?)? / tau)?)?,
-        Some(tau) => ((v - ((v - v_reset)? / tau)?)? + x)?,
-    };
+    same_type("lif_step", &[("x", x), ("v", v)])?;
+    let h = charge(x, v, cfg)?;
     let s = cfg.surrogate.fire(&(&h - cfg.v_threshold)?)?;
     let reset_by = if cfg.detach_reset { s.detach() } else { s.clone() };
     let v = match cfg.v_reset {
-        Reset::Hard(_) => ((&h * (1. - &reset_by)?)? + (reset_by * v_reset)?)?,
+        Reset::Hard(v_reset) => hard_reset(&h, &reset_by, v_reset)?,
         Reset::Soft => (&h - (reset_by * cfg.v_threshold)?)?,
     };
     Ok((s, v))
+}
+
+/// Eq. 1: `(X[t], V[t-1]) -> H[t]`.
+fn charge(x: &Tensor, v: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
+    let Some(tau) = cfg.tau else { return v + x };
+    let held = (v - cfg.v_reset.potential())?;
+    let flow = if cfg.decay_input { (x - held)? } else { held.neg()? };
+    // Candle divides by a number by multiplying with its reciprocal, which is another one; by a tensor it divides.
+    let tau = (Tensor::ones((), x.dtype(), x.device())? * tau)?;
+    let h = (v + flow.broadcast_div(&tau)?)?;
+    let h = if cfg.decay_input { h } else { (h + x)? };
+    // What is infinite leaks nothing that could be taken off.
+    let (leak, drive, rest) = cfg.coefficients();
+    let scaled = (((v * leak)? + (x * drive)?)? + rest)?;
+    flow.abs()?.lt(f64::INFINITY)?.where_cond(&h, &scaled)
+}
+
+/// `H (1 - S) + V_reset S`, and its gradients, without the product of an infinite `H` and zero.
+fn hard_reset(h: &Tensor, s: &Tensor, v_reset: f64) -> Result<Tensor> {
+    let fixed = h.detach();
+    let (zeros, finite) = (fixed.zeros_like()?, fixed.abs()?.lt(f64::INFINITY)?);
+    let v = s.detach().gt(0.)?.where_cond(&(&zeros + v_reset)?, h)?;
+    // Zero in value, `V_reset - H` in derivative.
+    let through_s = (v_reset - finite.where_cond(&fixed, &zeros)?)?;
+    v + ((s - s.detach())? * through_s)?
 }
 
 /// [`lif`] with `g` in place of `Theta`: smooth, so that finite differences can check the backward pass.

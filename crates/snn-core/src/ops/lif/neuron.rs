@@ -3,14 +3,43 @@
 use super::{LifConfig, Reset};
 use crate::ops::Real;
 
+/// Runs `$body` with the constant `$DIVIDES` that `$neuron` wants: one copy of the body for each, so that loops do not ask.
+///
+/// Division is what rounds right: 41 / 41 is 1, 41 (1 / 41) is not. The reciprocal of a power of two is exact, and a product
+/// several times as fast.
+macro_rules! by_division {
+    ($neuron:expr, $DIVIDES:ident => $body:expr) => {
+        if $neuron.divides {
+            const $DIVIDES: bool = true;
+            $body
+        } else {
+            const $DIVIDES: bool = false;
+            $body
+        }
+    };
+}
+pub(crate) use by_division;
+
+/// Of a finite number of at least 1.
+fn is_power_of_two(x: f64) -> bool {
+    let fraction = x.to_bits() << 12;
+    fraction == 0
+}
+
 /// What the kernels need of a [`LifConfig`], in the element type.
 #[derive(Clone, Copy)]
 pub(crate) struct Neuron<F> {
     /// `H = leak V + drive X + rest`.
-    pub(crate) leak: F,
-    pub(crate) drive: F,
+    leak: F,
+    drive: F,
     rest: F,
+    /// Whether `tau` divides, because a product with its reciprocal could be another number: see [`by_division!`].
+    pub(crate) divides: bool,
+    tau: F,
+    decay_input: bool,
     threshold: F,
+    /// Whether a spike clears the membrane, or takes the threshold off.
+    hard: bool,
     /// `V = H (1 - clears S) + jump S`: (1, `V_reset`) for the hard reset, (0, `-V_th`) for the soft one.
     clears: F,
     jump: F,
@@ -23,7 +52,7 @@ pub(crate) struct Neuron<F> {
 impl<F: Real> Neuron<F> {
     pub(crate) fn new(cfg: &LifConfig) -> Self {
         let v_reset = cfg.v_reset.potential();
-        let (leak, drive) = cfg.coefficients();
+        let (leak, drive, rest) = cfg.coefficients();
         let (clears, jump) = match cfg.v_reset {
             Reset::Hard(potential) => (1., potential),
             Reset::Soft => (0., -cfg.v_threshold),
@@ -32,8 +61,12 @@ impl<F: Real> Neuron<F> {
         Self {
             leak: c(leak),
             drive: c(drive),
-            rest: c((1. - leak) * v_reset),
+            rest: c(rest),
+            divides: cfg.tau.is_some_and(|tau| !is_power_of_two(tau)),
+            tau: c(cfg.tau.unwrap_or(1.)),
+            decay_input: cfg.decay_input,
             threshold: c(cfg.v_threshold),
+            hard: clears != 0.,
             clears: c(clears),
             jump: c(jump),
             v_reset: c(v_reset),
@@ -41,9 +74,29 @@ impl<F: Real> Neuron<F> {
         }
     }
 
+    /// `H[t]` of `V[t-1]` and `X[t]`; `DIVIDES` is [`divides`](Self::divides).
     #[inline(always)]
-    pub(crate) fn charge(&self, v: F, x: F) -> F {
-        self.leak * v + self.drive * x + self.rest
+    pub(crate) fn charge<const DIVIDES: bool>(&self, v: F, x: F) -> F {
+        let scaled = self.leak * v + self.drive * x + self.rest;
+        if !DIVIDES {
+            return scaled;
+        }
+        let zero = F::from_f64(0.);
+        let (inside, outside) = if self.decay_input { (x, zero) } else { (zero, x) };
+        let flow = inside - (v - self.v_reset);
+        let h = v + flow / self.tau + outside;
+        // From what is infinite nothing can be taken.
+        if flow.abs() < F::from_f64(f64::INFINITY) { h } else { scaled }
+    }
+
+    /// Gradients of `X[t]` and `V[t-1]`, given that of `H[t]`.
+    #[inline(always)]
+    pub(crate) fn discharge<const DIVIDES: bool>(&self, gh: F) -> (F, F) {
+        if !DIVIDES {
+            return (self.drive * gh, self.leak * gh);
+        }
+        let share = gh / self.tau;
+        (if self.decay_input { share } else { gh }, gh - share)
     }
 
     /// `H - V_th`.
@@ -57,8 +110,16 @@ impl<F: Real> Neuron<F> {
         if h >= self.threshold { F::from_f64(1.) } else { F::from_f64(0.) }
     }
 
+    /// The potential behind a spike, or none. Chosen, not weighted: zero times an infinite potential is NaN.
     #[inline(always)]
     pub(crate) fn reset(&self, h: F, s: F) -> F {
+        let behind = if self.hard { self.v_reset } else { h - self.threshold };
+        if s > F::from_f64(0.) { behind } else { h }
+    }
+
+    /// [`reset`](Self::reset) by a part of a spike, where `g` stands for `Theta`.
+    #[inline(always)]
+    pub(crate) fn reset_in_part(&self, h: F, s: F) -> F {
         h * (F::from_f64(1.) - self.clears * s) + self.jump * s
     }
 
@@ -67,6 +128,9 @@ impl<F: Real> Neuron<F> {
     pub(crate) fn charge_gradient(&self, h: F, s: F, slope: F, gs: F, gv: F) -> F {
         let through_h = F::from_f64(1.) - self.clears * s;
         let through_s = self.jump - self.clears * h;
-        (gs + self.through_reset * (gv * through_s)) * slope + gv * through_h
+        let spike = (gs + self.through_reset * (gv * through_s)) * slope;
+        // Without a slope (NaN is none) nothing passes, whatever `h`.
+        let spike = if slope > F::from_f64(0.) { spike } else { F::from_f64(0.) };
+        spike + gv * through_h
     }
 }

@@ -1,3 +1,6 @@
+mod extremes;
+mod threshold;
+
 use candle_core::{DType, Device};
 use proptest::prelude::*;
 

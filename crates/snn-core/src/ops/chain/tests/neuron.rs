@@ -52,6 +52,7 @@ impl Case {
             (0..len).map(|_| (rng.random_range(low..high) * part).round() as f32 / part as f32).collect()
         };
         let affine = Affine {
+            centre: parts("centre", channels, (-1., 1.), 8.),
             scale: parts("scale", channels, (0.25, 2.), 4.),
             shift: parts("shift", channels, (-0.5, 1.), 4.),
         };
@@ -67,11 +68,13 @@ impl Case {
         self.affine.scale.len()
     }
 
-    /// `scale y + shift` at every time step, `[T, neurons]` in f64, and the variable that it comes of.
+    /// `scale (y - centre) + shift` at every time step, `[T, neurons]` in f64, and the variable that it comes of.
     fn normalised(&self) -> Result<(Var, Tensor)> {
         let channels = self.channels();
         let normalise = |(i, y): (usize, &f32)| {
-            f64::from(self.affine.scale[i % channels] * y + self.affine.shift[i % channels])
+            let Affine { centre, scale, shift } = &self.affine;
+            let c = i % channels;
+            f64::from(scale[c] * (y - centre[c]) + shift[c])
         };
         let values: Vec<f64> = self.currents.iter().enumerate().map(normalise).collect();
         let xs = Var::from_vec(values, (self.currents.len() / self.neurons, self.neurons), &Device::Cpu)?;
@@ -122,15 +125,14 @@ impl Case {
         let gradient: Vec<f64> = store.get(&xs).expect("a gradient").flatten_all()?.to_vec1()?;
         assert!(gradient.iter().any(|g| *g != 0.), "{what}: tested for nothing");
 
-        let mean = normal(3, "mean", self.channels());
         let mut into = vec![f32::NAN; self.currents.len()];
-        let got = self.kernel().backward(&self.currents, self.neurons, &mean, *grads, &mut into);
+        let got = self.kernel().backward(&self.currents, self.neurons, *grads, &mut into);
         if let SpikeGradient::Each(grads) = grads
             && grads.len() == into.len()
         {
             let mut values = grads.to_vec();
             let in_place = SpikeGradient::InPlace;
-            let sums = self.kernel().backward(&self.currents, self.neurons, &mean, in_place, &mut values);
+            let sums = self.kernel().backward(&self.currents, self.neurons, in_place, &mut values);
             assert!(values == into && sums.grad == got.grad, "{what}: in place");
         }
         let itself: Sums = gradient.iter().map(|&g| (g, g)).collect();
@@ -138,7 +140,7 @@ impl Case {
         let mut sums = [vec![(0., 0.); self.channels()], vec![(0., 0.); self.channels()]];
         for (i, (g, y)) in gradient.iter().zip(&self.currents).enumerate() {
             let c = i % self.channels();
-            for (sums, term) in sums.iter_mut().zip([*g, g * f64::from(y - mean[c])]) {
+            for (sums, term) in sums.iter_mut().zip([*g, g * f64::from(y - self.affine.centre[c])]) {
                 sums[c] = (sums[c].0 + term, sums[c].1 + term.abs());
             }
         }
@@ -195,9 +197,38 @@ fn few_spikes_differ_on_any_input() -> Result<()> {
 }
 
 #[test]
+fn huge_infinite_and_no_currents() -> Result<()> {
+    let values = [0.5, 2., -2., 1e25, -1e25, 8e37, -8e37, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+    let n = values.len() * values.len();
+    for lif in configs() {
+        let mut case = Case::new(lif, (1, n), 4, 4);
+        case.affine = Affine::new(vec![1.], vec![0.]);
+        let pairs = || values.iter().flat_map(|&a| values.map(|b| (a, b)));
+        case.currents = pairs().map(|pair| pair.0).chain(pairs().map(|pair| pair.1)).collect();
+        case.currents.extend(vec![1.5; 2 * n]);
+        let xs = Var::from_slice(&case.currents, (4, n), &Device::Cpu)?;
+        let wanted = lif_reference(&xs, &lif)?;
+        let spikes: Vec<f32> = case.spikes().into_iter().map(f32::from).collect();
+        assert_eq!(spikes, wanted.flatten_all()?.to_vec1::<f32>()?, "{lif:?}");
+        let mut sums = vec![0f32; n];
+        case.kernel().run(&case.currents, n, Out::Sums(&[vec![1.; 4]], &mut sums));
+        assert_eq!(sums, wanted.sum(0)?.to_vec1::<f32>()?, "{lif:?}");
+        let upstream = normal(4, "upstream", 4 * n);
+        let loss = (wanted * Tensor::from_slice(&upstream, (4, n), &Device::Cpu)?)?.sum_all()?;
+        let wanted: Vec<f32> = loss.backward()?.get(&xs).expect("a gradient").flatten_all()?.to_vec1()?;
+        let mut got = vec![f32::NAN; 4 * n];
+        case.kernel().backward(&case.currents, n, SpikeGradient::Each(&upstream), &mut got);
+        for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+            assert!((got - wanted).abs() <= 1e-5 * wanted.abs().max(1.), "{lif:?}, {i}: {got}, not {wanted}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn fires_at_the_threshold_exactly() {
     let mut case = Case::new(LifConfig::default(), (1, 2), 1, 1);
-    case.affine = Affine { scale: vec![1.], shift: vec![0.] };
+    case.affine = Affine::new(vec![1.], vec![0.]);
     case.currents = vec![2., 2f32.next_down()]; // H = X / 2
     assert_eq!(case.spikes(), [1, 0]);
 }

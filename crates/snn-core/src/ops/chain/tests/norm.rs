@@ -1,6 +1,6 @@
 use candle_core::Var;
 
-use super::super::neuron::Sums as GradientSums;
+use super::super::neuron::{Affine, Sums as GradientSums};
 use super::super::norm::Moments;
 use super::*;
 use crate::batch_norm_reference;
@@ -61,12 +61,18 @@ fn constant_channels_have_no_variance() {
     let statistics = Statistics::new(&part().merge(&part()));
     assert_eq!(statistics.variance, [0., 0.]);
     assert_eq!(statistics.mean, [f64::from(4096.3f32), f64::from(-0.1f32)]);
+    // They become their bias, without rounding.
+    let Affine { centre, scale, shift } = statistics.affine(&[1.5, 0.3], &[0.7, -2.], EPS);
+    let ys: Vec<f32> = (0..2).map(|c| scale[c] * (rows[c] - centre[c]) + shift[c]).collect();
+    assert_eq!(ys, [0.7, -2.]);
 }
 
 /// The affine map and both gradients, of currents `[rows, channels]`, against the reference in f64.
 #[test]
 fn coefficients_are_batch_norms() -> Result<()> {
-    for (channels, len, centre) in [(1, 9, 0.), (3, 40, 2.), (17, 33, -5.), (130, 12, 0.5)] {
+    for (channels, len, centre) in
+        [(1, 9, 0.), (3, 40, 2.), (17, 33, -5.), (130, 12, 0.5), (3, 40, 1e4), (17, 33, -1e6)]
+    {
         let what = format!("{channels} channels, {len} rows around {centre}");
         let (values, grads) = (rows(channels, len, centre), normal(3, "grads", len * channels));
         let [weight, bias] = ["weight", "bias"].map(|label| normal(4, label, channels));
@@ -83,7 +89,7 @@ fn coefficients_are_batch_norms() -> Result<()> {
         let like = |values: Vec<f32>| Tensor::from_vec(values, (len, channels), &Device::Cpu);
         let ys = values.iter().enumerate().map(|(i, y)| {
             let c = i % channels;
-            affine.scale[c] * y + affine.shift[c]
+            affine.scale[c] * (y - affine.centre[c]) + affine.shift[c]
         });
         assert_relative(&format!("{what}: y"), &like(ys.collect())?, &wanted, 1e-5);
 
@@ -91,7 +97,7 @@ fn coefficients_are_batch_norms() -> Result<()> {
         for (i, (g, y)) in grads.iter().zip(&values).enumerate() {
             let c = i % channels;
             sums.grad[c] += f64::from(*g);
-            sums.grad_current[c] += f64::from(*g) * (f64::from(*y) - statistics.mean[c]);
+            sums.grad_current[c] += f64::from(*g) * f64::from(*y - affine.centre[c]);
         }
         let gradient = |i: usize| store.get(&vars[i]).expect("a gradient");
         let got = Tensor::from_vec(statistics.weight_gradient(&sums, EPS), channels, &Device::Cpu)?;
