@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod shell;
 mod stages;
+mod starter;
 pub mod sweep;
 mod train;
 mod trained;
@@ -38,8 +39,3 @@ pub use stages::{Codes, encode_dataset, generate, train_sdid, train_vqsvae};
 pub use trained::Trained;
 
 pub use {absorbing_diffusion, snn_core, spiking_diffusion_metrics as metrics, vq_svae};
-
-/// The snippets of the workspace's README compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct WorkspaceReadme;

@@ -1,4 +1,4 @@
-//! The example `classify`: what a classifier of the data set makes of generated images.
+//! The command `classify`: what a classifier of the data set makes of generated images.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -95,8 +95,12 @@ struct Samples {
 
 /// The whole of the example `classify`.
 pub fn classify() -> ExitCode {
-    let (arguments, signals) = (Arguments::parse(), Signals::listen());
-    match run(&arguments, &mut signals.progress()) {
+    start(&Arguments::parse())
+}
+
+pub(super) fn start(arguments: &Arguments) -> ExitCode {
+    let signals = Signals::listen();
+    match run(arguments, &mut signals.progress()) {
         Ok(text) => {
             answer(&text);
             ExitCode::SUCCESS

@@ -1,4 +1,4 @@
-//! The example `table1`: finished runs beside the paper's Table 1.
+//! The command `table1`: finished runs beside the paper's Table 1.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::run::read_json;
 /// Print the metrics of finished runs beside those of the paper's Table 1.
 #[derive(Debug, Parser)]
 #[command(name = "table1")]
-struct Arguments {
+pub(super) struct Arguments {
     /// Folders of finished runs; what one lacks is shown as `-`
     #[arg(required = true, value_name = "RUN_DIR")]
     runs: Vec<PathBuf>,
@@ -70,7 +70,10 @@ struct Run {
 
 /// The whole of the example `table1`; it fails if none of the runs can be read.
 pub fn table1() -> ExitCode {
-    let arguments = Arguments::parse();
+    start(&Arguments::parse())
+}
+
+pub(super) fn start(arguments: &Arguments) -> ExitCode {
     let runs: Vec<Run> = arguments.runs.iter().map(|folder| Run::of(folder)).collect();
     let all_failed = runs.iter().all(|run| run.error.is_some());
     let table = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs };

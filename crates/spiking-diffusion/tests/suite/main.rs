@@ -7,6 +7,8 @@ mod generation;
 mod idx;
 mod interrupted;
 mod mnist;
+#[cfg(feature = "cli")]
+mod program;
 mod robust;
 mod run;
 mod sets;
