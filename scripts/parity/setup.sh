@@ -6,6 +6,6 @@ python=${PYTHON:-scripts/.venv/bin/python}
 "$python" -c "import $modules" 2>/dev/null || "$python" -m pip install -q -r scripts/golden/requirements.txt
 
 build() {
-  cargo build --release --quiet -p spiking-diffusion-metrics --example "$1"
+  cargo build --release --quiet --example "$1"
   ours="${CARGO_TARGET_DIR:-target}/release/examples/$1"
 }

@@ -10,6 +10,7 @@ use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::plot::{self, Bar, Chart, Mark, PALETTE, Series};
 use crate::report::Machine;
+use crate::starter::Starter;
 use crate::{
     ExperimentConfig, Features, Progress, Report, RunDir, distance, encode_dataset, evaluate, generate,
     picture, train_sdid, train_vqsvae, unmasking,
@@ -48,6 +49,19 @@ pub fn run_experiment_with(
     features: &Features,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
+    run_started(cfg, data, out, resume, device, (features, Starter::Example), progress)
+}
+
+/// [`run_experiment_with`], whose report says how to start the same program again.
+pub(crate) fn run_started(
+    cfg: &ExperimentConfig,
+    data: &Dataset,
+    out: &Path,
+    resume: bool,
+    device: &Device,
+    (features, starter): (&Features, Starter),
+    progress: &mut dyn Progress,
+) -> Result<Report> {
     cfg.validate_for(data)?;
     let count = cfg.evaluation.distance_images;
     let features = if count > 0 { features } else { &Features::None };
@@ -83,7 +97,8 @@ pub fn run_experiment_with(
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }
     save_codebook(&evaluation.code_counts, &run)?;
-    let report = Report::new(cfg, evaluation, features, run.seconds()?, Machine::here(&name_of(device)));
+    let machine = Machine::here(&name_of(device));
+    let report = Report::new(cfg, evaluation, (features, starter), run.seconds()?, machine);
     save_firing_rates(&report, &run)?;
     report.save(&run)?;
     Ok(report)

@@ -18,6 +18,7 @@ mod preset;
 mod report;
 mod shell;
 mod stages;
+mod starter;
 pub mod sweep;
 mod trained;
 mod unmasking;
@@ -34,8 +35,3 @@ pub use stages::{Codes, encode_dataset, generate, train_sdid, train_vqsvae};
 pub use trained::Trained;
 
 pub use {absorbing_diffusion, snn_core, snn_train, spiking_diffusion_metrics as metrics, vq_svae};
-
-/// The snippets of the workspace's README compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct WorkspaceReadme;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::energy::Energy;
 use crate::error::Result;
 use crate::evaluate::RATE_IMAGES;
+use crate::starter::Starter;
 use crate::{Evaluation, ExperimentConfig, Features, Metrics, RunDir, TrainingConfig};
 
 /// How long a training was.
@@ -92,7 +93,7 @@ impl Report {
     pub(crate) fn new(
         cfg: &ExperimentConfig,
         evaluation: Evaluation,
-        features: &Features,
+        (features, starter): (&Features, Starter),
         seconds: BTreeMap<String, f64>,
         machine: Machine,
     ) -> Self {
@@ -117,7 +118,7 @@ impl Report {
             test_images: test,
             samples: cfg.samples,
             protocol: protocol(cfg, &evaluation.metrics),
-            command: command::of(cfg, features),
+            command: command::of(cfg, features, starter),
             metrics: evaluation.metrics,
             firing_rates: evaluation.firing_rates,
             energy: Some(evaluation.energy),

@@ -1,4 +1,4 @@
-//! The example `classify`: what a classifier of the data set makes of generated images.
+//! The command `classify`: what a classifier of the data set makes of generated images.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use spiking_diffusion_metrics::{
 
 use super::input::Input;
 use super::signals::Signals;
-use super::{answer, flags, say, usage};
+use super::{answer, flags, parsed, say};
 use crate::data::{DataSet, Dataset, Partial};
 use crate::distance::in_8_bits;
 use crate::error::{Error, Result};
@@ -90,12 +90,12 @@ struct Samples {
 
 /// The whole of the example `classify`.
 pub fn classify() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(e) => return usage(&e),
-    };
+    parsed(start)
+}
+
+pub(super) fn start(arguments: &Arguments) -> ExitCode {
     let signals = Signals::listen();
-    match run(&arguments, &mut signals.progress()) {
+    match run(arguments, &mut signals.progress()) {
         Ok(text) => answer(&text),
         Err(e) => signals.failure(&e, "a trained classifier is kept if --classifier names its file"),
     }

@@ -1,4 +1,4 @@
-//! The example `generate`: images of a finished run as files.
+//! The command `generate`: images of a finished run as files.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 use super::input::Input;
 use super::signals::{Signals, command_line};
-use super::{device, flags, say, usage};
+use super::{device, flags, parsed, say};
 use crate::distance::inception;
 use crate::error::Result;
 use crate::generation::{self, Formats, Saved};
@@ -26,59 +26,59 @@ use crate::{ExperimentConfig, Progress, Trained};
     each, in [0, 1]. Image i depends on the run, the seed and the temperature alone. The same command again draws what is missing; \
     a larger --n adds images."
 )]
-struct Arguments {
+pub(super) struct Arguments {
     /// Folder of a finished run
     #[arg(long, value_name = "RUN_DIR")]
-    run: PathBuf,
+    pub(super) run: PathBuf,
     /// Images to have in the end
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = flags::count, allow_hyphen_values = true)]
-    n: usize,
+    pub(super) n: usize,
     /// Folder to write to
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Images at a time; changes speed and memory, not images [default: the run's own]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
-    batch_size: Option<usize>,
+    pub(super) batch_size: Option<usize>,
     /// Divides the logits: below 1, the likely gets likelier [default: the run's own]
     #[arg(long, value_name = "T", value_parser = flags::temperature, allow_hyphen_values = true)]
-    temperature: Option<f64>,
+    pub(super) temperature: Option<f64>,
     /// Seed of the images [default: the run's own]
     #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// What to write
     #[arg(long, value_enum, value_delimiter = ',', default_value = "png,safetensors")]
-    format: Vec<Format>,
+    pub(super) format: Vec<Format>,
     /// Draw N images at each of these temperatures instead, and write OUT/temperature-sweep.{md,json}
     #[arg(long, value_name = "T,T,..", value_delimiter = ',', value_parser = flags::temperature, allow_hyphen_values = true,
         conflicts_with_all = ["temperature", "format"])]
-    temperature_sweep: Vec<f64>,
+    pub(super) temperature_sweep: Vec<f64>,
     /// With --temperature-sweep: measure FID to the first N training images with these weights of the FID network
     #[arg(long, value_name = "FILE", requires = "temperature_sweep")]
-    inception: Option<PathBuf>,
+    pub(super) inception: Option<PathBuf>,
     /// The same by the features of this classifier, as `classify` writes it
     #[arg(long, value_name = "FILE", requires = "temperature_sweep", conflicts_with = "inception")]
-    classifier: Option<PathBuf>,
+    pub(super) classifier: Option<PathBuf>,
     /// Where to compute: cpu or cuda:N
     #[arg(long, default_value = "cpu")]
-    device: String,
+    pub(super) device: String,
     #[command(flatten, next_help_heading = "The training images that a sweep compares with")]
-    input: Input,
+    pub(super) input: Input,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     Png,
     Safetensors,
 }
 
 /// The whole of the example `generate`.
 pub fn generate() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(e) => return usage(&e),
-    };
+    parsed(start)
+}
+
+pub(super) fn start(arguments: &Arguments) -> ExitCode {
     let signals = Signals::listen();
-    match run(&arguments, &mut signals.progress()) {
+    match run(arguments, &mut signals.progress()) {
         Ok(text) => {
             say(&text);
             ExitCode::SUCCESS

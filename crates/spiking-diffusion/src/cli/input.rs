@@ -89,6 +89,11 @@ fn load_or_download(
 
 #[cfg(not(feature = "download"))]
 fn load_or_download(_: DataSet, _: Option<&Path>, _: Partial, _: &mut dyn Progress) -> Result<Dataset> {
+    Err(no_downloads())
+}
+
+#[cfg(not(feature = "download"))]
+pub(super) fn no_downloads() -> Error {
     let reason = "this program cannot: build it with --features download";
-    Err(Error::config("--download", true, reason))
+    Error::config("--download", true, reason)
 }

@@ -1,12 +1,15 @@
-//! The command line of the examples.
+//! The command line of the program and of the examples.
 
 mod bars;
 mod classify;
+mod fid;
 mod flags;
 mod generate;
 mod input;
 mod output;
+mod program;
 mod signals;
+mod sweep;
 mod table1;
 #[cfg(test)]
 mod tests;
@@ -19,15 +22,19 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use snn_core::Seed;
 
 pub use classify::classify;
+pub use fid::fid;
 pub use generate::generate;
 pub use output::print;
+pub use program::program;
 pub use table1::table1;
 
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
-use crate::{ExperimentConfig, Features, Preset, Progress, Report, run_experiment_with};
+use crate::experiment::run_started;
+use crate::starter::Starter;
+use crate::{ExperimentConfig, Features, Preset, Progress, Report};
 use input::Input;
-use output::{answer, say, usage};
+use output::{answer, parsed, say, usage};
 use signals::{Signals, command_line};
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
@@ -83,7 +90,7 @@ struct Arguments {
     set: Vec<String>,
 }
 
-/// One experiment's program: parses the arguments, loads the data, runs, prints where the results are.
+/// One data set's example: parses the arguments, loads the data, runs, prints where the results are.
 pub fn main(set: DataSet) -> ExitCode {
     let name = set.name();
     let matches = Arguments::command().name(name).try_get_matches();
@@ -91,8 +98,12 @@ pub fn main(set: DataSet) -> ExitCode {
         Ok(arguments) => arguments,
         Err(e) => return usage(&e),
     };
+    train(set, &arguments, Starter::Example)
+}
+
+fn train(set: DataSet, arguments: &Arguments, starter: Starter) -> ExitCode {
     let signals = Signals::listen();
-    match run(set, &arguments, &mut signals.progress()) {
+    match run(set, arguments, starter, &mut signals.progress()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
@@ -101,7 +112,7 @@ pub fn main(set: DataSet) -> ExitCode {
     }
 }
 
-fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Result<()> {
+fn run(set: DataSet, arguments: &Arguments, starter: Starter, progress: &mut dyn Progress) -> Result<()> {
     let device = device(&arguments.device)?;
     let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let mut data = arguments.input.load(set, partial, progress)?;
@@ -125,7 +136,7 @@ fn run(set: DataSet, arguments: &Arguments, progress: &mut dyn Progress) -> Resu
         out.display(),
     ));
     let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
-    let report = run_experiment_with(&cfg, &data, &out, arguments.resume, &device, &features, progress)?;
+    let report = run_started(&cfg, &data, &out, arguments.resume, &device, (&features, starter), progress)?;
     say(&summary(&report, &out));
     Ok(())
 }

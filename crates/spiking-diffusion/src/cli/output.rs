@@ -37,6 +37,14 @@ pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// A program of these arguments: help and wrong command lines end here.
+pub(super) fn parsed<A: clap::Parser>(start: impl FnOnce(&A) -> ExitCode) -> ExitCode {
+    match A::try_parse() {
+        Ok(arguments) => start(&arguments),
+        Err(e) => usage(&e),
+    }
+}
+
 /// What clap makes of a command line that it does not run: help, which was asked for, or an error.
 pub(super) fn usage(e: &clap::Error) -> ExitCode {
     match e.print().and_then(|()| std::io::stdout().flush()) {

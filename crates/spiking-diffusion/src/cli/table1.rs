@@ -1,4 +1,4 @@
-//! The example `table1`: finished runs beside the paper's Table 1.
+//! The command `table1`: finished runs beside the paper's Table 1.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use clap::Parser;
 use serde::Serialize;
 use snn_train::read_json;
 
-use super::{answer, say, usage};
+use super::{answer, parsed, say};
 use crate::Report;
 use crate::error::Result;
 
 /// Print the metrics of finished runs beside those of the paper's Table 1.
 #[derive(Debug, Parser)]
 #[command(name = "table1")]
-struct Arguments {
+pub(super) struct Arguments {
     /// Folders of finished runs; what one lacks is shown as `-`
     #[arg(required = true, value_name = "RUN_DIR")]
     runs: Vec<PathBuf>,
@@ -71,10 +71,10 @@ struct Run {
 
 /// The whole of the example `table1`; it fails if one of the runs cannot be read, after the others.
 pub fn table1() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(e) => return usage(&e),
-    };
+    parsed(start)
+}
+
+pub(super) fn start(arguments: &Arguments) -> ExitCode {
     let runs: Vec<Run> = arguments.runs.iter().map(|folder| Run::of(folder)).collect();
     let failed: Vec<String> = runs.iter().filter_map(|run| run.error.clone()).collect();
     let table = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs };

@@ -5,19 +5,20 @@ use vq_svae::Reconstruction;
 
 use crate::data::{DataSet, synthetic};
 use crate::shell::quoted;
+use crate::starter::Starter;
 use crate::{ExperimentConfig, Features};
 
-/// The command of the example that makes a run of this config in another folder, with every field that differs from the
-/// preset's. None for data that no example loads.
-pub(super) fn of(cfg: &ExperimentConfig, features: &Features) -> Option<String> {
+/// The command that makes a run of this config in another folder, by the program that made it, with every field that differs
+/// from the preset's. None for data that no program loads.
+pub(super) fn of(cfg: &ExperimentConfig, features: &Features, starter: Starter) -> Option<String> {
     let data = &cfg.data;
-    let (example, official) = if data.name == synthetic::NAME {
-        ("mnist", synthetic::TRAIN)
+    let (set, official) = if data.name == synthetic::NAME {
+        (DataSet::Mnist, synthetic::TRAIN)
     } else {
         let set = DataSet::named(&data.name)?;
-        (example(set), set.counts().0)
+        (set, set.counts().0)
     };
-    let mut words = vec![format!("cargo run --release --example {example} --")];
+    let mut words = vec![starter.train(set)];
     if !data.synthetic {
         words.push("--data-dir \"$SPIKING_DATA_DIR\"".to_owned());
     }
@@ -38,16 +39,6 @@ pub(super) fn of(cfg: &ExperimentConfig, features: &Features) -> Option<String> 
             .map(|s| format!("--set {s}")),
     );
     Some(words.join(" "))
-}
-
-fn example(set: DataSet) -> &'static str {
-    match set {
-        DataSet::Mnist => "mnist",
-        DataSet::FashionMnist => "fashion_mnist",
-        DataSet::Kmnist => "kmnist",
-        DataSet::Letters => "letters",
-        DataSet::Cifar10 => "cifar10",
-    }
 }
 
 /// Fields, dotted, that differ from the preset's, with their values.
@@ -87,21 +78,24 @@ mod tests {
         let mut cfg = ExperimentConfig::new(Preset::Quick, ImageSpec::MNIST);
         (cfg.data.name, cfg.data.train_images) = ("mnist".to_owned(), 60_000);
         let plain = "cargo run --release --example mnist -- --data-dir \"$SPIKING_DATA_DIR\" --preset quick --seed 0 --out again";
-        assert_eq!(of(&cfg, &Features::Classifier).as_deref(), Some(plain));
+        assert_eq!(of(&cfg, &Features::Classifier, Starter::Example).as_deref(), Some(plain));
+        let installed =
+            plain.replace("cargo run --release --example mnist --", "spiking-diffusion train mnist");
+        assert_eq!(of(&cfg, &Features::Classifier, Starter::Program), Some(installed));
         cfg.data.train_images = 20_000;
-        assert!(of(&cfg, &Features::Classifier).unwrap().contains(" --limit 20000 "));
+        assert!(of(&cfg, &Features::Classifier, Starter::Example).unwrap().contains(" --limit 20000 "));
         cfg.data.partial = Some("some are missing".to_owned());
-        let command = of(&cfg, &Features::Inception("my weights".into())).unwrap();
+        let command = of(&cfg, &Features::Inception("my weights".into()), Starter::Example).unwrap();
         assert!(
             command.contains(" --allow-partial --limit 20000 ")
                 && command.ends_with(" --inception 'my weights'")
         );
         let plain = cfg.with("vqsvae.reconstruction", "plain").unwrap();
-        assert_eq!(read_back(&of(&plain, &Features::None).unwrap(), &plain), plain);
+        assert_eq!(read_back(&of(&plain, &Features::None, Starter::Example).unwrap(), &plain), plain);
         let cfg = cfg.with("sdid.token_input", "raw").unwrap();
         let cfg =
             cfg.with("sdid.channels", "[8,8,8,8,8]").unwrap().with("vqsvae_training.clip", "null").unwrap();
-        let command = of(&cfg, &Features::Classifier).unwrap();
+        let command = of(&cfg, &Features::Classifier, Starter::Example).unwrap();
         assert!(command.contains("--set 'sdid.token_input=\"raw\"'"), "{command}");
         assert_eq!(read_back(&command, &cfg), cfg);
         assert_eq!(command.matches("--set").count(), 3, "{command}");
@@ -109,6 +103,9 @@ mod tests {
 
     #[test]
     fn data_without_an_example_have_no_command() {
-        assert_eq!(of(&ExperimentConfig::new(Preset::Cpu, ImageSpec::MNIST), &Features::None), None);
+        assert_eq!(
+            of(&ExperimentConfig::new(Preset::Cpu, ImageSpec::MNIST), &Features::None, Starter::Example),
+            None
+        );
     }
 }

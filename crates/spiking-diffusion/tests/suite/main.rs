@@ -8,6 +8,8 @@ mod idx;
 mod interrupted;
 mod limits;
 mod mnist;
+#[cfg(feature = "cli")]
+mod program;
 mod programs;
 mod robust;
 mod run;

@@ -1,0 +1,137 @@
+//! The program `spiking-diffusion`: every command under one name.
+
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::{Arguments, classify, fid, generate, sweep, table1, train, usage};
+use crate::data::DataSet;
+use crate::starter::Starter;
+
+/// Generate images with spiking neural networks: train, sample, measure, compare.
+#[derive(Debug, Parser)]
+#[command(
+    name = "spiking-diffusion",
+    version,
+    propagate_version = true,
+    after_help = "`spiking-diffusion train mnist` needs no files: it trains on digits that it draws itself. Every command \
+    has a --help of its own."
+)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(Box<Train>),
+    Generate(Box<generate::Arguments>),
+    Sweep(Box<sweep::Arguments>),
+    Classify(Box<classify::Arguments>),
+    Fid(Box<fid::Arguments>),
+    Table1(Box<table1::Arguments>),
+}
+
+#[derive(Debug, Args)]
+struct Train {
+    /// The data set to train on
+    #[arg(value_name = "DATA_SET", value_parser = data_sets())]
+    data_set: DataSet,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+/// Takes the data sets' names, and those of their examples.
+fn data_sets() -> impl TypedValueParser<Value = DataSet> {
+    let is = |set: &DataSet, name: &str| set.name() == name || Starter::example(*set) == name;
+    let values = DataSet::ALL.map(|set| PossibleValue::new(set.name()).alias(Starter::example(set)));
+    let unknown = "no such data set";
+    PossibleValuesParser::new(values)
+        .try_map(move |name| DataSet::ALL.into_iter().find(|set| is(set, &name)).ok_or(unknown))
+}
+
+/// What clap is told: `generate` without what has become `sweep`.
+fn command() -> clap::Command {
+    let of_a_sweep = ["temperature_sweep", "inception", "classifier", "data_dir", "download"];
+    let hide = |command: clap::Command, id: &&str| command.mut_arg(*id, |argument| argument.hide(true));
+    Program::command().mut_subcommands(|command| match command.get_name() {
+        "generate" => of_a_sweep.iter().fold(command, hide),
+        _ => command,
+    })
+}
+
+/// The whole of the program `spiking-diffusion`.
+pub fn program() -> ExitCode {
+    let matches = command().try_get_matches();
+    let program = match matches.and_then(|matches| Program::from_arg_matches(&matches)) {
+        Ok(program) => program,
+        Err(e) => return usage(&e),
+    };
+    match program.command {
+        Command::Train(it) => train(it.data_set, &it.arguments, Starter::Program),
+        Command::Generate(arguments) => generate::start(&arguments),
+        Command::Sweep(arguments) => generate::start(&(*arguments).into()),
+        Command::Classify(arguments) => classify::start(&arguments),
+        Command::Fid(arguments) => fid::start(&arguments),
+        Command::Table1(arguments) => table1::start(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> std::result::Result<Program, clap::Error> {
+        Program::from_arg_matches(&command().try_get_matches_from(words.split(' '))?)
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_data_set_is_trained_by_its_name_or_its_examples() {
+        for set in DataSet::ALL {
+            for name in [set.name(), Starter::example(set)] {
+                let words = format!("spiking-diffusion train {name} --seed 7 --preset cpu");
+                let Command::Train(it) = parse(&words).unwrap().command else { panic!("{words}") };
+                assert_eq!((it.data_set, it.arguments.seed), (set, 7));
+            }
+        }
+        for words in ["", " train", " train imagenet", " mnist", " train mnist kmnist"] {
+            assert!(parse(&format!("spiking-diffusion{words}")).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_is_what_generate_calls_a_temperature_sweep() {
+        let sweep = parse("spiking-diffusion sweep --run r --out o --temperatures 0.5,1 --n 9 --seed 3");
+        let Command::Sweep(sweep) = sweep.unwrap().command else { panic!() };
+        let words = "spiking-diffusion generate --run r --out o --temperature-sweep 0.5,1 --n 9 --seed 3";
+        let Command::Generate(generate) = parse(words).unwrap().command else { panic!() };
+        // What to write is no question of a sweep.
+        let same = |it: &generate::Arguments| format!("{it:?}").split(", format").next().map(str::to_owned);
+        assert_eq!(same(&(*sweep).into()), same(&generate));
+        assert!(parse("spiking-diffusion sweep --run r --out o").is_err());
+    }
+
+    #[test]
+    fn every_command_explains_itself_and_has_the_version() {
+        let names = ["train", "generate", "sweep", "classify", "fid", "table1"];
+        let listed: Vec<String> =
+            command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        assert_eq!(listed, names);
+        for name in names {
+            let said =
+                |flag: &str| parse(&format!("spiking-diffusion {name} {flag}")).unwrap_err().to_string();
+            assert!(said("--version").contains(env!("CARGO_PKG_VERSION")), "{name}");
+            let help = said("--help");
+            assert!(help.contains(&format!("Usage: spiking-diffusion {name}")), "{help}");
+            assert!(help.lines().next().is_some_and(|line| line.len() > 20), "{help}");
+        }
+        let help = parse("spiking-diffusion generate --help").unwrap_err().to_string();
+        assert!(help.contains("--temperature <T>") && !help.contains("sweep"), "{help}");
+    }
+}

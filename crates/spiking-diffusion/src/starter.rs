@@ -1,0 +1,34 @@
+//! How a training was started.
+
+use crate::data::DataSet;
+
+/// Which of our programs a person started, so that reports name the same again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Starter {
+    /// `cargo run --release --example mnist`, in the repository.
+    Example,
+    /// `spiking-diffusion train mnist`, installed.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "that is the program"))]
+    Program,
+}
+
+impl Starter {
+    /// The words that train on a data set; flags go behind them.
+    pub(crate) fn train(self, set: DataSet) -> String {
+        match self {
+            Self::Example => format!("cargo run --release --example {} --", Self::example(set)),
+            Self::Program => format!("spiking-diffusion train {}", set.name()),
+        }
+    }
+
+    /// Name of a data set's example.
+    pub(crate) fn example(set: DataSet) -> &'static str {
+        match set {
+            DataSet::Mnist => "mnist",
+            DataSet::FashionMnist => "fashion_mnist",
+            DataSet::Kmnist => "kmnist",
+            DataSet::Letters => "letters",
+            DataSet::Cifar10 => "cifar10",
+        }
+    }
+}

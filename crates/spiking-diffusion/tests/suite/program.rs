@@ -1,0 +1,57 @@
+//! The program, started as a person starts it.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use candle_core::{DType, Device, safetensors};
+use snn_core::Seed;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_spiking-diffusion");
+
+fn program(folder: &Path, words: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env_remove("SPIKING_DATA_DIR").env_remove("SPIKING_INCEPTION");
+    command.args(words.split_whitespace()).current_dir(folder);
+    command
+}
+
+#[track_caller]
+fn output(folder: &Path, words: &str) -> Output {
+    let output = program(folder, words).output().unwrap();
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[test]
+fn a_run_is_trained_sampled_swept_and_tabled() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = "--limit 32 --epochs-vqsvae 1 --epochs-sdid 1 --batch-size 16 --samples 4 --distance-images 0 \
+        --set vqsvae.time_steps=2 --set sdid.time_steps=2 --set evaluation.bound_images=8";
+    output(folder.path(), &format!("train mnist --out run {small}"));
+    let report = std::fs::read(folder.path().join("run/report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    let again = report["command"].as_str().unwrap();
+    assert!(again.starts_with("spiking-diffusion train mnist --limit 32 --preset quick "), "{again}");
+
+    output(folder.path(), "generate --run run --out images --n 3");
+    assert!(folder.path().join("images/png/0000002.png").exists());
+    output(folder.path(), "sweep --run run --out sweep --n 2 --temperatures 0.5,1");
+    assert!(folder.path().join("sweep/temperature-sweep.md").exists());
+    let table = output(folder.path(), "table1 run").stdout;
+    assert!(String::from_utf8(table).unwrap().contains("| synthetic-digits | `run` |"));
+}
+
+#[test]
+fn fid_into_a_closed_pipe_ends_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    let features = Seed(0).normal("features", (9, 3), (0., 1.), DType::F32, &Device::Cpu).unwrap();
+    safetensors::save(&[("x", features)].into(), folder.path().join("a.safetensors")).unwrap();
+    let words = "fid a.safetensors a.safetensors --all";
+    assert!(String::from_utf8(output(folder.path(), words).stdout).unwrap().contains("coverage"));
+    let mut child = program(folder.path(), words);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("panicked"), "{}: {said}", output.status);
+}
