@@ -16,7 +16,9 @@ pub(crate) mod testing;
 pub(crate) mod time;
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, DType, Layout, Result, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
+
+pub(crate) use crate::room::room;
 
 /// f32 and f64, the element types of the kernels.
 pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
@@ -96,27 +98,6 @@ pub(crate) fn same_type(op: &str, operands: &[(&str, &Tensor)]) -> Result<()> {
     }
     let types: Vec<_> = operands.iter().map(|(name, t)| format!("{name} is {:?}", t.dtype())).collect();
     bail!("{op}: element types differ: {}", types.join(", "))
-}
-
-/// Up to here memory is not worth a question.
-const SMALL: usize = 1 << 28;
-
-/// Whether a tensor of this shape can be had: its size can be counted, and the system does not refuse the memory.
-///
-/// Candle and `vec!` would abort the process, or count round the end of `usize`.
-pub(crate) fn room(what: &str, shape: &[usize], dtype: DType) -> Result<()> {
-    let granted = |&bytes: &usize| {
-        let mut memory = Vec::<u8>::new();
-        let answer = memory.try_reserve_exact(bytes);
-        // Seen by nobody, it would never be asked for.
-        std::hint::black_box(&memory);
-        answer.is_ok()
-    };
-    let bytes = shape.iter().try_fold(dtype.size_in_bytes(), |size, &len| size.checked_mul(len));
-    match bytes.filter(|bytes| *bytes <= SMALL || granted(bytes)) {
-        Some(_) => Ok(()),
-        None => bail!("{what}: {shape:?} of {dtype:?} does not fit into memory"),
-    }
 }
 
 /// Runs `$body` with `$F` = f32 or f64, whichever `$storage` holds.

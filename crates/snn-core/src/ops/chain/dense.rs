@@ -4,8 +4,8 @@
 //! output position, zeros where a tap falls into the padding) or *scattered* from its sending side; a convolution is
 //! dense in taps on its target side, a transposed one on its source side, so each is gathered there.
 
-use super::links::{Kind, Links, NOWHERE};
 use super::memory::lend;
+use crate::geometry::{Kind, Links, NOWHERE};
 use crate::ops::gemm::{Matrix, matmul};
 
 /// Buffers of matrix products.

@@ -4,12 +4,12 @@ use rayon::prelude::*;
 
 use super::events::{Events, Signal, channels_first};
 use super::layer::{Layer, Packed};
-use super::links::Links;
 use super::memory::{Buffer, Workspace, lend};
 use super::neuron::{Affine, Neurons, Out};
 use super::norm::{Moments, Statistics};
 use super::prepared::LaidOut;
 use super::{End, Norm, Plan};
+use crate::geometry::Links;
 
 /// What a layer keeps for its backward pass; one entry an item of the batch.
 #[derive(Debug)]

@@ -7,11 +7,11 @@ use rayon::prelude::*;
 
 use super::dense::Direction;
 use super::events::{Events, Signal};
-use super::links::{Kind, Links};
 use super::memory::{Workspace, lend};
 use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use crate::LifConfig;
-use crate::synapse::Geometry;
+use crate::geometry::Geometry;
+use crate::geometry::{Kind, Links};
 
 /// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
 /// here events were faster in every layer measured (`docs/performance.md`).

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use crate::neuron::by_surrogate;
 use crate::ops::lif::{Neuron, by_division};
 use crate::ops::simd::vectorised;
-use crate::surrogate::by_surrogate;
 use crate::{LifConfig, Surrogate};
 
 /// Neurons that a kernel handles at once: their state stays in the first-level cache.

@@ -4,7 +4,7 @@
 //! fixed by the geometry.
 
 use super::events::{ByChannel, Events};
-use super::links::{Links, NOWHERE};
+use crate::geometry::{Links, NOWHERE};
 use crate::ops::simd::vectorised;
 
 /// Target channels that a kernel handles at once.

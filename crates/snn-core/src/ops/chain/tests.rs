@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use rand::Rng;
 
 use super::*;
+use crate::geometry::{Kind, Links, NOWHERE};
 use crate::{ConvConfig, LifConfig, Seed};
 
 /// The geometry of one layer.
@@ -56,7 +57,7 @@ impl Geometry {
     fn layer(&self) -> Layer {
         let target = self.target().expect("a geometry with an output");
         let Self { kind, kernel, cfg, channels, source } = *self;
-        let geometry = crate::synapse::Geometry { kind, conv: cfg, kernel, channels, source, target };
+        let geometry = crate::geometry::Geometry { kind, conv: cfg, kernel, channels, source, target };
         Layer::new(&Spec { geometry, lif: LifConfig::default() })
     }
 
@@ -241,7 +242,7 @@ fn links_are_the_formula() {
         got.sort_unstable();
         assert_eq!(got, g.triples(), "{g:?}");
         let table = |of: &[u32], len: usize| {
-            let places = of.iter().enumerate().filter(|(_, at)| **at != links::NOWHERE);
+            let places = of.iter().enumerate().filter(|(_, at)| **at != NOWHERE);
             places.map(|(i, &at)| (i % len, i / len, at as usize)).collect::<Vec<_>>()
         };
         let mut by_target = table(&links.source_of, g.targets());

@@ -3,7 +3,9 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{Axis, ConvConfig, conv2d, conv2d_map};
+use super::conv2d;
+use crate::ConvConfig;
+use crate::geometry::{Axis, conv2d_map};
 use crate::ops::gemm::{Matrix, matmul};
 use crate::ops::{Real, by_dtype, operand, room, same_type};
 

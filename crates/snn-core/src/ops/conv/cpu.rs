@@ -7,7 +7,7 @@
 use candle_core::{DType, Result};
 use rayon::prelude::*;
 
-use super::Axis;
+use crate::geometry::Axis;
 use crate::ops::gemm::{Matrix, matmul};
 use crate::ops::{Real, room};
 
@@ -17,7 +17,7 @@ const BLOCK_COLUMNS: usize = 512;
 const PARTIALS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Geometry {
+pub(super) struct Sizes {
     pub(super) c_in: usize,
     pub(super) h: usize,
     pub(super) w: usize,
@@ -30,7 +30,7 @@ pub(super) struct Geometry {
     pub(super) padding: usize,
 }
 
-impl Geometry {
+impl Sizes {
     pub(super) fn image_len(&self) -> usize {
         self.c_in * self.h * self.w
     }
@@ -134,7 +134,7 @@ fn sized<F: Real>(buffer: &mut Vec<F>, len: usize, zeroed: bool) -> &mut [F] {
 }
 
 /// `map = correlate(image, kernel)`.
-pub(super) fn correlate<F: Real>(g: &Geometry, images: &[F], kernel: &[F]) -> Vec<F> {
+pub(super) fn correlate<F: Real>(g: &Sizes, images: &[F], kernel: &[F]) -> Vec<F> {
     let m = images.len() / g.image_len();
     let mut maps = vec![F::from_f64(0.); m * g.map_len()];
     let block = g.block();
@@ -155,7 +155,7 @@ pub(super) fn correlate<F: Real>(g: &Geometry, images: &[F], kernel: &[F]) -> Ve
 }
 
 /// The adjoint of [`correlate`] in the image.
-pub(super) fn image_gradient<F: Real>(g: &Geometry, maps: &[F], kernel: &[F]) -> Vec<F> {
+pub(super) fn image_gradient<F: Real>(g: &Sizes, maps: &[F], kernel: &[F]) -> Vec<F> {
     let m = maps.len() / g.map_len();
     let mut images = vec![F::from_f64(0.); m * g.image_len()];
     let block = g.block();
@@ -176,7 +176,7 @@ pub(super) fn image_gradient<F: Real>(g: &Geometry, maps: &[F], kernel: &[F]) ->
 }
 
 /// The adjoint of [`correlate`] in the kernel.
-pub(super) fn kernel_gradient<F: Real>(g: &Geometry, images: &[F], maps: &[F]) -> Vec<F> {
+pub(super) fn kernel_gradient<F: Real>(g: &Sizes, images: &[F], maps: &[F]) -> Vec<F> {
     let len = g.c_out * g.taps();
     let blocks = (images.len() / g.image_len()).div_ceil(g.block());
     let share = blocks.div_ceil(PARTIALS).max(1) * g.block();
@@ -192,7 +192,7 @@ pub(super) fn kernel_gradient<F: Real>(g: &Geometry, images: &[F], maps: &[F]) -
     total
 }
 
-fn kernel_gradient_share<F: Real>(g: &Geometry, images: &[F], maps: &[F]) -> Vec<F> {
+fn kernel_gradient_share<F: Real>(g: &Sizes, images: &[F], maps: &[F]) -> Vec<F> {
     let mut grad = vec![F::from_f64(0.); g.c_out * g.taps()];
     let (mut cols, mut gathered) = (Vec::new(), Vec::new());
     let block = g.block();

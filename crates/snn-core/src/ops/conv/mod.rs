@@ -3,8 +3,6 @@
 //! Candle's own backward pass of a convolution is a scalar loop; these replace it for training.
 
 mod at;
-mod axis;
-mod config;
 mod cpu;
 #[cfg(test)]
 mod tests;
@@ -14,10 +12,10 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use super::{Real, by_dtype, operand, room, same_type};
 pub use at::conv2d_at;
 pub(crate) use at::{check, select};
-pub(crate) use axis::Axis;
-pub use config::ConvConfig;
-pub(crate) use config::{conv_transpose2d_map, conv2d_map};
-use cpu::Geometry;
+use cpu::Sizes;
+
+use crate::ConvConfig;
+use crate::geometry::{conv_transpose2d_map, conv2d_map};
 
 /// Two-dimensional convolution (cross-correlation, as PyTorch's), differentiable in both arguments.
 ///
@@ -44,7 +42,7 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> 
         return conv2d_reference(xs, weight, cfg);
     }
     let ((_, c_in, h, w), (c_out, _, kh, kw)) = (xs.dims4()?, weight.dims4()?);
-    let g = Geometry { c_in, h, w, c_out, oh, ow, kh, kw, stride: cfg.stride, padding: cfg.padding };
+    let g = Sizes { c_in, h, w, c_out, oh, ow, kh, kw, stride: cfg.stride, padding: cfg.padding };
     g.room("conv2d", xs.dtype())?;
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::Correlate, g })
 }
@@ -74,7 +72,7 @@ pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
     }
     let ((_, c_in, h, w), (_, c_out, kh, kw)) = (xs.dims4()?, weight.dims4()?);
     // Seen from the convolution that this is the adjoint of, the output is the image and the input is the map.
-    let g = Geometry {
+    let g = Sizes {
         c_in: c_out,
         h: oh,
         w: ow,
@@ -143,7 +141,7 @@ enum Kind {
 /// One of the three products; the adjoints of each are the other two.
 struct Product {
     kind: Kind,
-    g: Geometry,
+    g: Sizes,
 }
 
 impl Product {
@@ -164,7 +162,7 @@ impl Product {
         Ok((F::storage(values), shape.into()))
     }
 
-    fn apply(kind: Kind, g: Geometry, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    fn apply(kind: Kind, g: Sizes, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Product { kind, g })
     }
 }

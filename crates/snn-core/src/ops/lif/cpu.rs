@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::LifConfig;
 use super::neuron::{Neuron, by_division};
+use crate::LifConfig;
 use crate::ops::{Real, columns};
 
 /// Neurons a block: `T` membranes of a block stay in the first-level cache during the backward pass.

@@ -1,7 +1,7 @@
 //! The arithmetic of one neuron and one time step, without branches.
 
-use super::{LifConfig, Reset};
 use crate::ops::Real;
+use crate::{LifConfig, Reset};
 
 /// Runs `$body` with the constant `$DIVIDES` that `$neuron` wants: one copy of the body for each, so that loops do not ask.
 ///

@@ -8,7 +8,7 @@ use super::*;
 use crate::ops::testing::{
     assert_identical, assert_relative, check_gradients, check_threads, flat, random, relative_error, run,
 };
-use crate::{Seed, direct_encode};
+use crate::{Seed, Surrogate, direct_encode};
 
 const RESETS: [Reset; 3] = [Reset::Hard(0.), Reset::Hard(-0.25), Reset::Soft];
 /// `tau` and `decay_input`: an undecayed LIF, the paper's, an integrate-and-fire neuron.

@@ -8,7 +8,7 @@ const BOUND: f64 = 1e-6;
 /// Spikes over some time steps, of which the kernels get all but the first.
 struct Case {
     g: Geometry,
-    links: links::Links,
+    links: Links,
     events: Events,
     times: Range<usize>,
     weights: Vec<f32>,

@@ -1,91 +1,12 @@
 //! The linear part of a layer: a convolution, a transposed convolution or a linear map.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use crate::init::weight_and_bias;
-use crate::ops::chain::{Kind, Links};
-use crate::ops::conv::{Axis, conv_transpose2d_map, conv2d_map};
-use crate::ops::{room, same_type};
-use crate::{ConvConfig, Error, conv_transpose2d, conv2d};
-
-/// What a linear map is on a map of known size.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Geometry {
-    pub(crate) kind: Kind,
-    pub(crate) conv: ConvConfig,
-    pub(crate) kernel: (usize, usize),
-    /// Source and target channels.
-    pub(crate) channels: (usize, usize),
-    /// Source and target maps, rows and columns.
-    pub(crate) source: (usize, usize),
-    pub(crate) target: (usize, usize),
-}
-
-impl Geometry {
-    /// Which source positions reach which targets.
-    pub(crate) fn links(&self) -> Links {
-        Links::new(self.kind, &self.conv, self.kernel, self.source, self.target)
-    }
-
-    /// Rows and columns, as the convolution sees them: a transposed one's output plays the image, its input the map.
-    pub(crate) fn axes(&self) -> [Axis; 2] {
-        let (image, map) = match self.kind {
-            Kind::Conv => (self.source, self.target),
-            Kind::Transposed => (self.target, self.source),
-        };
-        let ConvConfig { stride, padding, .. } = self.conv;
-        let axis = |image, map, kernel| Axis { image, map, kernel, stride, padding };
-        [axis(image.0, map.0, self.kernel.0), axis(image.1, map.1, self.kernel.1)]
-    }
-
-    /// Channels, rows and columns of the output.
-    pub(crate) fn output(&self) -> [usize; 3] {
-        [self.channels.1, self.target.0, self.target.1]
-    }
-
-    /// The positions of the source that these of the target depend on, ascending.
-    pub(crate) fn sources(&self, targets: &[u32]) -> Vec<u32> {
-        let [rows, columns] = self.axes();
-        let seen = |axis: &Axis, target: usize| -> Vec<usize> {
-            let source = |k| match self.kind {
-                Kind::Conv => axis.image_at(target, k),
-                Kind::Transposed => axis.map_at(target, k),
-            };
-            (0..axis.kernel).filter_map(source).collect()
-        };
-        let mut sources = Vec::new();
-        for target in targets.iter().map(|&p| p as usize) {
-            let xs = seen(&columns, target % self.target.1);
-            for y in seen(&rows, target / self.target.1) {
-                sources.extend(xs.iter().map(|x| (y * self.source.1 + x) as u32));
-            }
-        }
-        sources.sort_unstable();
-        sources.dedup();
-        sources
-    }
-
-    /// Whether the positions of both maps can be counted in 32 bits, of which the last stands for none.
-    pub(crate) fn check_countable(&self) -> Result<()> {
-        for (what, (rows, columns)) in [("input", self.source), ("output", self.target)] {
-            if rows.checked_mul(columns).is_none_or(|positions| positions >= u32::MAX as usize) {
-                bail!(
-                    "the positions of an {what} of {rows} rows and {columns} columns cannot be counted in 32 bits"
-                )
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether [`links`](Self::links) can be had.
-    pub(crate) fn room(&self) -> Result<()> {
-        self.check_countable()?;
-        let ((rows, columns), kernel) = (self.source.max(self.target), self.kernel);
-        // Two lists of pairs of positions, in effect.
-        room("the links of a spiking layer", &[kernel.0, kernel.1, 4, rows, columns], DType::U32)
-    }
-}
+use crate::geometry::{Geometry, Kind, conv_transpose2d_map, conv2d_map};
+use crate::ops::same_type;
+use crate::train::init::weight_and_bias;
+use crate::{Connections, ConvConfig, Error, conv_transpose2d, conv2d};
 
 /// The linear part of a layer.
 #[derive(Clone, Debug)]
@@ -173,6 +94,11 @@ impl Synapse {
             }
         };
         Ok(Geometry { kind, conv, kernel, channels, source: (h, w), target })
+    }
+
+    /// Its connections on a map `[C, H, W]`.
+    pub(crate) fn connections(&self, source: [usize; 3]) -> Result<Connections> {
+        Ok(Connections::of(&self.geometry(source)?))
     }
 
     /// The map with every output channel multiplied by `scale`, the bias aside.

@@ -1,23 +1,14 @@
 //! Which source position of a convolution reaches which target position, tap by tap.
 
-use crate::ConvConfig;
+use super::{ConvConfig, Kind};
 
 /// Marks a tap that falls into the padding.
 pub(crate) const NOWHERE: u32 = u32::MAX;
 
-/// What kind of linear map a layer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Weight `[target, source, kh, kw]`.
-    Conv,
-    /// Weight `[source, target, kh, kw]`.
-    Transposed,
-}
-
 /// The geometry of a layer. Each tap joins a source position to at most one target position, and the other way round.
 #[derive(Debug)]
 pub(crate) struct Links {
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     pub(crate) sources: usize,
     pub(crate) targets: usize,
     pub(crate) taps: usize,
@@ -26,9 +17,9 @@ pub(crate) struct Links {
     /// `[tap][target]` -> source or [`NOWHERE`].
     pub(crate) source_of: Vec<u32>,
     /// `[tap][source]` -> target or [`NOWHERE`].
-    pub(super) target_of: Vec<u32>,
+    pub(crate) target_of: Vec<u32>,
     /// Whether it is a convolution of 3x3, stride 1, padding 1, and then the size of the map.
-    pub(super) same_3x3: Option<(usize, usize)>,
+    pub(crate) same_3x3: Option<(usize, usize)>,
 }
 
 impl Links {
@@ -91,7 +82,7 @@ impl Links {
     }
 
     /// The links between these sources and targets, both ascending and numbered anew.
-    pub(super) fn part(&self, sources: &[u32], targets: &[u32]) -> Self {
+    pub(crate) fn part(&self, sources: &[u32], targets: &[u32]) -> Self {
         let numbers = |positions: &[u32], all: usize| {
             let mut numbers = vec![NOWHERE; all];
             (0..).zip(positions).for_each(|(i, &position)| numbers[position as usize] = i);
@@ -105,7 +96,7 @@ impl Links {
     }
 
     /// The index of a weight in the layer's own order.
-    pub(super) fn weight_index(
+    pub(crate) fn weight_index(
         &self,
         channels: (usize, usize),
         source: usize,

@@ -9,9 +9,9 @@ use candle_nn::init::NormalOrUniform;
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
+use super::statistic::asked;
 use crate::error::Result;
-use crate::ops::room;
-use crate::statistic::asked;
+use crate::room::room;
 use crate::{Checkpoint, Seed};
 
 /// The parameters and running statistics of a model.

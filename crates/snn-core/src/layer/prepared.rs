@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use super::drive::Finish;
+use super::run::{check as check_drive, run, specs, supported};
 use crate::ops::chain::Prepared;
 use crate::ops::conv::check;
-use crate::stack::{Finish, check as check_drive, run, specs, supported};
 use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 
 /// A [`SpikingStack`] for many evaluations: running statistics are folded in, and weights laid out for the kernels, once.

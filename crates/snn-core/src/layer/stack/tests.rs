@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Var};
 use rand::Rng;
 
-use super::run::{currents, make_by_chain, make_by_reference};
 use super::*;
+use crate::layer::run::{currents, make_by_chain, make_by_reference, specs};
 use crate::ops::chain;
 use crate::ops::testing::{assert_identical, assert_relative, flat};
 use crate::time::{merge_time, split_time};

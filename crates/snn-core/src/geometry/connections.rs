@@ -2,9 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use crate::ops::chain::Kind;
-use crate::ops::conv::Axis;
-use crate::synapse::Synapse;
+use super::{Axis, Geometry, Kind};
 
 /// The connections of a layer on a map of known size.
 ///
@@ -37,10 +35,9 @@ pub struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(synapse: &Synapse, source: [usize; 3]) -> Result<Self> {
-        let geometry = synapse.geometry(source)?;
+    pub(crate) fn of(geometry: &Geometry) -> Self {
         let (kind, target) = (geometry.kind, geometry.output());
-        Ok(Self { source_channels: source[0], target, kind, axes: geometry.axes() })
+        Self { source_channels: geometry.channels.0, target, kind, axes: geometry.axes() }
     }
 
     /// Channels, rows and columns of the output.

@@ -54,7 +54,7 @@ impl ConvConfig {
     }
 }
 
-/// Rows and columns that [`conv2d`](super::conv2d) makes of an image `[C_in, H, W]`.
+/// Rows and columns that [`conv2d`](crate::conv2d()) makes of an image `[C_in, H, W]`.
 pub(crate) fn conv2d_map(image: &[usize; 3], weight: &Tensor, cfg: &ConvConfig) -> Result<(usize, usize)> {
     let (_, c_weight, kh, kw) = weight.dims4()?;
     check_operands("conv2d", image, c_weight, weight)?;
@@ -75,7 +75,7 @@ pub(crate) fn conv2d_map(image: &[usize; 3], weight: &Tensor, cfg: &ConvConfig) 
     Ok((out(image[1], kh)?, out(image[2], kw)?))
 }
 
-/// Rows and columns that [`conv_transpose2d`](super::conv_transpose2d) makes of a map `[C_in, H, W]`.
+/// Rows and columns that [`conv_transpose2d`](crate::conv_transpose2d()) makes of a map `[C_in, H, W]`.
 pub(crate) fn conv_transpose2d_map(
     map: &[usize; 3],
     weight: &Tensor,

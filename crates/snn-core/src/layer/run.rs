@@ -2,13 +2,37 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{Drive, Finish};
-use crate::norm::{Batch, BatchNorm};
+use super::drive::{Drive, Finish};
+use super::norm::{Batch, BatchNorm};
+use super::synapse::{Map, add_to_channels};
 use crate::ops::chain::{self, Chain, Norm, Spec, Statistics};
 use crate::ops::room;
-use crate::synapse::{Map, add_to_channels};
 use crate::time::{check_time_steps, merge_time, split_time};
 use crate::{Readout, SpikingLayer, lif, lif_constant};
+
+impl SpikingLayer {
+    /// Spikes in, spikes out. With `train`, normalises by batch statistics and moves the running ones, unless it returns an
+    /// error.
+    ///
+    /// # Shapes
+    /// `xs: [T, N, C_in, H, W]` -> `[T, N, C_out, H', W']`; for linear layers `[T, N, C_in]` -> `[T, N, C_out]`.
+    /// # Errors
+    /// Returns an error if shapes or element types do not fit; with `train`, if a channel has a single value, or none, over
+    /// time, items and map.
+    pub fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
+        run(std::slice::from_ref(self), Drive::Spikes(xs), Finish::Spikes, train)
+    }
+
+    /// The first layer behind direct encoding. Synapse and norm run once, not `T` times.
+    ///
+    /// # Shapes
+    /// `x: [N, C_in, H, W]` -> `[T, N, C_out, H', W']`; for linear layers `[N, C_in]` -> `[T, N, C_out]`.
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t); with `train`, the value of each time step counts. More time steps than memory.
+    pub fn forward_constant(&self, x: &Tensor, time_steps: usize, train: bool) -> Result<Tensor> {
+        run(std::slice::from_ref(self), Drive::Constant(x, time_steps), Finish::Spikes, train)
+    }
+}
 
 /// What layers make of an input, and, in training, the statistics of each layer's batch.
 pub(super) type Made = (Tensor, Vec<Batch>);

@@ -1,0 +1,17 @@
+//! What training takes: parameters and where they come from, the optimiser, checkpoints, seeded streams.
+
+mod checkpoint;
+pub(crate) mod init;
+mod model;
+mod optim;
+mod params;
+mod seed;
+mod statistic;
+
+pub use checkpoint::{Checkpoint, write_atomically};
+pub use init::fan_in_bound;
+pub use model::Model;
+pub use optim::{AdamW, AdamWConfig, LrSchedule, clip_gradients};
+pub use params::ParamStore;
+pub use seed::Seed;
+pub use statistic::statistic;
