@@ -6,6 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::ops::backend::Backend;
 use crate::ops::time::{self as ops, weighted_sums};
 use crate::ops::{room, same_type};
 use crate::time::check_time_steps;
@@ -88,7 +89,7 @@ pub fn psp_distances(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tensor, Tensor
     }
     same_type("psp_distance", &[("a", a), ("b", b)])?;
     check_tau(tau)?;
-    if !a.device().is_cpu() {
+    if Backend::of(a) == Backend::Candle {
         return psp_distances_reference(a, b, tau);
     }
     let both = ops::psp_distances(a, b, tau)?;
@@ -116,7 +117,7 @@ pub fn straight_through(values: &Tensor, carrier: &Tensor) -> Result<Tensor> {
         bail!("straight_through: values {:?}, gradient of {:?}", values.dims(), carrier.dims())
     }
     same_type("straight_through", &[("values", values), ("carrier", carrier)])?;
-    if !values.device().is_cpu() {
+    if Backend::of(values) == Backend::Candle {
         return carrier + (values - carrier)?.detach();
     }
     // Detached, or the backward pass would want a gradient for it.
@@ -197,7 +198,7 @@ impl Readout {
             readouts.iter().map(|readout| readout.weights(time_steps)).collect::<Result<_>>()?;
         // A view is written out.
         room("read-outs", xs.dims(), xs.dtype())?;
-        if xs.device().is_cpu() {
+        if Backend::of(xs) == Backend::Cpu {
             return weighted_sums(xs, weights);
         }
         mix(xs, weights.concat(), readouts.len())?.reshape([&[readouts.len()], &xs.dims()[1..]].concat())

@@ -1,9 +1,10 @@
 //! Spiking layers with fixed parameters, laid out once for many evaluations.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::drive::Finish;
 use super::run::{check as check_drive, run, specs, supported};
+use crate::ops::backend::Backend;
 use crate::ops::chain::Prepared;
 use crate::ops::conv::check;
 use crate::{Drive, Readout, SpikingLayer, SpikingStack};
@@ -52,7 +53,7 @@ impl SpikingStack {
         let positions = specs.last().map_or(0, |last| last.geometry.target.0 * last.geometry.target.1);
         let on_kernel = layers.iter().all(|layer| {
             let weight = &layer.synapse.weight;
-            weight.device().is_cpu() && weight.dtype() == DType::F32
+            Backend::of(weight).has_chain(weight.dtype())
         });
         let laid_out = |(layer, spec): (&SpikingLayer, _)| {
             let (scale, shift) = layer.norm.folded(&layer.synapse.bias)?;

@@ -1,8 +1,10 @@
 //! The custom operations, a folder (or, where short, a file) each: `mod.rs` holds the contract and the twin, `cpu.rs` the
 //! kernel, `tests.rs` what holds the two together. `chain` is the engine that spiking layers run on.
 //!
-//! On a device without a kernel of ours, an op runs as its twin, made of Candle's own operations.
+//! `backend` decides, for all of them, which backend runs a tensor: our CPU kernels, or the twin, made of Candle's own operations. A
+//! second backend is a variant there, and a file or folder beside each `cpu`.
 
+pub(crate) mod backend;
 pub(crate) mod batch_norm;
 pub(crate) mod chain;
 pub(crate) mod conv;

@@ -7,6 +7,7 @@ mod tests;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
+use super::backend::Backend;
 use super::{by_dtype, operand, room, same_type};
 use crate::time::check_time_steps;
 use crate::{LifConfig, Reset};
@@ -31,7 +32,7 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
     if xs.rank() == 0 {
         bail!("lif: wants [T, ...], got a scalar")
     }
-    if !xs.device().is_cpu() {
+    if Backend::of(xs) == Backend::Candle {
         return lif_reference(xs, cfg);
     }
     xs.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: None })
@@ -47,7 +48,7 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Tensor> {
     check_time_steps(time_steps)?;
     room("lif_constant", &[&[time_steps], x.dims()].concat(), x.dtype())?;
-    if !x.device().is_cpu() {
+    if Backend::of(x) == Backend::Candle {
         return lif_reference(&crate::direct_encode(x, time_steps)?, cfg);
     }
     x.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: Some(time_steps) })

@@ -3,11 +3,12 @@
 //! Differences are squared, in f64. The expansion `|z|^2 - 2 z e + |e|^2` would be one matrix product, but what it leaves of
 //! two vectors far from the origin and close to each other is rounding.
 
-use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
-use rayon::prelude::*;
+mod cpu;
 
-use super::simd::vectorised;
-use super::{Real, by_dtype, operand, same_type};
+use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+
+use super::backend::Backend;
+use super::{by_dtype, operand, same_type};
 
 /// `argmin_k |z - codes[k]|`, the first of equals; without gradient (paper Eq. 7).
 ///
@@ -31,7 +32,7 @@ use super::{Real, by_dtype, operand, same_type};
 pub fn nearest(z: &Tensor, codes: &Tensor) -> Result<Tensor> {
     let (z, codes) = (z.detach(), codes.detach());
     check_shapes(&z, &codes)?;
-    if !z.device().is_cpu() || z.elem_count() == 0 {
+    if Backend::of(&z) == Backend::Candle || z.elem_count() == 0 {
         return nearest_reference(&z, &codes);
     }
     check_codes(&codes)?;
@@ -111,7 +112,7 @@ impl CustomOp2 for Nearest {
         let (n, c, h, w) = l1.shape().dims4()?;
         let found = by_dtype!(s1, "nearest", F => {
             let z = operand::<F>(s1, l1)?;
-            match find::<F>(z, operand(s2, l2)?, (n, c, h * w)) {
+            match cpu::find::<F>(z, operand(s2, l2)?, (n, c, h * w)) {
                 Some(found) => found,
                 None => {
                     let bad = z.iter().position(|x| !x.to_f64().is_finite()).unwrap_or_default();
@@ -121,76 +122,6 @@ impl CustomOp2 for Nearest {
         });
         Ok((CpuStorage::U32(found), (n, h, w).into()))
     }
-}
-
-/// Vectors that the kernel works on at once.
-const TILE: usize = 32;
-
-/// `z: [n, c, positions]`, `codes: [k, c]` -> `[n, positions]`; nothing if an element of `z` is not finite.
-fn find<F: Real>(z: &[F], codes: &[F], (n, c, positions): (usize, usize, usize)) -> Option<Vec<u32>> {
-    let codes: Vec<f64> = codes.iter().map(|e| e.to_f64()).collect();
-    // Squares of single precision stay in the range of double precision.
-    let least = if F::DTYPE == DType::F32 { 0. } else { 1e-280 };
-    let mut found = vec![0u32; n * positions];
-    let tiles = found.par_chunks_mut(TILE).enumerate();
-    tiles.try_for_each_init(
-        || vec![0f64; c * TILE],
-        |tile, (i, found)| {
-            for (j, p) in (i * TILE..).take(found.len()).enumerate() {
-                let vector = z[p / positions * c * positions + p % positions..].iter().step_by(positions);
-                tile[j..].iter_mut().step_by(TILE).zip(vector).for_each(|(to, x)| *to = x.to_f64());
-            }
-            let (mut best, mut nearest) = ([f64::INFINITY; TILE], [0u32; TILE]);
-            search(tile, &codes, &mut best, &mut nearest);
-            for (j, (found, best)) in found.iter_mut().zip(best).enumerate() {
-                let in_range = best >= least && best < f64::INFINITY;
-                let vector = tile[j..].iter().step_by(TILE).copied();
-                *found = if in_range { nearest[j] } else { settle(vector, &codes, c, best)? };
-            }
-            Some(())
-        },
-    )?;
-    Some(found)
-}
-
-vectorised! {
-    /// The first of the smallest squared distances of each column of `z: [c, TILE]`, and its code; what is there must be larger.
-    fn search(z: &[f64], codes: &[f64], best: &mut [f64; TILE], nearest: &mut [u32; TILE]) {
-        for (k, code) in codes.chunks_exact(z.len() / TILE).enumerate() {
-            let mut sums = [0f64; TILE];
-            for (z, &e) in z.chunks_exact(TILE).zip(code) {
-                for i in 0..TILE {
-                    let d = z[i] - e;
-                    sums[i] += d * d;
-                }
-            }
-            for i in 0..TILE {
-                if sums[i] < best[i] {
-                    (best[i], nearest[i]) = (sums[i], k as u32);
-                }
-            }
-        }
-    }
-}
-
-/// The nearest code of a vector whose squared distances, the least being `best`, overflow or vanish; nothing if an element of
-/// the vector is not finite.
-fn settle(z: impl Iterator<Item = f64> + Clone, codes: &[f64], c: usize, best: f64) -> Option<u32> {
-    if !z.clone().all(f64::is_finite) {
-        return None;
-    }
-    // Powers of two are exact; what the first drowns is far below the least distance.
-    let (down, up) = if best > 1. { (2f64.powi(-600), 1.) } else { (1., 2f64.powi(600)) };
-    let square = |(z, &e): (f64, &f64)| ((z * down - e * down) * up).powi(2);
-    let distance = |code: &[f64]| z.clone().zip(code).map(square).sum::<f64>();
-    let mut first = (f64::INFINITY, 0);
-    for (k, code) in (0..).zip(codes.chunks_exact(c)) {
-        let distance = distance(code);
-        if distance < first.0 {
-            first = (distance, k);
-        }
-    }
-    Some(first.1)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::dense::Scratch;
+use super::scratch::Scratch;
 use crate::ops::gemm::{Matrix, matmul};
 use crate::ops::simd::vectorised;
 

@@ -7,11 +7,13 @@ use rayon::prelude::*;
 
 use super::dense::Direction;
 use super::events::{Events, Signal};
-use super::memory::{Workspace, lend};
+use super::memory::Workspace;
+use super::scratch::lend;
 use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use crate::LifConfig;
 use crate::geometry::Geometry;
 use crate::geometry::{Kind, Links};
+use crate::ops::chain::spec::Spec;
 
 /// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
 /// here events were faster in every layer measured (`docs/performance.md`).
@@ -30,13 +32,6 @@ fn forced_dense_above() -> Option<f64> {
 /// Rows of a tile that the forward kernel, and the gradient kernel, work on at once.
 pub(super) const FORWARD_ROWS: usize = 400;
 const GRADIENT_ROWS: usize = 200;
-
-/// What a layer is, before it meets an input.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Spec {
-    pub(crate) geometry: Geometry,
-    pub(crate) lif: LifConfig,
-}
 
 #[derive(Debug)]
 pub(super) struct Layer {

@@ -4,23 +4,9 @@
 //! output position, zeros where a tap falls into the padding) or *scattered* from its sending side; a convolution is
 //! dense in taps on its target side, a transposed one on its source side, so each is gathered there.
 
-use super::memory::lend;
+use super::scratch::{Scratch, lend};
 use crate::geometry::{Kind, Links, NOWHERE};
 use crate::ops::gemm::{Matrix, matmul};
-
-/// Buffers of matrix products.
-#[derive(Default)]
-pub(super) struct Scratch {
-    columns: Vec<f32>,
-    product: Vec<f32>,
-}
-
-impl Scratch {
-    /// Two buffers of these lengths, their contents whatever they were.
-    pub(super) fn two(&mut self, a: usize, b: usize) -> (&mut [f32], &mut [f32]) {
-        (lend(&mut self.columns, a), lend(&mut self.product, b))
-    }
-}
 
 /// One direction of a layer: from rows of `from` channels to rows of `to` channels.
 pub(super) struct Direction<'a> {

@@ -1,4 +1,5 @@
-use super::super::dense::{Direction, Scratch};
+use super::super::dense::Direction;
+use super::super::scratch::Scratch;
 use super::*;
 
 /// Sums of some thousand terms in f32.

@@ -1,4 +1,4 @@
-use super::super::dense::Scratch;
+use super::super::scratch::Scratch;
 use super::super::winograd::Winograd;
 use super::*;
 

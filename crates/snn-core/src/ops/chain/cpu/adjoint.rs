@@ -1,7 +1,8 @@
 //! The dense product backward: from the gradient of a layer's currents to that of its input.
 
-use super::dense::{Direction, Scratch};
+use super::dense::Direction;
 use super::layer::{FORWARD_ROWS, Layer};
+use super::scratch::Scratch;
 use super::winograd::Winograd;
 
 /// The weights of a layer's input gradient.

@@ -1,12 +1,11 @@
 //! Linear interpolation between two tensors with a trainable coefficient, in one pass.
 
+mod cpu;
+
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
+use super::backend::Backend;
 use super::{Real, by_dtype, operand, same_type};
-
-/// Elements a task: constant, so that sums are formed alike on any number of threads.
-const CHUNK: usize = 4096;
 
 /// `k pair[0] + (1 - k) pair[1]`, differentiable in both arguments (paper Eq. 6).
 ///
@@ -27,10 +26,10 @@ pub fn lerp(pair: &Tensor, k: &Tensor) -> Result<Tensor> {
         bail!("lerp: pair {:?} and k {:?}, wants [2, ...] and [1]", pair.dims(), k.dims())
     }
     same_type("lerp", &[("pair", pair), ("k", k)])?;
-    if !pair.device().is_cpu() {
-        return lerp_reference(pair, k);
+    match Backend::of(pair) {
+        Backend::Cpu => pair.contiguous()?.apply_op2(&k.contiguous()?, Lerp),
+        Backend::Candle => lerp_reference(pair, k),
     }
-    pair.contiguous()?.apply_op2(&k.contiguous()?, Lerp)
 }
 
 /// The twin of [`lerp`], with Candle's own operations. Any device.
@@ -59,9 +58,7 @@ impl CustomOp2 for Lerp {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let ys = by_dtype!(s1, "lerp", F => {
-            let (pair, k) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?[0]);
-            let (a, b) = pair.split_at(pair.len() / 2);
-            F::storage(a.par_iter().zip(b).map(|(&a, &b)| b + (a - b) * k).collect())
+            F::storage(cpu::forward(operand::<F>(s1, l1)?, operand::<F>(s2, l2)?[0]))
         });
         Ok((ys, l1.dims()[1..].into()))
     }
@@ -98,32 +95,9 @@ impl CustomOp2 for Gradient {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let both = by_dtype!(s1, "lerp", F => {
-            let (pair, grad) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
-            F::storage(self.run(pair, grad))
+            F::storage(cpu::gradient(operand::<F>(s1, l1)?, operand::<F>(s2, l2)?, self.k))
         });
         Ok((both, (l1.shape().elem_count() + 1).into()))
-    }
-}
-
-impl Gradient {
-    fn run<F: Real>(&self, pair: &[F], grad: &[F]) -> Vec<F> {
-        let n = grad.len();
-        let (a, b) = pair.split_at(n);
-        let shares = [F::from_f64(self.k), F::from_f64(1. - self.k)];
-        let mut both = vec![F::from_f64(0.); 2 * n + 1];
-        for (into, share) in both.chunks_exact_mut(n.max(1)).zip(shares) {
-            into.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK)).for_each(|(into, grad)| {
-                into.iter_mut().zip(grad).for_each(|(i, &g)| *i = share * g);
-            });
-        }
-        let chunks = grad.par_chunks(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
-        let sums: Vec<f64> = chunks
-            .map(|((grad, a), b)| {
-                grad.iter().zip(a).zip(b).map(|((&g, &a), &b)| (g * (a - b)).to_f64()).sum()
-            })
-            .collect();
-        both[2 * n] = F::from_f64(sums.iter().sum());
-        both
     }
 }
 

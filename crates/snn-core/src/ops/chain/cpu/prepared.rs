@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use super::layer::{Layer, Packed, Spec};
+use super::layer::{Layer, Packed};
 use super::neuron::Affine;
 use super::{End, Norm, Plan};
+use crate::ops::chain::spec::Spec;
 use crate::ops::operand;
 
 /// The parameters of each layer as the kernels want them.

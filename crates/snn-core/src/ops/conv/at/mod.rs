@@ -1,12 +1,13 @@
 //! A convolution at some positions of its output only.
 
+mod cpu;
+
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 use super::conv2d;
 use crate::ConvConfig;
 use crate::geometry::{Axis, conv2d_map};
-use crate::ops::gemm::{Matrix, matmul};
+use crate::ops::backend::Backend;
 use crate::ops::{Real, by_dtype, operand, room, same_type};
 
 /// [`conv2d`] at some positions of each item's output, without gradient.
@@ -32,7 +33,7 @@ pub fn conv2d_at(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, positions: &[Ve
     let (oh, ow) = conv2d_map(&[c_in, h, w], weight, cfg)?;
     same_type("conv2d_at", &[("xs", xs), ("weight", weight)])?;
     let (xs, weight) = (xs.detach(), weight.detach());
-    if !xs.device().is_cpu() {
+    if Backend::of(&xs) == Backend::Candle {
         return select(&conv2d(&xs, &weight, cfg)?, positions);
     }
     check(positions, n, oh, ow)?;
@@ -92,40 +93,6 @@ impl CustomOp2 for At<'_> {
             F::storage(self.forward::<F>(operand(s1, l1)?, operand(s2, l2)?, (c_out, rows)))
         });
         Ok((ys, (rows, c_out).into()))
-    }
-}
-
-impl At<'_> {
-    fn forward<F: Real>(&self, xs: &[F], weight: &[F], (c_out, rows): (usize, usize)) -> Vec<F> {
-        let (mut ys, width) = (vec![F::from_f64(0.); rows * c_out], weight.len() / c_out);
-        let size = xs.len() / self.positions.len().max(1);
-        let (mut items, mut rest) = (Vec::with_capacity(self.positions.len()), &mut ys[..]);
-        for (xs, at) in xs.chunks_exact(size.max(1)).zip(self.positions) {
-            let (ys, others) = std::mem::take(&mut rest).split_at_mut(at.len() * c_out);
-            items.push((xs, at, ys));
-            rest = others;
-        }
-        items.into_par_iter().filter(|(_, at, _)| !at.is_empty()).for_each(|(xs, at, ys)| {
-            let mut columns = Vec::with_capacity(at.len() * width);
-            at.iter().for_each(|&p| self.append_column(xs, p as usize, &mut columns));
-            let weight = Matrix::row_major(weight, c_out, width).transposed();
-            matmul(ys, Matrix::row_major(&columns, at.len(), width), weight, false);
-        });
-        ys
-    }
-
-    /// Appends what position `p` sees: `[C_in, taps]`, as the weight's rows are ordered.
-    fn append_column<F: Real>(&self, xs: &[F], p: usize, into: &mut Vec<F>) {
-        let [rows, columns] = self.axes;
-        let (oy, ox) = (p / columns.map, p % columns.map);
-        let seen = |tap: usize| {
-            let y = rows.image_at(oy, tap / columns.kernel)?;
-            Some(y * columns.image + columns.image_at(ox, tap % columns.kernel)?)
-        };
-        let taps: Vec<_> = (0..rows.kernel * columns.kernel).map(seen).collect();
-        for plane in xs.chunks_exact(rows.image * columns.image) {
-            into.extend(taps.iter().map(|seen| seen.map_or(F::from_f64(0.), |q| plane[q])));
-        }
     }
 }
 

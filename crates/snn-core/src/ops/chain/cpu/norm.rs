@@ -1,6 +1,7 @@
 //! Batch statistics by channel, and the coefficients of batch norm forward and backward.
 
 use super::neuron::{Affine, Sums};
+use crate::ops::chain::spec::Statistics;
 use crate::ops::simd::vectorised;
 
 /// Mean and sum of squared deviations of each channel over a number of rows, in f64.
@@ -51,16 +52,6 @@ vectorised! {
             }
         }
     }
-}
-
-/// The statistics of one batch.
-#[derive(Debug, Clone)]
-pub(crate) struct Statistics {
-    /// Elements of each channel, copies in time aside.
-    pub(crate) count: f64,
-    pub(crate) mean: Vec<f64>,
-    /// Biased.
-    pub(crate) variance: Vec<f64>,
 }
 
 impl Statistics {

@@ -10,8 +10,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
-use super::dense::Scratch;
 use super::events::ByChannel;
+use super::scratch::Scratch;
 
 /// Floats that the pool keeps at most; the oldest are freed first.
 const LIMIT: usize = 1 << 27;
@@ -86,14 +86,6 @@ impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({})", self.0.len())
     }
-}
-
-/// So many elements of a vector that only grows; their contents are whatever they were.
-pub(super) fn lend<T: Clone + Default>(values: &mut Vec<T>, len: usize) -> &mut [T] {
-    if values.len() < len {
-        values.resize(len, T::default());
-    }
-    &mut values[..len]
 }
 
 /// What kernels write to before they write their result; a thread has one.

@@ -7,12 +7,13 @@ mod norm;
 mod sparse;
 mod winograd;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use proptest::prelude::*;
 use rand::Rng;
 
 use super::*;
 use crate::geometry::{Kind, Links, NOWHERE};
+use crate::ops::chain::spec::Spec;
 use crate::{ConvConfig, LifConfig, Seed};
 
 /// The geometry of one layer.

@@ -4,12 +4,14 @@ use rayon::prelude::*;
 
 use super::events::{Events, Signal, channels_first};
 use super::layer::{Layer, Packed};
-use super::memory::{Buffer, Workspace, lend};
+use super::memory::{Buffer, Workspace};
 use super::neuron::{Affine, Neurons, Out};
-use super::norm::{Moments, Statistics};
+use super::norm::Moments;
 use super::prepared::LaidOut;
+use super::scratch::lend;
 use super::{End, Norm, Plan};
 use crate::geometry::Links;
+use crate::ops::chain::spec::Statistics;
 
 /// What a layer keeps for its backward pass; one entry an item of the batch.
 #[derive(Debug)]

@@ -1,0 +1,198 @@
+//! The chain on the CPU: what a call plans, keeps for its backward pass, and runs.
+
+mod adjoint;
+mod backward;
+mod dense;
+mod events;
+mod forward;
+mod layer;
+mod memory;
+mod neuron;
+mod norm;
+mod prepared;
+mod scratch;
+mod sparse;
+#[cfg(test)]
+mod tests;
+mod winograd;
+
+use std::ops::{Deref, Range};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+
+use super::spec::{Chain, End, Norm, Statistics};
+use crate::ops::batch_norm::check_count;
+use crate::ops::operand;
+use forward::Kept;
+use layer::Layer;
+use neuron::Affine;
+pub(crate) use prepared::Prepared;
+
+/// What a chain is, once the shape of its input is known.
+#[derive(Debug)]
+struct Plan {
+    layers: Arc<[Layer]>,
+    items: usize,
+    time_steps: usize,
+    /// Whether the input has no time axis.
+    constant: bool,
+    norm: Norm,
+    end: End,
+}
+
+impl Plan {
+    fn new(xs: &Tensor, layers: Arc<[Layer]>, constant: Option<usize>, norm: Norm, end: End) -> Result<Self> {
+        let (time_steps, items) = match constant {
+            Some(time_steps) => (time_steps, xs.dim(0)?),
+            None => (xs.dim(0)?, xs.dim(1)?),
+        };
+        if layers.is_empty() {
+            bail!("a chain of no layers")
+        }
+        if let End::Sums(weights) = &end
+            && let Some(row) = weights.iter().find(|row| row.len() != time_steps)
+        {
+            bail!("a sum of {time_steps} time steps with {} weights", row.len())
+        }
+        let plan = Self { layers, items, time_steps, constant: constant.is_some(), norm, end };
+        if let Norm::Batch { .. } = norm {
+            plan.layers.iter().try_for_each(|layer| plan.check_batch(layer))?;
+        }
+        Ok(plan)
+    }
+
+    /// Whether a layer has enough currents a channel for batch statistics, copies in time counted.
+    fn check_batch(&self, layer: &Layer) -> Result<()> {
+        let ((h, w), batch) = (layer.target, self.time_steps * self.items);
+        check_count(batch * h * w, &[batch, layer.channels.1, h, w])
+    }
+
+    fn weight_range(&self, layer: usize) -> Range<usize> {
+        let before: usize = self.layers[..layer].iter().map(Layer::weight_count).sum();
+        before..before + self.layers[layer].weight_count()
+    }
+
+    fn weights_of<'a>(&self, layer: usize, weights: &'a [f32]) -> &'a [f32] {
+        &weights[self.weight_range(layer)]
+    }
+
+    /// Where weight (or scale) and bias (or shift) of a layer's norm lie.
+    fn affine_ranges(&self, layer: usize) -> (Range<usize>, Range<usize>) {
+        let before: usize = self.layers[..layer].iter().map(|layer| 2 * layer.channels.1).sum();
+        let channels = self.layers[layer].channels.1;
+        (before..before + channels, before + channels..before + 2 * channels)
+    }
+
+    /// The two rows of a layer, as they were given.
+    fn affine_of(&self, layer: usize, affines: &[f32]) -> Affine {
+        let (scale, shift) = self.affine_ranges(layer);
+        Affine::new(affines[scale].to_vec(), affines[shift].to_vec())
+    }
+
+    /// Length of the output's first axis.
+    fn output_steps(&self) -> usize {
+        match &self.end {
+            End::Spikes => self.time_steps,
+            End::Sums(weights) => weights.len(),
+        }
+    }
+
+    fn output_shape(&self) -> Shape {
+        let (channels, (h, w)) =
+            self.layers.last().map_or((0, (0, 0)), |last| (last.channels.1, last.target));
+        (self.output_steps(), self.items, channels, h, w).into()
+    }
+}
+
+/// [`run`](super::run) in f32.
+pub(crate) fn run(
+    xs: &Tensor,
+    weights: &Tensor,
+    affines: &Tensor,
+    chain: &Chain<'_>,
+) -> Result<(Tensor, Vec<Statistics>)> {
+    let layers = chain.layers.iter().map(Layer::new).collect();
+    let plan = Plan::new(xs, layers, chain.constant, chain.norm, chain.end.clone())?;
+    let shape = plan.output_shape();
+    let op = ChainOp(Arc::new(State { plan, shape, kept: Mutex::new(None) }));
+    let state = op.0.clone();
+    let ys = xs.contiguous()?.apply_op3(&weights.contiguous()?, &affines.contiguous()?, op)?;
+    let kept = state.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let statistics = kept.iter().flatten().filter_map(|kept| kept.statistics.clone()).collect();
+    drop(kept);
+    Ok((ys, statistics))
+}
+
+/// Shared by the forward and the backward pass of one call.
+#[derive(Debug)]
+struct State {
+    plan: Plan,
+    shape: Shape,
+    kept: Mutex<Option<Vec<Kept>>>,
+}
+
+struct ChainOp(Arc<State>);
+
+impl CustomOp3 for ChainOp {
+    fn name(&self) -> &'static str {
+        "spiking_chain"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let State { plan, shape, kept } = &*self.0;
+        let (xs, weights, affines) =
+            (operand::<f32>(s1, l1)?, operand::<f32>(s2, l2)?, operand::<f32>(s3, l3)?);
+        let ys = match plan.norm {
+            Norm::Batch { .. } => {
+                let (ys, all) = plan.run_keeping(xs, weights, affines);
+                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
+                ys
+            }
+            Norm::Fixed => plan.run_through(xs, &plan.lay_out(weights, affines), None),
+        };
+        Ok((CpuStorage::F32(ys), shape.clone()))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weights: &Tensor,
+        affines: &Tensor,
+        _ys: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let State { plan, kept, .. } = &*self.0;
+        let (values, grad) =
+            ([xs.contiguous()?, weights.contiguous()?, affines.contiguous()?], grad.contiguous()?);
+        let guards = values.each_ref().map(Tensor::storage_and_layout);
+        let [inputs, weight_values, affine_values] =
+            [slice(&guards[0])?, slice(&guards[1])?, slice(&guards[2])?];
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Evaluation keeps nothing: whoever wants gradients there pays with another forward pass.
+        let kept = kept.get_or_insert_with(|| plan.run_keeping(inputs, weight_values, affine_values).1);
+        let grad_guard = grad.storage_and_layout();
+        let arguments = (weight_values, affine_values);
+        let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op());
+        let input =
+            gradients.input.map(|values| Tensor::from_vec(values, xs.shape(), xs.device())).transpose()?;
+        let like = |values: Vec<f32>, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device()).map(Some);
+        Ok((input, like(gradients.weights, weights)?, like(gradients.affines, affines)?))
+    }
+}
+
+/// The elements of a contiguous f32 tensor on the CPU.
+fn slice<'a, S: Deref<Target = Storage>>((storage, layout): &'a (S, &Layout)) -> Result<&'a [f32]> {
+    match &**storage {
+        Storage::Cpu(storage) => operand(storage, layout),
+        _ => bail!("spiking_chain: operands must be on the CPU"),
+    }
+}

@@ -1,0 +1,51 @@
+//! What a chain is told, and what it hands back beside tensors.
+
+use crate::LifConfig;
+use crate::geometry::Geometry;
+
+/// What a layer is, before it meets an input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec {
+    pub(crate) geometry: Geometry,
+    pub(crate) lif: LifConfig,
+}
+
+/// How currents are normalised in front of the neurons.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Norm {
+    /// By the batch: `affines` are weight and bias of the norm.
+    Batch {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Not at all: `affines` are scale and shift of the currents.
+    Fixed,
+}
+
+/// What a chain returns.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum End {
+    /// The last layer's spikes, `[T, N, C, H, W]`.
+    Spikes,
+    /// Their sums over time, one for each row of weights, `[rows, N, C, H, W]`.
+    Sums(Vec<Vec<f32>>),
+}
+
+/// What [`run`] takes beside tensors.
+pub(crate) struct Chain<'a> {
+    pub(crate) layers: &'a [Spec],
+    /// Time steps of an input that is constant.
+    pub(crate) constant: Option<usize>,
+    pub(crate) norm: Norm,
+    pub(crate) end: End,
+}
+
+/// The statistics of one batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Statistics {
+    /// Elements of each channel, copies in time aside.
+    pub(crate) count: f64,
+    pub(crate) mean: Vec<f64>,
+    /// Biased.
+    pub(crate) variance: Vec<f64>,
+}
