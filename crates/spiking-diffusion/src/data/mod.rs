@@ -3,6 +3,8 @@
 mod cifar;
 #[cfg(feature = "download")]
 mod download;
+#[cfg(feature = "huggingface")]
+mod huggingface;
 pub mod idx;
 mod idx_split;
 mod sets;
