@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The stream of this label: ChaCha8 keyed by `SHA-256(seed, label)`, a generator of rand 0.9.
+    /// The stream of this label: ChaCha8 keyed by `SHA-256(seed, label)`.
     pub fn rng(self, label: &str) -> ChaCha8Rng {
         let key = Sha256::new().chain_update(self.0.to_le_bytes()).chain_update(label.as_bytes()).finalize();
         ChaCha8Rng::from_seed(key.into())
