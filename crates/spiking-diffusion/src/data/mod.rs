@@ -5,6 +5,8 @@ mod cifar;
 mod download;
 mod folder;
 mod gzip;
+#[cfg(feature = "huggingface")]
+mod huggingface;
 pub mod idx;
 mod idx_split;
 mod sets;

@@ -23,7 +23,8 @@ impl DataSet {
     ///
     /// What was cut off, or [stopped](Progress::stop_requested), goes on where it was the next time. A file is there
     /// under its name once its SHA-256 is right; of an archive only what is needed is kept. Two processes may ask for the
-    /// same set: one waits for the other.
+    /// same set: one waits for the other. In a build with the feature `huggingface`, MNIST, Fashion-MNIST and CIFAR-10 are
+    /// taken from the Hugging Face hub where their server does not answer, if their unpacked bytes have the official checksums.
     ///
     /// # Errors
     /// The network or the server fails, or its file has another checksum ([`Error::Download`] says what to do instead);
@@ -40,7 +41,12 @@ impl DataSet {
     pub fn download(self, progress: &mut dyn Progress) -> Result<PathBuf> {
         let folder = cache_dir()?.join("data").join(self.name());
         let store = Store { remote: Remote::official(self), folder, limits: Limits::default() };
-        store.fill(progress).map_err(|error| self.explain(error))?;
+        match store.fill(progress) {
+            Err(error @ Error::Metrics(MetricsError::Download { .. })) => {
+                self.fall_back(&store.folder, self.explain(error), progress)?;
+            }
+            other => other?,
+        }
         Ok(store.folder)
     }
 
@@ -69,6 +75,28 @@ impl DataSet {
         }
     }
 
+    /// Asks the Hugging Face hub, where it has the set; else the error stays.
+    #[cfg(feature = "huggingface")]
+    fn fall_back(self, folder: &Path, error: Error, progress: &mut dyn Progress) -> Result<()> {
+        use super::huggingface;
+
+        let Some(load) = huggingface::loader(self) else { return Err(error) };
+        progress.message(&format!("{error}; asking the Hugging Face hub"));
+        let _held = lock(&folder.join(".lock"))?;
+        huggingface::fill(self, folder, load).map_err(|hub| match error {
+            Error::Download { set, source, advice } => {
+                let advice = format!("{advice} (nor did the Hugging Face hub help: {hub})");
+                Error::Download { set, source, advice }
+            }
+            other => other,
+        })
+    }
+
+    #[cfg(not(feature = "huggingface"))]
+    fn fall_back(self, _: &Path, error: Error, _: &mut dyn Progress) -> Result<()> {
+        Err(error)
+    }
+
     /// Says what to do where there is no network.
     fn explain(self, error: Error) -> Error {
         match error {
@@ -95,7 +123,10 @@ impl Store {
         let held = lock(&self.folder.join(".lock"))?;
         let members = &self.remote.members;
         if members.is_empty() {
-            for file in &self.remote.files {
+            // The hub gives them unpacked.
+            let is_lacking =
+                |file: &&RemoteFile| !self.folder.join(file.name.trim_end_matches(".gz")).is_file();
+            for file in self.remote.files.iter().filter(is_lacking) {
                 self.fetch(file, progress)?;
             }
         } else if !members.iter().all(|name| self.folder.join(name).is_file()) {

@@ -153,6 +153,15 @@ fn files_are_loaded_once_and_said_to_be() {
 }
 
 #[test]
+fn what_is_there_unpacked_is_not_loaded() {
+    let place = Place::new(Manner::Good, named(&["images.gz", "labels.gz"]), &[]);
+    fs::create_dir_all(&place.store.folder).unwrap();
+    fs::write(place.store.folder.join("images"), "as the Hugging Face hub has it").unwrap();
+    place.store.fill(&mut Silent).unwrap();
+    assert_eq!(place.server.requests(), [("labels.gz".to_owned(), 0)]);
+}
+
+#[test]
 fn what_was_cut_off_goes_on() {
     for manner in [Manner::Truncated, Manner::Stalls] {
         let files = named(&["images.gz"]);
