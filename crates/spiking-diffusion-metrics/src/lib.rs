@@ -5,6 +5,7 @@ mod classifier;
 #[cfg(feature = "download")]
 pub mod download;
 mod error;
+mod fad;
 mod features;
 mod frechet;
 mod inception;
@@ -28,6 +29,7 @@ pub use classifier::{
     ClassScore, Classifier, ClassifierCard, ClassifierConfig, Labelled, TrainingStep, score_samples,
 };
 pub use error::{Error, Result};
+pub use fad::{FAD_BATCH, Fad};
 pub use features::{FeatureExtractor, Pixels, extract_batches};
 pub use frechet::{frechet_distance, frechet_distance_of_features, frechet_distance_paper};
 pub use inception::{

@@ -13,8 +13,10 @@ use crate::{Ball, InceptionConfig, InceptionLayer, PixelScaling};
 /// use spiking_diffusion_metrics::{InceptionLayer, Protocol, Resize};
 ///
 /// let settings = Protocol::CleanFid.settings(InceptionLayer::Mixed768);
-/// assert_eq!((settings.inception.resize, settings.inception.dims()), (Some(Resize::Bicubic), 768));
+/// let inception = settings.inception.ok_or("FAD alone has none")?;
+/// assert_eq!((inception.resize, inception.dims()), (Some(Resize::Bicubic), 768));
 /// assert_eq!(settings.kernel_inception, settings.inception); // only the paper takes two networks
+/// # Ok::<(), &str>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -28,6 +30,8 @@ pub enum Protocol {
     TorchFidelity,
     /// `clean-fid`, mode `clean`.
     CleanFid,
+    /// FAD, of FSVAE's authors: the features of [`Fad`](crate::Fad), not of an Inception.
+    Fad,
 }
 
 /// What stands for the square root of `S_a S_b` in the Fréchet distance.
@@ -45,11 +49,11 @@ pub enum Root {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Network of the Fréchet distance, and the way of the pixels to it.
-    pub inception: InceptionConfig,
+    /// Network of the Fréchet distance, and the way of the pixels to it; none for [`Protocol::Fad`].
+    pub inception: Option<InceptionConfig>,
     /// The same for the kernel distance. In the paper it is another network, so that its two distances are not of
     /// the same features.
-    pub kernel_inception: InceptionConfig,
+    pub kernel_inception: Option<InceptionConfig>,
     /// Covariances are divided by `N - ddof`.
     pub ddof: u32,
     /// Root in the Fréchet distance.
@@ -68,15 +72,17 @@ pub struct Settings {
 
 impl Protocol {
     /// All protocols.
-    pub const ALL: [Self; 4] = [Self::Paper, Self::PytorchFid, Self::TorchFidelity, Self::CleanFid];
+    pub const ALL: [Self; 5] =
+        [Self::Paper, Self::PytorchFid, Self::TorchFidelity, Self::CleanFid, Self::Fad];
 
-    /// The name that stands beside a number: `paper`, `pytorch-fid`, `torch-fidelity` or `clean-fid`.
+    /// The name that stands beside a number: `paper`, `pytorch-fid`, `torch-fidelity`, `clean-fid` or `fad`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Paper => "paper",
             Self::PytorchFid => "pytorch-fid",
             Self::TorchFidelity => "torch-fidelity",
             Self::CleanFid => "clean-fid",
+            Self::Fad => "fad",
         }
     }
 
@@ -86,7 +92,7 @@ impl Protocol {
     /// then those of the `prdc` package, with open balls. The paper's kernel distance is torchmetrics' default:
     /// torch-fidelity's network and resizing, 100 subsets of 1,000.
     pub fn settings(self, layer: InceptionLayer) -> Settings {
-        let (inception, kernel_inception) = self.networks(layer);
+        let (inception, kernel_inception) = self.networks(layer).unzip();
         let paper = self == Self::Paper;
         Settings {
             inception,
@@ -102,15 +108,16 @@ impl Protocol {
     }
 
     /// Of the Fréchet and of the kernel distance.
-    fn networks(self, layer: InceptionLayer) -> (InceptionConfig, InceptionConfig) {
+    fn networks(self, layer: InceptionLayer) -> Option<(InceptionConfig, InceptionConfig)> {
         let fidelity = InceptionConfig::torch_fidelity(layer);
         let both = match self {
-            Self::Paper => return (paper_inception(layer), fidelity),
+            Self::Paper => return Some((paper_inception(layer), fidelity)),
+            Self::Fad => return None,
             Self::PytorchFid => InceptionConfig::pytorch_fid(layer),
             Self::TorchFidelity => fidelity,
             Self::CleanFid => InceptionConfig::clean_fid(layer),
         };
-        (both, both)
+        Some((both, both))
     }
 }
 

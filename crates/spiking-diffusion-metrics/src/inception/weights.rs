@@ -127,6 +127,23 @@ impl InceptionWeights {
         }
     }
 
+    /// Shape of a tensor of four axes.
+    pub(crate) fn rank_4(&self, name: &str) -> Result<[usize; 4]> {
+        self.shape(name, "four axes")
+    }
+
+    /// Length of a tensor of one axis.
+    pub(crate) fn length(&self, name: &str) -> Result<usize> {
+        Ok(self.shape::<1>(name, "one axis")?[0])
+    }
+
+    fn shape<const RANK: usize>(&self, name: &str, wanted: &str) -> Result<[usize; RANK]> {
+        let dims = self.dims(name)?.ok_or_else(|| Error::file(&self.path, name, "missing"))?;
+        dims.as_slice()
+            .try_into()
+            .map_err(|_| Error::file(&self.path, name, format!("expected {wanted}, got shape {dims:?}")))
+    }
+
     /// Shape of a tensor, before any of its values are read.
     fn dims(&self, name: &str) -> Result<Option<Vec<usize>>> {
         Ok(match &self.source {

@@ -4,6 +4,7 @@
 mod autotraits;
 mod classifier;
 mod download;
+mod fad;
 mod features;
 mod frechet;
 mod golden;

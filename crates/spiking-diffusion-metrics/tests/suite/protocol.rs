@@ -70,11 +70,12 @@ fn protocols_hand_out_their_networks() {
         (Protocol::CleanFid, InceptionConfig::clean_fid(layer)),
     ] {
         let settings = protocol.settings(layer);
-        assert_eq!((settings.inception, settings.kernel_inception), (want, want));
+        assert_eq!((settings.inception, settings.kernel_inception), (Some(want), Some(want)));
     }
     let paper = Protocol::Paper.settings(layer);
-    assert_eq!(paper.inception.variant, InceptionVariant::ImageNet);
-    assert_eq!(paper.kernel_inception, InceptionConfig::torch_fidelity(layer));
+    assert_eq!(paper.inception.unwrap().variant, InceptionVariant::ImageNet);
+    assert_eq!(paper.kernel_inception, Some(InceptionConfig::torch_fidelity(layer)));
+    assert_eq!(Protocol::Fad.settings(layer).inception, None);
     let json = serde_json::to_string(&paper).unwrap();
     assert_eq!(serde_json::from_str::<spiking_diffusion_metrics::Settings>(&json).unwrap(), paper);
 }

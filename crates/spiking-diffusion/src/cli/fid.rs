@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use spiking_diffusion_metrics::{
-    Evaluation, EvaluationOptions, InceptionLayer, Protocol, evaluate, evaluate_stats,
+    Evaluation, EvaluationOptions, FAD_BATCH, InceptionLayer, Protocol, evaluate, evaluate_stats,
 };
 
 use super::{answer, flags, parsed, say};
@@ -28,13 +28,13 @@ pub(super) struct Arguments {
     /// Generated: the same
     #[arg(required_unless_present = "save_stats")]
     b: Option<PathBuf>,
-    /// paper, pytorch-fid, torch-fidelity or clean-fid
+    /// paper, pytorch-fid, torch-fidelity, clean-fid, or fad (the features of FSVAE's published autoencoder)
     #[arg(long, value_name = "NAME", default_value = "pytorch-fid")]
     protocol: Protocol,
     /// Number of features, which names the layer: 64, 192, 768 or 2048
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = flags::count, allow_hyphen_values = true)]
     dims: usize,
-    /// Weights of the network (paper: of torchvision's)
+    /// Weights of the network (paper: of torchvision's; fad: mnist_64.pth or fashion_64.pth, with the data's .npz as A)
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Load the published weights of the FID network (96 MB) into the user's cache, unless they are there (needs a build with
@@ -44,9 +44,9 @@ pub(super) struct Arguments {
     /// Weights of the FID network, for the kernel distance of the protocol `paper`
     #[arg(long, value_name = "FILE")]
     kernel_weights: Option<PathBuf>,
-    /// Images at a time
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = flags::count, allow_hyphen_values = true)]
-    batch_size: usize,
+    /// Images at a time; with fad, which takes the statistics of each batch, part of the number [default: 50; fad: 256]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
+    batch_size: Option<usize>,
     /// Seed of the subsets of the kernel distance
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = flags::seed, allow_hyphen_values = true)]
     seed: u64,
@@ -79,11 +79,14 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 
 /// What there is to print; warnings are said.
 fn run(arguments: &Arguments) -> Result<Option<String>> {
-    let inception = arguments.protocol.settings(arguments.layer()?).inception;
-    let network = Network::new(inception, arguments.weights.as_deref(), arguments.download);
+    let weights = arguments.weights.as_deref();
+    let network = match arguments.protocol.settings(arguments.layer()?).inception {
+        Some(config) => Network::inception(config, weights, arguments.download),
+        None => Network::fad(weights),
+    };
     let a = Side::open(&arguments.a, &network)?;
     if let Some(path) = &arguments.save_stats {
-        a.stats(arguments.batch_size)?.write_npz(path)?;
+        a.stats(arguments.batch())?.write_npz(path)?;
     }
     let Some(b) = &arguments.b else { return Ok(None) };
     let found = measure(arguments, &a, &Side::open(b, &network)?)?;
@@ -93,12 +96,12 @@ fn run(arguments: &Arguments) -> Result<Option<String>> {
     if !arguments.json {
         return Ok(Some(table(&found)));
     }
-    let json = serde_json::to_string(&found).map_err(|e| Error::config("--json", true, e.to_string()))?;
-    Ok(Some(json))
+    json(&found).map(Some).map_err(|e| Error::config("--json", true, e.to_string()))
 }
 
 fn measure(arguments: &Arguments, a: &Side<'_>, b: &Side<'_>) -> Result<Evaluation> {
-    let (name, other) = (a.name()?, b.name()?);
+    let (wanted, batch) = (arguments.wants_features(), arguments.batch());
+    let (name, other) = (a.name(batch)?, b.name(batch)?);
     let extractor = if name == other { name } else { format!("{name}; {other}") };
     let options = EvaluationOptions {
         protocol: arguments.protocol,
@@ -106,12 +109,11 @@ fn measure(arguments: &Arguments, a: &Side<'_>, b: &Side<'_>) -> Result<Evaluati
         seed: arguments.seed,
         prdc: arguments.all,
     };
-    let (wanted, batch) = (arguments.wants_features(), arguments.batch_size);
     let given: Vec<&Side<'_>> = [a, b].into_iter().filter(|side| side.is_stats()).collect();
     if !wanted || !given.is_empty() {
         let mut found = evaluate_stats(&a.stats(batch)?, &b.stats(batch)?, &options)?;
         if wanted {
-            let given: Vec<String> = given.iter().map(|side| side.name()).collect::<Result<_>>()?;
+            let given: Vec<String> = given.iter().map(|side| side.name(batch)).collect::<Result<_>>()?;
             found.warnings.push(format!(
                 "{} left out, which need features: given are {}",
                 arguments.unmet(),
@@ -123,9 +125,12 @@ fn measure(arguments: &Arguments, a: &Side<'_>, b: &Side<'_>) -> Result<Evaluati
     let mut found = evaluate(&a.features(batch)?, &b.features(batch)?, &options)?;
     if let (Some(weights), Some(other)) = (&arguments.kernel_weights, &arguments.b) {
         let config = arguments.protocol.settings(arguments.layer()?).kernel_inception;
-        let network = Network::new(config, Some(weights), false);
+        let config = config.ok_or_else(|| {
+            Error::config("--kernel-weights", weights.display(), "this protocol has no kernel distance")
+        })?;
+        let network = Network::inception(config, Some(weights), false);
         let (a, b) = (Side::open(&arguments.a, &network)?, Side::open(other, &network)?);
-        found.add_kernel(&a.features(batch)?, &b.features(batch)?, &a.name()?)?;
+        found.add_kernel(&a.features(batch)?, &b.features(batch)?, &a.name(batch)?)?;
     }
     Ok(found)
 }
@@ -135,9 +140,14 @@ impl Arguments {
         Ok(InceptionLayer::with_dims(self.dims)?)
     }
 
+    /// Images at a time: in FAD, whose network takes the statistics of each batch, part of the number.
+    fn batch(&self) -> usize {
+        self.batch_size.unwrap_or(if self.protocol == Protocol::Fad { FAD_BATCH } else { 50 })
+    }
+
     /// Whether something is asked for that statistics cannot give.
     fn wants_features(&self) -> bool {
-        self.all || self.json || self.kernel_weights.is_some()
+        self.all || (self.json && self.protocol != Protocol::Fad) || self.kernel_weights.is_some()
     }
 
     /// What that is.
@@ -146,8 +156,22 @@ impl Arguments {
     }
 }
 
+/// What the Fréchet distance is called, printed and in JSON: of an Inception, and by FAD.
+const NAMES: [(&str, &str); 2] = [("FID", "fid"), ("FAD", "fad")];
+
+fn json(found: &Evaluation) -> serde_json::Result<String> {
+    let mut tree = serde_json::to_value(found)?;
+    if let (Protocol::Fad, Some(fields)) = (found.protocol, tree.as_object_mut())
+        && let Some(distance) = fields.remove(NAMES[0].1)
+    {
+        fields.insert(NAMES[1].1.to_owned(), distance);
+    }
+    serde_json::to_string(&tree)
+}
+
 fn table(found: &Evaluation) -> String {
-    let mut lines = vec![format!("FID:  {}", found.fid)];
+    let mut lines =
+        vec![format!("{}:  {}", NAMES[usize::from(found.protocol == Protocol::Fad)].0, found.fid)];
     if let (Some(mean), Some(std)) = (found.kid_mean, found.kid_std) {
         lines.push(format!("KID:  {mean} +- {std}"));
     }

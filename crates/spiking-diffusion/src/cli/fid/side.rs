@@ -6,37 +6,77 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use indicatif::ProgressBar;
 use spiking_diffusion_metrics::{
-    FeatureExtractor, FeatureStats, ImageFolder, ImageSource, Inception, InceptionConfig, InceptionVariant,
-    InceptionWeights, TensorFile, extract_batches,
+    Fad, FeatureExtractor, FeatureStats, ImageFolder, ImageSource, Inception, InceptionConfig,
+    InceptionVariant, InceptionWeights, TensorFile, extract_batches,
 };
 
 use crate::error::{Error, Result};
 
-/// Inception, loaded when the first image needs it.
+/// What makes features of images.
+enum Extractor {
+    Inception(Box<Inception>),
+    Fad(Fad),
+}
+
+/// A network, loaded when the first image needs it.
 pub(super) struct Network<'a> {
-    config: InceptionConfig,
+    /// None: that of FAD.
+    config: Option<InceptionConfig>,
     weights: Option<&'a Path>,
     download: bool,
-    loaded: OnceCell<Inception>,
+    loaded: OnceCell<Extractor>,
 }
 
 impl<'a> Network<'a> {
-    pub(super) fn new(config: InceptionConfig, weights: Option<&'a Path>, download: bool) -> Self {
-        Self { config, weights, download, loaded: OnceCell::new() }
+    pub(super) fn inception(config: InceptionConfig, weights: Option<&'a Path>, download: bool) -> Self {
+        Self { config: Some(config), weights, download, loaded: OnceCell::new() }
     }
 
-    fn get(&self) -> Result<&Inception> {
+    pub(super) fn fad(weights: Option<&'a Path>) -> Self {
+        Self { config: None, weights, download: false, loaded: OnceCell::new() }
+    }
+
+    fn get(&self) -> Result<&Extractor> {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
-        let loaded = Inception::new(self.config, &self.open()?)?;
+        let loaded = match (self.config, self.weights) {
+            (Some(config), _) => Extractor::Inception(Box::new(Inception::new(config, &self.open(config)?)?)),
+            (None, Some(weights)) => Extractor::Fad(Fad::open(weights)?),
+            (None, None) => {
+                let reason =
+                    "images need them: mnist_64.pth or fashion_64.pth, as FSVAE's authors publish them";
+                return Err(Error::config("--weights", "none", reason));
+            }
+        };
         Ok(self.loaded.get_or_init(|| loaded))
     }
 
-    fn open(&self) -> Result<InceptionWeights> {
+    fn name(&self, batch: usize) -> Result<String> {
+        Ok(match self.get()? {
+            Extractor::Inception(network) => network.name(),
+            Extractor::Fad(network) => network.name(batch),
+        })
+    }
+
+    fn statistics(&self, images: &dyn ImageSource, batch: usize) -> Result<FeatureStats> {
+        Ok(match self.get()? {
+            Extractor::Inception(network) => FeatureStats::from_images(&**network, images, batch)?,
+            Extractor::Fad(network) => network.statistics(images, batch)?,
+        })
+    }
+
+    fn features(&self, images: &dyn ImageSource, batch: usize) -> Result<Tensor> {
+        Ok(match self.get()? {
+            Extractor::Inception(network) => extract_batches(&**network, images, batch)?,
+            Extractor::Fad(network) => network.features(images, batch)?,
+        })
+    }
+
+    fn open(&self, config: InceptionConfig) -> Result<InceptionWeights> {
         match self.weights {
             Some(path) => Ok(InceptionWeights::open(path)?),
-            None if self.download && self.config.variant == InceptionVariant::Fid => download(),
+            None if self.download && config.variant == InceptionVariant::Fid => download(),
             None => {
                 let reason = "images need them, or --download: pytorch-fid's pt_inception-2015-12-05-6726825d.pth, or the same \
                     tensors as .safetensors (--protocol paper: torchvision's inception_v3_google-0cc3c7bd.pth)";
@@ -90,11 +130,11 @@ impl<'a> Side<'a> {
     }
 
     /// Where its features come from.
-    pub(super) fn name(&self) -> Result<String> {
+    pub(super) fn name(&self, batch: usize) -> Result<String> {
         Ok(match self {
             Self::Stats(path, _) => format!("statistics {}", path.display()),
             Self::Features(path, _) => format!("features {}", path.display()),
-            Self::Images(_, network) => network.get()?.name(),
+            Self::Images(_, network) => network.name(batch)?,
         })
     }
 
@@ -106,10 +146,7 @@ impl<'a> Side<'a> {
         match self {
             Self::Stats(_, stats) => Ok(stats.clone()),
             Self::Features(_, file) => Ok(FeatureStats::from_images(&Given(file.shape()[1]), file, batch)?),
-            Self::Images(source, network) => {
-                let source = Shown::new(source.as_ref());
-                Ok(FeatureStats::from_images(network.get()?, &source, batch)?)
-            }
+            Self::Images(source, network) => network.statistics(&Shown::new(source.as_ref()), batch),
         }
     }
 
@@ -117,9 +154,7 @@ impl<'a> Side<'a> {
         match self {
             Self::Stats(path, _) => Err(Error::data(path, "statistics, not features")),
             Self::Features(_, file) => Ok(file.read(0, file.count())?),
-            Self::Images(source, network) => {
-                Ok(extract_batches(network.get()?, &Shown::new(source.as_ref()), batch)?)
-            }
+            Self::Images(source, network) => network.features(&Shown::new(source.as_ref()), batch),
         }
     }
 }

@@ -99,3 +99,17 @@ fn a_program_without_downloads_says_so() {
     let error = run_with(&[&images, &images, "--download"]).unwrap_err().to_string();
     assert!(error.contains("--features download"), "{error}");
 }
+
+#[test]
+fn fad_is_called_fad() {
+    let files = Files::new();
+    let json = files.json("a.safetensors", &["--protocol", "fad"]);
+    assert!(json["fad"].is_f64() && json["fid"].is_null() && json["kid_mean"].is_null(), "{json}");
+    assert_eq!((json["protocol"].as_str(), json["dims"].as_u64()), (Some("fad"), Some(3)));
+    let (a, b) = (files.path("a.safetensors"), files.path("b.safetensors"));
+    let text = run_with(&[&a, &b, "--protocol", "fad"]).unwrap().unwrap();
+    assert!(text.starts_with("FAD:  "), "{text}");
+    files.save("images.safetensors", Tensor::zeros((4, 1, 28, 28), DType::F32, &Device::Cpu).unwrap());
+    let error = run_with(&[&files.path("images.safetensors"), &b, "--protocol", "fad"]).unwrap_err();
+    assert!(error.to_string().contains("mnist_64.pth"), "{error}");
+}
