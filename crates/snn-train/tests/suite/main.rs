@@ -1,0 +1,183 @@
+//! The loop on a network of two numbers: exact resume, what is written, and what is refused.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::Init;
+use snn_core::{Model, ParamStore, Seed, VarBuilder};
+use snn_train::{Batch, Error, Progress, Result, RunDir, Silent, StepLoss, Trainer, TrainingConfig};
+
+/// `slope x + offset`.
+struct Line {
+    slope: Tensor,
+    offset: Tensor,
+}
+
+impl Model for Line {
+    const KIND: &'static str = "line";
+    type Config = ();
+    type Error = snn_core::Error;
+
+    fn build((): &(), vb: VarBuilder<'_>) -> snn_core::Result<Self> {
+        let number = |name| vb.get_with_hints(1, name, Init::Randn { mean: 0., stdev: 1. });
+        Ok(Self { slope: number("slope")?, offset: number("offset")? })
+    }
+
+    fn config(&self) -> &() {
+        &()
+    }
+}
+
+impl Line {
+    fn loss(&self, items: &[u32]) -> Result<Tensor> {
+        let xs = (Tensor::new(items, &Device::Cpu)?.to_dtype(DType::F32)? * 0.1)?;
+        let guess = xs.broadcast_mul(&self.slope)?.broadcast_add(&self.offset)?;
+        Ok((guess - ((xs * 2.)? + 1.)?)?.sqr()?.mean_all()?)
+    }
+}
+
+fn config() -> TrainingConfig {
+    let mut cfg = TrainingConfig { batch_size: 4, checkpoint_every: 5, ..TrainingConfig::new(7) };
+    cfg.adamw.lr = 0.05;
+    cfg
+}
+
+/// Asks for a stop after so many steps.
+struct StopAfter(usize, usize);
+
+impl Progress for StopAfter {
+    fn advance(&mut self, done: usize, _: Option<f64>) {
+        self.1 = done;
+    }
+    fn stop_requested(&self) -> bool {
+        self.1 == self.0
+    }
+}
+
+/// Trains a line in this folder, with a column of its own.
+fn train(folder: &Path, resume: bool, progress: &mut dyn Progress) -> Result<()> {
+    let cfg = config();
+    let run = RunDir::open(folder, &cfg, resume)?;
+    let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
+    let line = Line::build(&(), params.builder())?;
+    let trainer = Trainer::new("line", &cfg, &params, 22, Seed(3)).columns(&["first, item"]).in_run(&run);
+    trainer.train_model(&line, progress, |batch: Batch<'_>| -> Result<StepLoss> {
+        assert_eq!(batch.epoch, batch.step / 5);
+        Ok(StepLoss { loss: line.loss(batch.items)?, columns: vec![batch.items[0].into()] })
+    })
+}
+
+fn read(folder: &Path, name: &str) -> Vec<u8> {
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+fn stopped_at(result: Result<()>, step: usize) {
+    assert!(matches!(result, Err(Error::Stopped { done, total: 35, .. }) if done == step), "{result:?}");
+}
+
+#[track_caller]
+fn rejects<T>(result: Result<T>, parts: &[&str]) {
+    let message = result.err().map(|e| e.to_string()).unwrap_or_else(|| panic!("accepted, wanted {parts:?}"));
+    assert!(parts.iter().all(|part| message.contains(part)), "{message:?} lacks one of {parts:?}");
+}
+
+#[test]
+fn a_training_that_was_stopped_ends_with_the_same_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
+    train(&whole, false, &mut Silent).unwrap();
+    stopped_at(train(&parts, false, &mut StopAfter(3, 0)), 3);
+    stopped_at(train(&parts, true, &mut StopAfter(13, 0)), 13);
+    train(&parts, true, &mut Silent).unwrap();
+    for name in ["line.csv", "line.safetensors"] {
+        assert!(read(&whole, name) == read(&parts, name), "{name}");
+    }
+    let table = String::from_utf8(read(&whole, "line.csv")).unwrap();
+    assert!(table.starts_with("step,epoch,lr,loss,\"first, item\",grad_norm\n0,0,5.000000e-2,"), "{table}");
+    assert_eq!(table.lines().count(), 36);
+    assert!(!whole.join("line.state.safetensors").exists());
+    // Finished, it trains nothing more.
+    train(&whole, true, &mut StopAfter(0, 0)).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    struct Said(Vec<String>);
+    impl Progress for Said {
+        fn message(&mut self, text: &str) {
+            self.0.push(text.to_owned());
+        }
+    }
+    let root = tempfile::tempdir().unwrap();
+    let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
+    train(&whole, false, &mut Silent).unwrap();
+    stopped_at(train(&parts, false, &mut StopAfter(13, 0)), 13);
+    let last = parts.join("line.state.safetensors");
+    let mut bytes = std::fs::read(&last).unwrap();
+    let end = bytes.len() - 1;
+    bytes[end] ^= 1;
+    std::fs::write(&last, &bytes).unwrap();
+    let mut said = Said(Vec::new());
+    train(&parts, true, &mut said).unwrap();
+    assert!(said.0[0].contains("SHA-256") && said.0[0].contains("at step 10"), "{:?}", said.0);
+    assert!(read(&whole, "line.safetensors") == read(&parts, "line.safetensors"));
+}
+
+#[test]
+fn what_is_not_finite_stops_and_names_the_last_good_state() {
+    let root = tempfile::tempdir().unwrap();
+    let cfg = config();
+    let run = RunDir::open(root.path(), &cfg, false).unwrap();
+    let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
+    let line = Line::build(&(), params.builder()).unwrap();
+    let trainer = Trainer::new("line", &cfg, &params, 22, Seed(3)).in_run(&run);
+    let result = trainer.train(&mut Silent, |batch: Batch<'_>| -> Result<StepLoss> {
+        let loss = line.loss(batch.items)?;
+        Ok(if batch.step == 8 { (loss * f64::NAN)? } else { loss }.into())
+    });
+    rejects(result, &["line: the loss of step 8 is NaN", "line.state.safetensors still holds"]);
+}
+
+#[test]
+fn a_training_in_memory_is_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    train(root.path(), false, &mut Silent).unwrap();
+    let (cfg, params) = (config(), ParamStore::new(Seed(3), DType::F32, &Device::Cpu));
+    let line = Line::build(&(), params.builder()).unwrap();
+    let trainer = Trainer::new("line", &cfg, &params, 22, Seed(3));
+    let mut step = |batch: Batch<'_>| -> Result<StepLoss> { Ok(line.loss(batch.items)?.into()) };
+    trainer.train(&mut Silent, &mut step).unwrap();
+    let file = root.path().join("again.safetensors");
+    line.checkpoint(&params).unwrap().save(&file).unwrap();
+    assert!(read(root.path(), "line.safetensors") == read(root.path(), "again.safetensors"));
+    rejects(trainer.train_model(&line, &mut Silent, &mut step), &["`run` = line", "in_run"]);
+}
+
+#[test]
+fn another_models_file_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    RunDir::open(root.path(), &config(), false).unwrap();
+    let other = snn_core::Checkpoint::new("circle", &()).unwrap();
+    other.save(&root.path().join("line.safetensors")).unwrap();
+    rejects(train(root.path(), true, &mut Silent), &["line.safetensors", "holds a `circle`, not a `line`"]);
+}
+
+#[test]
+fn configs_that_make_no_sense_are_refused_by_field() {
+    let with = |change: &dyn Fn(&mut TrainingConfig)| {
+        let mut cfg = config();
+        change(&mut cfg);
+        cfg.validate()
+    };
+    with(&|_| ()).unwrap();
+    rejects(with(&|cfg| cfg.epochs = 0), &["`epochs` = 0"]);
+    rejects(with(&|cfg| cfg.batch_size = 1), &["`batch_size` = 1"]);
+    rejects(with(&|cfg| cfg.checkpoint_every = 0), &["`checkpoint_every` = 0"]);
+    rejects(with(&|cfg| cfg.clip = Some(0.)), &["`clip` = 0"]);
+    rejects(with(&|cfg| cfg.schedule = snn_core::LrSchedule::Cosine { floor: 2. }), &["floor", "2"]);
+    rejects(with(&|cfg| cfg.adamw.lr = f64::NAN), &["adamw.lr", "NaN"]);
+    rejects(with(&|cfg| cfg.adamw.weight_decay = 30.), &["adamw.weight_decay", "30", "1 / lr"]);
+    rejects(config().steps(3), &["batch_size", "only 3"]);
+    rejects(TrainingConfig { epochs: usize::MAX, ..config() }.steps(8), &["epochs", "2^31"]);
+}
