@@ -43,7 +43,7 @@ impl States<'_> {
         let state = TrainingState { stage: self.stage.to_owned(), step: optimiser.steps() };
         let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
         checkpoint.tensors = params.snapshot("model.")?;
-        checkpoint.tensors.extend(optimiser.snapshot("adamw."));
+        checkpoint.tensors.extend(optimiser.snapshot("adamw.")?);
         let [last, previous] = self.files();
         if last.exists() {
             std::fs::rename(&last, &previous).map_err(Error::io(&last))?;

@@ -4,6 +4,7 @@
 //! `backend` decides, for all of them, which backend runs a tensor: our CPU kernels, or the twin, made of Candle's own operations. A
 //! second backend is a variant there, and a file or folder beside each `cpu`.
 
+pub(crate) mod adamw;
 pub(crate) mod backend;
 pub(crate) mod batch_norm;
 pub(crate) mod chain;
@@ -25,7 +26,9 @@ pub(crate) use crate::room::room;
 /// f32 and f64, the element types of the kernels.
 pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
     fn slice(storage: &CpuStorage) -> Option<&[Self]>;
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     fn storage(values: Vec<Self>) -> CpuStorage;
+    fn sqrt(self) -> Self;
     fn exp(self) -> Self;
     fn atan(self) -> Self;
     fn abs(self) -> Self;
@@ -44,8 +47,18 @@ macro_rules! real {
                     _ => None,
                 }
             }
+            fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+                match storage {
+                    CpuStorage::$variant(values) => Some(values),
+                    _ => None,
+                }
+            }
             fn storage(values: Vec<Self>) -> CpuStorage {
                 CpuStorage::$variant(values)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                $t::sqrt(self)
             }
             #[inline(always)]
             fn exp(self) -> Self {

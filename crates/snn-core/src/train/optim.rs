@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Checkpoint;
 use crate::error::Error;
+use crate::ops::adamw::{Step, step};
 
 /// Hyper-parameters of [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,7 +125,8 @@ pub fn clip_gradients(grads: &mut BTreeMap<String, Tensor>, max_norm: Option<f64
 pub struct AdamW {
     cfg: AdamWConfig,
     params: Vec<(String, Var)>,
-    moments: Vec<(Tensor, Tensor)>,
+    /// `[2, ...]` each: first and second.
+    moments: Vec<Tensor>,
     step: usize,
 }
 
@@ -136,7 +138,7 @@ impl AdamW {
     /// # Errors
     /// Moments that cannot be allocated. `cfg` is not [validated](AdamWConfig::validate) here.
     pub fn new(params: Vec<(String, Var)>, cfg: AdamWConfig) -> Result<Self> {
-        let zeros = |(_, p): &(String, Var)| Ok((p.zeros_like()?, p.zeros_like()?));
+        let zeros = |(_, p): &(String, Var)| Tensor::stack(&[p.zeros_like()?, p.zeros_like()?], 0);
         let moments = params.iter().map(zeros).collect::<Result<_>>()?;
         Ok(Self { cfg, params, moments, step: 0 })
     }
@@ -156,26 +158,34 @@ impl AdamW {
         self.step += 1;
         let AdamWConfig { lr, beta1, beta2, eps, weight_decay } = self.cfg;
         let lr = lr * lr_factor;
-        let step_size = lr / (1. - beta1.powi(self.step as i32));
-        let root = (1. - beta2.powi(self.step as i32)).sqrt();
-        for ((name, param), (m, v)) in self.params.iter().zip(&mut self.moments) {
-            let Some(grad) = grads.get(name) else { continue };
-            *m = ((&*m * beta1)? + (grad * (1. - beta1))?)?;
-            *v = ((&*v * beta2)? + (grad.sqr()? * (1. - beta2))?)?;
-            let update = ((&*m * step_size)? / ((v.sqrt()? / root)? + eps)?)?;
-            param.set(&((param.as_detached_tensor() * (1. - lr * weight_decay))? - update)?)?;
+        let by = Step {
+            beta1,
+            beta2,
+            eps,
+            step_size: lr / (1. - beta1.powi(self.step as i32)),
+            root: (1. - beta2.powi(self.step as i32)).sqrt(),
+            keep: 1. - lr * weight_decay,
+        };
+        for ((name, param), moments) in self.params.iter().zip(&self.moments) {
+            if let Some(grad) = grads.get(name) {
+                step(param, moments, grad, by)?;
+            }
         }
         Ok(())
     }
 
-    /// The moments as `m.<name>`, `v.<name>`, each behind `prefix`.
-    pub fn snapshot(&self, prefix: &str) -> BTreeMap<String, Tensor> {
-        let pairs = self.params.iter().zip(&self.moments);
-        pairs
-            .flat_map(|((name, _), (m, v))| {
-                [(format!("{prefix}m.{name}"), m.clone()), (format!("{prefix}v.{name}"), v.clone())]
-            })
-            .collect()
+    /// Copies of the moments as `m.<name>`, `v.<name>`, each behind `prefix`.
+    ///
+    /// # Errors
+    /// Returns an error if a tensor cannot be copied.
+    pub fn snapshot(&self, prefix: &str) -> Result<BTreeMap<String, Tensor>> {
+        let mut all = BTreeMap::new();
+        for ((name, _), moments) in self.params.iter().zip(&self.moments) {
+            for (i, kind) in ["m", "v"].into_iter().enumerate() {
+                all.insert(format!("{prefix}{kind}.{name}"), moments.get(i)?.copy()?);
+            }
+        }
+        Ok(all)
     }
 
     /// Takes the moments from a checkpoint made with [`snapshot`](Self::snapshot) after `step` steps.
@@ -201,8 +211,10 @@ impl AdamW {
                 None => Err(checkpoint.error(format!("tensor `{name}` is missing"))),
             }
         };
-        let pairs =
-            self.params.iter().map(|(name, var)| Ok((moment("m", name, var)?, moment("v", name, var)?)));
+        let pairs = self
+            .params
+            .iter()
+            .map(|(name, var)| Ok(Tensor::stack(&[moment("m", name, var)?, moment("v", name, var)?], 0)?));
         self.moments = pairs.collect::<crate::error::Result<_>>()?;
         self.step = step;
         Ok(())
