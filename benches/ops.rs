@@ -6,8 +6,8 @@ use std::time::Duration;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use snn_core::{
-    ConvConfig, LifConfig, Readout, Seed, batch_norm, conv_transpose2d, conv2d, conv2d_at, lerp, lif,
-    lif_constant, nearest, psp_distance,
+    AdamW, AdamWConfig, ConvConfig, LifConfig, Readout, Seed, batch_norm, conv_transpose2d, conv2d,
+    conv2d_at, lerp, lif, lif_constant, nearest, psp_distance,
 };
 use spiking_diffusion::snn_core;
 
@@ -68,12 +68,22 @@ fn maps(c: &mut Criterion) {
     op(c, "lerp", &operands, |x| lerp(&x[0], &x[1]));
 }
 
+/// A step of AdamW on as many numbers as the paper's denoiser has: seven of them read or written for each.
+fn optimiser(c: &mut Criterion) {
+    let param = Var::from_tensor(&normal("param", &[3_101_504])).unwrap();
+    let grads = [("param".to_owned(), normal("grad", &[3_101_504]))].into();
+    let mut adamw = AdamW::new(vec![("param".to_owned(), param)], AdamWConfig::default()).unwrap();
+    let mut group = c.benchmark_group("adamw");
+    group.throughput(Throughput::Elements(3_101_504));
+    group.bench_function("step", |b| b.iter(|| adamw.step(&grads, 1.).unwrap()));
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = neurons, maps
+    targets = neurons, maps, optimiser
 }
 criterion_main!(benches);
