@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-/// The errors of this crate. Pure tensor functions return Candle's own `Result` instead.
+/// The errors of this crate. Functions of tensors alone return Candle's own `Result` instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
-    /// A configuration field has a value that makes no sense.
+    /// A config field has a value that makes no sense.
     #[error("config field `{field}` = {value}: {reason}")]
     Config {
         /// Dotted name of the field.
@@ -38,12 +38,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// A rejected config field.
+    /// Makes the error of a config field whose value makes no sense.
     pub fn config(field: impl Into<String>, value: impl ToString, reason: impl Into<String>) -> Self {
         Self::Config { field: field.into(), value: value.to_string(), reason: reason.into() }
     }
 
-    /// The same of a field that lies within another one.
+    /// Puts `parent` in front of the field's name, for a config that is a field of another one.
     #[must_use]
     pub fn within(mut self, parent: &str) -> Self {
         if let Self::Config { field, .. } = &mut self {
@@ -52,18 +52,18 @@ impl Error {
         self
     }
 
-    /// A checkpoint that does not fit.
+    /// Makes the error of a checkpoint that does not fit.
     pub fn checkpoint(path: &Path, message: impl ToString) -> Self {
         Self::Checkpoint { path: path.to_owned(), message: message.to_string() }
     }
 
-    /// A failed file operation.
+    /// Makes the error of a failed file operation, for `map_err`.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         |source| Self::Io { path: path.to_owned(), source }
     }
 }
 
-/// For functions that return Candle's `Result`: the message stays.
+/// Lets functions that return Candle's `Result` pass these errors on. The message stays.
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         match error {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor};
 
-/// Called with the name and the spikes `[T, N, ...]` of every layer as they are made.
+/// Looks into a network while it runs: a function that is called with the name and the spikes `[T, N, ...]` of every layer as
+/// they are made.
 pub type Observer<'a> = dyn FnMut(&str, &Tensor) -> Result<()> + 'a;
 
-/// Firing rates by layer, summed over any number of batches.
+/// Measures the firing rate of each layer, over any number of batches.
 ///
 /// # Examples
 /// ```
@@ -25,12 +26,12 @@ pub struct FiringRates {
 }
 
 impl FiringRates {
-    /// Adds a layer's spikes.
+    /// Adds a batch of a layer's spikes to what is counted.
     ///
     /// # Shapes
-    /// `spikes: [T, N, ...]`, or any other.
+    /// `spikes: [T, N, ...]`, or any other shape.
     /// # Errors
-    /// As [`firing_rate`](crate::firing_rate).
+    /// Returns the errors of [`firing_rate`](crate::firing_rate).
     pub fn record(&mut self, layer: &str, spikes: &Tensor) -> Result<()> {
         let steps = spikes.elem_count() as f64;
         let count = self.counts.entry(layer.to_owned()).or_default();
@@ -38,7 +39,7 @@ impl FiringRates {
         Ok(())
     }
 
-    /// The fraction of neuron-steps with a spike, by layer.
+    /// The firing rate of each layer so far, by name: the fraction of its neurons' time steps that had a spike.
     pub fn rates(&self) -> BTreeMap<String, f64> {
         self.counts.iter().map(|(name, (spikes, steps))| (name.clone(), spikes / steps.max(1.))).collect()
     }

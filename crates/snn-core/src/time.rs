@@ -5,13 +5,14 @@ use candle_core::{Result, Tensor};
 use crate::Error;
 use crate::ops::room;
 
-/// Direct input encoding (paper section 2.2): the same analogue image at every time step.
+/// Turns images into the input of a spiking network by direct encoding (paper section 2.2): the same analogue image at every
+/// time step.
 ///
 /// # Shapes
 /// `images: [N, ...]` -> `[T, N, ...]`, a broadcast view without a copy.
 /// # Errors
-/// Returns an error if there are 2^31 time steps or more, or more of them than would fit into memory as copies, which is
-/// what a neuron makes of the view.
+/// Returns an error if there are 2^31 time steps or more, or if copies of the images, which a neuron makes of the view, would
+/// not fit into memory.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -27,7 +28,7 @@ pub fn direct_encode(images: &Tensor, time_steps: usize) -> Result<Tensor> {
     images.unsqueeze(0)?.broadcast_as(dims)
 }
 
-/// Whether steps can be counted in 31 bits, as the powers of a read-out count them.
+/// Checks that the steps can be counted in 31 bits, as the powers of a read-out count them.
 pub(crate) fn check_time_steps(time_steps: usize) -> Result<()> {
     if time_steps > i32::MAX as usize {
         return Err(Error::config("time_steps", time_steps, "must be less than 2^31").into());

@@ -11,12 +11,13 @@ use crate::ops::time::{self as ops, weighted_sums};
 use crate::ops::{room, same_type};
 use crate::time::check_time_steps;
 
-/// Spike firing rate (paper Eq. 4): `SFR = 1/T sum_t z[t]`.
+/// How often each neuron spikes: its spike firing rate (paper Eq. 4), `SFR = 1/T sum_t z[t]`.
 ///
 /// # Shapes
 /// `spikes: [T, N, ...]` -> `[N, ...]`.
 /// # Errors
-/// A rank below 2, no time steps; on the CPU, an element type other than f32 and f64.
+/// Returns an error if the rank is below 2, if there are no time steps, or, on the CPU, if the elements are neither f32 nor
+/// f64.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -29,14 +30,14 @@ pub fn rate(spikes: &Tensor) -> Result<Tensor> {
     Readout::Mean.apply(spikes)
 }
 
-/// Postsynaptic potential of a spike train at every time step (paper Eq. 5).
+/// The postsynaptic potential that a spike train causes at every time step (paper Eq. 5): its spikes, smoothed over time.
 ///
 /// `psp[t] = (1 - 1/tau) psp[t-1] + z[t]/tau`, `psp[-1] = 0`; computed as one `T x T` product.
 ///
 /// # Shapes
 /// `spikes: [T, N, ...]` -> `[T, N, ...]`. `tau` is in time steps, at least 1.
 /// # Errors
-/// `tau` below 1; no time axis.
+/// Returns an error if `tau` is below 1 or not finite, or if there is no time axis.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -54,13 +55,14 @@ pub fn psp(spikes: &Tensor, tau: f64) -> Result<Tensor> {
     mix(spikes, weights, steps)?.reshape(spikes.shape())
 }
 
-/// The squared distance of two spike trains by their potentials: `sum_{t, i} (PSP(a)[t, i] - PSP(b)[t, i])^2`, the
-/// maximum mean discrepancy of Eq. 9 before it is averaged. Differentiable in both.
+/// Measures how far two spike trains are apart, by the squared distance of their potentials:
+/// `sum_{t, i} (PSP(a)[t, i] - PSP(b)[t, i])^2`, the maximum mean discrepancy of Eq. 9 before it is averaged.
+/// Differentiable in both.
 ///
 /// # Shapes
 /// `a, b: [T, N, ...]` -> a scalar. `tau` is in time steps, at least 1.
 /// # Errors
-/// Shapes or element types that differ, no time axis, `tau` below 1.
+/// Returns an error if the shapes or element types differ, if there is no time axis, or if `tau` is below 1 or not finite.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -75,14 +77,15 @@ pub fn psp_distance(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
     in_a + (&in_b - in_b.detach())?
 }
 
-/// [`psp_distance`] twice, in one pass: the first is differentiable in `a` only, the second in `b` only.
+/// [`psp_distance`] for losses that pull each of the two spike trains with a weight of its own: the distance twice, in one
+/// pass, first differentiable in `a` only, then in `b` only.
 ///
 /// These are `|PSP(a) - PSP(sg b)|^2` and `|PSP(sg a) - PSP(b)|^2`, two terms of Eq. 9 (`sg`: without gradient).
 ///
 /// # Shapes
-/// As [`psp_distance`] -> two scalars.
+/// `a, b: [T, N, ...]` -> two scalars. `tau` is in time steps, at least 1.
 /// # Errors
-/// As [`psp_distance`].
+/// Returns the errors of [`psp_distance`].
 pub fn psp_distances(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tensor, Tensor)> {
     if a.dims() != b.dims() || a.rank() == 0 {
         bail!("psp_distance: spike trains of {:?} and {:?}", a.dims(), b.dims())
@@ -96,22 +99,25 @@ pub fn psp_distances(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tensor, Tensor
     Ok((both.get(0)?, both.get(1)?))
 }
 
-/// The twin of [`psp_distances`], with Candle's own operations. Any device.
+/// The twin that [`psp_distances`] is tested against, made of Candle's own operations. It runs on any device.
 ///
 /// # Shapes
-/// As [`psp_distance`] -> two scalars.
+/// `a, b: [T, N, ...]` -> two scalars. `tau` is in time steps, at least 1.
 /// # Errors
-/// As [`psp_distance`].
+/// Returns an error if the shapes or element types differ, if there is no time axis, or if `tau` is below 1 or not finite.
 pub fn psp_distances_reference(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tensor, Tensor)> {
     // PSP is linear: the difference of two potentials is the potential of the difference.
     let distance = |a: &Tensor, b: &Tensor| psp(&(a - b)?, tau)?.sqr()?.sum_all();
     Ok((distance(a, &b.detach())?, distance(&a.detach(), b)?))
 }
 
-/// The straight-through estimator: the values of one tensor with the gradient of another.
+/// Carries a gradient past an operation that has none, by the straight-through estimator: the result has the values of one
+/// tensor, and its gradient goes to another, the carrier.
 ///
+/// # Shapes
+/// `values` and `carrier` have the same shape, which is the result's.
 /// # Errors
-/// Shapes or element types that differ.
+/// Returns an error if the shapes or element types differ.
 pub fn straight_through(values: &Tensor, carrier: &Tensor) -> Result<Tensor> {
     if values.dims() != carrier.dims() {
         bail!("straight_through: values {:?}, gradient of {:?}", values.dims(), carrier.dims())
@@ -138,7 +144,7 @@ fn mix(spikes: &Tensor, weights: Vec<f64>, rows: usize) -> Result<Tensor> {
     weights.matmul(&spikes.flatten_from(1)?.contiguous()?)
 }
 
-/// How a spike train becomes one number a neuron: a weighted sum over time.
+/// Turns a spike train into one number for each neuron, by a weighted sum over time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Readout {
@@ -151,16 +157,17 @@ pub enum Readout {
     },
     /// `sum_t decay^(T-1-t) x[t]`, the released code's read-out (`decay = 0.8`, five times the PSP of `tau = 5`).
     ExponentialSum {
-        /// Factor a time step.
+        /// The weight of a time step as a fraction of the next one's.
         decay: f64,
     },
 }
 
 impl Readout {
-    /// The weight of each time step.
+    /// The weight of each time step in the sum, the first step first.
     ///
     /// # Errors
-    /// Returns an error if it does not [validate](Self::validate), or if there are 2^31 time steps or more.
+    /// Returns an error if the read-out does not [validate](Self::validate), if there are 2^31 time steps or more, or if the
+    /// weights do not fit into memory.
     pub fn weights(self, time_steps: usize) -> Result<Vec<f64>> {
         self.validate("readout")?;
         check_time_steps(time_steps)?;
@@ -173,18 +180,22 @@ impl Readout {
         })
     }
 
-    /// `[T, N, ...]` -> `[N, ...]`.
+    /// Reads out a spike train.
     ///
+    /// # Shapes
+    /// `[T, N, ...]` -> `[N, ...]`.
     /// # Errors
-    /// No time axis, or zero time steps; what [`weights`](Self::weights) rejects.
+    /// Returns an error if the rank is below 2 or there are no time steps, and the errors of [`weights`](Self::weights).
     pub fn apply(self, xs: &Tensor) -> Result<Tensor> {
         Self::apply_all(&[self], xs)?.squeeze(0)
     }
 
-    /// Several read-outs of one spike train, in one pass over it: `[T, N, ...]` -> `[readouts, N, ...]`.
+    /// Reads out one spike train in several ways, in one pass over it.
     ///
+    /// # Shapes
+    /// `[T, N, ...]` -> `[readouts, N, ...]`.
     /// # Errors
-    /// As [`apply`](Self::apply), no read-outs.
+    /// Returns an error if `readouts` is empty, and the errors of [`apply`](Self::apply).
     pub fn apply_all(readouts: &[Self], xs: &Tensor) -> Result<Tensor> {
         let time_steps = xs.dim(0)?;
         if time_steps == 0 || xs.rank() < 2 || readouts.is_empty() {
@@ -204,8 +215,10 @@ impl Readout {
         mix(xs, weights.concat(), readouts.len())?.reshape([&[readouts.len()], &xs.dims()[1..]].concat())
     }
 
+    /// Checks that the read-out can be computed. `field` is what its config field is called in the error.
+    ///
     /// # Errors
-    /// A time constant below 1 or a decay outside (0, 1].
+    /// Returns an error if a time constant is below 1 or not finite, or if a decay lies outside (0, 1].
     pub fn validate(self, field: &str) -> crate::error::Result<()> {
         match self {
             Self::Psp { tau } if !(tau >= 1. && tau.is_finite()) => {
@@ -219,12 +232,12 @@ impl Readout {
     }
 }
 
-/// The fraction of ones in a tensor of spikes, 0 if it has no elements.
+/// How often the neurons of a layer spike on average: the fraction of ones in a tensor of spikes, 0 if it has no elements.
 ///
 /// # Shapes
-/// `spikes` of any shape.
+/// `spikes` may have any shape.
 /// # Errors
-/// An element type that does not cast to f32.
+/// Returns an error if the element type cannot be cast to f32.
 pub fn firing_rate(spikes: &Tensor) -> Result<f64> {
     if spikes.elem_count() == 0 {
         return Ok(0.);

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-/// Tap `k` joins position `o` of the map with position `o * stride + k - padding` of the image, where there is one.
+/// Says which positions a convolution joins on one axis: tap `k` joins position `o` of the map with position
+/// `o * stride + k - padding` of the image, if there is one.
 ///
-/// Lengths are those that [`conv2d_map`](super::conv2d_map) and its adjoint have checked: none of these sums overflows.
+/// [`conv2d_map`](super::conv2d_map) and its adjoint have checked the lengths, so that none of these sums overflows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Axis {
     pub(crate) image: usize,
@@ -15,7 +16,7 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    /// Positions of the map that tap `k` joins with one of the image.
+    /// The positions of the map that tap `k` joins with a position of the image.
     pub(crate) fn joined(&self, k: usize) -> Range<usize> {
         let first = self.padding.saturating_sub(k).div_ceil(self.stride);
         let end = (self.image + self.padding).saturating_sub(k).div_ceil(self.stride).min(self.map);

@@ -4,11 +4,11 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::{Axis, Geometry, Kind};
 
-/// The connections of a layer on a map of known size.
+/// Counts what a layer costs on a map of known size: its multiplications, and the synaptic operations of its spikes.
 ///
-/// Connections that exist are counted, and no others: a spike at the border reaches fewer targets, as on event-driven
-/// hardware, and the zeros of a padding are never multiplied. So a layer whose inputs all spike once has as many synaptic
-/// operations as multiplications.
+/// Only connections that exist are counted: a spike at the border reaches fewer targets, as on event-driven hardware, and
+/// the zeros of a padding are never multiplied. A layer whose inputs all spike once therefore has as many synaptic operations
+/// as multiplications.
 ///
 /// # Examples
 /// A 3x3 convolution with padding on a 3x3 map: a corner reaches 4 targets, an edge 6, the centre 9.
@@ -40,20 +40,22 @@ impl Connections {
         Self { source_channels: geometry.channels.0, target, kind, axes: geometry.axes() }
     }
 
-    /// Channels, rows and columns of the output.
+    /// The shape of the layer's output: channels, rows and columns.
     pub fn target(&self) -> [usize; 3] {
         self.target
     }
 
-    /// Multiply-accumulates of one pass over real-valued inputs, an image and a time step: one a connection.
+    /// The multiply-accumulates of one pass over real-valued inputs, for one image and one time step: one for each connection.
     pub fn macs(&self) -> f64 {
         let pairs = |axis: &Axis| (0..axis.kernel).map(|k| axis.joined(k).len() as f64).sum::<f64>();
         let each = self.axes.iter().map(pairs).product::<f64>();
         self.target[0] as f64 * self.source_channels as f64 * each
     }
 
-    /// Synaptic operations: one accumulate for each connection of each spike. `spikes` are counts by position, rows one
-    /// after the other, over all channels (and as many images and time steps as are to be counted).
+    /// The synaptic operations of spikes: one accumulate for each connection of each spike.
+    ///
+    /// `spikes` holds the number of spikes at each position, row by row, over all channels, and over as many images and time
+    /// steps as are to be counted; [`spikes_by_position`] makes it.
     pub fn accumulates(&self, spikes: &[f64]) -> f64 {
         let [rows, columns] = &self.axes;
         let width = if self.kind == Kind::Conv { columns.image } else { columns.map };
@@ -73,12 +75,12 @@ impl Connections {
     }
 }
 
-/// Spikes at each position, summed over time, images and channels.
+/// Counts the spikes at each position, summed over time, images and channels, for [`Connections::accumulates`].
 ///
 /// # Shapes
-/// `[T, N, C, H, W]` -> `H W` numbers; of linear layers `[T, N, C]` -> one number.
+/// `[T, N, C, H, W]` -> `H W` numbers; for linear layers, `[T, N, C]` -> one number.
 /// # Errors
-/// Returns an error if the rank is another.
+/// Returns an error if the rank is neither 5 nor 3.
 pub fn spikes_by_position(spikes: &Tensor) -> Result<Vec<f64>> {
     if ![3, 5].contains(&spikes.rank()) {
         bail!("spikes_by_position: wants [T, N, C, H, W] or [T, N, C], not {:?}", spikes.dims())

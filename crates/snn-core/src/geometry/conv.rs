@@ -5,35 +5,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Geometry of a convolution with a square stride and padding.
+/// The geometry of a convolution or transposed convolution; each number holds for rows and columns alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvConfig {
-    /// Side of the kernel, for the layers that create one.
+    /// Side of the kernel, for layers that create one; functions that are given a weight take its size instead.
     pub kernel: usize,
-    /// Step between output (for a transposed convolution: input) positions.
+    /// Distance between neighbouring output positions on the input; for a transposed convolution, between neighbouring input
+    /// positions on the output.
     pub stride: usize,
-    /// Zeros around the input (transposed: cut from the output).
+    /// Rows and columns of zeros on each side of the input; for a transposed convolution, those cut from each side of the output.
     pub padding: usize,
-    /// Rows and columns added at the end of a transposed convolution's output; less than the stride.
+    /// Rows and columns added at the end of a transposed convolution's output. Must be less than the stride.
     pub output_padding: usize,
 }
 
 impl ConvConfig {
-    /// `kernel`, `stride`, `padding`, and no output padding.
+    /// The geometry with this kernel, stride and padding, and without output padding.
     pub fn new(kernel: usize, stride: usize, padding: usize) -> Self {
         Self { kernel, stride, padding, output_padding: 0 }
     }
 
-    /// The same with output padding.
+    /// The same geometry with output padding.
     pub fn with_output_padding(self, output_padding: usize) -> Self {
         Self { output_padding, ..self }
     }
 
-    /// Rejects what no layer can be made of, whatever its input.
+    /// Checks that a layer can be made of this geometry, whatever its input.
     ///
     /// # Errors
-    /// Returns the field and its value if the kernel or the stride is 0, or if the output padding is not below the stride.
+    /// Returns an error, with the field and its value, if the kernel or the stride is 0, or if the output padding is not less
+    /// than the stride.
     pub fn validate(&self) -> crate::Result<()> {
         if self.kernel == 0 {
             return Err(Error::config("conv.kernel", 0, "must be at least 1"));
@@ -41,7 +43,7 @@ impl ConvConfig {
         self.validate_steps()
     }
 
-    /// The same without the kernel, where a weight has its own.
+    /// [`validate`](Self::validate) without the kernel, for functions whose weight has its own.
     fn validate_steps(&self) -> crate::Result<()> {
         if self.stride == 0 {
             return Err(Error::config("conv.stride", 0, "must be at least 1"));

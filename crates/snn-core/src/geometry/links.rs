@@ -5,7 +5,8 @@ use super::{ConvConfig, Kind};
 /// Marks a tap that falls into the padding.
 pub(crate) const NOWHERE: u32 = u32::MAX;
 
-/// The geometry of a layer. Each tap joins a source position to at most one target position, and the other way round.
+/// Lists which source position of a layer reaches which target position. Each tap joins a source position to at most one
+/// target position, and the other way round.
 #[derive(Debug)]
 pub(crate) struct Links {
     pub(crate) kind: Kind,
@@ -23,7 +24,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Of a layer with a map `source` in and a map `target` out.
+    /// The links of a layer from a map `source` to a map `target`, in rows and columns.
     pub(crate) fn new(
         kind: Kind,
         cfg: &ConvConfig,
@@ -63,7 +64,7 @@ impl Links {
         Self { kind, sources, targets, taps, by_tap, source_of, target_of, same_3x3: None }
     }
 
-    /// The sources that reach these targets, ascending; at least one, so that there is always a signal.
+    /// The sources that reach these targets, in ascending order; at least one, so that there is always a signal.
     pub(crate) fn reaching(&self, targets: &[u32]) -> Vec<u32> {
         let mut reached = vec![false; self.sources];
         for tap in self.source_of.chunks_exact(self.targets) {
@@ -81,7 +82,7 @@ impl Links {
         sources
     }
 
-    /// The links between these sources and targets, both ascending and numbered anew.
+    /// The links between these sources and targets, both in ascending order and numbered anew.
     pub(crate) fn part(&self, sources: &[u32], targets: &[u32]) -> Self {
         let numbers = |positions: &[u32], all: usize| {
             let mut numbers = vec![NOWHERE; all];

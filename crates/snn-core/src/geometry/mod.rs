@@ -15,7 +15,7 @@ pub(crate) use links::{Links, NOWHERE};
 
 use crate::room::room;
 
-/// What kind of linear map a layer is.
+/// Tells the two kinds of linear map that a layer can be, by the order of their weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Weight `[target, source, kh, kw]`.
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Transposed,
 }
 
-/// What a linear map is on a map of known size.
+/// A layer's linear map on a map of known size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
     pub(crate) kind: Kind,
@@ -43,7 +43,7 @@ impl Geometry {
         Links::new(self.kind, &self.conv, self.kernel, self.source, self.target)
     }
 
-    /// Rows and columns, as the convolution sees them: a transposed one's output plays the image, its input the map.
+    /// Rows and columns, as the convolution sees them: of a transposed one, the output plays the image and the input the map.
     pub(crate) fn axes(&self) -> [Axis; 2] {
         let (image, map) = match self.kind {
             Kind::Conv => (self.source, self.target),
@@ -59,7 +59,7 @@ impl Geometry {
         [self.channels.1, self.target.0, self.target.1]
     }
 
-    /// The positions of the source that these of the target depend on, ascending.
+    /// The source positions that these target positions depend on, in ascending order.
     pub(crate) fn sources(&self, targets: &[u32]) -> Vec<u32> {
         let [rows, columns] = self.axes();
         let seen = |axis: &Axis, target: usize| -> Vec<usize> {
@@ -81,7 +81,7 @@ impl Geometry {
         sources
     }
 
-    /// Whether the positions of both maps can be counted in 32 bits, of which the last stands for none.
+    /// Checks that the positions of both maps can be counted in 32 bits, whose largest number stands for no position.
     pub(crate) fn check_countable(&self) -> Result<()> {
         for (what, (rows, columns)) in [("input", self.source), ("output", self.target)] {
             if rows.checked_mul(columns).is_none_or(|positions| positions >= u32::MAX as usize) {
@@ -93,7 +93,7 @@ impl Geometry {
         Ok(())
     }
 
-    /// Whether [`links`](Self::links) can be had.
+    /// Checks that there is memory for [`links`](Self::links).
     pub(crate) fn room(&self) -> Result<()> {
         self.check_countable()?;
         let ((rows, columns), kernel) = (self.source.max(self.target), self.kernel);

@@ -43,7 +43,10 @@ fn behind_header(bytes: &[u8], header: usize) -> &[u8] {
     bytes.get(header + 8..).unwrap_or_default()
 }
 
-/// Named tensors, what they are, and the config that they belong to.
+/// Keeps a model, or the state of a training, in a file that says what it is: named tensors, their kind, and the config that
+/// they belong to.
+///
+/// The file is a safetensors file whose metadata holds the kind, the config and a SHA-256 of both and of the tensors.
 ///
 /// # Examples
 /// ```
@@ -65,22 +68,25 @@ pub struct Checkpoint {
     config: serde_json::Value,
     /// The tensors, by name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Where it came from, for messages.
+    /// The file it came from, for messages.
     path: std::path::PathBuf,
 }
 
 impl Checkpoint {
-    /// An empty checkpoint.
+    /// Starts a checkpoint without tensors, to be filled and [saved](Self::save).
+    ///
+    /// # Errors
+    /// Returns an error if the config cannot be written as JSON.
     pub fn new(kind: &str, config: &impl Serialize) -> Result<Self> {
         let config =
             serde_json::to_value(config).map_err(|e| Error::config("config", kind, e.to_string()))?;
         Ok(Self { kind: kind.into(), config, tensors: BTreeMap::new(), path: "(in memory)".into() })
     }
 
-    /// Writes the file under a temporary name and renames it, so that a reader never sees half of one.
+    /// Writes the checkpoint under a temporary name and renames it, so that a reader never sees half of one.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error, with the file's name, if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut header = Header { kind: self.kind.clone(), config: self.config.clone(), sha256: None };
         let bare = safetensors::serialize(&self.tensors, None).map_err(|e| Error::checkpoint(path, e))?;
@@ -93,10 +99,11 @@ impl Checkpoint {
         write_atomically(path, &bytes)
     }
 
-    /// Reads a file of this kind.
+    /// Reads a checkpoint of this kind, its tensors onto `device`.
     ///
     /// # Errors
-    /// The file is missing, damaged, not ours, or of another kind.
+    /// Returns an error, with the file's name, if the file is missing or damaged, if this project did not write it, or if it is
+    /// of another kind.
     pub fn load(path: &Path, kind: &str, device: &Device) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let damaged = |e: &dyn std::fmt::Display| {
@@ -127,24 +134,25 @@ impl Checkpoint {
         })
     }
 
-    /// The stored config.
+    /// The config that was stored with the tensors.
     ///
     /// # Errors
-    /// It does not have the form of `C`.
+    /// Returns an error if the stored config does not have the form of `C`.
     pub fn config<C: DeserializeOwned>(&self) -> Result<C> {
         C::deserialize(&self.config).map_err(|e| Error::checkpoint(&self.path, format!("config: {e}")))
     }
 
-    /// An error about this file.
+    /// Makes an error that names this checkpoint's file, for a caller that finds something wrong with its content.
     pub fn error(&self, message: impl ToString) -> Error {
         Error::checkpoint(&self.path, message)
     }
 }
 
-/// Writes a file under a temporary name in the same folder, flushes it to the disk and renames it.
+/// Writes a file so that readers see all of it or what was there before, even after a crash: under a temporary name in the
+/// same folder, flushed to the disk and then renamed.
 ///
 /// # Errors
-/// Whatever the system says, with the file's name.
+/// Returns an error, with the file's name, if the file cannot be written, flushed or renamed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");

@@ -3,8 +3,8 @@
 use candle_core::Result;
 use candle_nn::{Init, VarBuilder};
 
-/// `U(-b, b)` with `b = 1/sqrt(fan_in)`, PyTorch's default for the weight *and* the bias of `Conv2d`,
-/// `ConvTranspose2d` and `Linear`.
+/// The bound of PyTorch's default initialisation: `U(-b, b)` with `b = 1/sqrt(fan_in)`, for the weight *and* the bias of
+/// `Conv2d`, `ConvTranspose2d` and `Linear`.
 ///
 /// PyTorch counts `fan_in = weight.size(1) * kh * kw`; for a transposed convolution, whose weight is
 /// `[C_in, C_out, kh, kw]`, that is `C_out * kh * kw`. A shape of fewer than two axes

@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{Checkpoint, Error, ParamStore, Seed};
 
-/// A model that a config describes, and that can be saved with it and loaded again.
+/// Saves a model together with the config that describes it, and loads it again from the file alone.
+///
+/// A model says how it is built from its config; saving and loading follow from that.
 ///
 /// # Examples
 /// ```
@@ -41,37 +43,37 @@ use crate::{Checkpoint, Error, ParamStore, Seed};
 /// # Ok(()) }
 /// ```
 pub trait Model: Sized {
-    /// What a checkpoint of this model calls itself.
+    /// The [kind](Checkpoint::kind) of this model's checkpoints, by which files of other models are told apart.
     const KIND: &'static str;
-    /// All that it takes to build one, but for the parameters' values.
+    /// Everything that is needed to build the model, except the values of its parameters.
     type Config: Serialize + DeserializeOwned;
-    /// What can go wrong.
+    /// The error of building and loading the model.
     type Error: From<Error> + From<candle_core::Error> + Display;
 
-    /// Builds the model, creating its parameters in `vb` or finding them there.
+    /// Builds the model, whose parameters are created in `vb` or found there.
     ///
     /// # Errors
     /// Returns an error if the config makes no sense, or if `vb` holds parameters of other shapes.
     fn build(cfg: &Self::Config, vb: VarBuilder<'_>) -> Result<Self, Self::Error>;
 
-    /// The config it was built with.
+    /// The config that the model was built with.
     fn config(&self) -> &Self::Config;
 
-    /// The checkpoint that [`load`](Self::load) reads, of parameters that this model was built on.
+    /// Makes a checkpoint that [`load`](Self::load) can read; `params` is the store that this model was built on.
     ///
     /// # Errors
-    /// Returns an error if a tensor cannot be copied.
+    /// Returns an error if a tensor cannot be copied or the config cannot be written as JSON.
     fn checkpoint(&self, params: &ParamStore) -> Result<Checkpoint, Error> {
         let mut checkpoint = Checkpoint::new(Self::KIND, self.config())?;
         checkpoint.tensors = params.snapshot("")?;
         Ok(checkpoint)
     }
 
-    /// Loads a checkpoint, in f32; its config travels in it.
+    /// Loads a model in f32 from a checkpoint, which also holds its config.
     ///
     /// # Errors
     /// Returns an error, with the file's name, if the file is missing, damaged or of another model, if its config makes no
-    /// sense, or if its tensors do not fit it.
+    /// sense, or if its tensors do not fit the config.
     fn load(path: &Path, device: &Device) -> Result<Self, Self::Error> {
         let checkpoint = Checkpoint::load(path, Self::KIND, device)?;
         let params = ParamStore::new(Seed(0), DType::F32, device);

@@ -13,28 +13,31 @@ use crate::ops::adamw::{Step, step};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamWConfig {
-    /// Learning rate, before the schedule.
+    /// Learning rate, which the schedule multiplies.
     pub lr: f64,
-    /// Decay of the first moment.
+    /// Factor by which the first moment decays in each step.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Factor by which the second moment decays in each step.
     pub beta2: f64,
-    /// Added to the denominator; positive, or a gradient that is exactly zero would divide 0 by 0.
+    /// Added to the denominator. It must be positive, or a gradient that is exactly zero would divide 0 by 0.
     pub eps: f64,
     /// Decoupled weight decay, applied to every parameter.
     pub weight_decay: f64,
 }
 
 impl Default for AdamWConfig {
-    /// The paper's: learning rate 1e-3, betas (0.9, 0.999), weight decay 1e-3.
+    /// The paper's values: learning rate 1e-3, betas (0.9, 0.999), weight decay 1e-3.
     fn default() -> Self {
         Self { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-3 }
     }
 }
 
 impl AdamWConfig {
+    /// Checks that the optimiser can work with these numbers.
+    ///
     /// # Errors
-    /// A rate that is negative or not finite, an `eps` that is not positive and finite, a beta outside [0, 1).
+    /// Returns an error, which names the field, if `lr` or `weight_decay` is negative or not finite, if `eps` is not positive
+    /// and finite, or if a beta lies outside [0, 1).
     pub fn validate(&self) -> crate::error::Result<()> {
         for (field, value) in [("lr", self.lr), ("weight_decay", self.weight_decay)] {
             if !(value.is_finite() && value >= 0.) {
@@ -61,13 +64,13 @@ impl AdamWConfig {
     }
 }
 
-/// How the learning rate moves over a training.
+/// How the learning rate changes over a training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LrSchedule {
-    /// It does not.
+    /// It stays the same.
     Constant,
-    /// Half a cosine from the base rate to `floor` times it.
+    /// It falls along half a cosine, from the base rate to `floor` times the base rate.
     Cosine {
         /// The final rate, as a fraction of the base rate.
         floor: f64,
@@ -75,7 +78,7 @@ pub enum LrSchedule {
 }
 
 impl LrSchedule {
-    /// The factor on the base rate at `step` of `total` (counted from 0).
+    /// The factor on the base rate at step `step`, counted from 0, of `total` steps.
     ///
     /// # Examples
     /// ```
@@ -93,14 +96,16 @@ impl LrSchedule {
     }
 }
 
-/// Scales all gradients down so that their joint Euclidean norm is at most `max_norm`; returns the norm before.
+/// Keeps a step from growing too large: scales all gradients down so that their joint Euclidean norm is at most `max_norm`,
+/// and returns the norm that they had before.
 ///
-/// As PyTorch's `clip_grad_norm_`: the factor is `min(1, max_norm / (norm + 1e-6))`.
+/// The factor is that of PyTorch's `clip_grad_norm_`, `min(1, max_norm / (norm + 1e-6))`. Without a `max_norm`, the gradients
+/// stay as they are.
 ///
 /// # Shapes
-/// Gradients of any shape; they keep it.
+/// Gradients may have any shape, and keep it.
 /// # Errors
-/// None of its own: what the device reports. A norm that is not finite is returned, not rejected.
+/// Returns an error only if a tensor operation fails. A norm that is not finite is returned, not rejected.
 pub fn clip_gradients(grads: &mut BTreeMap<String, Tensor>, max_norm: Option<f64>) -> Result<f64> {
     let mut square = 0.;
     for grad in grads.values() {
@@ -115,7 +120,8 @@ pub fn clip_gradients(grads: &mut BTreeMap<String, Tensor>, max_norm: Option<f64
     Ok(norm)
 }
 
-/// AdamW (Loshchilov and Hutter 2019), with PyTorch's order of operations and a state that can be saved.
+/// Moves parameters down their gradients by AdamW (Loshchilov and Hutter 2019), with PyTorch's order of operations and a
+/// state that can be saved.
 ///
 /// ```text
 /// p <- p (1 - lr wd);  m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2
@@ -131,29 +137,30 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimiser at step 0 for these parameters.
+    /// An optimiser of these parameters, at step 0. It does not [validate](AdamWConfig::validate) `cfg`.
     ///
     /// # Shapes
-    /// Parameters of any shape; the moments have the same.
+    /// Parameters may have any shape; their moments have the same.
     /// # Errors
-    /// Moments that cannot be allocated. `cfg` is not [validated](AdamWConfig::validate) here.
+    /// Returns an error if the moments cannot be allocated.
     pub fn new(params: Vec<(String, Var)>, cfg: AdamWConfig) -> Result<Self> {
         let zeros = |(_, p): &(String, Var)| Tensor::stack(&[p.zeros_like()?, p.zeros_like()?], 0);
         let moments = params.iter().map(zeros).collect::<Result<_>>()?;
         Ok(Self { cfg, params, moments, step: 0 })
     }
 
-    /// Steps taken.
+    /// The number of steps taken so far.
     pub fn steps(&self) -> usize {
         self.step
     }
 
-    /// One step with the learning rate `lr_factor * lr`. A parameter without a gradient is left alone.
+    /// Takes one step with the learning rate `lr_factor * lr`. A parameter without a gradient is left as it is.
     ///
     /// # Shapes
-    /// Each gradient as the parameter of its name.
+    /// Each gradient has the shape of the parameter of the same name.
     /// # Errors
-    /// A gradient of another shape, element type or device; the parameters in front of it have been moved then.
+    /// Returns an error if a gradient has another shape, element type or device than its parameter. The parameters before it
+    /// have then been moved already.
     pub fn step(&mut self, grads: &BTreeMap<String, Tensor>, lr_factor: f64) -> Result<()> {
         self.step += 1;
         let AdamWConfig { lr, beta1, beta2, eps, weight_decay } = self.cfg;
@@ -174,7 +181,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// Copies of the moments as `m.<name>`, `v.<name>`, each behind `prefix`.
+    /// Copies the moments, to be put into a checkpoint, under the names `<prefix>m.<name>` and `<prefix>v.<name>`.
     ///
     /// # Errors
     /// Returns an error if a tensor cannot be copied.
@@ -188,10 +195,11 @@ impl AdamW {
         Ok(all)
     }
 
-    /// Takes the moments from a checkpoint made with [`snapshot`](Self::snapshot) after `step` steps.
+    /// Takes the moments from a checkpoint made with [`snapshot`](Self::snapshot) after `step` steps, so that the optimiser goes
+    /// on from there.
     ///
     /// # Errors
-    /// A moment is missing or has another shape than its parameter.
+    /// Returns an error if a moment is missing or has another shape than its parameter.
     pub fn restore(
         &mut self,
         checkpoint: &Checkpoint,

@@ -14,12 +14,13 @@ use crate::error::Result;
 use crate::room::room;
 use crate::{Checkpoint, Seed};
 
-/// The parameters and running statistics of a model.
+/// Holds the parameters and running statistics of a model in training: creates them from a seed, hands the optimiser those
+/// that it moves, and saves and loads all of them.
 ///
-/// A layer that asks the [`VarBuilder`] for a name gets a variable, created from the stream `init/<name>` of the
-/// seed the first time: so initial values depend on the seed and the name only. Running statistics, which layers ask for
-/// with [`statistic`](crate::statistic), are stored with the rest but are not [trainable](Self::trainable); nothing follows
-/// from a name.
+/// A layer that asks the [`VarBuilder`] for a name gets a variable. The first time, the variable is created from the stream
+/// `init/<name>` of the seed, so that initial values depend on the seed and the name only. Running statistics, which layers
+/// ask for with [`statistic`](crate::statistic), are stored with the parameters but are not [trainable](Self::trainable).
+/// What a variable is called does not decide which of the two it is.
 ///
 /// # Examples
 /// ```
@@ -47,11 +48,11 @@ struct Entry {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Role {
-    /// Moved by an optimiser.
+    /// An optimiser moves it.
     Parameter,
-    /// Moved by its layer, which has said so.
+    /// Its layer moves it, and has asked for it as a statistic.
     Statistic,
-    /// The same, said by somebody else: the layer goes on asking for a parameter.
+    /// Its layer moves it, but goes on asking for it as a parameter: somebody else has declared it a statistic.
     Declared,
 }
 
@@ -62,35 +63,35 @@ impl std::fmt::Debug for ParamStore {
 }
 
 impl ParamStore {
-    /// An empty store; parameters come into being as layers ask for them.
+    /// An empty store, in which parameters are created as layers ask for them.
     pub fn new(seed: Seed, dtype: DType, device: &Device) -> Self {
         Self { seed, dtype, device: device.clone(), entries: Arc::default() }
     }
 
-    /// The builder to hand to a model.
+    /// The builder from which a model gets its parameters.
     pub fn builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), self.dtype, self.device.clone())
     }
 
-    /// Where its variables live.
+    /// The device that the variables are on.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// All variables by name, running statistics included, in the order of their names.
+    /// All variables with their names, running statistics included, in the order of the names.
     pub fn vars(&self) -> Vec<(String, Var)> {
         self.lock().iter().map(|(name, entry)| (name.clone(), entry.var.clone())).collect()
     }
 
-    /// The variables that an optimiser moves.
+    /// The variables that an optimiser moves, with their names.
     pub fn trainable(&self) -> Vec<(String, Var)> {
         let entries = self.lock();
         let trainable = entries.iter().filter(|(_, entry)| entry.role == Role::Parameter);
         trainable.map(|(name, entry)| (name.clone(), entry.var.clone())).collect()
     }
 
-    /// Declares a variable a statistic after it has been made: by a layer that does not say so itself, such as
-    /// `candle_nn::batch_norm`, whose `running_mean` and `running_var` an optimiser would let decay.
+    /// Keeps the optimiser away from a running statistic of a layer that asks for it as a parameter, such as the `running_mean`
+    /// and `running_var` of `candle_nn::batch_norm`, which weight decay would otherwise shrink.
     ///
     /// # Errors
     /// Returns an error if there is no variable of this name.
@@ -103,28 +104,29 @@ impl ParamStore {
         Ok(())
     }
 
-    /// Number of trainable parameters.
+    /// The number of trainable parameters, counted by element.
     pub fn parameter_count(&self) -> usize {
         self.trainable().iter().map(|(_, var)| var.elem_count()).sum()
     }
 
-    /// The gradient of every trainable parameter; exact zeros where the loss does not depend on one.
+    /// Collects the gradient of every trainable parameter, by name, for the optimiser; a parameter on which the loss does not
+    /// depend has exact zeros.
     ///
     /// # Shapes
-    /// Each as its parameter.
+    /// Each gradient has the shape of its parameter.
     /// # Errors
-    /// Zeros that cannot be allocated.
+    /// Returns an error if zeros cannot be allocated.
     pub fn gradients(&self, grads: &GradStore) -> candle_core::Result<BTreeMap<String, Tensor>> {
         let gradient = |var: &Var| grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok);
         self.trainable().into_iter().map(|(name, var)| Ok((name, gradient(&var)?))).collect()
     }
 
-    /// Copies of all values, to be put into a checkpoint; `prefix` goes before each name.
+    /// Copies all values, to be put into a checkpoint; `prefix` goes before each name.
     ///
     /// # Shapes
-    /// Each as its variable.
+    /// Each copy has the shape of its variable.
     /// # Errors
-    /// A tensor that cannot be copied.
+    /// Returns an error if a tensor cannot be copied.
     pub fn snapshot(&self, prefix: &str) -> candle_core::Result<BTreeMap<String, Tensor>> {
         self.vars()
             .into_iter()
@@ -132,10 +134,11 @@ impl ParamStore {
             .collect()
     }
 
-    /// Sets every variable from the checkpoint's tensors named `<prefix><name>`.
+    /// Sets every variable to the checkpoint's tensor named `<prefix><name>`.
     ///
     /// # Errors
-    /// A tensor under the prefix is missing, of another shape, or belongs to no variable. Nothing is set then.
+    /// Returns an error, and sets nothing, if a tensor is missing or has another shape than its variable, or if a tensor under
+    /// the prefix belongs to no variable.
     pub fn restore(&self, checkpoint: &Checkpoint, prefix: &str) -> Result<()> {
         let entries = self.lock();
         for name in checkpoint.tensors.keys().filter_map(|name| name.strip_prefix(prefix)) {

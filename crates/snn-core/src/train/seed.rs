@@ -11,7 +11,9 @@ use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The one number that a run's randomness follows from.
+/// The one number from which all random numbers of a run follow.
+///
+/// Each use of randomness draws from a stream of its own, named by a label, so that no use depends on what others have drawn.
 ///
 /// # Examples
 /// ```
@@ -26,26 +28,26 @@ use sha2::{Digest, Sha256};
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The stream of this label: ChaCha8 keyed by `SHA-256(seed, label)`.
+    /// The random stream that this label names: ChaCha8 keyed by `SHA-256(seed, label)`.
     ///
-    /// A generator of rand 0.9: to draw from it by `rand::Rng`, depend on `rand = "0.9"`. The traits of other versions, 0.10
-    /// among them, do not know it.
+    /// It is a generator of rand 0.9: to draw from it by `rand::Rng`, depend on `rand = "0.9"`. The traits of other versions,
+    /// such as 0.10, are not implemented for it.
     pub fn rng(self, label: &str) -> ChaCha8Rng {
         let key = Sha256::new().chain_update(self.0.to_le_bytes()).chain_update(label.as_bytes()).finalize();
         ChaCha8Rng::from_seed(key.into())
     }
 
-    /// Another seed, for a part whose labels may coincide with another part's.
+    /// Another seed, for a part of the program whose labels may coincide with another part's.
     pub fn child(self, label: &str) -> Self {
         Self(self.rng(label).random())
     }
 
-    /// Uniform numbers in `[low, high)`, drawn in f64 and rounded to `dtype`.
+    /// A tensor of uniform random numbers in `[low, high)` from the stream of `label`, drawn in f64 and rounded to `dtype`.
     ///
     /// # Shapes
     /// -> `shape`.
     /// # Errors
-    /// An element type that f64 does not cast to, a device that the numbers cannot be copied to.
+    /// Returns an error if f64 cannot be cast to the element type, or if the numbers cannot be copied to the device.
     pub fn uniform(
         self,
         label: &str,
@@ -58,12 +60,12 @@ impl Seed {
         fill(shape, dtype, device, || low + (high - low) * rng.random::<f64>())
     }
 
-    /// Normal numbers, drawn in f64 and rounded to `dtype`.
+    /// A tensor of normal random numbers from the stream of `label`, drawn in f64 and rounded to `dtype`.
     ///
     /// # Shapes
     /// -> `shape`.
     /// # Errors
-    /// As [`uniform`](Self::uniform).
+    /// Returns the errors of [`uniform`](Self::uniform).
     pub fn normal(
         self,
         label: &str,

@@ -19,16 +19,17 @@ impl Drop for Asking {
     }
 }
 
-/// Asks `vb` for a running statistic, as a layer asks for its parameters: created from `init` or found there.
+/// Asks `vb` for a running statistic, which a layer moves itself and an optimiser must not: it is created from `init`, or
+/// found if it is there already.
 ///
-/// In a [`ParamStore`](crate::ParamStore) it lies among the parameters, and in its checkpoints, but is not
-/// [trainable](crate::ParamStore::trainable). A name says nothing about that: what is asked for by [`VarBuilder::get`] is a
-/// parameter, whatever it is called, and a name cannot be both. Any other backend just returns its tensor.
+/// A [`ParamStore`](crate::ParamStore) keeps it with the parameters, and in their checkpoints, but does not count it as
+/// [trainable](crate::ParamStore::trainable). This does not depend on its name: what is asked for by [`VarBuilder::get`] is a
+/// parameter, whatever it is called, and no name can be both. Any other backend just returns its tensor.
 ///
 /// # Shapes
-/// `shape` is that of the statistic.
+/// The statistic has the shape `shape`.
 /// # Errors
-/// Returns an error if `vb` has no such tensor or another shape of it, or if a store has a parameter of this name.
+/// Returns an error if `vb` has no such tensor or has it in another shape, or if a store has a parameter of this name.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device};

@@ -21,10 +21,10 @@ pub(crate) struct Step {
     pub(crate) keep: f64,
 }
 
-/// Moves a parameter and its moments.
+/// Moves a parameter and its moments by one step.
 ///
 /// # Shapes
-/// `param` and `grad` alike, `moments: [2, ...]` of that shape: the first and the second.
+/// `param` and `grad` have the same shape; `moments: [2, ...]` holds the first and the second moment in that shape.
 /// # Errors
 /// Returns an error if shapes, element types or devices do not fit; the moments may have been moved then.
 pub(crate) fn step(param: &Tensor, moments: &Tensor, grad: &Tensor, by: Step) -> Result<()> {
@@ -36,7 +36,7 @@ pub(crate) fn step(param: &Tensor, moments: &Tensor, grad: &Tensor, by: Step) ->
     param.inplace_op2(moments, &Descent(by))
 }
 
-/// The twin of [`step`], with Candle's own operations. Any device.
+/// The twin of [`step`], made of Candle's own operations. It runs on any device.
 pub(crate) fn step_reference(param: &Tensor, moments: &Tensor, grad: &Tensor, by: Step) -> Result<()> {
     check(param, moments, grad)?;
     let Step { beta1, beta2, eps, step_size, root, keep } = by;

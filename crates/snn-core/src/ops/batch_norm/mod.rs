@@ -12,10 +12,10 @@ use super::backend::Backend;
 use super::{Real, by_dtype, operand, same_type};
 use cpu::Planes;
 
-/// The result of [`batch_norm`].
+/// The result of [`batch_norm`], with the statistics that a layer averages for inference.
 #[derive(Debug, Clone)]
 pub struct BatchNormed {
-    /// The normalised tensor, same shape as the input.
+    /// The normalised tensor, of the input's shape.
     pub ys: Tensor,
     /// Mean of each channel, `[C]`, without gradient.
     pub mean: Tensor,
@@ -23,16 +23,16 @@ pub struct BatchNormed {
     pub variance: Tensor,
 }
 
-/// Batch normalisation with the statistics of the batch itself; differentiable in all three arguments.
+/// Batch normalisation as in training, with the statistics of the batch itself; differentiable in all three arguments.
 ///
-/// `y = (x - mean_c) / sqrt(var_c + eps) * weight_c + bias_c`, mean and (biased) variance over all axes but the
+/// `y = (x - mean_c) / sqrt(var_c + eps) * weight_c + bias_c`, with the mean and the (biased) variance over all axes but the
 /// second.
 ///
 /// # Shapes
 /// `xs: [M, C, ...]`, `weight, bias: [C]`. f32 or f64; sums run in f64.
 /// # Errors
-/// Returns an error if a channel has fewer than two values (one has no spread to divide by, as PyTorch says too), if the
-/// tensor is of rank below 2, or if the affine parameters have another length or element type.
+/// Returns an error if a channel has fewer than two values (a single one has no spread to divide by, and PyTorch refuses it
+/// too), if the rank is below 2, or if `weight` or `bias` has another length or element type.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -48,8 +48,8 @@ pub fn batch_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resu
     batch_norm_of_copies(xs, weight, bias, eps, 1)
 }
 
-/// [`batch_norm`] where each element stands for so many equal ones. They change neither mean nor variance, but two copies
-/// of one value are two values.
+/// [`batch_norm`] where each element stands for `copies` equal ones. They change neither mean nor variance, but count as so
+/// many values.
 pub(crate) fn batch_norm_of_copies(
     xs: &Tensor,
     weight: &Tensor,
@@ -70,12 +70,12 @@ pub(crate) fn batch_norm_of_copies(
     Ok(BatchNormed { ys, mean: like(mean)?, variance: like(variance)? })
 }
 
-/// The twin of [`batch_norm`], with Candle's own operations. Any device.
+/// The twin that [`batch_norm`] is tested against, made of Candle's own operations. It runs on any device.
 ///
 /// # Shapes
-/// As [`batch_norm`].
+/// The shapes are those of [`batch_norm`].
 /// # Errors
-/// As [`batch_norm`].
+/// Returns the errors of [`batch_norm`].
 pub fn batch_norm_reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
     check(xs, weight, bias, 1)?;
     reference(xs, weight, bias, eps)
@@ -90,7 +90,7 @@ fn check(xs: &Tensor, weight: &Tensor, bias: &Tensor, copies: usize) -> Result<(
     check_count((xs.elem_count() / channels.max(1)).saturating_mul(copies), xs.dims())
 }
 
-/// Refuses batches with fewer than two values a channel, in PyTorch's words; `dims` is the shape to name.
+/// Refuses a batch with fewer than two values in a channel, in PyTorch's words; `dims` is the shape to name.
 pub(crate) fn check_count(values: usize, dims: &[usize]) -> Result<()> {
     if values < 2 {
         bail!(

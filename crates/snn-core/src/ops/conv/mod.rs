@@ -25,8 +25,9 @@ use crate::geometry::{conv_transpose2d_map, conv2d_map};
 /// # Shapes
 /// `xs: [M, C_in, H, W]`, `weight: [C_out, C_in, kh, kw]` -> `[M, C_out, (H + 2p - kh)/s + 1, ...]`. f32 or f64.
 /// # Errors
-/// Shapes or element types that do not fit, an axis of length 0 other than `M`, a stride of 0, a kernel larger than the
-/// padded image, an output that cannot be counted or does not fit into memory; the field or the operand is named.
+/// Returns an error, which names the field or the operand, if shapes or element types do not fit, if an axis other than `M`
+/// has length 0, if the stride is 0, if the kernel is larger than the padded image, or if the output cannot be counted or does
+/// not fit into memory.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -48,13 +49,13 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> 
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::Correlate, g })
 }
 
-/// Two-dimensional transposed convolution, the adjoint of [`conv2d`]; differentiable in both arguments.
+/// Two-dimensional transposed convolution, as PyTorch's: the adjoint of [`conv2d`], differentiable in both arguments.
 ///
 /// # Shapes
 /// `xs: [M, C_in, H, W]`, `weight: [C_in, C_out, kh, kw]` (PyTorch's order)
 /// -> `[M, C_out, (H - 1) s - 2p + kh + output_padding, ...]`. f32 or f64.
 /// # Errors
-/// As [`conv2d`], and an output padding not below the stride, an empty output.
+/// Returns the errors of [`conv2d`], and an error if the output padding is not less than the stride or the output is empty.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -89,29 +90,29 @@ pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::ImageGradient, g })
 }
 
-/// The twin of [`conv2d`]: Candle's own.
+/// The twin that [`conv2d`] is tested against: Candle's own convolution. It runs on any device.
 ///
 /// # Shapes
-/// As [`conv2d`].
+/// The shapes are those of [`conv2d`].
 /// # Errors
-/// As [`conv2d`].
+/// Returns the errors of [`conv2d`].
 pub fn conv2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     conv2d_output(xs, weight, cfg)?;
     xs.conv2d(weight, cfg.padding, cfg.stride, 1, 1)
 }
 
-/// The twin of [`conv_transpose2d`]: Candle's own.
+/// The twin that [`conv_transpose2d`] is tested against: Candle's own transposed convolution. It runs on any device.
 ///
 /// # Shapes
-/// As [`conv_transpose2d`].
+/// The shapes are those of [`conv_transpose2d`].
 /// # Errors
-/// As [`conv_transpose2d`].
+/// Returns the errors of [`conv_transpose2d`].
 pub fn conv_transpose2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     conv_transpose2d_output(xs, weight, cfg)?;
     xs.conv_transpose2d(weight, cfg.padding, cfg.output_padding, cfg.stride, 1)
 }
 
-/// Rows and columns of [`conv2d`]'s output, if its operands fit and there is room for it.
+/// The rows and columns of [`conv2d`]'s output, if its operands fit and there is memory for it.
 fn conv2d_output(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<[usize; 2]> {
     let (m, c_in, h, w) = xs.dims4()?;
     let (oh, ow) = conv2d_map(&[c_in, h, w], weight, cfg)?;
@@ -120,7 +121,7 @@ fn conv2d_output(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<[usiz
     Ok([oh, ow])
 }
 
-/// The same of [`conv_transpose2d`]'s.
+/// The rows and columns of [`conv_transpose2d`]'s output, if its operands fit and there is memory for it.
 fn conv_transpose2d_output(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<[usize; 2]> {
     let (m, c_in, h, w) = xs.dims4()?;
     let (oh, ow) = conv_transpose2d_map(&[c_in, h, w], weight, cfg)?;

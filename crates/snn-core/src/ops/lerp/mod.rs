@@ -7,12 +7,13 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, b
 use super::backend::Backend;
 use super::{Real, by_dtype, operand, same_type};
 
-/// `k pair[0] + (1 - k) pair[1]`, differentiable in both arguments (paper Eq. 6).
+/// Mixes two tensors by a trainable coefficient: `k pair[0] + (1 - k) pair[1]`, differentiable in both arguments
+/// (paper Eq. 6).
 ///
 /// # Shapes
 /// `pair: [2, ...]`, `k: [1]` -> `[...]`.
 /// # Errors
-/// Shapes or element types that do not fit.
+/// Returns an error if the shapes or element types do not fit.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -32,12 +33,12 @@ pub fn lerp(pair: &Tensor, k: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// The twin of [`lerp`], with Candle's own operations. Any device.
+/// The twin that [`lerp`] is tested against, made of Candle's own operations. It runs on any device.
 ///
 /// # Shapes
-/// As [`lerp`].
+/// The shapes are those of [`lerp`].
 /// # Errors
-/// As [`lerp`].
+/// Returns an error if the shapes or element types do not fit.
 pub fn lerp_reference(pair: &Tensor, k: &Tensor) -> Result<Tensor> {
     let (a, b) = (pair.get(0)?, pair.get(1)?);
     &b + (a - &b)?.broadcast_mul(k)?

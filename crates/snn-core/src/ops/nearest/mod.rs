@@ -10,16 +10,17 @@ use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor
 use super::backend::Backend;
 use super::{by_dtype, operand, same_type};
 
-/// `argmin_k |z - codes[k]|`, the first of equals; without gradient (paper Eq. 7).
+/// Quantises vectors: the index of the nearest code, `argmin_k |z - codes[k]|`, the first of equals; without gradient
+/// (paper Eq. 7).
 ///
 /// Differences are squared and added in f64, whatever the element type and the scale. A code with an infinite element is
-/// nearest to nothing.
+/// never the nearest.
 ///
 /// # Shapes
 /// `z: [N, C, H, W]`, `codes: [K, C]` -> u32 `[N, H, W]`. The choice for one item does not depend on the others.
 /// # Errors
-/// Returns an error if shapes or element types do not fit, if `z` is empty, if there are no codes, or none that is finite, if a
-/// code is NaN, or if an element of `z` is infinite or NaN (it names the first); f32 or f64 only.
+/// Returns an error if shapes or element types do not fit, if the elements are neither f32 nor f64, if `z` is empty, if there
+/// is no finite code, if a code is NaN, or if an element of `z` is infinite or NaN (the error names the first).
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -39,12 +40,13 @@ pub fn nearest(z: &Tensor, codes: &Tensor) -> Result<Tensor> {
     z.contiguous()?.apply_op2_no_bwd(&codes.contiguous()?, &Nearest)
 }
 
-/// The twin of [`nearest`], with Candle's own operations. Any device; slow. In f64, but on Metal, which has none.
+/// The twin that [`nearest`] is tested against, made of Candle's own operations. It runs on any device, slowly, and in f64
+/// except on Metal, which has none.
 ///
 /// # Shapes
-/// As [`nearest`].
+/// The shapes are those of [`nearest`].
 /// # Errors
-/// As [`nearest`].
+/// Returns the errors of [`nearest`].
 pub fn nearest_reference(z: &Tensor, codes: &Tensor) -> Result<Tensor> {
     check_shapes(z, codes)?;
     let dtype = if z.device().is_metal() { z.dtype() } else { DType::F64 };
@@ -84,7 +86,7 @@ fn check_codes(codes: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// The error of an element of `z: [N, c, h, w]` that nothing is near to.
+/// The error of an element of `z: [N, c, h, w]` that is not finite.
 fn refuse(value: f64, index: usize, (c, h, w): (usize, usize, usize)) -> candle_core::Error {
     let (plane, position) = (index / (h * w), index % (h * w));
     let (item, channel) = (plane / c, plane % c);

@@ -22,7 +22,7 @@ struct WeightedSums {
 }
 
 impl WeightedSums {
-    /// The adjoint.
+    /// The adjoint map, which carries gradients back.
     fn transposed(&self) -> Self {
         let steps = self.weights.first().map_or(0, Vec::len);
         Self { weights: (0..steps).map(|t| self.weights.iter().map(|row| row[t]).collect()).collect() }

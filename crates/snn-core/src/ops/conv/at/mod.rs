@@ -10,13 +10,14 @@ use crate::geometry::{Axis, conv2d_map};
 use crate::ops::backend::Backend;
 use crate::ops::{Real, by_dtype, operand, room, same_type};
 
-/// [`conv2d`] at some positions of each item's output, without gradient.
+/// [`conv2d`] where only some positions of each item's output are needed, without gradient.
 ///
 /// # Shapes
-/// `xs: [N, C_in, H, W]`, `weight: [C_out, C_in, kh, kw]`, `positions[n]` those of item `n`, counted row by row ->
-/// `[all positions, C_out]`, item by item. An item's values do not depend on the others.
+/// `xs: [N, C_in, H, W]`, `weight: [C_out, C_in, kh, kw]`, and in `positions[n]` the positions of item `n`, counted row by
+/// row -> `[all positions, C_out]`, item by item. An item's values do not depend on the other items.
 /// # Errors
-/// As [`conv2d`]; not one list for each item, a position outside the output.
+/// Returns the errors of [`conv2d`], and an error if there is not one list of positions for each item or a position lies
+/// outside the output.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -44,7 +45,7 @@ pub fn conv2d_at(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, positions: &[Ve
     xs.contiguous()?.apply_op2_no_bwd(&weight.contiguous()?, &op)
 }
 
-/// The rows of channels at these positions of maps `[N, C, H, W]`, or of features `[N, C]`, which have one position ->
+/// Picks the channels at these positions of maps `[N, C, H, W]`, or of features `[N, C]`, which have one position ->
 /// `[all positions, C]`, item by item.
 pub(crate) fn select(ys: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
     let (n, c, map) = (ys.dim(0)?, ys.dim(1)?, ys.dims()[2..].iter().product::<usize>());
@@ -57,7 +58,7 @@ pub(crate) fn select(ys: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
     rows.index_select(&Tensor::new(places, ys.device())?, 0)
 }
 
-/// Whether there is a list for each item, of positions inside its map of these rows and columns.
+/// Checks that there is one list for each item, of positions inside a map of these rows and columns.
 pub(crate) fn check(positions: &[Vec<u32>], items: usize, rows: usize, columns: usize) -> Result<()> {
     if positions.len() != items {
         bail!("positions of {} items for {items}", positions.len())
