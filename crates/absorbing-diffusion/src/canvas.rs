@@ -8,7 +8,7 @@ use crate::{
     AbsorbingProcess, Draft, Drawn, Error, LogitsAt, Result, RevealOrder, SamplingConfig, Settled, host,
 };
 
-/// All images of one sampling.
+/// Holds all images of one sampling, and takes them through one step after the other.
 pub(crate) struct Canvas<'a> {
     pub(crate) process: &'a AbsorbingProcess,
     pub(crate) config: &'a SamplingConfig,
@@ -20,9 +20,9 @@ pub(crate) struct Canvas<'a> {
     pub(crate) images: Vec<Image>,
 }
 
-/// One of them.
+/// One image in the making.
 pub(crate) struct Image {
-    /// The number that its stream is named by.
+    /// The number that names its random stream.
     pub(crate) number: usize,
     pub(crate) codes: Vec<u32>,
     pub(crate) given: Vec<bool>,
@@ -31,7 +31,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// What an order sees of it, and its stream.
+    /// What an order sees of the image, and the image's random stream.
     fn draft(&mut self, mask: u32, left: usize, steps: usize) -> (Draft<'_>, &mut dyn RngCore) {
         let Self { codes, given, log_probs, rng, .. } = self;
         (Draft { codes, mask, given, log_probs, left, steps }, &mut **rng)
@@ -55,7 +55,7 @@ impl Canvas<'_> {
         self.images.iter().flat_map(|image| &image.codes).copied().collect()
     }
 
-    /// What this step draws, of the images where that is something; the others are settled with nothing drawn.
+    /// Asks the order what this step draws. Images in which that is nothing are settled with nothing drawn, and left out.
     pub(crate) fn propose(&mut self, left: usize) -> Result<Vec<Proposal>> {
         let mask = self.process.mask();
         let mut proposals = Vec::new();
@@ -134,7 +134,8 @@ impl Canvas<'_> {
         }
     }
 
-    /// The diffusion time at which a share `left / steps` of the tokens is masked: `ceil(T_d left / steps)`.
+    /// The diffusion time that the denoiser is told, at which a share `left / steps` of the tokens is masked:
+    /// `ceil(T_d left / steps)`.
     fn time(&self, left: usize) -> usize {
         let time = (self.process.steps() as u128 * left as u128).div_ceil(self.steps as u128);
         time as usize
@@ -164,7 +165,7 @@ impl Canvas<'_> {
     }
 }
 
-/// An order of somebody else's did what it must not.
+/// The error of an order that broke the rules of [`RevealOrder`].
 fn misbehaved(what: &'static str, image: usize, left: usize, value: impl ToString, rule: &str) -> Error {
     Error::value(what, format!("in image {image} with {left} steps left"), value, rule)
 }

@@ -1,7 +1,7 @@
 //! One draw from a softmax, on the host.
 
-/// The code drawn from `softmax(logits / temperature)` by the inverse of its cumulative distribution at `u` in `[0, 1)`,
-/// and its log-probability there.
+/// Draws a code from `softmax(logits / temperature)`, by the inverse of its cumulative distribution at `u` in `[0, 1)`, and
+/// returns it with its log-probability.
 ///
 /// `None` if there is no such distribution: a NaN, or no finite largest logit. (`-inf` is a probability of 0.)
 pub(crate) fn categorical(logits: &[f64], temperature: f64, u: f64) -> Option<(u32, f64)> {

@@ -2,10 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
-/// A model of `p(h_0 | h_t)`: given partly masked codes, the logits of every code at every position.
+/// The network that the diffusion trains and samples from: a model of `p(h_0 | h_t)`, which is given partly masked codes and
+/// returns the logits of every code at every position.
 ///
 /// Nothing in this crate but [`Sdid`](crate::Sdid) knows of spikes. Any network will do, spiking or not, and so will
-/// a closure, which is how one writes an oracle or a baseline:
+/// a closure, which is the way to write an oracle or a baseline:
 ///
 /// ```
 /// use absorbing_diffusion::Denoiser;
@@ -23,7 +24,7 @@ use candle_core::{Result, Tensor};
 /// # Ok(()) }
 /// ```
 ///
-/// A denoiser may hold something for each image, such as a class: it is told which images it is asked about.
+/// A denoiser may hold something for each image, such as a class, because it is told which images it is asked about.
 ///
 /// ```
 /// use absorbing_diffusion::Denoiser;
@@ -50,42 +51,42 @@ use candle_core::{Result, Tensor};
 /// # Ok(()) }
 /// ```
 pub trait Denoiser {
-    /// The logits of `p(h_0 | h_t)`. Only those at masked positions are read.
+    /// Computes the logits of `p(h_0 | h_t)`. Only those at masked positions are read.
     ///
     /// `images[n]` is the number of the image whose codes are `h_t[n]`: the number that [`Sampler`](crate::Sampler) draws it
     /// by, its place in what [`bits_per_token`](crate::bits_per_token) is given, and its place in the batch of
     /// [`loss`](crate::loss()). A network without a condition ignores it.
     ///
-    /// `train` is batch statistics or running ones, dropout or none: the usual switch. When it is off, the logits of
-    /// an image must not depend on the rest of its batch, or results will depend on the batch size.
+    /// `train` switches between training and evaluation as usual: batch or running statistics, dropout or none. When it is off,
+    /// the logits of an image must not depend on the rest of its batch, or results will depend on the batch size.
     ///
     /// # Shapes
     /// `h_t: u32 [N, H', W']` in `0..=K`, where `K` is the mask; `t: u32 [N]` in `1..=T_d`; both on one device ->
     /// `[N, K, H', W']` on the same device, of any float type.
     /// # Errors
-    /// Whatever the network's own tensor operations return.
+    /// Returns the errors of the network's own tensor operations.
     fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> Result<Tensor>;
 
-    /// Prepares for many evaluations, during which nothing of the network changes. [`Sampler::sample`](crate::Sampler::sample) calls it once,
-    /// and then asks for the logits of the tokens that it reveals.
+    /// Prepares for many evaluations, during which nothing of the network changes.
+    /// [`Sampler::sample`](crate::Sampler::sample) calls this once, and then asks for the logits of the tokens that it reveals.
     ///
-    /// Unless a network knows better, it computes all its logits each time.
+    /// The default implementation computes all logits each time, and picks.
     ///
     /// # Errors
-    /// Whatever the network's own tensor operations return.
+    /// Returns the errors of the network's own tensor operations.
     fn prepare(&self) -> Result<Box<dyn LogitsAt + '_>> {
         Ok(Box::new(Everywhere(self)))
     }
 }
 
-/// The logits of some tokens; see [`Denoiser::prepare`].
+/// Computes the logits of some tokens only, for sampling; [`Denoiser::prepare`] makes it.
 pub trait LogitsAt {
-    /// [`Denoiser::logits`] with `train` off, at the positions `positions[n]` of map `n`, counted row by row.
+    /// Computes [`Denoiser::logits`] with `train` off at the positions `positions[n]` of map `n`, counted row by row.
     ///
     /// # Shapes
-    /// `h_t`, `t` and `images` as there -> `[all positions, K]`, map by map.
+    /// `h_t`, `t` and `images` are those of [`Denoiser::logits`] -> `[all positions, K]`, map by map.
     /// # Errors
-    /// Whatever the network's own tensor operations return, logits of another shape.
+    /// Returns the errors of the network's own tensor operations, and an error if its logits have another shape.
     fn logits_at(
         &self,
         h_t: &Tensor,
@@ -95,7 +96,7 @@ pub trait LogitsAt {
     ) -> crate::Result<Tensor>;
 }
 
-/// Computes all logits, and picks.
+/// Computes all logits of a denoiser, and picks those that are asked for.
 struct Everywhere<'a, D: ?Sized>(&'a D);
 
 impl<D: Denoiser + ?Sized> LogitsAt for Everywhere<'_, D> {

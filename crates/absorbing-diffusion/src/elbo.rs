@@ -10,26 +10,28 @@ use snn_core::Seed;
 use crate::loss::masked_cross_entropy;
 use crate::{AbsorbingProcess, Denoiser, Error, Result, host};
 
-/// How [`bits_per_token`] goes about it.
+/// How precisely [`bits_per_token`] estimates, and how many images it takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ElboConfig {
-    /// Diffusion times drawn an image, one from each of as many equal parts of `1..=T_d`.
+    /// Diffusion times that are drawn for each image, one from each of as many equal parts of `1..=T_d`.
     pub strata: usize,
-    /// Images at once.
+    /// Images that the denoiser is given at once.
     pub batch_size: usize,
 }
 
 impl Default for ElboConfig {
-    /// Eight times an image, 64 images at once.
+    /// Eight diffusion times for each image, 64 images at once.
     fn default() -> Self {
         Self { strata: 8, batch_size: 64 }
     }
 }
 
 impl ElboConfig {
+    /// Checks both numbers.
+    ///
     /// # Errors
-    /// No strata, more than 65536, or empty batches.
+    /// Returns an error if there are no strata or more than 65536, or if the batch size is 0.
     pub fn validate(&self) -> Result<()> {
         match (self.strata, self.batch_size) {
             (strata @ (0 | 65_537..), _) => {
@@ -41,15 +43,15 @@ impl ElboConfig {
     }
 }
 
-/// An estimate of an upper bound (Eq. 14) on the negative log-likelihood of the images.
+/// How well a denoiser models images, in bits: an estimate of an upper bound (Eq. 14) on their negative log-likelihood.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BitsPerToken {
-    /// Mean over the images.
+    /// The mean over the images.
     pub mean: f64,
-    /// Sample standard deviation over the images, divided by the root of their number.
+    /// The sample standard deviation over the images, divided by the root of their number.
     pub standard_error: f64,
-    /// Number of images.
+    /// The number of images.
     pub images: usize,
 }
 
@@ -62,17 +64,17 @@ impl BitsPerToken {
     }
 }
 
-/// Negative evidence lower bound (Eq. 14), in bits a token, over all of `h0`.
+/// Evaluates a denoiser by the negative evidence lower bound (Eq. 14) of all images of `h0`, in bits a token.
 ///
-/// Of image `i`: `mean_k T_d / t_k * sum_{masked} -log2 p(h_0 | h_{t_k}) / (H' W')`, with stratified times
-/// `t_k = 1 + floor(T_d (k + u) / strata)`; unbiased. The noise of image `i` is the stream `elbo/<i>`, so the result
-/// does not depend on the batch size.
+/// The estimate for image `i` is `mean_k T_d / t_k * sum_{masked} -log2 p(h_0 | h_{t_k}) / (H' W')`, with stratified times
+/// `t_k = 1 + floor(T_d (k + u) / strata)`. It is unbiased. The noise of image `i` comes from the stream `elbo/<i>`, so the
+/// result does not depend on the batch size.
 ///
 /// # Shapes
 /// `h0: u32 [N, H', W']` in `0..K`, `N >= 2`.
 /// # Errors
-/// A code out of range, fewer than two images, an invalid config, and logits of another shape or that give a token a
-/// cross entropy that is not finite (the image is named).
+/// Returns an error if the config does not [validate](ElboConfig::validate), if a code is out of range, if there are fewer
+/// than two images, if the logits have another shape, or if a cross entropy is not finite (the error names the image).
 /// # Examples
 /// ```
 /// use absorbing_diffusion::{AbsorbingProcess, ElboConfig, bits_per_token};
@@ -128,7 +130,7 @@ pub fn bits_per_token(
     Ok(BitsPerToken::of(&estimates))
 }
 
-/// A time from this stratum for each image, and its codes at that time.
+/// Draws a time from this stratum for each image, and its codes at that time.
 fn corrupt<R: Rng>(
     process: &AbsorbingProcess,
     codes: &[u32],
@@ -147,7 +149,7 @@ fn corrupt<R: Rng>(
     (times, h_t)
 }
 
-/// Cross entropies `[N]` on the host, unless one is not finite.
+/// The cross entropies `[N]` on the host, unless one of them is not finite.
 fn finite(nats: &Tensor, first: usize, t: &[u32]) -> Result<Vec<f64>> {
     let nats = host::floats(nats)?;
     match nats.iter().position(|x| !x.is_finite()) {

@@ -10,7 +10,7 @@ pub enum Error {
     /// A config value, a file or a checkpoint was rejected; the message names it.
     #[error(transparent)]
     Core(#[from] snn_core::Error),
-    /// A tensor has another shape than the rest of the arguments ask for.
+    /// A tensor has another shape than the other arguments require.
     #[error("{what} has shape {got:?}, expected {expected:?}")]
     Shape {
         /// The argument, or what returned it.

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result};
 
-/// Codes `u32 [N, H', W']`, each in `0..codes`.
+/// Reads codes `u32 [N, H', W']`, each of which must be in `0..codes`.
 pub(crate) fn codes(h: &Tensor, codes: usize) -> Result<(Vec<u32>, (usize, usize, usize))> {
     let dims = h.dims3()?;
     let values: Vec<u32> = h.flatten_all()?.to_vec1()?;
@@ -17,7 +17,7 @@ pub(crate) fn codes(h: &Tensor, codes: usize) -> Result<(Vec<u32>, (usize, usize
     }
 }
 
-/// Diffusion times `u32 [N]`, each in `range`.
+/// Reads diffusion times `u32 [N]`, each of which must be in `range`.
 pub(crate) fn times(t: &Tensor, n: usize, range: RangeInclusive<usize>) -> Result<Vec<u32>> {
     Error::check_shape("diffusion time", t.dims(), &[n])?;
     let values: Vec<u32> = t.to_vec1()?;
@@ -29,7 +29,7 @@ pub(crate) fn times(t: &Tensor, n: usize, range: RangeInclusive<usize>) -> Resul
     }
 }
 
-/// Uniform noise `[N, H', W']`, each in `[0, 1]`.
+/// Reads uniform noise `[N, H', W']`, each number of which must be in `[0, 1]`.
 pub(crate) fn noise(u: &Tensor, dims: (usize, usize, usize)) -> Result<Vec<f64>> {
     Error::check_shape("noise", u.dims(), &[dims.0, dims.1, dims.2])?;
     let values = floats(u)?;
@@ -39,7 +39,7 @@ pub(crate) fn noise(u: &Tensor, dims: (usize, usize, usize)) -> Result<Vec<f64>>
     }
 }
 
-/// Every element in f64. (Not every device has an f64.)
+/// Reads every element as f64, which is made on the host because not every device has f64.
 pub(crate) fn floats(xs: &Tensor) -> Result<Vec<f64>> {
     Ok(xs.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }

@@ -13,12 +13,12 @@ use crate::{AbsorbingProcess, Denoiser, Error, Result, host};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Weighting {
-    /// `T_d / t`: with `t` uniform, an unbiased estimate of the bound, the sum over `t` of `1 / t` (Eq. 14).
+    /// `T_d / t`: with `t` uniform, the loss is an unbiased estimate of the bound, the sum over `t` of `1 / t` (Eq. 14).
     #[default]
     Elbo,
     /// `1 - t / T_d` (the released code). The first sampling step, `t = T_d`, has weight 0 and is never trained.
     Released,
-    /// 1.
+    /// Every time has weight 1.
     Uniform,
 }
 
@@ -40,13 +40,14 @@ impl Weighting {
     }
 }
 
-/// The noise of one [`loss`]: times `t: u32 [N]` uniform in `1..=T_d`, and `u: f64 [N, H', W']` uniform in `[0, 1)`.
+/// Draws the noise that one [`loss`] needs: times `t: u32 [N]` uniform in `1..=T_d`, and `u: f64 [N, H', W']` uniform in
+/// `[0, 1)`.
 ///
-/// Both come from the seed's stream of this label (one a training step, such as `"loss/1234"`), and live on the CPU,
-/// where the forward process is computed.
+/// Both come from the seed's stream of this label, and each training step needs a label of its own, such as `"loss/1234"`.
+/// They are on the CPU, where the forward process is computed.
 ///
 /// # Errors
-/// A tensor that cannot be made.
+/// Returns an error if a tensor cannot be made.
 pub fn draw_noise(
     process: &AbsorbingProcess,
     (n, h, w): (usize, usize, usize),
@@ -59,20 +60,20 @@ pub fn draw_noise(
     Ok((Tensor::from_vec(t, n, &Device::Cpu)?, Tensor::from_vec(u, (n, h, w), &Device::Cpu)?))
 }
 
-/// The loss of Eq. 14 in bits a token, given its noise:
+/// Computes the loss that trains a denoiser, Eq. 14 in bits a token, from codes and noise:
 ///
 /// `mean_n w(t_n) sum_{ij: h_t(i, j) = K} -log2 p(h_0(i, j) | h_t) / (H' W')`.
 ///
-/// A differentiable scalar; the gradient with respect to the logits of a token that is not masked is exactly 0, whatever
-/// they are: infinite or NaN, they change nothing.
-/// It stays on the device: a NaN in the logits of a masked token comes out as a NaN loss, not as an error, since looking would stall
-/// the device at every step.
+/// It is a differentiable scalar. The logits of tokens that are not masked change nothing, even if they are infinite or NaN,
+/// and their gradient is exactly 0. A NaN in the logits of a masked token makes the loss NaN and is not an error, because to
+/// look at every step would stall the device.
 ///
 /// # Shapes
 /// `h0: u32 [N, H', W']` in `0..K`, `t: u32 [N]` in `1..=T_d`, `u: [N, H', W']` in `[0, 1)` -> a scalar, of the
 /// logits' type (f32 if that is shorter).
 /// # Errors
-/// What [`AbsorbingProcess::q_sample`] rejects, `t = 0`, an empty batch, and logits of another shape.
+/// Returns the errors of [`AbsorbingProcess::q_sample`] and of the denoiser, and an error if a time is 0, if the batch is
+/// empty, or if the logits have another shape.
 /// # Examples
 /// ```
 /// use absorbing_diffusion::{AbsorbingProcess, Weighting, draw_noise, loss};
@@ -116,7 +117,7 @@ pub fn loss(
     Ok((nats * weights.to_device(h0.device())?)?.sum_all()?)
 }
 
-/// `sum_{ij: h_t(i, j) = K} -ln p(h_0(i, j) | h_t)` of each image, `[N]`.
+/// The cross entropy of each image's masked tokens, `sum_{ij: h_t(i, j) = K} -ln p(h_0(i, j) | h_t)`, `[N]`.
 pub(crate) fn masked_cross_entropy(
     process: &AbsorbingProcess,
     logits: &Tensor,

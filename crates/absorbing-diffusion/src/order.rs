@@ -6,23 +6,24 @@ use serde::{Deserialize, Serialize};
 use crate::reveal::remaining;
 use crate::{Draft, Drawn, Error, Result, RevealOrder, Settled};
 
-/// How a reverse step picks the tokens to reveal.
+/// How a reverse step picks the tokens to reveal: the built-in orders. Others implement [`RevealOrder`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Order {
-    /// The posterior `q(h_{t-1} | h_t, h_0)` (Eq. 13), as in the released code: each masked token with probability
-    /// `1 / left` of the steps left. At `steps = H' W' = 49`, 36 % of the steps reveal nothing.
+    /// The posterior `q(h_{t-1} | h_t, h_0)` (Eq. 13), as in the released code: with `left` steps left, each masked token is
+    /// revealed with probability `1 / left`. At `steps = H' W' = 49`, 36 % of the steps reveal nothing.
     #[default]
     Posterior,
-    /// Ours: as many, uniformly at random, as leave exactly `round(H' W' (left - 1) / steps)` masked, the mean of the
-    /// posterior. At `steps = H' W'`, one a step, so that no two tokens are ever drawn without sight of each other.
+    /// Our own: tokens are revealed uniformly at random, as many as leave exactly `round(H' W' (left - 1) / steps)` masked, the
+    /// mean of the posterior. At `steps = H' W'` that is one token a step, so that no two are ever drawn without sight of each
+    /// other.
     ExactK,
-    /// As many as [`ExactK`](Self::ExactK), the most certain first (MaskGIT, Chang et al. 2022): codes are drawn at every
-    /// masked position, and those stay whose `log p + noise * (left - 1) / steps * g` is largest, `g` a standard Gumbel
-    /// number.
+    /// The most certain tokens first (MaskGIT, Chang et al. 2022), as many as in [`ExactK`](Self::ExactK): codes are drawn at
+    /// every masked position, and those stay whose `log p + noise * (left - 1) / steps * g` is largest, where `g` is a standard
+    /// Gumbel number.
     Confidence {
-        /// Weight of the Gumbel noise at the start; it falls to 0 with the steps left.
+        /// Weight of the Gumbel noise at the start, from which it falls to 0 with the steps left.
         noise: f64,
     },
     /// The posterior of a process that also masks tokens again (ReMDM, Wang et al. 2025), so that what was drawn early and
@@ -37,7 +38,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// Checks the numbers in it.
+    /// Checks the numbers of the order.
     ///
     /// # Errors
     /// Returns an error if `noise` is negative or not finite, or `cap` is not in `0..=1`.
@@ -55,8 +56,8 @@ impl Order {
         }
     }
 
-    /// The mean number of steps that reveal something, and so of passes of the denoiser, for an image of `length` tokens
-    /// in `steps` steps.
+    /// What sampling costs: the mean number of steps that reveal something, and so of passes of the denoiser, for an image of
+    /// `length` tokens in `steps` steps.
     ///
     /// # Examples
     /// ```

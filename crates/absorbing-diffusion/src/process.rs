@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, host};
 
-/// The absorbing-state Markov chain over `K` codes and the mask, token `K`, in `T_d` steps.
+/// Turns codes into masks, step by step: the absorbing-state Markov chain over `K` codes and the mask, token `K`, in `T_d`
+/// steps.
 ///
 /// A step masks each remaining token with probability `gamma_t = 1 / (T_d - t + 1)` (Eq. 12) and leaves masks alone
 /// (Eq. 11). The product telescopes, `prod_{s <= t} (1 - gamma_s) = 1 - t / T_d`: a token is masked at `t` with
@@ -36,7 +37,8 @@ impl AbsorbingProcess {
     /// A process over `codes` codes (`K`) in `steps` steps (`T_d`).
     ///
     /// # Errors
-    /// Fewer than two codes, no step, or more of either than a `u32` can count.
+    /// Returns an error if there are fewer than two codes, if there is no step, or if there are more of either than a `u32` can
+    /// count.
     pub fn new(codes: usize, steps: usize) -> Result<Self> {
         const MAX: usize = u32::MAX as usize;
         if !(2..MAX).contains(&codes) {
@@ -63,7 +65,7 @@ impl AbsorbingProcess {
         self.codes as u32
     }
 
-    /// The probability `1 / (T_d - t + 1)` that step `t`, in `1..=T_d`, masks a token that is left (Eq. 12).
+    /// The probability `1 / (T_d - t + 1)` that step `t`, in `1..=T_d`, masks a token that is not masked yet (Eq. 12).
     pub fn gamma(&self, t: usize) -> f64 {
         1. / (self.steps as f64 - t as f64 + 1.)
     }
@@ -73,7 +75,7 @@ impl AbsorbingProcess {
         t as f64 / self.steps as f64
     }
 
-    /// A draw from `q(h_t | h_0)`, given its uniform noise: a token is masked where `u < t / T_d`.
+    /// Draws the codes at time `t` from `q(h_t | h_0)`, given uniform noise: a token is masked where `u < t / T_d`.
     ///
     /// The comparison is made on the host in f64 (as `u T_d < t`), so every device sees the same masks. At `t = T_d`
     /// everything is masked, even where rounding to f32 has turned a number below 1 into `u = 1`.
@@ -82,7 +84,8 @@ impl AbsorbingProcess {
     /// `h0: u32 [N, H', W']` in `0..K`, `t: u32 [N]` in `0..=T_d`, `u: [N, H', W']` of any float type ->
     /// `u32 [N, H', W']` in `0..=K`, on the device of `h0`. `t` and `u` are best left on the CPU.
     /// # Errors
-    /// Shapes that do not fit; a code, a time or a noise outside its range, with its value and place.
+    /// Returns an error if the shapes do not fit, or if a code, a time or a noise lies outside its range (the error names its
+    /// value and place).
     pub fn q_sample(&self, h0: &Tensor, t: &Tensor, u: &Tensor) -> Result<Tensor> {
         let (mut h, dims) = host::codes(h0, self.codes)?;
         let t = host::times(t, dims.0, 0..=self.steps)?;
@@ -101,7 +104,7 @@ impl AbsorbingProcess {
     }
 }
 
-/// What is written to a file; reading it back validates.
+/// What a config file holds; to read it back validates it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {

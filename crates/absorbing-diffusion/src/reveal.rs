@@ -2,17 +2,17 @@
 
 use rand::RngCore;
 
-/// Decides, step by step, which tokens of an image are revealed, and may look at what was drawn before it decides.
+/// Decides, step by step, which tokens of an image are revealed, and may look at the drawn codes before it decides.
 ///
 /// Each of the `steps` steps of the reverse process goes like this, for every image by itself:
 ///
-/// 1. [`propose`](Self::propose) names masked positions, before the network is asked. An image without any costs nothing in
+/// 1. [`propose`](Self::propose) names masked positions before the network is asked. An image without any costs nothing in
 ///    this step, and a denoiser that [prepares](crate::Denoiser::prepare) computes nothing else.
 /// 2. The sampler draws a code at each of them from the network's distribution.
 /// 3. [`settle`](Self::settle) sees the drawn codes with their log-probabilities and says which of them stay; the others are
-///    masked still. It may also mask tokens again that earlier steps have revealed. It is asked where nothing was proposed, too.
+///    masked still. It may also mask tokens again that earlier steps have revealed. It is asked even where nothing was proposed.
 ///
-/// [`Order`](crate::Order) has the built-in ones. An order must leave no mask after its last step.
+/// [`Order`](crate::Order) has the built-in orders. An order must leave no mask after its last step.
 ///
 /// # Examples
 /// One token a step, the most certain first:
@@ -48,10 +48,10 @@ use rand::RngCore;
 /// # Ok(()) }
 /// ```
 pub trait RevealOrder {
-    /// The masked positions to draw codes at, in ascending order.
+    /// Names the masked positions at which codes are to be drawn, in ascending order.
     fn propose(&self, draft: &Draft<'_>, rng: &mut dyn RngCore) -> Vec<usize>;
 
-    /// Which of the drawn codes stay, and which older ones are masked again. Unless an order knows better, all stay.
+    /// Decides which of the drawn codes stay, and which older ones are masked again. By default all stay.
     fn settle(&self, draft: &Draft<'_>, drawn: &[Drawn], rng: &mut dyn RngCore) -> Settled {
         let _ = (draft, rng);
         Settled { keep: (0..drawn.len()).collect(), remask: Vec::new() }
@@ -61,17 +61,17 @@ pub trait RevealOrder {
 /// One image in the making, as an order sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Draft<'a> {
-    /// Its tokens, row by row; the mask where nothing is revealed.
+    /// The tokens, row by row, with the mask where nothing is revealed.
     pub codes: &'a [u32],
     /// The mask token, `K`.
     pub mask: u32,
-    /// Which tokens were given from outside; they can be neither drawn nor masked again.
+    /// Whether each token was given from outside; such tokens can be neither drawn nor masked again.
     pub given: &'a [bool],
-    /// The log-probability with which each revealed token was drawn, in nats; 0 where it is masked or was given.
+    /// The log-probability with which each revealed token was drawn, in nats; 0 for tokens that are masked or were given.
     pub log_probs: &'a [f64],
-    /// The steps that are left, this one included: from `steps` down to 1.
+    /// The number of steps that are left, this one included: from `steps` down to 1.
     pub left: usize,
-    /// All the steps of this sampling.
+    /// The number of all steps of this sampling.
     pub steps: usize,
 }
 
@@ -86,8 +86,8 @@ impl Draft<'_> {
         (0..self.codes.len()).filter(|&i| self.codes[i] != self.mask && !self.given[i]).collect()
     }
 
-    /// How many of the masked tokens this step reveals, if as many are left masked after each as time says:
-    /// `round(free * (left - 1) / steps)` of the `free` tokens that were not given.
+    /// How many masked tokens this step has to reveal, if tokens are revealed evenly over the steps, so that
+    /// `round(free * (left - 1) / steps)` of the `free` tokens that were not given are masked after it.
     pub fn due(&self) -> usize {
         let free = self.given.iter().filter(|given| !**given).count();
         let masked = self.codes.iter().filter(|code| **code == self.mask).count();
@@ -100,13 +100,13 @@ impl Draft<'_> {
 pub struct Drawn {
     /// The position, counted row by row.
     pub position: usize,
-    /// The code.
+    /// The code that was drawn.
     pub code: u32,
-    /// The log-probability of this code in the distribution that it was drawn from (temperature included), in nats.
+    /// The log-probability of the code in the distribution that it was drawn from, temperature included, in nats.
     pub log_prob: f64,
 }
 
-/// What an order makes of the drawn codes.
+/// An order's decision about the drawn codes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Indices of the drawn codes that stay.

@@ -9,15 +9,15 @@ use snn_core::Seed;
 use crate::canvas::{Canvas, Image};
 use crate::{AbsorbingProcess, Denoiser, Error, Order, Result, RevealOrder, host};
 
-/// How a [`Sampler`] goes about it.
+/// How a [`Sampler`] draws: in which order, at which temperature and in how many steps.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingConfig {
-    /// Which tokens a step reveals.
+    /// How the tokens to reveal are picked.
     pub order: Order,
-    /// Divides the logits: below 1, the likely gets likelier.
+    /// Divides the logits. Below 1, likely codes become even likelier.
     pub temperature: f64,
-    /// Steps from all masked to no mask; `None`: as many as the process has, `T_d`.
+    /// Steps from all masked to no mask. `None` is as many as the process has, `T_d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
     /// The most images that the denoiser is given at once.
@@ -32,7 +32,7 @@ impl Default for SamplingConfig {
 }
 
 impl SamplingConfig {
-    /// Checks each number in it.
+    /// Checks that a sampler can work with these numbers.
     ///
     /// # Errors
     /// Returns an error if the temperature is not positive and finite, the order does not [validate](Order::validate), or
@@ -55,13 +55,13 @@ impl SamplingConfig {
         self.order.validate()
     }
 
-    /// The steps of sampling from a process.
+    /// The number of steps in which a process is sampled.
     pub fn steps_of(&self, process: &AbsorbingProcess) -> usize {
         self.steps.unwrap_or(process.steps())
     }
 }
 
-/// Draws code maps from the reverse process (Eq. 13-14): at each step an [order](RevealOrder) picks masked tokens, a code is
+/// Generates code maps by the reverse process (Eq. 13-14): at each step an [order](RevealOrder) picks masked tokens, a code is
 /// drawn for each from `softmax(logits / temperature)`, and the order says which stay.
 ///
 /// Positions are picked before the denoiser is asked, and images of which none was picked are left out of the batch.
@@ -113,7 +113,7 @@ impl std::fmt::Debug for Sampler<'_> {
 }
 
 impl<'a> Sampler<'a> {
-    /// A sampler with the order of its config, and no token given.
+    /// A sampler with the order of its config, for which no tokens are given.
     ///
     /// # Errors
     /// Returns an error if the config does not [validate](SamplingConfig::validate).
@@ -126,14 +126,14 @@ impl<'a> Sampler<'a> {
         Ok(Self { process, denoiser, config, order: &config.order, given: None })
     }
 
-    /// The same with an order of your own in the place of the config's.
+    /// The same sampler with an order of your own in place of the config's.
     #[must_use]
     pub fn with_order(self, order: &'a dyn RevealOrder) -> Self {
         Self { order, ..self }
     }
 
-    /// The same with tokens that are known beforehand: they stay as they are, and the others are drawn in sight of them
-    /// (inpainting).
+    /// The same sampler for images of which some tokens are known beforehand (inpainting): these stay as they are, and the others
+    /// are drawn in sight of them.
     ///
     /// # Shapes
     /// `codes: u32 [N, H', W']` in `0..=K`, one map for each image that is sampled; the mask `K` where a token is to be drawn.
@@ -142,7 +142,7 @@ impl<'a> Sampler<'a> {
         Self { given: Some(codes), ..self }
     }
 
-    /// Draws images number `images` of this seed.
+    /// Draws the images of this seed whose numbers are in `images`.
     ///
     /// `observe(codes, left)` is called after each step with all codes, `[N, H', W']` flattened, masks included, and the
     /// number of steps that are left: from `steps - 1` down to 0. It is for progress bars and for films.
@@ -150,9 +150,9 @@ impl<'a> Sampler<'a> {
     /// # Shapes
     /// `map`: rows and columns `(H', W')` -> `u32 [images.len(), H', W']` in `0..K`, on `device`.
     /// # Errors
-    /// Returns an error for an empty shape; for given tokens of another shape or out of range; for logits of another
-    /// shape, and logits that are no distribution at a token that is drawn: NaN, `+inf`, or all `-inf` (the image, the
-    /// position and the time are named); and if the order picks what it may not, or leaves a mask after its last step.
+    /// Returns an error if there is no token to draw; if the given tokens have another shape or are out of range; if the logits
+    /// have another shape, or are no distribution at a token that is drawn, being NaN, `+inf` or all `-inf` (the error names the
+    /// image, the position and the time); and if the order picks what it must not or leaves a mask after its last step.
     pub fn sample(
         &self,
         images: Range<usize>,
@@ -187,7 +187,7 @@ impl<'a> Sampler<'a> {
         Ok(Tensor::from_vec(canvas.codes(), (n, h, w), device)?)
     }
 
-    /// The images before the first step.
+    /// The images as they are before the first step.
     fn images(&self, images: Range<usize>, (h, w): (usize, usize), seed: Seed) -> Result<Vec<Image>> {
         let (mask, length) = (self.process.mask(), h * w);
         let codes = match self.given {
