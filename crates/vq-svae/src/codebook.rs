@@ -6,7 +6,7 @@ use snn_core::nearest;
 
 use crate::VqSvaeConfig;
 
-/// `K` code vectors of `C` channels (paper Eq. 7, 8).
+/// Turns vectors into codes and codes into vectors: `K` code vectors of `C` channels (paper Eq. 7, 8).
 #[derive(Debug)]
 pub(crate) struct Codebook {
     /// `[K, C]`
@@ -19,12 +19,12 @@ impl Codebook {
         Ok(Self { weight: vb.get_with_hints((cfg.codes, cfg.code_channels), "weight", init)? })
     }
 
-    /// Eq. 7: `argmin_k |z - z_k|_2`. `[N, C, H', W']` -> codes u32 `[N, H', W']`, without gradient.
+    /// Quantises by Eq. 7, `argmin_k |z - z_k|_2`: `[N, C, H', W']` -> codes u32 `[N, H', W']`, without gradient.
     pub(crate) fn nearest(&self, z: &Tensor) -> Result<Tensor> {
         nearest(z, &self.weight)
     }
 
-    /// Eq. 8: codes u32 `[N, H', W']` -> `[N, C, H', W']`, differentiable in the codebook.
+    /// Looks codes up by Eq. 8: codes u32 `[N, H', W']` -> `[N, C, H', W']`, differentiable in the codebook.
     pub(crate) fn look_up(&self, codes: &Tensor) -> Result<Tensor> {
         let (n, h, w) = codes.dims3()?;
         let z = self.weight.index_select(&codes.flatten_all()?, 0)?;
@@ -36,7 +36,7 @@ impl Codebook {
     }
 }
 
-/// How often each code occurs.
+/// Measures how much of a codebook is used, by counting how often each code occurs.
 ///
 /// # Examples
 /// ```
@@ -54,7 +54,7 @@ pub struct CodeUsage {
 }
 
 impl CodeUsage {
-    /// No counts yet, for a codebook of this size.
+    /// Starts counting for a codebook of this size.
     pub fn new(codes: usize) -> Self {
         Self { counts: vec![0; codes] }
     }
@@ -62,7 +62,7 @@ impl CodeUsage {
     /// Counts the codes in a u32 tensor of any shape.
     ///
     /// # Errors
-    /// A code outside the codebook.
+    /// Returns an error if a code lies outside the codebook, or if the tensor does not hold u32.
     pub fn record(&mut self, codes: &Tensor) -> Result<()> {
         let size = self.counts.len();
         for code in codes.flatten_all()?.to_vec1::<u32>()? {
@@ -74,17 +74,17 @@ impl CodeUsage {
         Ok(())
     }
 
-    /// Occurrences by code.
+    /// How often each code has occurred, by code.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// Codes that occur at all.
+    /// The number of codes that have occurred at all.
     pub fn used(&self) -> usize {
         self.counts.iter().filter(|&&n| n > 0).count()
     }
 
-    /// `exp(-sum p ln p)`: the number of codes, were they used alike.
+    /// The perplexity `exp(-sum p ln p)`: how many codes there would be if all were used equally often.
     pub fn perplexity(&self) -> f64 {
         let total = self.counts.iter().sum::<u64>() as f64;
         let share = self.counts.iter().filter(|&&n| n > 0).map(|&n| n as f64 / total);

@@ -6,25 +6,25 @@ use snn_core::{LifConfig, Readout};
 
 use crate::error::{Error, Result};
 
-/// The shape of one image.
+/// The shape of the images that a VQ-SVAE is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
-    /// 1 (grey) or 3 (RGB).
+    /// Number of channels: 1 (grey) or 3 (RGB).
     pub channels: usize,
-    /// Rows, divisible by 4.
+    /// Number of rows, divisible by 4.
     pub height: usize,
-    /// Columns, divisible by 4.
+    /// Number of columns, divisible by 4.
     pub width: usize,
 }
 
 impl ImageSpec {
-    /// MNIST and its relatives.
+    /// The images of MNIST and its relatives.
     pub const MNIST: Self = Self { channels: 1, height: 28, width: 28 };
-    /// CIFAR-10.
+    /// The images of CIFAR-10.
     pub const CIFAR: Self = Self { channels: 3, height: 32, width: 32 };
 
-    /// Height and width of the code map: a quarter of the image's.
+    /// Rows and columns of the code map, a quarter of the image's.
     pub fn code_map(&self) -> (usize, usize) {
         (self.height / 4, self.width / 4)
     }
@@ -36,31 +36,31 @@ impl ImageSpec {
 pub enum StraightThrough {
     /// From the generator's spikes `z^Q_{1:T}` to the encoder's `z^E_{1:T}` (the paper's text).
     ///
-    /// The decoder's gradient then passes *around* the ASG: it learns from its own term of the loss alone, and the
-    /// codebook from the dense and the ASG term.
+    /// The decoder's gradient then passes *around* the adaptive spike generator (ASG), which learns from its own term of the loss
+    /// alone, while the codebook learns from the dense and the ASG term.
     Spikes,
-    /// From the embedding `z^Q` to `z^E`, in front of the ASG (the released code).
+    /// From the embedding `z^Q` to `z^E`, in front of the adaptive spike generator (the released code).
     Embedding,
 }
 
-/// How the terms of Eq. 9 are put together from their elements.
+/// How each term of the loss, Eq. 9, becomes one number from its elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
     /// Every term is a mean over all its elements; the reconstruction term is a mean squared error.
     Mean,
-    /// As printed: sums over one image's elements, averaged over the batch; the reconstruction term is a norm, not
-    /// squared.
+    /// As printed in the paper, every term is a sum over one image's elements, averaged over the batch; the reconstruction term
+    /// is a norm, not squared.
     Sum,
 }
 
-/// The second term of Eq. 9, which ties `z^E` and `z^Q` together.
+/// The form of the second term of Eq. 9, which ties `z^E` and `z^Q` together.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum DenseTerm {
-    /// `|z^E - z^Q|^2`, pulling on both alike (the paper's text).
+    /// `|z^E - z^Q|^2`, which pulls on both alike (the paper's text).
     Unbalanced,
-    /// `|z^Q - sg z^E|^2 + commitment |z^E - sg z^Q|^2` (the released code).
+    /// `|z^Q - sg z^E|^2 + commitment |z^E - sg z^Q|^2`, where `sg` stops the gradient (the released code).
     Balanced {
         /// Weight of the encoder's share.
         commitment: f64,
@@ -71,24 +71,24 @@ pub enum DenseTerm {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reconstruction {
-    /// Nothing (the paper's text).
+    /// It is not divided (the paper's text).
     Plain,
-    /// The variance of the training pixels (the released code).
+    /// It is divided by the variance of the training pixels (the released code).
     OverVariance {
-        /// That variance; MNIST's is 0.0949.
+        /// The variance of the training pixels; MNIST's is 0.0949.
         variance: f64,
     },
 }
 
-/// From the read-out `x` of the decoder's last layer to pixels, which lie in [-0.5, 0.5].
+/// How the read-out `x` of the decoder's last layer becomes pixels, which lie in [-0.5, 0.5].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// `tanh x` (the released code). Black and white, at -0.5 and 0.5, are values on its slope, and come out a little off.
+    /// `tanh x` (the released code). Black and white, at -0.5 and 0.5, lie on its slope, and so come out a little off.
     #[default]
     Tanh,
-    /// `tanh x`, clamped to the pixels' range (ours): what lies beyond black is black, and no error any more. The gradient
-    /// goes straight through the clamp, so that a pixel on the wrong side finds back.
+    /// `tanh x`, clamped to the pixels' range (our own): what lies beyond black is black, and no longer counts as an error. The
+    /// gradient goes straight through the clamp, so that a pixel on the wrong side can come back.
     ClampedTanh,
 }
 
@@ -102,10 +102,10 @@ impl Activation {
     }
 }
 
-/// A VQ-SVAE: architecture and loss.
+/// Describes a VQ-SVAE, its architecture and its loss.
 ///
-/// [`paper`](Self::paper) follows the text of the paper, [`released_code`](Self::released_code) its released code;
-/// each difference is one field here and one row of `docs/deviations.md`.
+/// [`paper`](Self::paper) follows the text of the paper, and [`released_code`](Self::released_code) its released code. Each
+/// difference between them is one field here and one row of `docs/deviations.md`.
 ///
 /// # Examples
 /// ```
@@ -117,11 +117,11 @@ impl Activation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VqSvaeConfig {
-    /// The images.
+    /// The shape of the images.
     pub image: ImageSpec,
-    /// Spiking time steps `T_s`. The paper does not say; the released code has 16.
+    /// Spiking time steps `T_s`. The paper does not give the number; the released code has 16.
     pub time_steps: usize,
-    /// All neurons.
+    /// The neurons of all layers.
     pub lif: LifConfig,
     /// Output channels of the encoder's two strided convolutions.
     pub encoder_channels: [usize; 2],
@@ -131,29 +131,29 @@ pub struct VqSvaeConfig {
     pub codes: usize,
     /// Output channels of the decoder's two strided transposed convolutions.
     pub decoder_channels: [usize; 2],
-    /// Standard deviation of the codebook's initial, normally distributed entries. The released code has 1, of which few
-    /// codes are ever near a feature in [0, 1]; the paper does not say, and `paper` starts at 0.1.
+    /// Standard deviation of the codebook's initial, normally distributed entries. The released code has 1, with which few codes
+    /// are ever near a feature in [0, 1]; the paper does not give the number, and `paper` starts at 0.1.
     pub codebook_std: f64,
     /// The second feature of Eq. 6, beside the firing rate: `z^E = k SFR + (1 - k) features`.
     pub features: Readout,
-    /// The operator `k` of Eq. 6 at the start.
+    /// Initial value of the trainable `k` of Eq. 6.
     pub initial_k: f64,
-    /// Synaptic time constant of the PSP in the loss (its third and fourth term), in time steps.
+    /// Synaptic time constant, in time steps, of the postsynaptic potentials (PSP) in the third and fourth term of the loss.
     pub tau_syn: f64,
-    /// How the decoder's last layer becomes an image: this sum over time, then `output`.
+    /// The sum over time that turns the decoder's last layer into an image, together with `output`.
     pub readout: Readout,
-    /// From that sum to pixels.
+    /// How that sum becomes pixels.
     #[serde(default)]
     pub output: Activation,
     /// Where the gradient jumps over the quantiser.
     pub straight_through: StraightThrough,
-    /// Sums or means in Eq. 9.
+    /// Whether Eq. 9 takes sums or means.
     pub reduction: Reduction,
-    /// First term of Eq. 9.
+    /// The first term of Eq. 9.
     pub reconstruction: Reconstruction,
-    /// Second term of Eq. 9.
+    /// The second term of Eq. 9.
     pub dense: DenseTerm,
-    /// Weight of the fourth term of Eq. 9.
+    /// The weight of the fourth term of Eq. 9.
     pub beta: f64,
 }
 
@@ -162,7 +162,7 @@ const LARGEST: f64 = 1e6;
 const SMALLEST_VARIANCE: f64 = 1e-12;
 
 impl VqSvaeConfig {
-    /// The paper's text; where it is silent, the released code's value, but for `codebook_std`.
+    /// The config of the paper's text. Where the paper gives no value, it has the released code's, except for `codebook_std`.
     pub fn paper(image: ImageSpec) -> Self {
         Self {
             image,
@@ -186,8 +186,8 @@ impl VqSvaeConfig {
         }
     }
 
-    /// The released PyTorch code. Its reconstruction term is divided by the variance of the training pixels: MNIST's
-    /// here, set your own.
+    /// The config of the released PyTorch code. Its reconstruction term is divided by the variance of the training pixels, which
+    /// is MNIST's here: set that of your own images.
     pub fn released_code(image: ImageSpec) -> Self {
         Self {
             codebook_std: 1.,
@@ -199,11 +199,12 @@ impl VqSvaeConfig {
         }
     }
 
-    /// Rejects what cannot work.
+    /// Checks that a network of this config can be built and trained.
     ///
     /// # Errors
-    /// The field, its value and the reason: no time steps, fewer than two codes, an image that is not divisible by 4,
-    /// a number of channels other than 1 or 3, an empty layer, constants out of range.
+    /// Returns an error, with the field, its value and the reason, if there are no time steps or fewer than two codes, if the
+    /// image's sides are not divisible by 4 or its channels are not 1 or 3, if a layer has no channels, or if a constant is out
+    /// of range.
     pub fn validate(&self) -> Result<()> {
         let ImageSpec { channels, height, width } = self.image;
         if channels != 1 && channels != 3 {

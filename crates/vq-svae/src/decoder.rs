@@ -6,7 +6,7 @@ use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, ReadoutLayer, 
 
 use crate::{Activation, VqSvaeConfig};
 
-/// Two spiking layers that double the map, then a read-out and its [`Activation`].
+/// Turns spikes into an image: two spiking layers that double the map, then a read-out and its [`Activation`].
 #[derive(Debug)]
 pub(crate) struct Decoder {
     layers: SpikingStack,
@@ -15,7 +15,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// `vb` for the layers, `head` for the read-out.
+    /// Builds the decoder with the layers' parameters from `vb`, and the read-out's from `head`.
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>, head: VarBuilder<'_>) -> Result<Self> {
         let [c1, c2] = cfg.decoder_channels;
         let double = ConvConfig::new(3, 2, 1).with_output_padding(1);
@@ -35,17 +35,17 @@ impl Decoder {
         self.layers.layers()
     }
 
-    /// The sum over time that [`image`](Self::image) wants of the last layer's spikes.
+    /// The sum over time of the last layer's spikes from which [`image`](Self::image) goes on.
     pub(crate) fn readout(&self) -> Readout {
         self.head.readout()
     }
 
-    /// From that sum, `[N, C, 4H', 4W']`, to the image.
+    /// Makes the image from that sum, `[N, C, 4H', 4W']`.
     pub(crate) fn image(&self, sum: &Tensor, time_steps: usize) -> Result<Tensor> {
         self.output.pixels(&self.head.forward_sums(std::slice::from_ref(sum), time_steps)?)
     }
 
-    /// Of the spiking layers, and of the read-out.
+    /// The connections of the spiking layers, and those of the read-out.
     pub(crate) fn connections(&self, code: [usize; 3]) -> Result<(Vec<Connections>, Connections)> {
         let layers = self.layers.connections(code)?;
         let head = self.head.connections(layers.last().map_or(code, Connections::target))?;

@@ -6,7 +6,7 @@ use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, SpikingLayer, 
 
 use crate::VqSvaeConfig;
 
-/// Three spiking layers: two that halve the image, one that sets the number of channels.
+/// Turns an image into spikes: two spiking layers that halve the image, and one that sets the number of channels.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     layers: SpikingStack,
@@ -25,7 +25,7 @@ impl Encoder {
         Ok(Self { layers, time_steps: cfg.time_steps })
     }
 
-    /// `[N, channels, H, W]` -> sums of the last spikes over time, `[readouts, N, C, H/4, W/4]`, with running statistics.
+    /// Sums the last layer's spikes over time, with running statistics: `[N, channels, H, W]` -> `[readouts, N, C, H/4, W/4]`.
     pub(crate) fn readouts(&self, images: &Tensor, readouts: &[Readout]) -> Result<Tensor> {
         self.layers.readouts(Drive::Constant(images, self.time_steps), readouts, false)
     }
@@ -52,7 +52,7 @@ impl Encoder {
     }
 }
 
-/// Eq. 6: `z^E = k SFR + (1 - k) PSP`, with a trainable scalar `k`.
+/// Turns spikes into dense features by Eq. 6, `z^E = k SFR + (1 - k) PSP`, with a trainable scalar `k`.
 #[derive(Debug)]
 pub(crate) struct Features {
     k: Tensor,
@@ -64,7 +64,7 @@ impl Features {
         Ok(Self { k: vb.get_with_hints(1, "k", Init::Const(cfg.initial_k))?, second: cfg.features })
     }
 
-    /// The two sums over time that [`mix`](Self::mix) wants.
+    /// The two sums over time that [`mix`](Self::mix) mixes.
     pub(crate) fn readouts(&self) -> [Readout; 2] {
         [Readout::Mean, self.second]
     }
@@ -74,7 +74,7 @@ impl Features {
         self.mix(&Readout::apply_all(&self.readouts(), spikes)?)
     }
 
-    /// From both sums, `[2, N, C, H', W']`.
+    /// Makes the features from both sums, `[2, N, C, H', W']`.
     pub(crate) fn mix(&self, sums: &Tensor) -> Result<Tensor> {
         lerp(sums, &self.k)
     }

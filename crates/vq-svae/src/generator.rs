@@ -6,7 +6,7 @@ use snn_core::{Connections, ConvConfig, SpikingLayer};
 
 use crate::VqSvaeConfig;
 
-/// One spiking 1x1 layer under the constant current `z^Q`.
+/// Turns the code vectors `z^Q` into spikes: one spiking 1x1 layer, driven by them as a constant current.
 #[derive(Debug)]
 pub(crate) struct Generator {
     layer: SpikingLayer,

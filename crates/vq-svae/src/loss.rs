@@ -6,26 +6,28 @@ use snn_core::psp_distances;
 use crate::config::{DenseTerm, Reconstruction, Reduction};
 use crate::{Output, VqSvaeConfig};
 
-/// The four terms of Eq. 9, scalars with gradients. Their sum is what is minimised.
+/// What the training of a VQ-SVAE minimises, as the four terms of Eq. 9: scalars with gradients, whose sum is the loss.
+///
+/// `sg` stops the gradient; the adaptive spike generator (ASG) makes the spikes of `z^Q`.
 #[derive(Clone, Debug)]
 pub struct Losses {
-    /// `|x - x^|`: squared error, or the norm (see [`Reduction`]).
+    /// How far the reconstruction is from the image, `|x - x^|`: the squared error, or the norm (see [`Reduction`]).
     pub reconstruction: Tensor,
-    /// `|z^E - z^Q|^2` (see [`DenseTerm`]).
+    /// How far the encoder's features are from their codes, `|z^E - z^Q|^2` (see [`DenseTerm`]).
     pub dense: Tensor,
-    /// `sum_t |PSP(sg z^E) - PSP(z^Q)|^2`: what the ASG learns from.
+    /// What the ASG learns from, `sum_t |PSP(sg z^E) - PSP(z^Q)|^2`.
     pub generator: Tensor,
-    /// `beta sum_t |PSP(sg z^Q) - PSP(z^E)|^2`; `beta` is in it.
+    /// What commits the encoder to its codes, `beta sum_t |PSP(sg z^Q) - PSP(z^E)|^2`, with `beta` included.
     pub commitment: Tensor,
 }
 
 impl Losses {
-    /// Eq. 9 itself.
+    /// The loss itself, Eq. 9: the sum of the four terms.
     ///
     /// # Shapes
     /// -> a scalar, with gradients.
     /// # Errors
-    /// Terms of different shapes, element types or devices; those of one pass agree.
+    /// Returns an error if the terms differ in shape, element type or device; those of one pass never do.
     pub fn total(&self) -> Result<Tensor> {
         ((&self.reconstruction + &self.dense)? + &self.generator)? + &self.commitment
     }
@@ -33,7 +35,7 @@ impl Losses {
     /// The values of the four terms, in the order of the fields.
     ///
     /// # Errors
-    /// A term that is not a scalar.
+    /// Returns an error if a term is not a scalar.
     pub fn values(&self) -> Result<[f64; 4]> {
         let value = |t: &Tensor| t.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>();
         Ok([
