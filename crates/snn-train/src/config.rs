@@ -5,7 +5,7 @@ use snn_core::{AdamWConfig, LrSchedule};
 
 use crate::error::{Error, Result};
 
-/// How one network is trained.
+/// Says how one network is trained: for how long, in which batches, and with which optimiser.
 ///
 /// # Examples
 /// ```
@@ -17,22 +17,22 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingConfig {
-    /// Passes over the training items. A pass drops a last batch that is not full.
+    /// Passes over the training items. Each pass drops a last batch that is not full.
     pub epochs: usize,
-    /// Items a step.
+    /// Items in each step.
     pub batch_size: usize,
     /// The optimiser.
     pub adamw: AdamWConfig,
-    /// Its learning rate over all steps.
+    /// How its learning rate changes over all steps.
     pub schedule: LrSchedule,
-    /// Largest gradient norm; `None` does not clip.
+    /// Largest norm of the gradients, above which they are clipped. `None` does not clip.
     pub clip: Option<f64>,
     /// Steps between two checkpoints.
     pub checkpoint_every: usize,
 }
 
 impl TrainingConfig {
-    /// The paper's optimiser, batch size 32 and a constant rate, for this many epochs.
+    /// A training for this many epochs with the paper's optimiser, batch size 32 and a constant learning rate.
     pub fn new(epochs: usize) -> Self {
         Self {
             epochs,
@@ -44,10 +44,10 @@ impl TrainingConfig {
         }
     }
 
-    /// Steps of an epoch over so many items; a last batch that is not full is dropped.
+    /// The number of steps in one epoch over `items` items; a last batch that is not full is dropped.
     ///
     /// # Errors
-    /// Returns an error if there is not even one batch.
+    /// Returns an error if there are too few items for one batch, or if the batch size is 0.
     pub fn steps_per_epoch(&self, items: usize) -> Result<usize> {
         if items < self.batch_size || self.batch_size == 0 {
             let reason = format!("there are only {items} to train on");
@@ -56,10 +56,11 @@ impl TrainingConfig {
         Ok(items / self.batch_size)
     }
 
-    /// Steps of the whole training over so many items.
+    /// The number of steps in the whole training over `items` items.
     ///
     /// # Errors
-    /// Returns an error if there is not even one batch, or if there are more steps than an optimiser counts, 2^31 - 1.
+    /// Returns the errors of [`steps_per_epoch`](Self::steps_per_epoch), and an error if there are more than the 2^31 - 1 steps
+    /// that an optimiser can count.
     pub fn steps(&self, items: usize) -> Result<usize> {
         let steps = self.steps_per_epoch(items)?;
         if self.epochs > i32::MAX as usize / steps {
@@ -69,12 +70,12 @@ impl TrainingConfig {
         Ok(steps * self.epochs)
     }
 
-    /// Checks each field.
+    /// Checks that a training can work with these numbers.
     ///
     /// # Errors
-    /// Returns an error with the field and its value if a number is 0 that must not be, a batch is smaller than 2, the
-    /// largest gradient norm is not positive and finite, the schedule or the optimiser is out of range, or a step would decay
-    /// more than the whole of a parameter.
+    /// Returns an error, with the field and its value, if `epochs` or `checkpoint_every` is 0, if the batch size is below 2, if
+    /// `clip` is not positive and finite, if the schedule's floor lies outside [0, 1], if the optimiser does not
+    /// [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
     pub fn validate(&self) -> Result<()> {
         let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
         for (field, value, least) in sizes.into_iter().chain([("checkpoint_every", self.checkpoint_every, 1)])

@@ -8,7 +8,7 @@ use snn_core::write_atomically;
 
 use crate::error::{Error, Result};
 
-/// A CSV with a row a step, cut back to the checkpoint on resume.
+/// Writes the CSV of a training, with one row for each step, and cuts it back to the checkpoint on resume.
 pub(crate) struct Csv {
     path: PathBuf,
     out: csv::Writer<File>,

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-/// A dotted field, and its values in both.
+/// A field in which two configs differ: its dotted name, and its value in each.
 pub type Difference = (String, [Value; 2]);
 
-/// Of several differences the one that a person can do most about: what somebody has typed, which is short, before a
-/// checksum, and that before a number of many digits that follows from something else.
+/// Picks, for an error message, the difference that a person can do most about: what somebody has typed, which is short,
+/// before a checksum, and a checksum before a number of many digits, which follows from something else.
 pub fn most_readable(differences: Vec<Difference>) -> Option<Difference> {
     let rank = |(field, values): &Difference| match values.iter().all(|value| value.to_string().len() <= 16) {
         true => 0,
@@ -16,7 +16,7 @@ pub fn most_readable(differences: Vec<Difference>) -> Option<Difference> {
     differences.into_iter().min_by_key(rank)
 }
 
-/// The fields in which two trees differ; objects with other fields differ as a whole.
+/// Finds the fields in which two configs differ, given as JSON. Objects that do not have the same fields differ as a whole.
 ///
 /// # Examples
 /// ```

@@ -20,28 +20,28 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// A training went off to infinity; its last good checkpoint is still there.
+    /// A training has diverged. Its last good checkpoint, if there is one, is still there.
     #[error("{stage}: the {what} of step {step} is {value}; {}", kept_checkpoint(kept.as_deref()))]
     NotFinite {
         /// The stage.
         stage: String,
-        /// What is not finite.
+        /// What is not finite, such as the loss.
         what: &'static str,
         /// The step, counted from 0.
         step: usize,
-        /// Its value.
+        /// The value that is not finite.
         value: f64,
         /// The last good checkpoint, if there is one.
         kept: Option<PathBuf>,
     },
-    /// A stop was [asked for](crate::Progress::stop_requested); what was done so far is kept.
+    /// A stop was [asked for](crate::Progress::stop_requested). What has been done so far is kept.
     #[error("stopped in stage `{stage}` at {done} of {total}")]
     Stopped {
         /// The stage.
         stage: String,
-        /// Its steps, images, passes or kilobytes that are done.
+        /// How many of its steps, images, passes or kilobytes are done.
         done: usize,
-        /// How many there are.
+        /// How many there are in all.
         total: usize,
     },
 }
@@ -57,12 +57,12 @@ fn kept_checkpoint(path: Option<&Path>) -> String {
 }
 
 impl Error {
-    /// A rejected config field.
+    /// Makes the error of a config field whose value makes no sense.
     pub fn config(field: impl Into<String>, value: impl ToString, reason: impl Into<String>) -> Self {
         snn_core::Error::config(field, value, reason).into()
     }
 
-    /// The same error, its field said to be one of `parent`'s.
+    /// Puts `parent` in front of the field's name, for a config that is a field of another one.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
         match self {
@@ -71,12 +71,12 @@ impl Error {
         }
     }
 
-    /// A run's folder or file that cannot be used.
+    /// Makes the error of a run's folder or file that cannot be used.
     pub fn run(path: &Path, message: impl Into<String>) -> Self {
         Self::Run { path: path.to_owned(), message: message.into() }
     }
 
-    /// A failed file operation.
+    /// Makes the error of a failed file operation, for `map_err`.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         |source| snn_core::Error::io(path)(source).into()
     }

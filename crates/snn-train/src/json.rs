@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The text of a file, without the byte-order mark that some editors put in front of it.
+/// Reads the text of a file, without the byte-order mark that some editors put in front of it.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let mut text = std::fs::read(path).map_err(Error::io(path))?;
     match text[..] {

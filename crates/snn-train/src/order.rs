@@ -3,7 +3,7 @@
 use rand::Rng;
 use snn_core::Seed;
 
-/// The order of the items in an epoch of a stage: a permutation of `0..items` from a stream of its own,
+/// Shuffles the items for one epoch of a stage: a permutation of `0..items`, drawn from a random stream of its own,
 /// `<stage>/shuffle/<epoch>`.
 ///
 /// # Examples

@@ -11,24 +11,23 @@ use snn_core::write_atomically;
 use crate::error::{Error, Result};
 use crate::{differences, json, most_readable};
 
-/// A run's folder, locked for as long as this lives.
+/// Keeps everything that a run writes in one folder, which no other process can write to while this value lives.
 ///
 /// Each stage reads only files of the stages before it, and every file appears whole or not at all.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// Held, never read: the system lets go of the lock when the process ends, however it ends.
+    /// It is held and never read: the system lets go of the lock when the process ends, however it ends.
     _lock: File,
 }
 
 impl RunDir {
-    /// Takes a folder for a run of this config, any that serde knows: a new or empty one, or with `resume` the folder of
-    /// this very run.
+    /// Takes a folder for the run of a config, which can be of any type that serde knows: a new or empty folder or, with
+    /// `resume`, the folder in which the same run was begun.
     ///
     /// # Errors
-    /// Returns an error if the folder cannot be written or another process has it; if it holds a run and `resume` is not
-    /// set; and if it holds the run of another config (the message names a field that differs, the easiest to read) or files that are
-    /// no run's.
+    /// Returns an error if the folder cannot be written or another process has it, if it holds a run and `resume` is not set, if
+    /// it holds the run of another config (the error names one field that differs), or if it holds files that belong to no run.
     pub fn open<C: Serialize + DeserializeOwned>(path: &Path, cfg: &C, resume: bool) -> Result<Self> {
         let run = Self { path: path.to_owned(), _lock: claim(path, CONFIG)? };
         if !run.file(CONFIG).exists() {
@@ -54,44 +53,44 @@ impl RunDir {
         }
     }
 
-    /// The path of a file in it.
+    /// The path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The folder itself.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes a value as JSON.
+    /// Writes a value to a file of the folder, as JSON.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         write_json(&self.file(name), value)
     }
 
-    /// Reads a value from JSON.
+    /// Reads a value from a JSON file of the folder.
     ///
     /// # Errors
-    /// The file is missing or does not have the form of `T`.
+    /// Returns an error if the file is missing or does not have the form of `T`.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         read_json(&self.file(name))
     }
 
-    /// Seconds spent on each stage so far, over all sessions of the run.
+    /// The seconds spent on each stage so far, over all sessions of the run.
     ///
     /// # Errors
-    /// A `timing.json` that cannot be read.
+    /// Returns an error if `timing.json` cannot be read.
     pub fn seconds(&self) -> Result<BTreeMap<String, f64>> {
         if self.file(TIMING).exists() { self.read_json(TIMING) } else { Ok(BTreeMap::new()) }
     }
 
-    /// Records the seconds spent on a stage so far.
+    /// Records the seconds spent on a stage so far, over all sessions of the run.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if `timing.json` cannot be read or written.
     pub fn record_seconds(&self, stage: &str, seconds: f64) -> Result<()> {
         let mut all = self.seconds()?;
         all.insert(stage.to_owned(), seconds);
@@ -102,14 +101,14 @@ impl RunDir {
 /// Kept apart from checkpoints and report inputs, whose bytes depend on the seed alone.
 const TIMING: &str = "timing.json";
 
-/// The file that says what a run is.
+/// The name of the file in a run's folder that holds its config.
 pub const CONFIG: &str = "config.json";
 
 fn tree(cfg: &impl Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(cfg).map_err(|e| Error::config("config", "", e.to_string()))
 }
 
-/// [`RunDir::write_json`] where no run is opened.
+/// Writes a value to a file as JSON, as [`RunDir::write_json`] does where a run is open.
 ///
 /// # Errors
 /// Returns an error if the file cannot be written.
@@ -119,7 +118,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     Ok(write_atomically(path, &json)?)
 }
 
-/// [`RunDir::read_json`] where no run is opened.
+/// Reads a value from a JSON file, as [`RunDir::read_json`] does where a run is open.
 ///
 /// # Errors
 /// Returns an error if the file is missing or does not have the form of `T`.
@@ -127,10 +126,10 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&json::read(path)?).map_err(|e| Error::run(path, e.to_string()))
 }
 
-/// The config of the run in a folder.
+/// Reads the config of the run in a folder, without opening the run.
 ///
 /// # Errors
-/// Returns an error if there is no `config.json`, or if it is damaged or not of the form of `C`.
+/// Returns an error if there is no `config.json`, if it is damaged, or if it does not have the form of `C`.
 pub fn read_config<C: DeserializeOwned>(folder: &Path) -> Result<C> {
     let path = folder.join(CONFIG);
     let value: serde_json::Value = serde_json::from_slice(&json::read(&path)?)
@@ -144,10 +143,11 @@ pub fn read_config<C: DeserializeOwned>(folder: &Path) -> Result<C> {
     })
 }
 
-/// Creates a folder where there is none, and locks it for one process, for as long as the returned file lives.
+/// Takes a folder for one process, for as long as the returned file lives: creates it if there is none, and locks it.
+/// `manifest` is the file that says what the folder is for.
 ///
 /// # Errors
-/// Returns an error if it holds files, but not `manifest`, which says what it is for, and if another process has it.
+/// Returns an error if the folder holds files but no `manifest`, if another process has it, or if it cannot be written.
 pub fn claim(folder: &Path, manifest: &str) -> Result<File> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     if !folder.join(manifest).exists() {
@@ -156,7 +156,7 @@ pub fn claim(folder: &Path, manifest: &str) -> Result<File> {
     lock(&folder.join(".lock"))
 }
 
-/// A folder without its manifest may hold what is written before it, and nothing else.
+/// Refuses a folder without its manifest that holds anything but what is written before the manifest.
 fn refuse_foreign_files(folder: &Path, manifest: &str) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let name = entry.map_err(Error::io(folder))?.file_name();

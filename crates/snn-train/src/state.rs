@@ -9,7 +9,7 @@ use snn_core::{AdamW, Checkpoint, ParamStore};
 use crate::error::{Error, Result};
 use crate::{Progress, RunDir};
 
-/// Where a stopped training goes on.
+/// Where a training that was stopped goes on.
 #[derive(Serialize, Deserialize)]
 struct TrainingState {
     stage: String,
@@ -18,7 +18,7 @@ struct TrainingState {
 
 const STATE_KIND: &str = "training-state";
 
-/// The checkpoints of one stage in a run's folder.
+/// Saves and restores the checkpoints of one stage in a run's folder.
 #[derive(Clone, Copy)]
 pub(crate) struct States<'a> {
     pub(crate) run: &'a RunDir,
@@ -26,19 +26,19 @@ pub(crate) struct States<'a> {
 }
 
 impl States<'_> {
-    /// Files of the last state and the one before it.
+    /// The files of the last state and of the one before it.
     pub(crate) fn files(&self) -> [PathBuf; 2] {
         ["state", "previous-state"].map(|kind| self.run.file(&format!("{}.{kind}.safetensors", self.stage)))
     }
 
-    /// The stage's result is written: its states are of no more use.
+    /// Removes the states, which are of no more use when the stage's result is written.
     pub(crate) fn discard(&self) -> Result<()> {
         self.files().iter().try_for_each(|path| remove(path))
     }
 
-    /// Parameters, moments and position in one file, so that no kill can leave them apart.
+    /// Writes parameters, moments and position to one file, so that no kill can leave them apart.
     ///
-    /// The state before stays beside it: at any moment one of the two is whole.
+    /// The state before it is kept, so that at any moment one of the two is whole.
     pub(crate) fn save(&self, params: &ParamStore, optimiser: &AdamW) -> Result<()> {
         let state = TrainingState { stage: self.stage.to_owned(), step: optimiser.steps() };
         let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
@@ -51,10 +51,10 @@ impl States<'_> {
         Ok(checkpoint.save(&last)?)
     }
 
-    /// Goes on from the last state; from the one before, and says so, where the last is damaged or missing.
+    /// Goes on from the last state or, if that is damaged or missing, from the one before it, and then says so.
     ///
     /// # Errors
-    /// There are states, but none that can be read.
+    /// Returns an error if there are states, but none that can be read.
     pub(crate) fn restore(
         &self,
         params: &ParamStore,

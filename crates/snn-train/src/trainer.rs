@@ -11,23 +11,23 @@ use crate::progress::go_on;
 use crate::state::States;
 use crate::{Progress, RunDir, TrainingConfig, epoch_order};
 
-/// The items of one step.
+/// What a step is given: the items of its batch, and where in the training it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// Their numbers, each below the number of items; as many as the config's batch size.
+    /// The numbers of the items, each below the number of all items; as many as the config's batch size.
     pub items: &'a [u32],
-    /// The step, counted from 0 over all epochs. Name the step's random streams by it, and they need not be saved.
+    /// The step, counted from 0 over all epochs. If you name the step's random streams by it, they need not be saved.
     pub step: usize,
     /// The epoch, counted from 0.
     pub epoch: usize,
 }
 
-/// What one step computes.
+/// What a step returns: the loss, and what else is to be recorded.
 #[derive(Clone, Debug)]
 pub struct StepLoss {
-    /// The scalar to go down.
+    /// The scalar whose gradient the parameters go down.
     pub loss: Tensor,
-    /// The values of the [columns](Trainer::columns) of the CSV.
+    /// The values of the further [columns](Trainer::columns) of the CSV.
     pub columns: Vec<f64>,
 }
 
@@ -40,9 +40,9 @@ impl From<Tensor> for StepLoss {
 
 /// Trains the parameters of one network, whatever it is.
 ///
-/// Each step gets the next batch of a seeded order, returns a loss, and the parameters go down its gradient by AdamW, with
-/// the config's schedule and clipping. In a [run's folder](Self::in_run) there are then, for a stage named `net`, a row a
-/// step in `net.csv`, and while the training lasts `net.state.safetensors` and the state before it, from which it resumes
+/// Each step gets the next batch of a seeded order and returns a loss, and the parameters go down its gradient by AdamW, with
+/// the config's schedule and clipping. With a [run's folder](Self::in_run), a stage named `net` writes a row for each step to
+/// `net.csv`, and while it lasts keeps its state in `net.state.safetensors`, with the state before it. From there it resumes
 /// exactly: a training that was stopped and resumed ends with the same bytes as one that never was.
 ///
 /// # Examples
@@ -79,7 +79,8 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A training of `params` on items `0..items`, kept in memory only. `name` names its files and its random streams.
+    /// A training of `params` on the items `0..items`, which writes no files. `name` names its random streams, and its files
+    /// [in a run's folder](Self::in_run).
     pub fn new(
         name: &'a str,
         cfg: &'a TrainingConfig,
@@ -90,25 +91,25 @@ impl<'a> Trainer<'a> {
         Self { name, cfg, params, items, seed, columns: Vec::new(), run: None }
     }
 
-    /// The same with columns of its own in the CSV, between `loss` and `grad_norm`; each step gives their
+    /// The same training with further columns in its CSV, between `loss` and `grad_norm`. Each step returns their
     /// [values](StepLoss::columns).
     #[must_use]
     pub fn columns<S: AsRef<str>>(self, names: &[S]) -> Self {
         Self { columns: names.iter().map(|name| name.as_ref().to_owned()).collect(), ..self }
     }
 
-    /// The same in a run's folder: with a CSV, checkpoints, resume and the time it takes.
+    /// The same training in a run's folder, where it writes a CSV and checkpoints, resumes, and records the time that it takes.
     #[must_use]
     pub fn in_run(self, run: &'a RunDir) -> Self {
         Self { run: Some(run), ..self }
     }
 
-    /// Trains from the last checkpoint, or from the start, to the end.
+    /// Trains to the end, from the last checkpoint if there is one.
     ///
     /// # Errors
-    /// Returns an error if the config does not [validate](TrainingConfig::validate) or there are too few items for one
-    /// batch; if a loss, a gradient or a parameter is not finite (the last checkpoint stays); if a stop was asked for (a
-    /// checkpoint is written before); if a file cannot be read or written; and whatever `step` returns.
+    /// Returns the errors of `step`, and an error if the config does not [validate](TrainingConfig::validate) or there are too
+    /// few items for one batch; if a loss, a gradient or a parameter is not finite (the last checkpoint stays); if a stop was
+    /// asked for (a checkpoint is written first); or if a file cannot be read or written.
     pub fn train<E: From<Error>>(
         &self,
         progress: &mut dyn Progress,
@@ -126,11 +127,12 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// [`train`](Self::train) into the file `<name>.safetensors` of the run's folder. If it is there already, its
-    /// parameters are read and nothing is trained; either way the model has them in the end.
+    /// Trains a model and writes it to the file `<name>.safetensors` of the run's folder. If the file is there already, nothing
+    /// is trained and the model gets its parameters from the file.
     ///
     /// # Errors
-    /// As [`train`](Self::train); returns an error if there is no run's folder, or the file is not of this model.
+    /// Returns the errors of [`train`](Self::train), and an error if there is no run's folder or if the file is not of this
+    /// model.
     pub fn train_model<M: Model, E: From<Error>>(
         &self,
         model: &M,
@@ -220,7 +222,7 @@ impl<'a> Session<'a> {
         Some(Batch { items: &self.order[at..at + cfg.batch_size], step, epoch })
     }
 
-    /// One step of the optimiser; the loss as a number.
+    /// Takes one step of the optimiser, and returns the loss as a number.
     fn descend(&mut self, StepLoss { loss, columns }: StepLoss) -> Result<f64> {
         let (trainer, cfg, now) = (self.trainer, self.trainer.cfg, self.done());
         let value = trainer.finite("loss", now, loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)?;
