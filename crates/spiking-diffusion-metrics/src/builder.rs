@@ -11,9 +11,9 @@ use crate::{Error, FeatureStats, Result};
 /// Rows that are centred at a time.
 const PART: usize = 1024;
 
-/// Collects [`FeatureStats`] from batches of features, and from other builders.
+/// Collects [`FeatureStats`] from features that are never all in memory: from batches, and from other builders.
 ///
-/// Holds the count `n`, the mean `m` and the scatter `M = sum_i (x[i] - m) (x[i] - m)^T`. Two of them merge
+/// It holds the count `n`, the mean `m` and the scatter `M = sum_i (x[i] - m) (x[i] - m)^T`. Two builders merge
 /// into `m = m_a + (m_b - m_a) n_b / n`, `M = M_a + M_b + (m_b - m_a) (m_b - m_a)^T n_a n_b / n` (Chan et al.,
 /// 1979): a large mean costs no precision, and the order of the batches matters to rounding only.
 ///
@@ -37,10 +37,10 @@ pub struct FeatureStatsBuilder {
 }
 
 impl FeatureStatsBuilder {
-    /// No samples yet of `dims` features.
+    /// A builder for samples of `dims` features, of which it has none yet.
     ///
     /// # Errors
-    /// If `dims` is 0, or there is no memory for so large a covariance.
+    /// Returns an error if `dims` is 0 or if there is no memory for so large a covariance.
     ///
     /// # Examples
     /// ```
@@ -56,21 +56,21 @@ impl FeatureStatsBuilder {
         Ok(Self { count: 0, mean: vec![0.0; dims], scatter: Mat::zeros(dims, dims) })
     }
 
-    /// Number of features `D`.
+    /// The number of features `D`.
     pub fn dims(&self) -> usize {
         self.mean.len()
     }
 
-    /// Number of samples so far.
+    /// The number of samples so far.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Adds the samples of a batch `[N, D]`; one without rows changes nothing.
+    /// Adds the samples of a batch `[N, D]`. A batch without rows changes nothing.
     ///
     /// # Errors
-    /// If the features have another shape, or one is not finite: the row of the message counts the samples of
-    /// earlier batches too. The builder is then as it was.
+    /// Returns an error, and leaves the builder as it was, if the features have another shape or if one is not finite. The row
+    /// that the error names is counted over the samples of earlier batches too.
     ///
     /// # Examples
     /// ```
@@ -101,7 +101,7 @@ impl FeatureStatsBuilder {
     /// Adds the samples of another builder.
     ///
     /// # Errors
-    /// If it has another number of features.
+    /// Returns an error if the other builder has another number of features.
     ///
     /// # Examples
     /// ```
@@ -124,10 +124,10 @@ impl FeatureStatsBuilder {
         Ok(())
     }
 
-    /// The statistics of the samples so far; the builder can go on.
+    /// Computes the statistics of the samples so far. The builder can take more samples afterwards.
     ///
     /// # Errors
-    /// If there are fewer than two samples.
+    /// Returns an error if there are fewer than two samples.
     ///
     /// # Examples
     /// ```

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 
-/// The errors of this crate; each message names the argument, field or file at fault.
+/// The errors of this crate. Each message names the argument, field or file at fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -31,7 +31,7 @@ pub enum Error {
         /// Shape of the second argument.
         right: Vec<usize>,
     },
-    /// An integer tensor where a floating-point one is needed.
+    /// An argument is an integer tensor where a floating-point one is needed.
     #[error("{what}: expected a floating-point tensor, got {got:?}")]
     DType {
         /// The argument.
@@ -39,7 +39,7 @@ pub enum Error {
         /// Its type.
         got: DType,
     },
-    /// A NaN or an infinity.
+    /// An argument holds a NaN or an infinity.
     #[error("{what}: row {row}, column {column} is {value}")]
     NonFinite {
         /// The argument.
@@ -51,7 +51,7 @@ pub enum Error {
         /// The offending value.
         value: f64,
     },
-    /// Too few samples for the quantity asked for.
+    /// There are too few samples for the quantity that is asked for.
     #[error("{what}: got {got}, need at least {need}")]
     TooFew {
         /// What there is too little of.
@@ -102,10 +102,10 @@ pub enum Error {
         /// What the server or the network said.
         message: String,
     },
-    /// Something was stopped by whoever asked for it.
+    /// Something was stopped by the caller.
     #[error("stopped: {what}")]
     Stopped {
-        /// What, and what is left of it.
+        /// What was stopped, and what is left of it.
         what: String,
     },
     /// The content of a file is not what it should be.

@@ -6,10 +6,11 @@ use candle_core::Tensor;
 
 use crate::{Error, ImageSource, Result};
 
-/// Something that turns images into feature vectors: an Inception network, or the pixels themselves.
+/// Turns images into the feature vectors between which distances are measured: an Inception network, the pixels themselves,
+/// or a network of your own.
 ///
 /// A distance between features means nothing without the extractor and its preprocessing, so [`name`] says
-/// which they are and travels with the number.
+/// which they are, to stand beside the number.
 ///
 /// [`name`]: FeatureExtractor::name
 ///
@@ -34,28 +35,29 @@ use crate::{Error, ImageSource, Result};
 /// }
 /// ```
 pub trait FeatureExtractor {
-    /// Network, weights and preprocessing, as they should stand beside a result.
+    /// Names the network, the weights and the preprocessing, as they should stand beside a result.
     fn name(&self) -> String;
 
-    /// Number of features `D`.
+    /// The number of features `D`.
     fn dims(&self) -> usize;
 
-    /// Features of a batch: `images [N, C, H, W]` -> `[N, D]`.
+    /// Computes the features of a batch, `images [N, C, H, W]` -> `[N, D]`.
     ///
     /// The features of an image must not depend on the other images of the batch.
     ///
     /// # Errors
-    /// If the images are not what the extractor takes.
+    /// Returns an error if the extractor does not take such images.
     fn extract(&self, images: &Tensor) -> Result<Tensor>;
 
-    /// Whether images of several sizes may come in a set, because it resizes each from its own size to the one that it
-    /// needs. As it is, no: a source that has images of several sizes then refuses.
+    /// Whether a set may hold images of several sizes, because the extractor resizes each to the size that it needs. By default
+    /// it may not, and a source that has images of several sizes refuses.
     fn takes_any_size(&self) -> bool {
         false
     }
 }
 
-/// The flattened pixels as features: no network, so a distance between them says little about perception.
+/// Takes the flattened pixels as features, without a network, for tests and baselines: a distance between them says little
+/// about perception.
 ///
 /// `features[n, (c H + h) W + w] = images[n, c, h, w]`
 ///
@@ -78,7 +80,7 @@ pub struct Pixels {
 }
 
 impl Pixels {
-    /// Pixels of images `[N, channels, height, width]`.
+    /// An extractor for images `[N, channels, height, width]`.
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width }
     }
@@ -106,14 +108,14 @@ impl FeatureExtractor for Pixels {
     }
 }
 
-/// Features of all images, at most `batch_size` images at a time.
+/// Extracts the features of a set of images, at most `batch_size` images at a time.
 ///
 /// # Shapes
 /// `images: [N, C, H, W]` -> `[N, D]`.
 ///
 /// # Errors
-/// If `batch_size` is 0, there are no images, they cannot be read, or the extractor fails or returns another shape than
-/// `[n, D]`.
+/// Returns an error if `batch_size` is 0, if there are no images or they cannot be read, or if the extractor fails or returns
+/// another shape than `[n, D]`.
 ///
 /// # Examples
 /// ```
@@ -164,7 +166,7 @@ pub(crate) fn for_each_batch(
     Ok(())
 }
 
-/// Features of images of several sizes, those of one size at once, in the order of the images.
+/// Extracts the features of images of several sizes, those of one size at once, in the order of the images.
 fn extract_sizes(extractor: &dyn FeatureExtractor, images: &[Tensor]) -> Result<Tensor> {
     if let [one] = images {
         return extractor.extract(one);

@@ -13,22 +13,23 @@ const INDEFINITE: f64 = 1e-3;
 /// Eigenvalues whose smallest is more than this fraction of the largest have roots to ten digits of the largest.
 const REGULAR: f64 = 1e-11;
 
-/// Fréchet distance between the Gaussians of two sets of features; FID if the features are Inception's.
+/// Measures how far two sets of features are apart, by the Fréchet distance between their Gaussians. It is FID if the
+/// features are Inception's.
 ///
 /// `d = |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2))`, in `f64`.
 ///
 /// With `S = F F^T` from the symmetric eigen-decompositions, the last trace is the sum of the singular values
-/// of `F_a^T F_b`: real by construction, and the square roots are taken before anything cancels, so that fewer
+/// of `F_a^T F_b`. It is real by construction, and the square roots are taken before anything cancels, so that fewer
 /// samples than features (a singular `S`) cost no precision and need no offset on the diagonal. Eigenvalues
 /// that are rounding (negative, or below `D eps` times the largest) count as 0. Covariances that are far from singular
 /// take a faster way to the same number: the roots of the eigenvalues of `L^T S_b L`, where `S_a = L L^T`.
 ///
-/// Not clipped: identical statistics give 0 up to rounding, of either sign. The estimate from `N` samples is
+/// The distance is not clipped: identical statistics give 0 up to rounding, of either sign. The estimate from `N` samples is
 /// biased by `O(1 / N)`, so compare only numbers with the same `N`.
 ///
 /// # Errors
-/// If the numbers of features differ, a covariance has a clearly negative eigenvalue, or a decomposition does
-/// not converge.
+/// Returns an error if the numbers of features differ, if a covariance has a clearly negative eigenvalue, or if a
+/// decomposition does not converge.
 ///
 /// # Examples
 /// ```
@@ -45,9 +46,9 @@ pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
     Ok(gap + trace(a) + trace(b) - 2.0 * trace_of_root(a, b)?)
 }
 
-/// Fréchet distance between two sets of features, by the smaller problem.
+/// Computes [`frechet_distance`] from features in memory, which is less work when there are few samples.
 ///
-/// The same number as [`frechet_distance`] of the sets' [`FeatureStats`]. If neither set has more samples than
+/// The number is the same as that of the sets' [`FeatureStats`]. If neither set has more samples than
 /// features, `tr((S_a S_b)^(1/2))` is the sum of the singular values of `A B^T`, where the rows of `A` are the
 /// centred samples over `sqrt(N - 1)`: an `N x M` matrix, and no covariance is formed.
 ///
@@ -55,7 +56,7 @@ pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
 /// `a: [N, D]`, `b: [M, D]`.
 ///
 /// # Errors
-/// If the numbers of features differ, a feature is not finite, a set has fewer than two rows, or a
+/// Returns an error if the numbers of features differ, if a feature is not finite, if a set has fewer than two rows, or if a
 /// decomposition does not converge.
 ///
 /// # Examples
@@ -85,14 +86,15 @@ pub(crate) fn distance_of_rows(x: &Rows, y: &Rows) -> Result<f64> {
     Ok(squared_gap(&mean_x, &mean_y) + traces - 2.0 * singular.iter().sum::<f64>())
 }
 
-/// The number that the Spiking-Diffusion paper prints as FID, which is not the Fréchet distance.
+/// Computes the number that the Spiking-Diffusion paper prints as FID, which is not the Fréchet distance, for comparison with
+/// the paper's Table 1 only.
 ///
 /// `d = |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr(U s^(1/2) V^T)` with `S_a S_b = U s V^T`, a singular value
 /// decomposition. `U s^(1/2) V^T` squares to `S_a S_b` only if the two covariances commute; otherwise the number
-/// lies elsewhere, and it may be compared with the paper's Table 1 only.
+/// differs from the distance.
 ///
 /// # Errors
-/// If the numbers of features differ, or the decomposition does not converge.
+/// Returns an error if the numbers of features differ or if the decomposition does not converge.
 ///
 /// # Examples
 /// ```

@@ -8,16 +8,17 @@ use crate::input::{self, Rows};
 use crate::spread::mean_and_std;
 use crate::{Error, Result};
 
-/// Mean and population standard deviation of the Inception score over the splits.
+/// The result of [`inception_score`]: its mean and population standard deviation over the splits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct InceptionScore {
-    /// Mean over the splits: the number that is reported; between 1 and the number of classes.
+    /// The mean over the splits, which is the number to report; between 1 and the number of classes.
     pub mean: f64,
-    /// Standard deviation over the splits (`ddof = 0`).
+    /// The standard deviation over the splits (`ddof = 0`).
     pub std: f64,
 }
 
-/// Inception score of class logits (Salimans et al., 2016).
+/// Scores how clearly images belong to classes, and to how many of them: the Inception score of class logits (Salimans et
+/// al., 2016).
 ///
 /// With `p[n] = softmax(logits[n])` and `q` the mean of `p` over a split,
 /// `IS = exp(mean over n of sum over c of p[n, c] (ln p[n, c] - ln q[c]))`, in `f64`.
@@ -30,7 +31,7 @@ pub struct InceptionScore {
 /// `logits: [N, C]`, before the softmax.
 ///
 /// # Errors
-/// If a logit is not finite, `splits` is 0, or there are fewer rows than splits.
+/// Returns an error if a logit is not finite, if `splits` is 0, or if there are fewer rows than splits.
 ///
 /// # Examples
 /// ```

@@ -16,36 +16,37 @@ use crate::input::{self, Rows};
 use crate::spread::mean_and_std;
 use crate::{Error, Result};
 
-/// Rows of the first and of the second feature set that are compared with each other.
+/// The rows of the first and of the second feature set that are compared with each other.
 pub type SubsetPair = (Vec<usize>, Vec<usize>);
 
-/// Mean and population standard deviation of the kernel distance over the subsets.
+/// The result of [`kernel_distance`]: its mean and population standard deviation over the subsets.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct KernelDistance {
-    /// Mean over the subsets: the number that is reported as KID.
+    /// The mean over the subsets, which is reported as KID.
     pub mean: f64,
-    /// Standard deviation over the subsets, divided by their number (`ddof = 0`): not an error of the mean.
+    /// The standard deviation over the subsets, with `ddof = 0`. It is not an error of the mean.
     pub std: f64,
 }
 
-/// Kernel distance between two sets of features; KID if the features are Inception's.
+/// Measures how far two sets of features are apart, by a kernel distance that small sets do not bias. It is KID if the
+/// features are Inception's.
 ///
-/// The unbiased squared maximum mean discrepancy with `k(x, y) = (x . y / D + 1)^3`, of each pair of subsets
+/// It is the unbiased squared maximum mean discrepancy with `k(x, y) = (x . y / D + 1)^3`, of each pair of subsets
 /// `x` (`m` rows of `a`) and `y` (`n` rows of `b`):
 ///
 /// `MMD^2 = sum_{i != j} k(x_i, x_j) / (m (m - 1)) + sum_{i != j} k(y_i, y_j) / (n (n - 1)) -
 /// 2 sum_{i, j} k(x_i, y_j) / (m n)`
 ///
-/// Being unbiased it may be negative, and it is not clipped. Computed in `f64`, the subsets in parallel; the
-/// result does not depend on the number of threads. torch-fidelity's protocol is 100 subsets of 1,000 rows:
-/// see [`random_subsets`].
+/// Being unbiased, it may be negative, and it is not clipped. It is computed in `f64`, the subsets in parallel, and
+/// does not depend on the number of threads. torch-fidelity's protocol is 100 subsets of 1,000 rows, which
+/// [`random_subsets`] draws.
 ///
 /// # Shapes
 /// `a: [N, D]`, `b: [M, D]`.
 ///
 /// # Errors
-/// If the numbers of features differ, a feature is not finite, or so large that the distance is not, there are no subsets, or a subset has fewer than
-/// two rows, a row twice, or a row that does not exist.
+/// Returns an error if the numbers of features differ; if a feature is not finite, or so large that the distance is not; if
+/// there are no subsets; or if a subset has fewer than two rows, a row twice, or a row that does not exist.
 ///
 /// # Examples
 /// ```
@@ -84,10 +85,10 @@ pub(crate) fn distance_of_rows(a: &Rows, b: &Rows, subsets: &[SubsetPair]) -> Re
     Ok(KernelDistance { mean, std })
 }
 
-/// Independent pairs of subsets, each of `size` distinct rows drawn uniformly, for [`kernel_distance`].
+/// Draws the subsets for [`kernel_distance`]: independent pairs, each of `size` distinct rows drawn uniformly.
 ///
 /// # Errors
-/// If `subsets` is 0 or more than memory can hold, `size` is below 2, or `size` is more than `n_a` or `n_b`.
+/// Returns an error if `subsets` is 0 or more than memory can hold, or if `size` is below 2 or more than `n_a` or `n_b`.
 ///
 /// # Examples
 /// ```

@@ -12,33 +12,34 @@ use crate::{Error, Result};
 /// Rows of one block of distances: `BLOCK x BLOCK` values a thread are all that is held of them.
 const BLOCK: usize = 256;
 
-/// Whether a sample exactly on the surface of a ball is in it.
+/// Says whether a sample exactly on the surface of a ball lies in it.
 ///
-/// It makes a difference where features repeat: a ball around a sample with `k` copies has radius 0, and only a
-/// closed one holds anything.
+/// This makes a difference where features repeat: a ball around a sample with `k` copies has radius 0, and only a
+/// closed ball of this radius holds anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ball {
-    /// `<`: the `prdc` package.
+    /// `<`, as in the `prdc` package.
     Open,
-    /// `<=`: the code of Kynkäänniemi et al. and torch-fidelity.
+    /// `<=`, as in the code of Kynkäänniemi et al. and in torch-fidelity.
     Closed,
 }
 
-/// How well two sets of features cover each other; see [`prdc`].
+/// The result of [`prdc`]: how well two sets of features cover each other.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Prdc {
-    /// Share of the generated samples that lie among the real ones, in `[0, 1]`.
+    /// The share of the generated samples that lie among the real ones, in `[0, 1]`.
     pub precision: f64,
-    /// Share of the real samples that lie among the generated ones, in `[0, 1]`.
+    /// The share of the real samples that lie among the generated ones, in `[0, 1]`.
     pub recall: f64,
-    /// Real balls that hold a generated sample, on average, divided by `k`; may exceed 1.
+    /// The number of real balls that a generated sample lies in, on average, divided by `k`; may exceed 1.
     pub density: f64,
-    /// Share of the real balls that hold a generated sample, in `[0, 1]`.
+    /// The share of the real balls that hold a generated sample, in `[0, 1]`.
     pub coverage: f64,
 }
 
-/// Improved precision and recall (Kynkäänniemi et al., 2019), density and coverage (Naeem et al., 2020).
+/// Tells the quality of generated samples from their variety: improved precision and recall (Kynkäänniemi et al., 2019),
+/// density and coverage (Naeem et al., 2020).
 ///
 /// With `r_i` the distance of real sample `x_i` to its `k`-th nearest other real sample, and `s_j` the same for
 /// the generated samples `y_j`:
@@ -51,14 +52,15 @@ pub struct Prdc {
 /// With [`Ball::Closed`], `<=` stands for `<`. The papers take `k = 3` for precision and recall, and `k = 5` for
 /// density and coverage.
 ///
-/// Distances are `|x|^2 + |y|^2 - 2 x . y` in `f64` around the mean of the real samples, in blocks of fixed
-/// size: memory does not grow with `N M`, and the result does not depend on the number of threads.
+/// Distances are computed as `|x|^2 + |y|^2 - 2 x . y` in `f64` around the mean of the real samples, in blocks of fixed
+/// size, so that memory does not grow with `N M` and the result does not depend on the number of threads.
 ///
 /// # Shapes
 /// `real: [N, D]`, `generated: [M, D]`.
 ///
 /// # Errors
-/// If the numbers of features differ, a feature or its square is not finite, `k` is 0, or a set has no more than `k` rows.
+/// Returns an error if the numbers of features differ, if a feature or its square is not finite, if `k` is 0, or if a set has
+/// no more than `k` rows.
 ///
 /// # Examples
 /// ```

@@ -17,14 +17,14 @@ const COVARIANCE: &str = "sigma";
 const COUNT: &str = "count";
 
 impl FeatureStats {
-    /// Writes `mu [D]`, `sigma [D, D]` (both `f64`) and, if it is known, `count` (`i64`): a file that numpy and
-    /// pytorch-fid read, the latter without `count`.
+    /// Writes the statistics to a file that numpy and pytorch-fid can read: `mu [D]`, `sigma [D, D]` (both `f64`) and, if it is
+    /// known, `count` (`i64`), which pytorch-fid ignores.
     ///
-    /// The file is written under a temporary name in the same folder, read back, and renamed: there is never
+    /// The file is written under a temporary name in the same folder, read back, and then renamed, so that there is never
     /// half a file under `path`.
     ///
     /// # Errors
-    /// If the file cannot be written, read back or renamed.
+    /// Returns an error if the file cannot be written, read back or renamed.
     ///
     /// # Examples
     /// ```
@@ -48,13 +48,14 @@ impl FeatureStats {
         written
     }
 
-    /// Reads a file with `mu [D]` and `sigma [D, D]`, floating-point of at most 64 bits, and perhaps `count`.
+    /// Reads statistics from a file of numpy's or pytorch-fid's: `mu [D]` and `sigma [D, D]`, floating-point of at most 64 bits,
+    /// and `count` if it is there.
     ///
-    /// Whatever numpy writes of these: either byte order, C or Fortran order, `np.savez` or `np.savez_compressed`.
+    /// It reads whatever numpy writes of these: either byte order, C or Fortran order, `np.savez` or `np.savez_compressed`.
     ///
     /// # Errors
-    /// If the file is not such an archive, or a field is missing, has another shape or type, or holds values
-    /// that [`FeatureStats::new`] rejects. The message names the file and the field.
+    /// Returns an error, with the file and the field, if the file is not such an archive, or if a field is missing, has another
+    /// shape or type, or holds values that [`FeatureStats::new`] rejects.
     ///
     /// # Examples
     /// ```
@@ -98,7 +99,7 @@ impl FeatureStats {
     }
 }
 
-/// A name that no other writer of this machine uses, in the folder of `path`.
+/// Makes a name in the folder of `path` that no other writer of this machine uses.
 pub(crate) fn temporary_beside(path: &Path) -> Result<PathBuf> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or_else(|| Error::file(path, "archive", "the path has no file name"))?;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::input::{self, Rows};
 use crate::{Error, Result};
 
-/// Mean squared error of each image.
+/// Measures how far each image is from its original, by the mean squared error.
 ///
 /// `mse[n] = mean over (c, h, w) of (a - b)^2`, computed in `f64`.
 ///
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// `a`, `b`: `[N, C, H, W]`, floating point -> `N` values; [`mean`] gives the number of a table.
 ///
 /// # Errors
-/// If the shapes differ or have an empty axis, or if a pixel is not finite.
+/// Returns an error if the shapes differ or have an empty axis, or if a pixel is not finite.
 ///
 /// # Examples
 /// ```
@@ -35,10 +35,10 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
     Ok((0..a.rows).into_par_iter().map(one).collect())
 }
 
-/// Peak signal-to-noise ratio of each image, in decibels.
+/// Measures how close each image is to its original, by the peak signal-to-noise ratio in decibels.
 ///
-/// `psnr[n] = 10 log10(data_range^2 / mse[n])`, infinite for equal images. Averaged over images this is
-/// scikit-image's number; torchmetrics' default takes one ratio of the error averaged over all images, which
+/// `psnr[n] = 10 log10(data_range^2 / mse[n])`, infinite for equal images. Its average over images is
+/// scikit-image's number; torchmetrics' default is one ratio of the error averaged over all images, which
 /// [`mse`] gives.
 ///
 /// `data_range` is the largest pixel minus the smallest of the image format: 1 for `[0, 1]`.
@@ -47,7 +47,7 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
 /// `a`, `b`: `[N, C, H, W]`, floating point -> `N` values.
 ///
 /// # Errors
-/// Those of [`mse`], and if `data_range` or its square is not a positive number.
+/// Returns the errors of [`mse`], and an error if `data_range` or its square is not a positive number.
 ///
 /// # Examples
 /// ```
@@ -64,12 +64,12 @@ pub fn psnr(a: &Tensor, b: &Tensor, data_range: f64) -> Result<Vec<f64>> {
     Ok(mse(a, b)?.into_iter().map(|e| 10.0 * (data_range * data_range / e).log10()).collect())
 }
 
-/// Mean of per-image values, in the order of the images.
+/// Averages the values of the images into the number of a table, adding them in the order of the images.
 ///
 /// `mean = sum over n of values[n] / N`
 ///
 /// # Errors
-/// If there are no values.
+/// Returns an error if there are no values.
 ///
 /// # Examples
 /// ```

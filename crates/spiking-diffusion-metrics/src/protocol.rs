@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Ball, InceptionConfig, InceptionLayer, PixelScaling};
 
-/// A way of measuring that other people's numbers were made with; [`Protocol::settings`] spells it out.
+/// The way in which published numbers were measured, so that yours can stand beside them; [`Protocol::settings`] spells it
+/// out.
 ///
 /// Numbers of different protocols cannot be compared.
 ///
@@ -22,15 +23,15 @@ use crate::{Ball, InceptionConfig, InceptionLayer, PixelScaling};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Protocol {
-    /// The Spiking-Diffusion paper's own: torchvision's ImageNet network, and a matrix "root" that is none.
+    /// The Spiking-Diffusion paper's own protocol: torchvision's ImageNet network, and a matrix "root" that is none.
     Paper,
-    /// `pytorch-fid`.
+    /// That of the package `pytorch-fid`.
     PytorchFid,
-    /// `torch-fidelity`.
+    /// That of the package `torch-fidelity`.
     TorchFidelity,
-    /// `clean-fid`, mode `clean`.
+    /// That of the package `clean-fid` in its mode `clean`.
     CleanFid,
-    /// FAD, of FSVAE's authors: the features of [`Fad`](crate::Fad), not of an Inception.
+    /// FAD, as FSVAE's authors measure it: with the features of [`Fad`](crate::Fad), not of an Inception network.
     Fad,
 }
 
@@ -39,9 +40,9 @@ pub enum Protocol {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Root {
-    /// The matrix square root: [`frechet_distance`](crate::frechet_distance).
+    /// The matrix square root, as in [`frechet_distance`](crate::frechet_distance).
     Principal,
-    /// The paper's `U s^(1/2) V^T`: [`frechet_distance_paper`](crate::frechet_distance_paper).
+    /// The paper's `U s^(1/2) V^T`, as in [`frechet_distance_paper`](crate::frechet_distance_paper).
     SingularVectors,
 }
 
@@ -49,22 +50,21 @@ pub enum Root {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Network of the Fréchet distance, and the way of the pixels to it; none for [`Protocol::Fad`].
+    /// The network of the Fréchet distance, and what happens to the pixels before it; `None` for [`Protocol::Fad`].
     pub inception: Option<InceptionConfig>,
-    /// The same for the kernel distance. In the paper it is another network, so that its two distances are not of
-    /// the same features.
+    /// The network of the kernel distance. The paper takes another one, so that its two distances are not of the same features.
     pub kernel_inception: Option<InceptionConfig>,
-    /// Covariances are divided by `N - ddof`.
+    /// The number in `N - ddof`, by which covariances are divided.
     pub ddof: u32,
-    /// Root in the Fréchet distance.
+    /// The root in the Fréchet distance.
     pub root: Root,
-    /// Number of subsets of the kernel distance.
+    /// The number of subsets of the kernel distance.
     pub kid_subsets: usize,
-    /// Rows of a subset; no more than the smaller set has.
+    /// The rows of a subset, if the smaller set has as many.
     pub kid_subset_size: usize,
-    /// Splits of the Inception score.
+    /// The splits of the Inception score.
     pub inception_splits: usize,
-    /// Neighbours `k` of precision, recall, density and coverage.
+    /// The number of neighbours `k` of precision, recall, density and coverage.
     pub neighbours: usize,
     /// Whether a sample on the surface of a ball counts.
     pub ball: Ball,
@@ -86,9 +86,9 @@ impl Protocol {
         }
     }
 
-    /// What the protocol implies, with features of `layer`; published numbers are of [`InceptionLayer::Pool2048`].
+    /// Spells out what the protocol implies, with features of `layer`; published numbers are of [`InceptionLayer::Pool2048`].
     ///
-    /// What a package does not compute itself (pytorch-fid has no KID) is torch-fidelity's; density and coverage are
+    /// What a package does not compute itself (pytorch-fid has no KID) is taken from torch-fidelity; density and coverage are
     /// then those of the `prdc` package, with open balls. The paper's kernel distance is torchmetrics' default:
     /// torch-fidelity's network and resizing, 100 subsets of 1,000.
     pub fn settings(self, layer: InceptionLayer) -> Settings {
@@ -107,7 +107,7 @@ impl Protocol {
         }
     }
 
-    /// Of the Fréchet and of the kernel distance.
+    /// The networks of the Fréchet and of the kernel distance.
     fn networks(self, layer: InceptionLayer) -> Option<(InceptionConfig, InceptionConfig)> {
         let fidelity = InceptionConfig::torch_fidelity(layer);
         let both = match self {

@@ -20,62 +20,63 @@ const FEATURES: [&str; 2] = ["real features", "generated features"];
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Evaluation {
-    /// Fréchet distance, by the protocol's root.
+    /// The Fréchet distance, by the protocol's root.
     pub fid: f64,
-    /// Kernel distance, mean over the subsets; `None` if it was not asked for or the features are unknown.
+    /// The mean of the kernel distance over the subsets; `None` if it was not asked for or the features are unknown.
     pub kid_mean: Option<f64>,
-    /// Its population standard deviation over the subsets.
+    /// The population standard deviation of the kernel distance over the subsets.
     pub kid_std: Option<f64>,
     /// Precision, recall, density and coverage, the first set being the real one.
     #[serde(flatten)]
     pub prdc: Option<Prdc>,
-    /// How it was measured.
+    /// The protocol by which the numbers were measured.
     pub protocol: Protocol,
-    /// [`FeatureExtractor::name`](crate::FeatureExtractor::name), as the caller gave it.
+    /// The [name](crate::FeatureExtractor::name) of the extractor, as the caller gave it.
     pub extractor: String,
-    /// The same for the kernel distance, if its features were others: [`Evaluation::add_kernel`].
+    /// The name of the kernel distance's extractor, if it had features of its own: see [`Evaluation::add_kernel`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_extractor: Option<String>,
-    /// Number of features.
+    /// The number of features.
     pub dims: usize,
-    /// Samples of the first set; `None` if its statistics do not say.
+    /// The number of samples of the first set; `None` if its statistics do not say.
     pub count_a: Option<u64>,
-    /// Samples of the second set.
+    /// The number of samples of the second set; `None` if its statistics do not say.
     pub count_b: Option<u64>,
-    /// Seed of the subsets of the kernel distance.
+    /// The seed of the subsets of the kernel distance.
     pub seed: u64,
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
 }
 
-/// What [`evaluate`] computes.
+/// Says what [`evaluate`] computes, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvaluationOptions {
-    /// Protocol of the numbers.
+    /// The protocol by which to measure.
     pub protocol: Protocol,
-    /// Name of the extractor that made the features.
+    /// The name of the extractor that made the features.
     pub extractor: String,
-    /// Seed of the subsets of the kernel distance (`ChaCha8`).
+    /// The seed of the subsets of the kernel distance (`ChaCha8`).
     pub seed: u64,
     /// Whether to compute precision, recall, density and coverage too, which takes `N M D` operations.
     pub prdc: bool,
 }
 
-/// Fréchet and kernel distance of features, and precision, recall, density and coverage if asked for.
+/// Compares generated with real features by a protocol: their Fréchet and kernel distance and, if asked for, precision,
+/// recall, density and coverage.
 ///
-/// The protocol says which network the features are to come from ([`Settings::inception`]); what they did come from
-/// cannot be told from them, so it is the caller who says it, in `options.extractor`. [`Protocol::Paper`] takes the
+/// The protocol says which network the features are to come from ([`Settings::inception`]). What they did come from
+/// cannot be seen in them, so the caller says it, in `options.extractor`. [`Protocol::Paper`] takes the
 /// kernel distance of features of another network: it is left out here, with a warning, and
 /// [`Evaluation::add_kernel`] adds it.
 ///
-/// `real` comes first. Subsets of the kernel distance hold as many rows as the protocol says, or the smaller set
-/// if that has fewer (with a warning).
+/// Subsets of the kernel distance hold as many rows as the protocol says, or all rows of the smaller set if it has fewer
+/// (with a warning).
 ///
 /// # Shapes
 /// `real: [N, D]`, `generated: [M, D]`.
 ///
 /// # Errors
-/// Those of [`frechet_distance`], [`kernel_distance`](crate::kernel_distance) and [`prdc`](crate::prdc).
+/// Returns the errors of [`frechet_distance`], [`kernel_distance`](crate::kernel_distance) and [`prdc`](crate::prdc).
 ///
 /// # Examples
 /// ```
@@ -109,10 +110,10 @@ pub fn evaluate(real: &Tensor, generated: &Tensor, options: &EvaluationOptions) 
     Ok(found)
 }
 
-/// The Fréchet distance alone, which statistics are enough for.
+/// Compares two sets by their statistics alone, which are enough for the Fréchet distance.
 ///
 /// # Errors
-/// Those of [`frechet_distance`].
+/// Returns the errors of [`frechet_distance`].
 ///
 /// # Examples
 /// ```
@@ -169,11 +170,11 @@ fn too_few(set: &str, count: u64, dims: usize) -> Option<String> {
 }
 
 impl Evaluation {
-    /// Adds the kernel distance of other features of the same images than the Fréchet distance has: those of the
-    /// protocol's [`Settings::kernel_inception`], named by `extractor`.
+    /// Adds the kernel distance where the protocol takes it from other features of the same images than the Fréchet distance:
+    /// from those of its [`Settings::kernel_inception`], named by `extractor`.
     ///
     /// # Errors
-    /// Those of [`kernel_distance`](crate::kernel_distance).
+    /// Returns the errors of [`kernel_distance`](crate::kernel_distance).
     ///
     /// # Examples
     /// ```

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::input::check_memory;
 use crate::{Error, Result};
 
-/// How a pixel of the resized image is made from pixels of the original.
+/// How [`resize`] makes a pixel of the resized image from pixels of the original.
 ///
-/// All are separable: `y[i] = sum_j w[i, j] x[j]` along each row, then along each column, with `s = in / out` below.
+/// All ways are separable: `y[i] = sum_j w[i, j] x[j]` along each row, then along each column, with `s = in / out` below.
 /// Where two pixels count, each has the weight that linear interpolation gives it.
 ///
 /// # Examples
@@ -38,13 +38,14 @@ pub enum Resize {
     Bicubic,
 }
 
-/// Resizes images to `size = (height, width)`.
+/// Resizes images to `size = (height, width)`, as the evaluation tool does whose numbers are to be reproduced.
 ///
 /// # Shapes
 /// `images: [N, C, H, W]` -> `[N, C, height, width]`, in `f32`.
 ///
 /// # Errors
-/// If the images are not a four-axis floating-point tensor, or a side is 0 before or after, or there is not so much memory.
+/// Returns an error if the images are not a floating-point tensor of four axes, if a side is 0 before or after, or if there is
+/// not enough memory.
 ///
 /// # Examples
 /// See [`Resize`].

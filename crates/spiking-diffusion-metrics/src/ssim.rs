@@ -12,7 +12,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// Zeros: every pixel is the centre of a window, and the border is compared through them.
+    /// Zeros: every pixel is the centre of a window, which at the border compares zeros too.
     Zero,
     /// The image mirrored at the centre of its outermost pixels (`d c b | a b c d`): every pixel is the centre of a
     /// window.
@@ -21,18 +21,18 @@ pub enum Padding {
     Valid,
 }
 
-/// Weights of the window of [`ssim`].
+/// How the pixels in the window of [`ssim`] are weighted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {
     /// A Gaussian of standard deviation `sigma`.
     #[default]
     Gaussian,
-    /// All pixels alike; `sigma` is not used.
+    /// All pixels have the same weight; `sigma` is not used.
     Uniform,
 }
 
-/// Window, border and constants of [`ssim`].
+/// Says how [`ssim`] compares images: its window, border and constants, in which published numbers differ.
 ///
 /// # Examples
 /// ```
@@ -65,7 +65,7 @@ pub struct SsimConfig {
 }
 
 impl SsimConfig {
-    /// The paper's protocol: 11x11 window, sigma 1.5, zero padding, `C1 = 0.01^2`, `C2 = 0.03^2`.
+    /// The paper's protocol: an 11x11 window, sigma 1.5, zero padding, `C1 = 0.01^2`, `C2 = 0.03^2`.
     ///
     /// It is applied to images in `[-0.5, 0.5]` as they are. SSIM is not invariant to an offset, and the zeros
     /// of the padding are mid-grey there, so the same images in `[0, 1]` give other values. The column that the
@@ -83,9 +83,9 @@ impl SsimConfig {
         }
     }
 
-    /// Wang et al. (2004): the window and constants of [`SsimConfig::paper`] on the valid region only.
+    /// The protocol of Wang et al. (2004): the window and constants of [`SsimConfig::paper`] on the valid region only.
     ///
-    /// Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
+    /// The result equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
     /// use_sample_covariance=False, data_range=1)`, which crops what it padded.
     pub fn standard() -> Self {
         Self { padding: Padding::Valid, ..Self::paper() }
@@ -101,11 +101,11 @@ impl SsimConfig {
         Self { window: 7, shape: Window::Uniform, sample_covariance: true, ..Self::standard() }
     }
 
-    /// Checks every field.
+    /// Checks that images can be compared with these numbers.
     ///
     /// # Errors
-    /// If `window` is even, or 1 with `sample_covariance`, or if `sigma`, `k1`, `k2` or `data_range` is not a positive number, or
-    /// the square of one, or `C1` or `C2`, is 0 or infinite in `f64`.
+    /// Returns an error if `window` is even, or 1 with `sample_covariance`; if `sigma`, `k1`, `k2` or `data_range`
+    /// is not a positive number; or if the square of one of them, or `C1` or `C2`, is 0 or infinite in `f64`.
     ///
     /// # Examples
     /// ```
@@ -151,13 +151,14 @@ impl SsimConfig {
     }
 }
 
-/// Structural similarity of each image, averaged over its pixels and channels.
+/// Measures how similar each image is to its original as people see it: the structural similarity, averaged over pixels and
+/// channels.
 ///
 /// With window-weighted means `m`, variances `v` and covariance `c` around each pixel,
 /// `SSIM = (2 m_a m_b + C1) (2 c_ab + C2) / ((m_a^2 + m_b^2 + C1) (v_a + v_b + C2))`. It lies in `[-1, 1]` and
 /// is 1 for equal images. The column that the paper prints is `1 - SSIM`.
 ///
-/// Computed in `f64` by a separable filter, the images in parallel; the result does not depend on the number
+/// It is computed in `f64` by a separable filter, the images in parallel, and does not depend on the number
 /// of threads.
 ///
 /// # Shapes
@@ -165,7 +166,8 @@ impl SsimConfig {
 /// a table.
 ///
 /// # Errors
-/// If the config is invalid or its window takes more memory than there is, the shapes differ or have an empty axis, a pixel is not finite, or so large that its square is not, or the images are
+/// Returns an error if the config does not [validate](SsimConfig::validate) or its window takes more memory than there is; if
+/// the shapes differ or have an empty axis; if a pixel is not finite, or so large that its square is not; or if the images are
 /// smaller than the window with [`Padding::Valid`] or than its half with [`Padding::Reflect`].
 ///
 /// # Examples

@@ -6,11 +6,11 @@ use crate::features::for_each_batch;
 use crate::input::{Rows, check_finite};
 use crate::{Error, FeatureExtractor, FeatureStatsBuilder, ImageSource, Result};
 
-/// Mean and unbiased covariance of a set of features: all that the Fréchet distance needs of it.
+/// Holds all that the Fréchet distance needs of a set of features: its mean and unbiased covariance.
 ///
 /// `mean = sum_n x[n] / N`, `covariance = sum_n (x[n] - mean) (x[n] - mean)^T / (N - 1)`, in `f64`.
 ///
-/// [`read_npz`](FeatureStats::read_npz) and [`write_npz`](FeatureStats::write_npz) exchange it with pytorch-fid.
+/// [`read_npz`](FeatureStats::read_npz) and [`write_npz`](FeatureStats::write_npz) exchange statistics with pytorch-fid.
 ///
 /// # Examples
 /// ```
@@ -30,12 +30,12 @@ pub struct FeatureStats {
 }
 
 impl FeatureStats {
-    /// Statistics that are already known: `mean [D]`, row-major `covariance [D, D]`, and how many samples they
-    /// were taken from, if that is known.
+    /// Takes statistics that are already known: `mean [D]`, row-major `covariance [D, D]`, and how many samples they
+    /// are of, if that is known.
     ///
     /// # Errors
-    /// If `D` is 0, the sizes do not fit, a value is not finite, or the covariance is not symmetric (to 1e-6 of
-    /// its largest element) or has a negative diagonal, or `count` is below 2.
+    /// Returns an error if `D` is 0, if the sizes do not fit, if a value is not finite, if the covariance is not symmetric
+    /// (to 1e-6 of its largest element) or has a negative diagonal, or if `count` is below 2.
     ///
     /// # Examples
     /// ```
@@ -52,10 +52,10 @@ impl FeatureStats {
         Ok(Self { mean, covariance, count })
     }
 
-    /// Statistics of features `[N, D]` that are in memory; [`FeatureStatsBuilder`] takes them batch by batch.
+    /// Computes the statistics of features `[N, D]` that are in memory; [`FeatureStatsBuilder`] takes them batch by batch.
     ///
     /// # Errors
-    /// If `N < 2`, `D` is 0, or a feature is not finite.
+    /// Returns an error if `N < 2`, if `D` is 0, or if a feature is not finite.
     ///
     /// # Examples
     /// ```
@@ -80,10 +80,11 @@ impl FeatureStats {
         builder.finish()
     }
 
-    /// Statistics of the features of images `[N, C, H, W]`, with no more than one batch of images and features in memory.
+    /// Computes the statistics of the features of images `[N, C, H, W]`, with no more than one batch of images and features in
+    /// memory.
     ///
     /// # Errors
-    /// Those of [`extract_batches`](crate::extract_batches) and of [`FeatureStats::from_features`].
+    /// Returns the errors of [`extract_batches`](crate::extract_batches) and of [`FeatureStats::from_features`].
     ///
     /// # Examples
     /// ```
@@ -105,22 +106,22 @@ impl FeatureStats {
         builder.finish()
     }
 
-    /// Number of features `D`.
+    /// The number of features `D`.
     pub fn dims(&self) -> usize {
         self.mean.len()
     }
 
-    /// Mean `[D]`.
+    /// The mean, `[D]`.
     pub fn mean(&self) -> &[f64] {
         &self.mean
     }
 
-    /// Covariance `[D, D]`, row-major.
+    /// The covariance, `[D, D]`, row-major.
     pub fn covariance(&self) -> &[f64] {
         &self.covariance
     }
 
-    /// Number of samples; `None` if the statistics come from a file that does not say.
+    /// The number of samples; `None` if the statistics come from a file that does not say.
     pub fn count(&self) -> Option<u64> {
         self.count
     }

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// The smallest height and width: two convolutions of stride 2 leave a map of 4 x 4.
 const MIN_SIDE: usize = 16;
 
-/// How to train a [`Classifier`](crate::Classifier). Everything random in it follows from `seed`.
+/// Says how a [`Classifier`](crate::Classifier) is trained. All random numbers follow from `seed`.
 ///
 /// # Examples
 /// ```
@@ -21,29 +21,30 @@ const MIN_SIDE: usize = 16;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierConfig {
-    /// Name of the data set, as it should stand beside a result.
+    /// The name of the data set, as it should stand beside a result.
     pub dataset: String,
-    /// Number of classes; labels are `0..classes`.
+    /// The number of classes; labels are `0..classes`.
     pub classes: usize,
-    /// Number of features: the width of the layer before the last one.
+    /// The number of features, which is the width of the layer before the last one.
     pub features: usize,
     /// Passes over the training images.
     pub epochs: usize,
-    /// Images a training step.
+    /// Images in each training step.
     pub batch_size: usize,
-    /// Rate of the first step of AdamW; it falls to 0 along half a cosine.
+    /// The learning rate of AdamW at the first step, from which it falls to 0 along half a cosine.
     pub learning_rate: f64,
-    /// Decoupled weight decay of AdamW.
+    /// The decoupled weight decay of AdamW.
     pub weight_decay: f64,
-    /// Each training image is moved by up to so many pixels along both axes, anew in every epoch; what comes in
+    /// The number of pixels by which each training image is moved at most along both axes, anew in every epoch; what comes in
     /// from outside is -0.5 (black).
     pub max_shift: usize,
-    /// Seed of the weights, the order of the images and their shifts.
+    /// The seed of the weights, the order of the images and their shifts.
     pub seed: u64,
 }
 
 impl ClassifierConfig {
-    /// 128 features, 5 epochs of batches of 64, rate 2e-3, decay 1e-2, shifts of up to 2 pixels, seed 0.
+    /// A training of a classifier with 128 features: 5 epochs of batches of 64, rate 2e-3, decay 1e-2, shifts of up to 2 pixels,
+    /// seed 0.
     pub fn new(dataset: impl Into<String>, classes: usize) -> Self {
         Self {
             dataset: dataset.into(),
@@ -58,12 +59,12 @@ impl ClassifierConfig {
         }
     }
 
-    /// Rejects what no classifier of images of these channels, rows and columns can be trained with.
+    /// Checks that a classifier of images of these channels, rows and columns can be trained with this config.
     ///
     /// # Errors
-    /// The field, its value and the reason: fewer than two classes; channels other than 1 or 3, sides below 16; no
-    /// features, epochs or batches, or more features than memory can hold; rates that are negative or not finite; shifts
-    /// that may leave nothing of an image.
+    /// Returns an error, with the field, its value and the reason, if there are fewer than two classes; if the channels are not 1
+    /// or 3, or a side is below 16; if there are no features, epochs or batches, or more features than memory can hold; if a rate
+    /// is negative or not finite; or if shifts may leave nothing of an image.
     pub fn validate_for(&self, [channels, height, width]: [usize; 3]) -> Result<()> {
         self.validate()?;
         if !matches!(channels, 1 | 3) {
@@ -105,20 +106,21 @@ impl ClassifierConfig {
     }
 }
 
-/// What a [`Classifier`](crate::Classifier) is: its training budget and its own accuracy, kept with its weights.
+/// Tells how far a [`Classifier`](crate::Classifier) can be trusted: how it was trained and how accurate it is, kept with its
+/// weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierCard {
-    /// How it was trained.
+    /// The config it was trained with.
     pub config: ClassifierConfig,
-    /// Channels, height and width of its images.
+    /// The channels, height and width of its images.
     pub image: [usize; 3],
-    /// Images that it was trained on.
+    /// The number of images that it was trained on.
     pub train_images: usize,
-    /// Steps of the optimiser.
+    /// The number of steps of the optimiser.
     pub steps: usize,
-    /// Images that its accuracy was measured on.
+    /// The number of images that its accuracy was measured on.
     pub test_images: usize,
-    /// Fraction of the test images whose most probable class is their label.
+    /// The fraction of the test images whose most probable class is their label.
     pub test_accuracy: f64,
 }

@@ -23,11 +23,11 @@ struct Header {
 }
 
 impl Classifier {
-    /// Writes weights and [card](Self::card). The file appears whole or not at all; the same classifier gives the
-    /// same bytes.
+    /// Writes the weights and the [card](Self::card) to a file. It appears whole or not at all, and the same classifier gives
+    /// the same bytes.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     ///
     /// # Examples
     /// ```
@@ -66,11 +66,11 @@ impl Classifier {
         })
     }
 
-    /// Reads a file of [`save`](Self::save).
+    /// Reads a classifier from a file that [`save`](Self::save) has written.
     ///
     /// # Errors
-    /// If the file is missing, damaged, holds something else, or a tensor is missing, has another shape or a value
-    /// that is not finite.
+    /// Returns an error if the file is missing, damaged or holds something else, or if a tensor is missing, has another
+    /// shape or holds a value that is not finite.
     ///
     /// # Examples
     /// ```

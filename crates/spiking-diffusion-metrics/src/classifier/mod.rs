@@ -23,15 +23,17 @@ use pixels::Images;
 /// Images that go through the network at once.
 const BATCH: usize = 256;
 
-/// A classifier of images `[N, C, H, W]` in [-0.5, 0.5], [trained](Self::train) or [loaded](Self::load).
+/// Gives features of images without a download, and says which class an image looks like: a small classifier of images
+/// `[N, C, H, W]` in [-0.5, 0.5], [trained](Self::train) on the data set at hand or [loaded](Self::load).
 ///
-/// Convolutions 4 x 4 of stride 2 (32, then 64 channels) until the map is at most 8 x 8, a dense layer of
-/// `features`, and one of `classes`. Its features are those of the dense layer: a distance between them is about
-/// what tells the classes of this data set apart, says nothing of anything else, and can be compared only with
-/// distances through the same file of weights. Computes in `f32`, on the CPU.
+/// Its features are those of its first dense layer. A distance between them is about what tells the classes of this data set
+/// apart, says nothing of anything else, and can be compared only with distances through the same file of weights.
+///
+/// The network has convolutions 4 x 4 of stride 2 (32, then 64 channels) until the map is at most 8 x 8, a dense layer of
+/// `features`, and one of `classes`. It computes in `f32`, on the CPU.
 ///
 /// # Examples
-/// Train, keep, extract; [`train`](Self::train) has the whole of it.
+/// Training, saving and extracting; [`train`](Self::train) has a whole example.
 /// ```no_run
 /// use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 ///
@@ -57,27 +59,28 @@ impl Classifier {
         Ok(Self { card, tensors, net })
     }
 
-    /// What it was trained on, how, and its accuracy on the test images.
+    /// Says what the classifier was trained on, how, and how accurate it is on the test images.
     pub fn card(&self) -> &ClassifierCard {
         &self.card
     }
 
-    /// The probability of each class.
+    /// Computes the probability of each class for each image.
     ///
     /// # Shapes
     /// `images: [N, C, H, W]` -> f32 `[N, classes]`; each row adds up to 1.
     ///
     /// # Errors
-    /// If there are no images, they have another shape, are not floating-point, or hold a pixel that is not finite.
+    /// Returns an error if there are no images, or if they have another shape, are not floating-point or hold a pixel that
+    /// is not finite.
     pub fn probabilities(&self, images: &Tensor) -> Result<Tensor> {
         self.in_batches(images, |features| Ok(softmax(&self.net.logits(&features)?, 1)?))
     }
 
-    /// Fraction of images whose most probable class is their label.
+    /// Measures the fraction of images whose most probable class is their label.
     ///
     /// # Errors
-    /// As [`probabilities`](Self::probabilities), or if there are more or fewer labels than images, or one is of
-    /// no class.
+    /// Returns the errors of [`probabilities`](Self::probabilities), and an error if there are more or fewer labels than images
+    /// or if a label is of no class.
     pub fn accuracy(&self, set: Labelled<'_>) -> Result<f64> {
         train::check_labels("labels", set, self.card.config.classes)?;
         let predicted: Vec<u32> = self.probabilities(set.images)?.argmax(1)?.to_vec1()?;

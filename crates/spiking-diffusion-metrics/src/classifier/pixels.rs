@@ -36,7 +36,7 @@ impl Images {
         self.values.len() / self.size()
     }
 
-    /// These images, moved by `(down, right)`, plus 0.5: black, and what comes in from outside, is 0.
+    /// These images, moved by `(down, right)`, plus 0.5, so that black, and what comes in from outside, is 0
     /// -> `[n, H, W, C]`.
     pub(super) fn batch(&self, indices: &[usize], shifts: &[(isize, isize)]) -> Result<Tensor> {
         let [channels, height, width] = self.image;

@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 use super::Classifier;
 use crate::{Error, Result};
 
-/// What a classifier makes of a set of images.
+/// The result of [`score_samples`]: how many images look like some class, and like which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassScore {
-    /// Number of images.
+    /// The number of images.
     pub images: usize,
-    /// An image is confident if its most probable class has at least this probability.
+    /// The probability that the most probable class of an image must have at least for the image to count as confident.
     pub threshold: f64,
-    /// Fraction of the images that are confident.
+    /// The fraction of the images that are confident.
     pub confident_share: f64,
-    /// Images of each class, by their most probable one.
+    /// The number of images of each class, each counted for its most probable one.
     pub predicted: Vec<usize>,
-    /// The same, of the confident images only.
+    /// The number of confident images of each class, each counted for its most probable one.
     pub confident: Vec<usize>,
-    /// Classes with at least one confident image.
+    /// The classes with at least one confident image.
     pub confident_classes: Vec<usize>,
 }
 
@@ -32,7 +32,7 @@ pub struct ClassScore {
 /// `images: [N, C, H, W]`, in [-0.5, 0.5].
 ///
 /// # Errors
-/// If `threshold` is not in [0, 1], or as [`Classifier::probabilities`].
+/// Returns an error if `threshold` is not in [0, 1], and the errors of [`Classifier::probabilities`].
 ///
 /// # Examples
 /// ```

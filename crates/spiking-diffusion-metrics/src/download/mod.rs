@@ -14,14 +14,15 @@ use transfer::Transfer;
 
 use crate::{Error, Result};
 
-/// Called with the bytes that are there so far, and the number of all of them if the server says it. `Break` stops the
-/// download; a later one goes on from there.
+/// Follows a download: a function that is called with the number of bytes so far, and of all bytes if the server says it.
+/// `Break` stops the download; a later one goes on from there.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> ControlFlow<()>;
 
-/// Folder of this project in the user's cache (`$XDG_CACHE_HOME`, `~/Library/Caches`, `%LOCALAPPDATA%`).
+/// The folder in which downloads are kept: this project's in the user's cache (`$XDG_CACHE_HOME`, `~/Library/Caches`,
+/// `%LOCALAPPDATA%`).
 ///
 /// # Errors
-/// If the system names no such folder.
+/// Returns an error if the system names no such folder.
 ///
 /// # Examples
 /// ```
@@ -34,16 +35,17 @@ pub fn cache_dir() -> Result<PathBuf> {
     Ok(cache.join("spiking-diffusion"))
 }
 
-/// Path of a file whose SHA-256 is `sha256`: the one at `destination` if that is it, else one loaded from `url`.
+/// Gets a file whose SHA-256 is `sha256`, and returns its path: the file at `destination` if it is that file already, or else
+/// one loaded from `url`.
 ///
-/// A relative `destination` is one in [`cache_dir`]. What arrives goes to `destination` with `.part` appended; a
+/// A relative `destination` lies in [`cache_dir`]. What arrives goes to `destination` with `.part` appended. A
 /// download that was cut off, in this call or an earlier one, goes on where it stopped if the server can do that
-/// (HTTP `Range`). The file is renamed when its checksum is right and removed when it is wrong: there is never half a
-/// file under `destination`. Two processes may ask for the same file: one of them waits for the other.
+/// (HTTP `Range`). The file is renamed when its checksum is right and removed when it is wrong, so that there is never half a
+/// file under `destination`. If two processes ask for the same file, one of them waits for the other.
 ///
 /// # Errors
-/// If `sha256` is not 64 hexadecimal digits, the server cannot be reached, refuses, stalls or breaks off too often
-/// ([`Limits`]), the content has another checksum, `progress` stops it, or a file cannot be written.
+/// Returns an error if `sha256` is not 64 hexadecimal digits; if the server cannot be reached, refuses, stalls or breaks
+/// off too often ([`Limits`]); if the content has another checksum; if `progress` stops it; or if a file cannot be written.
 ///
 /// # Examples
 /// ```no_run
@@ -63,10 +65,10 @@ pub fn fetch(url: &str, sha256: &str, destination: &Path, progress: Progress<'_>
     fetch_within(&Limits::default(), url, sha256, destination, progress)
 }
 
-/// [`fetch`] with other limits on the patience with a server.
+/// [`fetch`] with more or less patience with the server.
 ///
 /// # Errors
-/// Those of [`fetch`].
+/// Returns the errors of [`fetch`].
 ///
 /// # Examples
 /// ```
@@ -114,7 +116,7 @@ pub fn fetch_within(
 enum Problem {
     Local(Error),
     Remote(String),
-    /// Somebody asked for it.
+    /// The caller asked for it.
     Stopped,
 }
 
@@ -195,11 +197,11 @@ fn beside(target: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// An empty file that one process at a time holds, until it drops the file or ends; the others wait. It stays behind, as
-/// removing it could part two that wait.
+/// Lets one process at a time do something: takes an empty file that the others wait for until it is dropped or the process
+/// ends. The file is not removed, because two that wait could then each hold a file of its own.
 ///
 /// # Errors
-/// If the file cannot be created.
+/// Returns an error if the file cannot be created.
 ///
 /// # Examples
 /// ```

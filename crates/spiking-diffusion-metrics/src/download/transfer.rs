@@ -11,19 +11,19 @@ use ureq::{Agent, Body};
 use super::{Problem, Progress};
 use crate::Error;
 
-/// Patience with a server.
+/// How much patience a download has with a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Time to connect.
+    /// The longest time to connect.
     pub connect: Duration,
-    /// Longest silence of a server that is connected.
+    /// The longest silence of a server that is connected.
     pub stall: Duration,
-    /// Failures in a row, none of which brought a byte, before it is given up.
+    /// The number of failures in a row, none of which brought a byte, after which the download is given up.
     pub attempts: u32,
 }
 
 impl Default for Limits {
-    /// 20 and 30 seconds, four attempts.
+    /// 20 seconds to connect, 30 seconds of silence, and four attempts.
     fn default() -> Self {
         Self { connect: Duration::from_secs(20), stall: Duration::from_secs(30), attempts: 4 }
     }

@@ -17,11 +17,12 @@ use pillow::Bilinear;
 /// Side of the images that the network was trained on.
 const SIDE: usize = 32;
 
-/// The feature network of FAD: the encoder of FSVAE's authors' autoencoder (Kamata et al. 2022), as they publish it.
+/// Gives the features of FAD, by which spiking generators are compared: the encoder of an autoencoder of FSVAE's authors
+/// (Kamata et al. 2022), as they publish it.
 ///
-/// FSVAE, ESVAE and FSDDIM report the Fréchet distance of its features with one and the same file, so that numbers made here
-/// can stand beside theirs, if the counts are equal (5,120 or 10,000 generated images; fewer are further away) and so are the
-/// batches.
+/// FSVAE, ESVAE and FSDDIM report the Fréchet distance of its features with one and the same file. Numbers made here can
+/// stand beside theirs if the counts are equal (5,120 or 10,000 generated images; the distance of fewer is larger) and so are
+/// the batches.
 ///
 /// - Images become bytes (clamped, rounded), are resized to 32 x 32 as Pillow's `BILINEAR` does it unless they are that size,
 ///   and become `2 x / 255 - 1`.
@@ -45,11 +46,11 @@ pub struct Fad {
     range: [f64; 2],
 }
 
-/// Images a batch of the published statistics.
+/// The number of images in a batch of the published statistics.
 pub const FAD_BATCH: usize = 256;
 
 impl Fad {
-    /// Opens the published `.pth` file (or the same tensors as `.safetensors`), for images in [0, 1].
+    /// Loads the network for images in [0, 1] from the published `.pth` file, or from the same tensors as `.safetensors`.
     ///
     /// # Errors
     /// Returns an error, with the file and the tensor, if the file cannot be read or is not such a network.
@@ -61,44 +62,44 @@ impl Fad {
         Ok(Self { network: Network::new(weights)?, range: [0., 1.] })
     }
 
-    /// The same for images whose pixels lie in `range`, such as `[-0.5, 0.5]`.
+    /// The same network for images whose pixels lie in `range`, such as `[-0.5, 0.5]`.
     #[must_use]
     pub fn with_range(self, range: [f64; 2]) -> Self {
         Self { range, ..self }
     }
 
-    /// Network, protocol and batch size, as they should stand beside a result.
+    /// Names the network, the protocol and the batch size, as they should stand beside a result.
     pub fn name(&self, batch_size: usize) -> String {
         format!("FSVAE's autoencoder, {} features, statistics of batches of {batch_size}", self.dims())
     }
 
-    /// Number of features.
+    /// The number of features.
     pub fn dims(&self) -> usize {
         self.network.features()
     }
 
-    /// Features of images, in batches of `batch_size` in their order; the last may be smaller.
+    /// Computes the features of images, in their order and in batches of `batch_size`, the last of which may be smaller.
     ///
     /// # Shapes
     /// `images: [N, C, H, W]` -> `[N, D]`.
     /// # Errors
-    /// Returns an error if there are no images or no batch size, or if images cannot be read, have other channels than the
+    /// Returns an error if there are no images or the batch size is 0, or if images cannot be read, have other channels than the
     /// network or hold a pixel that is not finite.
     pub fn features(&self, images: &dyn ImageSource, batch_size: usize) -> Result<Tensor> {
         crate::extract_batches(&InBatches(self), images, batch_size)
     }
 
-    /// Statistics of [`features`](Self::features), with no more than one batch of images in memory.
+    /// Computes the statistics of [`features`](Self::features), with no more than one batch of images in memory.
     ///
     /// # Errors
-    /// As [`features`](Self::features); returns an error if there are fewer than two images.
+    /// Returns the errors of [`features`](Self::features), and an error if there are fewer than two images.
     pub fn statistics(&self, images: &dyn ImageSource, batch_size: usize) -> Result<FeatureStats> {
         let mut builder = FeatureStatsBuilder::new(self.dims())?;
         for_each_batch(&InBatches(self), images, batch_size, |features| builder.update(&features))?;
         builder.finish()
     }
 
-    /// The images as the network wants them, `[N, C, 32, 32]` in [-1, 1].
+    /// The images as the network takes them, `[N, C, 32, 32]` in [-1, 1].
     fn prepare(&self, images: &Tensor) -> Result<Tensor> {
         let (n, c, h, w) = checked_dims(images)?;
         let [low, high] = self.range;
@@ -125,7 +126,7 @@ impl Fad {
     }
 }
 
-/// The network as an extractor whose features depend on the batch: not for others.
+/// The network as an extractor. As its features depend on the batch, it is for this file only.
 struct InBatches<'a>(&'a Fad);
 
 impl FeatureExtractor for InBatches<'_> {

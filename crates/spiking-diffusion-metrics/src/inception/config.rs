@@ -4,32 +4,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Resize, Result};
 
-/// The two networks called Inception v3.
+/// Tells the two networks that are called Inception v3 apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum InceptionVariant {
-    /// TensorFlow's of 2015-12-05, of which FID and KID were defined: average pools leave the padding out, the
-    /// last block takes a maximum, 1008 classes.
+    /// TensorFlow's network of 2015-12-05, by which FID and KID are defined: average pools leave the padding out, the
+    /// last block takes a maximum, and there are 1008 classes.
     Fid,
-    /// torchvision's `inception_v3`: average pools count the padding, 1000 classes.
+    /// torchvision's `inception_v3`: average pools count the padding, and there are 1000 classes.
     ImageNet,
 }
 
-/// Where the features are taken; all but the logits are averaged over the image.
+/// Where in the network the features are taken. All but the logits are averaged over the image.
 ///
 /// The order is that of the network: a layer needs the weights of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum InceptionLayer {
-    /// First max pool, 64 features.
+    /// The first max pool, with 64 features.
     Pool64,
-    /// Second max pool, 192 features.
+    /// The second max pool, with 192 features.
     Pool192,
-    /// `Mixed_6e`, 768 features, the input of the auxiliary classifier.
+    /// `Mixed_6e`, with 768 features, which is the input of the auxiliary classifier.
     Mixed768,
-    /// Last average pool, 2048 features: the usual choice.
+    /// The last average pool, with 2048 features: the usual choice.
     Pool2048,
     /// The classifier's output without its bias, as torch-fidelity's Inception score takes it.
     LogitsUnbiased,
@@ -38,7 +38,7 @@ pub enum InceptionLayer {
 }
 
 impl InceptionLayer {
-    /// Number of features.
+    /// The number of features.
     ///
     /// # Examples
     /// ```
@@ -58,10 +58,10 @@ impl InceptionLayer {
         }
     }
 
-    /// The layer with so many features, other than the logits.
+    /// Finds the layer, other than the logits, that has so many features.
     ///
     /// # Errors
-    /// If it is none of 64, 192, 768 and 2048.
+    /// Returns an error if `dims` is none of 64, 192, 768 and 2048.
     ///
     /// # Examples
     /// ```
@@ -90,7 +90,7 @@ impl InceptionLayer {
     }
 }
 
-/// From a pixel `u` in `[0, 1]` to the network's input.
+/// How a pixel `u` in `[0, 1]` becomes the network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -100,22 +100,22 @@ pub enum PixelScaling {
     /// `(255 u - 128) / 128` (TensorFlow, torch-fidelity, clean-fid).
     Bytes,
     /// `(u - mean) / std` of ImageNet. torchvision's weights come with `transform_input = true`, which then undoes
-    /// it: `x std / 0.5 + (mean - 0.5) / 0.5`, together `2 u - 1`.
+    /// it by `x std / 0.5 + (mean - 0.5) / 0.5`; together that is `2 u - 1`.
     ImageNet {
-        /// Whether torchvision's `transform_input` comes after it.
+        /// Whether torchvision's `transform_input` follows.
         transform_input: bool,
     },
-    /// torchvision's `transform_input` on pixels that never were normalised as it expects, but run from `of[0]` to
+    /// torchvision's `transform_input` on pixels that were never normalised as it expects, but range from `of[0]` to
     /// `of[1]`: `x = of[0] + (of[1] - of[0]) u`, then `x std / 0.5 + (mean - 0.5) / 0.5`.
     TransformOnly {
-        /// Values of black and white.
+        /// The values of black and white.
         of: [f32; 2],
     },
     /// `u scale[c] + offset[c]`.
     Affine {
-        /// Factor of red, green, blue.
+        /// The factors of red, green and blue.
         scale: [f32; 3],
-        /// Added to red, green, blue.
+        /// What is added to red, green and blue.
         offset: [f32; 3],
     },
 }
@@ -150,7 +150,8 @@ impl PixelScaling {
     }
 }
 
-/// A network, a layer, and the way from pixels to its input.
+/// Says what an [`Inception`](crate::Inception) computes: which network, up to which layer, and what happens to the pixels
+/// before. Published numbers differ in all three.
 ///
 /// # Examples
 /// ```
@@ -166,20 +167,20 @@ pub struct InceptionConfig {
     pub variant: InceptionVariant,
     /// Where the features are taken.
     pub layer: InceptionLayer,
-    /// Values of black and white in the images given; `u = (x - black) / (white - black)`. Pixels beyond are an error, unless
-    /// `quantize` clamps them.
+    /// The values of black and white in the images; `u = (x - black) / (white - black)`. Pixels outside this range are an error,
+    /// unless `quantize` clamps them.
     pub range: [f32; 2],
     /// Whether `u` is first clamped to `[0, 1]` and rounded to a multiple of 1/255, as if the images had been saved
     /// in files.
     pub quantize: bool,
-    /// How images become 299 x 299; `None` takes them at the size they have, at least 75 x 75.
+    /// How images become 299 x 299. `None` takes them at the size they have, which must be at least 75 x 75.
     pub resize: Option<Resize>,
-    /// From `u` to the network's input.
+    /// How `u` becomes the network's input.
     pub scaling: PixelScaling,
 }
 
 impl InceptionConfig {
-    /// pytorch-fid: bilinear with half-pixel centres, `2 u - 1`.
+    /// The config of pytorch-fid: bilinear resizing with half-pixel centres, `2 u - 1`.
     pub const fn pytorch_fid(layer: InceptionLayer) -> Self {
         Self {
             variant: InceptionVariant::Fid,
@@ -191,19 +192,19 @@ impl InceptionConfig {
         }
     }
 
-    /// torch-fidelity: bytes, TensorFlow 1's bilinear, `(x - 128) / 128`.
+    /// The config of torch-fidelity: bytes, TensorFlow 1's bilinear resizing, `(x - 128) / 128`.
     pub const fn torch_fidelity(layer: InceptionLayer) -> Self {
         let (resize, scaling) = (Some(Resize::BilinearCorner), PixelScaling::Bytes);
         Self { quantize: true, resize, scaling, ..Self::pytorch_fid(layer) }
     }
 
-    /// clean-fid: bytes, Pillow's bicubic on floats (cut to the range of bytes), `(x - 128) / 128`.
+    /// The config of clean-fid: bytes, Pillow's bicubic resizing on floats (cut to the range of bytes), `(x - 128) / 128`.
     pub const fn clean_fid(layer: InceptionLayer) -> Self {
         let (resize, scaling) = (Some(Resize::Bicubic), PixelScaling::Bytes);
         Self { quantize: true, resize, scaling, ..Self::pytorch_fid(layer) }
     }
 
-    /// torchvision's network behind PyTorch's bilinear, with the `transform_input` of its published weights.
+    /// The config of torchvision's network: PyTorch's bilinear resizing, and the `transform_input` of its published weights.
     pub const fn torchvision(layer: InceptionLayer) -> Self {
         let scaling = PixelScaling::ImageNet { transform_input: true };
         Self { variant: InceptionVariant::ImageNet, scaling, ..Self::pytorch_fid(layer) }
@@ -214,7 +215,7 @@ impl InceptionConfig {
         self.layer.dims(self.variant)
     }
 
-    /// Rejects a range or a scaling that leaves nothing of the pixels, or makes them infinite.
+    /// Rejects a range or a scaling that leaves nothing of the pixels or makes them infinite.
     pub(super) fn validate(&self) -> Result<()> {
         let [black, white] = self.range;
         if !(white - black).is_normal() {

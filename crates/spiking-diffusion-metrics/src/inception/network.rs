@@ -17,9 +17,10 @@ const SIDE: usize = 299;
 /// The smallest image of which something is left for the last block.
 const SMALLEST: usize = 75;
 
-/// Inception v3 up to one layer (Szegedy et al., 2015, arXiv:1512.00567), in evaluation mode on the CPU.
+/// Extracts the features by which FID and KID are measured: Inception v3 up to one layer (Szegedy et al., 2015,
+/// arXiv:1512.00567), in evaluation mode on the CPU.
 ///
-/// Images are computed one by one, in parallel, each in a fixed order of summation: features depend neither on the
+/// Images are computed one by one, in parallel, each in a fixed order of summation, so that features depend neither on the
 /// batch nor on the number of threads.
 ///
 /// # Examples
@@ -46,11 +47,11 @@ struct Linear {
 }
 
 impl Inception {
-    /// Takes from `weights` what the layer of `config` needs; the rest may be missing.
+    /// Builds the network up to the layer of `config`, from weights of which the rest may be missing.
     ///
     /// # Errors
-    /// If a tensor is missing, misshapen or not finite (the message names the file and the first such tensor), or
-    /// `range` is empty or not finite, or `scaling` is not finite.
+    /// Returns an error if a tensor is missing, misshapen or not finite (the error names the file and the first such
+    /// tensor), if `range` is empty or not finite, or if `scaling` is not finite.
     pub fn new(config: InceptionConfig, weights: &InceptionWeights) -> Result<Self> {
         config.validate()?;
         let trunk = trunk(config.variant, config.layer);
@@ -62,7 +63,7 @@ impl Inception {
         Ok(Self { config, trunk, classifier })
     }
 
-    /// Names and shapes of the tensors that the layer of `config` needs.
+    /// Lists the names and shapes of the tensors that the layer of `config` needs.
     ///
     /// # Examples
     /// ```
@@ -85,7 +86,7 @@ impl Inception {
         needed
     }
 
-    /// The configuration it was built with.
+    /// The config that the network was built with.
     pub fn config(&self) -> &InceptionConfig {
         &self.config
     }
@@ -131,7 +132,7 @@ impl Inception {
         resized
     }
 
-    /// Images of another range than the config's would give features of nothing, and no error.
+    /// Rejects images of another range than the config's, whose features would mean nothing.
     fn check_range(&self, pixels: &[f32]) -> Result<()> {
         let [black, white] = self.config.range;
         let (low, high) = pixels.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));

@@ -13,10 +13,11 @@ use candle_core::{DType, Device, Tensor};
 use super::{Inception, InceptionConfig, legacy};
 use crate::{Error, Result};
 
-/// The weights of an Inception network under the names of pytorch-fid and torchvision, which are the same:
+/// Holds the weights from which an [`Inception`](crate::Inception) is built, under the names of pytorch-fid and torchvision,
+/// which are the same:
 /// `<convolution>.conv.weight`, `<convolution>.bn.{weight, bias, running_mean, running_var}`, `fc.{weight, bias}`.
 ///
-/// Tensors that no layer asks for are left alone, and so are those that are missing but not asked for.
+/// There may be further tensors, and those that the layer in use does not need may be missing.
 pub struct InceptionWeights {
     path: PathBuf,
     source: Source,
@@ -41,11 +42,11 @@ const PUBLISHED: [&str; 3] = [
 const ZIP: &[u8] = b"PK\x03\x04";
 
 impl InceptionWeights {
-    /// Opens a `.safetensors` file, or a `.pth` file (`torch.save` of a state dict, of any version of PyTorch). The
+    /// Opens a file of weights: `.safetensors`, or `.pth` (`torch.save` of a state dict, of any version of PyTorch). The
     /// content decides which it is, not the name.
     ///
     /// # Errors
-    /// If the file cannot be read or is neither.
+    /// Returns an error if the file cannot be read or is neither of the two.
     ///
     /// # Examples
     /// ```
@@ -74,10 +75,11 @@ impl InceptionWeights {
         Ok(Self { path: path.to_owned(), source })
     }
 
-    /// The published weights of the FID network, from the user's cache, or from pytorch-fid's release (96 MB) into it.
+    /// Gets the published weights of the FID network from the user's cache, into which they are first loaded from pytorch-fid's
+    /// release (96 MB).
     ///
     /// # Errors
-    /// Those of [`fetch`](crate::download::fetch) and of [`InceptionWeights::open`].
+    /// Returns the errors of [`fetch`](crate::download::fetch) and of [`InceptionWeights::open`].
     ///
     /// # Examples
     /// ```no_run
@@ -98,12 +100,12 @@ impl InceptionWeights {
         Self::open(crate::download::fetch(&format!("{folder}/{name}"), sha256, &destination, progress)?)
     }
 
-    /// Weights that are already in memory; `origin` stands for the file in error messages.
+    /// Takes weights that are already in memory; `origin` stands for the file in error messages.
     pub fn from_tensors(origin: impl Into<PathBuf>, tensors: HashMap<String, Tensor>) -> Self {
         Self { path: origin.into(), source: Source::Memory(tensors) }
     }
 
-    /// Whether every tensor that the layer of `config` needs is there, of whatever shape.
+    /// Whether every tensor that the layer of `config` needs is there, whatever its shape.
     pub fn serves(&self, config: &InceptionConfig) -> bool {
         let there = |(name, _): (String, _)| matches!(self.dims(&name), Ok(Some(_)));
         Inception::parameters(config).into_iter().all(there)

@@ -10,10 +10,10 @@ use safetensors::tensor::Metadata;
 use super::ImageSource;
 use crate::{Error, Result};
 
-/// The one tensor of a `.safetensors` file, of which only the rows asked for are read.
+/// Reads images from a `.safetensors` file with one tensor, of which only the rows that are asked for come into memory.
 ///
-/// Integers become `f32`: bytes are not divided by 255 ([`InceptionConfig::range`](crate::InceptionConfig::range) says
-/// which values are black and white).
+/// Integers become `f32`, and bytes are not divided by 255: [`InceptionConfig::range`](crate::InceptionConfig::range) says
+/// which values are black and white.
 ///
 /// # Examples
 /// ```
@@ -41,11 +41,11 @@ pub struct TensorFile {
 }
 
 impl TensorFile {
-    /// Reads the header only.
+    /// Opens a file, of which only the header is read.
     ///
     /// # Errors
-    /// If it is no `.safetensors` file, is cut off, holds another number of tensors than one, or a tensor without
-    /// axes or of a type that Candle does not have.
+    /// Returns an error if the file is not a `.safetensors` file, is cut off, does not hold exactly one tensor, or holds a
+    /// tensor without axes or of a type that Candle does not have.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let broken = |message: &str| Error::file(path, "header", message);
@@ -82,7 +82,7 @@ impl TensorFile {
         })
     }
 
-    /// Shape of the whole tensor.
+    /// The shape of the whole tensor.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

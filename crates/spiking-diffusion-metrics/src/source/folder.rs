@@ -13,11 +13,11 @@ use crate::{Error, Result};
 /// Extensions of the files that count, in any case.
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
-/// The PNG and JPEG files of a folder (not of folders in it), sorted by name: `[N, 3, H, W]` in `[0, 1]`.
+/// Reads images from the PNG and JPEG files of a folder (not of folders in it), sorted by name: `[N, 3, H, W]` in `[0, 1]`.
 ///
-/// Only the files of a batch are in memory. Grey images get three channels, transparency is dropped. Names that begin with a
-/// dot do not count (macOS writes `._0.png` beside `0.png`). Images of several sizes can be had for extractors that
-/// [resize each](crate::FeatureExtractor::takes_any_size), and are an error elsewhere.
+/// Only the files of a batch are in memory. Grey images get three channels, and transparency is dropped. Files whose names
+/// begin with a dot are left out (macOS writes `._0.png` beside `0.png`). Images of several sizes can be read by extractors
+/// that [resize each](crate::FeatureExtractor::takes_any_size), and are an error for others.
 ///
 /// # Examples
 /// ```
@@ -39,10 +39,10 @@ pub struct ImageFolder {
 }
 
 impl ImageFolder {
-    /// Lists the files and reads the size of the first.
+    /// Opens a folder: lists its files and reads the size of the first.
     ///
     /// # Errors
-    /// If the folder cannot be read or holds no such file, or the first is no image.
+    /// Returns an error if the folder cannot be read or holds no such file, or if the first file is not an image.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut files = Vec::new();
@@ -102,7 +102,7 @@ impl ImageSource for ImageFolder {
     }
 }
 
-/// By its name.
+/// Whether a file counts, by its name.
 fn is_image(file: &Path) -> bool {
     let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase());

@@ -12,7 +12,8 @@ pub use folder::ImageFolder;
 
 use crate::Result;
 
-/// A set of images that need not be in memory: a tensor, a file, a folder.
+/// Gives a set of images batch by batch, so that it need not be in memory: a tensor, a file, a folder, or a source of your
+/// own.
 ///
 /// # Examples
 /// ```
@@ -36,29 +37,29 @@ use crate::Result;
 /// # Ok::<(), spiking_diffusion_metrics::Error>(())
 /// ```
 pub trait ImageSource {
-    /// Number of images.
+    /// The number of images.
     fn count(&self) -> usize;
 
-    /// The images `start .. start + count`, as `[count, C, H, W]`.
+    /// Reads the images `start .. start + count`, as `[count, C, H, W]`.
     ///
     /// # Errors
-    /// If they cannot be read, or are not all of one size.
+    /// Returns an error if the images cannot be read or are not all of one size.
     fn read(&self, start: usize, count: usize) -> Result<Tensor>;
 
-    /// The same images in the same order as tensors `[n, C, H, W]` of one size each, for extractors that
+    /// Reads the same images in the same order as tensors `[n, C, H, W]` of one size each, for extractors that
     /// [take any size](crate::FeatureExtractor::takes_any_size).
     ///
-    /// As it is, one tensor by [`read`](Self::read). A source of images of several sizes has its own; one that wraps another
-    /// passes it on.
+    /// By default this is one tensor, by [`read`](Self::read). A source of images of several sizes needs an implementation of its
+    /// own, and a source that wraps another passes the call on.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// Returns an error if the images cannot be read.
     fn read_sizes(&self, start: usize, count: usize) -> Result<Vec<Tensor>> {
         Ok(vec![self.read(start, count)?])
     }
 }
 
-/// Images `[N, C, H, W]` in memory.
+/// A source of images `[N, C, H, W]` that are in memory.
 impl ImageSource for Tensor {
     fn count(&self) -> usize {
         self.dims().first().copied().unwrap_or(0)
