@@ -11,7 +11,7 @@ use snn_core::write_atomically;
 use crate::error::{Error, Result};
 use crate::{differences, json, most_readable};
 
-/// Keeps everything that a run writes in one folder, which no other process can write to while this value lives.
+/// Keeps everything that a run writes in one folder, which is locked against other runs while this value lives.
 ///
 /// Each stage reads only files of the stages before it, and every file appears whole or not at all.
 #[derive(Debug)]

@@ -52,7 +52,8 @@ pub enum Root {
 pub struct Settings {
     /// The network of the Fréchet distance, and what happens to the pixels before it; `None` for [`Protocol::Fad`].
     pub inception: Option<InceptionConfig>,
-    /// The network of the kernel distance. The paper takes another one, so that its two distances are not of the same features.
+    /// The network of the kernel distance. In the paper it differs from that of the Fréchet distance, so that the two distances
+    /// are not of the same features.
     pub kernel_inception: Option<InceptionConfig>,
     /// The number in `N - ddof`, by which covariances are divided.
     pub ddof: u32,

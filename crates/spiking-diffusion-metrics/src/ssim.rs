@@ -44,7 +44,7 @@ pub enum Window {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SsimConfig {
-    /// Side of the square window in pixels; odd.
+    /// Side of the square window in pixels. Must be odd.
     pub window: usize,
     /// Weights of the window.
     #[serde(default)]
@@ -91,12 +91,12 @@ impl SsimConfig {
         Self { padding: Padding::Valid, ..Self::paper() }
     }
 
-    /// torchmetrics' default (1.9): [`SsimConfig::standard`], but the image is mirrored at its border.
+    /// The default of torchmetrics (1.9): [`SsimConfig::standard`], but with the image mirrored at its border.
     pub fn torchmetrics() -> Self {
         Self { padding: Padding::Reflect, ..Self::paper() }
     }
 
-    /// scikit-image's default: a uniform 7x7 window, sample covariances, the valid region only.
+    /// The default of scikit-image: a uniform 7x7 window, sample covariances, and the valid region only.
     pub fn uniform() -> Self {
         Self { window: 7, shape: Window::Uniform, sample_covariance: true, ..Self::standard() }
     }
