@@ -32,7 +32,7 @@ pub struct SpikingState {
     /// Of every layer, in the order in which spikes pass.
     membranes: Vec<Tensor>,
     /// What the head has summed, and of how many time steps.
-    read: Option<(Tensor, usize)>,
+    summed: Option<(Tensor, usize)>,
 }
 
 /// The membranes of a network, while it makes a step.
@@ -60,25 +60,30 @@ impl SpikingState {
         Ok(made)
     }
 
-    /// Adds a chunk `[t, N, ...]` to what a read-out has seen; returns the read-out of all of it, and the time steps.
-    pub(super) fn read(&mut self, readout: Readout, spikes: &Tensor) -> Result<(Tensor, usize)> {
+    /// Adds a chunk `[t, N, ...]` to what a read-out has summed.
+    pub(super) fn add(&mut self, readout: Readout, spikes: &Tensor) -> Result<()> {
         let chunk = spikes.dim(0)?;
         let kept = |decay: f64| decay.powf(chunk as f64);
         let (part, kept) = match readout {
-            // Counted, and divided last.
+            // Counted, and divided when it is asked for.
             Readout::Mean => (Readout::ExponentialSum { decay: 1. }, 1.),
             Readout::Psp { tau } => (readout, kept(1. - 1. / tau)),
             Readout::ExponentialSum { decay } => (readout, kept(decay)),
         };
         let sum = part.apply(spikes)?.detach();
-        let (sum, steps) = match &self.read {
+        self.summed = Some(match &self.summed {
             Some((before, steps)) => (((before * kept)? + sum)?, steps + chunk),
             None => (sum, chunk),
-        };
-        self.read = Some((sum.clone(), steps));
-        match readout {
-            Readout::Mean => Ok(((sum / steps as f64)?, steps)),
-            _ => Ok((sum, steps)),
+        });
+        Ok(())
+    }
+
+    /// The read-out of all chunks so far, and their time steps.
+    pub(super) fn so_far(&self, readout: Readout) -> Result<(Tensor, usize)> {
+        match (&self.summed, readout) {
+            (None, _) => bail!("a state that no read-out has seen a time step of"),
+            (Some((sum, steps)), Readout::Mean) => Ok(((sum / *steps as f64)?, *steps)),
+            (Some((sum, steps)), _) => Ok((sum.clone(), *steps)),
         }
     }
 }

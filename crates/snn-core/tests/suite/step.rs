@@ -127,7 +127,8 @@ fn networks_go_step_by_step() -> Result {
             // The read-out so far is that of the sequence so far.
             let (mut state, mut seen) = (SpikingState::default(), 0);
             for length in [1, 3, 4] {
-                let logits = network.step_readout(&xs.narrow(0, seen, length)?, &mut state)?;
+                network.step_chunk(&xs.narrow(0, seen, length)?, &mut state)?;
+                let logits = network.readout_so_far(&state)?;
                 seen += length;
                 let so_far = xs.narrow(0, 0, seen)?;
                 let wanted = network.readout(Drive::Spikes(&so_far), false)?;
@@ -145,12 +146,14 @@ fn a_state_is_a_value() -> Result {
     let xs = spikes(&[TIME_STEPS, 2, 2, 6, 6], DType::F32)?;
     let (first, rest) = (xs.narrow(0, 0, 3)?, xs.narrow(0, 3, TIME_STEPS - 3)?);
     let mut state = SpikingState::default();
-    network.step_readout(&first, &mut state)?;
+    assert!(network.readout_so_far(&state).is_err(), "nothing seen");
+    network.step_chunk(&first, &mut state)?;
     let mut other = state.clone();
-    let wanted = network.step_readout(&rest, &mut state)?;
+    network.step_chunk(&rest, &mut state)?;
+    let wanted = network.readout_so_far(&state)?;
     // What is refused leaves no trace.
     let larger = spikes(&[1, 3, 2, 6, 6], DType::F32)?;
-    let refused = network.step_readout(&larger, &mut other).err().ok_or("another batch")?.to_string();
+    let refused = network.step_chunk(&larger, &mut other).err().ok_or("another batch")?.to_string();
     assert!(
         refused.contains("0.0") && refused.contains("[2, 4, 6, 6]") && refused.contains("[3, 4, 6, 6]"),
         "{refused}"
@@ -161,7 +164,8 @@ fn a_state_is_a_value() -> Result {
     let layer = SpikingLayer::linear(2, 3, LifConfig::default(), params.builder().pp("other"))?;
     let strange = layer.step(&Tensor::ones((2, 2), DType::F32, &Device::Cpu)?, &mut other);
     assert!(strange.is_err_and(|e| e.to_string().contains("a state of 3 spiking layers, given to 1")));
-    assert_close("the same from there", &network.step_readout(&rest, &mut other)?, &wanted, 0.);
+    network.step_chunk(&rest, &mut other)?;
+    assert_close("the same from there", &network.readout_so_far(&other)?, &wanted, 0.);
     // No graph grows with time.
     assert!(!wanted.track_op() && !network.step_chunk(&rest, &mut other)?.track_op());
     Ok(())

@@ -192,26 +192,28 @@ impl SpikingNetwork {
     /// As [`step`](Self::step); a chunk of no time steps.
     pub fn step_chunk(&self, xs: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
         check_item(&self.item, Drive::Spikes(xs))?;
-        let signal = Signal::Spikes(xs.detach());
-        state.advance(self.spiking, |membranes| {
+        let (signal, mut next) = (Signal::Spikes(xs.detach()), state.clone());
+        let spikes = next.advance(self.spiking, |membranes| {
             flow(&self.parts, "", signal, &mut Steps { membranes })?.spikes()
-        })
+        })?;
+        if let Some(head) = self.head() {
+            next.add(head.readout(), &spikes)?;
+        }
+        *state = next;
+        Ok(spikes)
     }
 
-    /// Several time steps, and the read-out of all that the state has been through since it was empty: after `T` time steps,
-    /// what [`readout`](Self::readout) makes of them with `train` off. All chunks of a state go through this method, or none.
+    /// The read-out of all time steps that a state has been through: after `T` of them, what [`readout`](Self::readout) makes of
+    /// the sequence with `train` off.
     ///
     /// # Shapes
-    /// `xs: [t, N, ...]` -> `[N, C, H, W]` or `[N, C]`.
+    /// -> `[N, C, H, W]` or `[N, C]`.
     /// # Errors
-    /// As [`step_chunk`](Self::step_chunk); a network without a read-out.
-    pub fn step_readout(&self, xs: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
-        let (head, mut next) = (head_of(self.head())?, state.clone());
-        let spikes = self.step_chunk(xs, &mut next)?;
-        let (sum, time_steps) = next.read(head.readout(), &spikes)?;
-        let made = head.forward_sums(&[sum], time_steps)?.detach();
-        *state = next;
-        Ok(made)
+    /// Returns an error if the network has no read-out, or the state has not been through a step of this network.
+    pub fn readout_so_far(&self, state: &SpikingState) -> Result<Tensor> {
+        let head = head_of(self.head())?;
+        let (sum, time_steps) = state.so_far(head.readout())?;
+        Ok(head.forward_sums(&[sum], time_steps)?.detach())
     }
 
     /// Lays everything out for many evaluations, during which no parameter changes.
