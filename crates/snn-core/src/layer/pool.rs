@@ -68,6 +68,10 @@ impl Pool {
             bail!("pooling: wants [.., C, H, W], not {:?}", xs.dims())
         };
         let ([c, rows, columns], kernel) = (self.map([*c, *h, *w])?, self.kernel());
+        let pooled_dims = [batch, &[c, rows, columns]].concat();
+        if xs.elem_count() == 0 {
+            return Tensor::zeros(pooled_dims, xs.dtype(), xs.device());
+        }
         let maps = batch.iter().product::<usize>() * c;
         let whole = xs.narrow(D::Minus2, 0, rows * kernel)?.narrow(D::Minus1, 0, columns * kernel)?;
         let windows = whole.contiguous()?.reshape((maps, rows, kernel, columns, kernel))?;
@@ -80,6 +84,6 @@ impl Pool {
                 windows.gather(&windows.detach().argmax_keepdim(D::Minus1)?, D::Minus1)?.squeeze(D::Minus1)?
             }
         };
-        pooled.reshape([batch, &[c, rows, columns]].concat())
+        pooled.reshape(pooled_dims)
     }
 }

@@ -232,3 +232,32 @@ fn what_does_not_fit_is_refused_by_name() -> Result {
     assert!(network.readout(drive, false).is_err_and(|e| e.to_string().contains("without a read-out")));
     Ok(())
 }
+
+#[test]
+fn no_images_are_no_error() -> Result {
+    for dtype in [DType::F32, DType::F64] {
+        let network = mixed(&store(dtype), Readout::Mean)?;
+        let none = images((2, 9, 8), dtype)?.narrow(0, 0, 0)?;
+        let drive = Drive::Constant(&none, TIME_STEPS);
+        assert_eq!(network.readout(drive, false)?.dims(), [0, 3]);
+        assert_eq!(network.prepare()?.forward(drive)?.dims(), [TIME_STEPS, 0, 20]);
+        assert!(network.forward(drive, true).is_err(), "statistics of nothing");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_prepared_network_goes_where_it_likes() -> Result {
+    fn everywhere<T: Send + Sync + 'static>(value: T) -> T {
+        value
+    }
+    let images = images((1, 8, 6), DType::F32)?;
+    let (prepared, wanted) = {
+        let network = everywhere(classifier(&store(DType::F32))?);
+        (everywhere(network.prepare()?), network.readout(Drive::Constant(&images, TIME_STEPS), false)?)
+    };
+    let there = std::thread::spawn(move || prepared.readout(Drive::Constant(&images, TIME_STEPS)));
+    let logits = there.join().map_err(|_| "the thread panicked")??;
+    assert_close("in another thread", &logits, &wanted, 1e-6);
+    Ok(())
+}
