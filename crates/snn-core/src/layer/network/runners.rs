@@ -72,6 +72,7 @@ impl Runner<'_, Layers> for Steps<'_, '_> {
     fn run(&mut self, name: &str, layers: &Layers, drive: Drive<'_>, _: Finish<'_>) -> Result<Tensor> {
         let layer = |i: usize| format!("{name}.{i}");
         step_layers(layers.layers(), drive.tensor(), &layer, self.membranes)
+            .map_err(|error| of_part(error, name))
     }
 }
 
