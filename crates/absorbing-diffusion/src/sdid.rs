@@ -4,8 +4,8 @@ use candle_core::{DType, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use snn_core::{
-    Connections, ConvConfig, Drive, LifConfig, Model, Observer, PreparedStack, Readout, ReadoutLayer,
-    SpikingLayer, SpikingStack,
+    ConvConfig, DescribeLayers, Drive, LayerDescription, LifConfig, Model, Observer, PreparedStack, Readout,
+    ReadoutLayer, SpikingLayer, SpikingStack,
 };
 
 use crate::{Denoiser, Error, LogitsAt, Result};
@@ -222,24 +222,6 @@ impl Sdid {
         self.head.forward_cat(&[&last, &first])
     }
 
-    /// The connections of every layer, by the names that [`logits_observed`](Self::logits_observed) gives, and of the
-    /// `head`. All read the spikes of the layer before, but for `layers.0` (real numbers) and `head`, which reads
-    /// `layers.4` and `layers.0`.
-    ///
-    /// # Errors
-    /// None for a model that runs.
-    pub fn connections(&self) -> candle_core::Result<Vec<(String, Connections)>> {
-        let (h, w) = (self.cfg.height, self.cfg.width);
-        let layers = self.all.connections([self.input_channels, h, w])?;
-        let joined =
-            [layers.first(), layers.last()].into_iter().flatten().map(|layer| layer.target()[0]).sum();
-        let head = self.head.connections([joined, h, w])?;
-        let mut all: Vec<_> =
-            layers.into_iter().enumerate().map(|(i, layer)| (format!("layers.{i}"), layer)).collect();
-        all.push(("head".to_owned(), head));
-        Ok(all)
-    }
-
     /// What drives the first layer at every spiking time step.
     fn drive<'a>(&self, current: &'a Tensor) -> Drive<'a> {
         Drive::Constant(current, self.cfg.time_steps)
@@ -259,6 +241,20 @@ impl Sdid {
             )
         }
         self.input.forward(h_t, t, self.dtype)
+    }
+}
+
+/// Every layer by the name that [`logits_observed`](Sdid::logits_observed) gives, and the `head`, which reads the last and the first.
+impl DescribeLayers for Sdid {
+    fn describe_layers(&self) -> candle_core::Result<Vec<LayerDescription>> {
+        let (h, w) = (self.cfg.height, self.cfg.width);
+        let connections = self.all.connections([self.input_channels, h, w])?;
+        let mut layers = LayerDescription::in_a_row("layers", &[], connections);
+        let read: Vec<_> = [layers.last(), layers.first()].into_iter().flatten().collect();
+        let joined = read.iter().map(|layer| layer.connections.target()[0]).sum();
+        let names: Vec<_> = read.iter().map(|layer| layer.name.as_str()).collect();
+        layers.push(LayerDescription::new("head", &names, self.head.connections([joined, h, w])?));
+        Ok(layers)
     }
 }
 
@@ -291,8 +287,8 @@ impl Denoiser for Sdid {
 /// Computes the receptive field of the positions that are asked for.
 struct Prepared<'a> {
     sdid: &'a Sdid,
-    first: PreparedStack<'a>,
-    all: PreparedStack<'a>,
+    first: PreparedStack,
+    all: PreparedStack,
 }
 
 impl LogitsAt for Prepared<'_> {

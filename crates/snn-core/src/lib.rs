@@ -14,7 +14,10 @@ mod train;
 pub use candle_nn::VarBuilder;
 pub use error::{Error, Result};
 pub use geometry::{Connections, ConvConfig, spikes_by_position};
-pub use layer::{Drive, PreparedStack, ReadoutLayer, SpikingLayer, SpikingStack};
+pub use layer::{
+    DescribeLayers, Drive, LayerDescription, NetworkBuilder, Pool, PreparedNetwork, PreparedStack,
+    ReadoutLayer, SewFunction, SpikingLayer, SpikingNetwork, SpikingStack, SpikingState,
+};
 pub use monitor::{FiringRates, Observer};
 pub use neuron::{LifConfig, Reset, Surrogate};
 pub use ops::batch_norm::{BatchNormed, batch_norm, batch_norm_reference};

@@ -1,12 +1,12 @@
 //! Synaptic operations of a trained network beside the multiplications of the same network without spikes, and what both
 //! would cost: a proxy that counts arithmetic alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use absorbing_diffusion::Sdid;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use snn_core::{Connections, FiringRates, spikes_by_position};
+use snn_core::{Connections, DescribeLayers, FiringRates, LayerDescription, spikes_by_position};
 use vq_svae::VqSvae;
 
 use crate::ExperimentConfig;
@@ -121,19 +121,18 @@ impl Energy {
         (vqsvae, sdid): (&VqSvae, &Sdid),
         activity: &Activity,
     ) -> Result<Self> {
-        let table = |network: &str, layers: Vec<(String, Connections)>| {
-            let named: Vec<_> =
-                layers.into_iter().map(|(name, c)| (format!("{network}.{name}"), c)).collect();
-            lines(&named, activity)
+        let layers = |network: &str, model: &dyn DescribeLayers| -> Result<Vec<LayerDescription>> {
+            Ok(model.describe_layers()?.into_iter().map(|layer| layer.within(network)).collect())
         };
-        let autoencoder = table("vqsvae", vqsvae.connections()?)?;
-        let denoiser = table("sdid", sdid.connections()?)?;
+        let (in_autoencoder, in_denoiser) = (layers("vqsvae", vqsvae)?, layers("sdid", sdid)?);
+        let (autoencoder, denoiser) = (lines(&in_autoencoder, activity)?, lines(&in_denoiser, activity)?);
         let sum = |lines: &[Line], part: &dyn Fn(&str) -> bool| {
             let chosen = lines.iter().filter(|line| part(&line.name));
             chosen.fold(Cost::default(), |sum, line| line.cost.times_plus(1., &sum))
         };
         let pass = sum(&denoiser, &|_| true);
-        let decode = sum(&autoencoder, &|name| !name.contains("encoder."));
+        let decoding = upstream(&in_autoencoder);
+        let decode = sum(&autoencoder, &|name| decoding.contains(name));
         let steps = cfg.sampling.steps.unwrap_or(cfg.sdid.steps);
         let passes = cfg.sampling.order.mean_passes(cfg.sdid.height * cfg.sdid.width, steps);
         let line = |name: String, cost: Cost| Line { name, cost };
@@ -149,22 +148,28 @@ impl Energy {
     }
 }
 
-/// A network's layers, each of which reads the one before it, but for those below.
-fn lines(layers: &[(String, Connections)], activity: &Activity) -> Result<Vec<Line>> {
-    let line = |(i, (name, connections)): (usize, &(String, Connections))| {
-        let dense = connections.macs();
-        let real = ["vqsvae.encoder.0", "vqsvae.generator", "sdid.layers.0"].contains(&name.as_str());
-        if real {
-            return Ok(Line { name: name.clone(), cost: Cost::new(dense, dense, 0.) });
+/// A line for each layer of a network.
+fn lines(layers: &[LayerDescription], activity: &Activity) -> Result<Vec<Line>> {
+    let line = |layer: &LayerDescription| {
+        let (name, dense) = (layer.name.clone(), layer.connections.macs());
+        if layer.reads.is_empty() {
+            return Ok(Line { name, cost: Cost::new(dense, dense, 0.) });
         }
-        let mut sources = vec![layers[i.saturating_sub(1)].0.clone()];
-        if name == "sdid.head" {
-            sources.push("sdid.layers.0".to_owned());
-        }
-        let accumulates = activity.accumulates(connections, &sources)?;
-        Ok(Line { name: name.clone(), cost: Cost::new(dense, 0., accumulates) })
+        let accumulates = activity.accumulates(&layer.connections, &layer.reads)?;
+        Ok(Line { name, cost: Cost::new(dense, 0., accumulates) })
     };
-    layers.iter().enumerate().map(line).collect()
+    layers.iter().map(line).collect()
+}
+
+/// The last layer and all whose spikes it depends on: of an autoencoder, those that decode, since codes are no spikes.
+fn upstream(layers: &[LayerDescription]) -> BTreeSet<&str> {
+    let mut found: BTreeSet<&str> = layers.last().map(|last| last.name.as_str()).into_iter().collect();
+    for layer in layers.iter().rev() {
+        if found.contains(layer.name.as_str()) {
+            found.extend(layer.reads.iter().map(String::as_str));
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -175,7 +180,7 @@ mod tests {
     use super::*;
 
     /// Two 3x3 convolutions with padding on a 2x2 map, where every position reaches all four.
-    fn network() -> candle_core::Result<Vec<(String, Connections)>> {
+    fn network() -> candle_core::Result<Vec<LayerDescription>> {
         let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
         let (same, lif, vb) = (ConvConfig::new(3, 1, 1), LifConfig::default(), store.builder());
         let first = SpikingLayer::conv(2, 3, same, lif, vb.pp("first"))?.connections([2, 2, 2])?;
@@ -183,8 +188,9 @@ mod tests {
         // Reads the last and the first layer.
         let head =
             ReadoutLayer::conv(5 + 3, 7, same, Readout::Mean, vb.pp("head"))?.connections([8, 2, 2])?;
-        let names = ["sdid.layers.0", "sdid.layers.1", "sdid.head"].map(str::to_owned);
-        Ok(names.into_iter().zip([first, next, head]).collect())
+        let mut layers = LayerDescription::in_a_row("layers", &[], vec![first, next]);
+        layers.push(LayerDescription::new("head", &["layers.1", "layers.0"], head));
+        Ok(layers.into_iter().map(|layer| layer.within("sdid")).collect())
     }
 
     #[test]
@@ -212,6 +218,16 @@ mod tests {
         assert!((head.cost.nanojoules - 0.9e-3 * 49.).abs() < 1e-12);
         assert!((head.cost.dense_nanojoules - 4.6e-3 * 8. * 7. * 16.).abs() < 1e-12);
         assert!((activity.rates.rates()["sdid.layers.1"] - 1. / (4. * 2. * 5. * 4.)).abs() < 1e-8);
+    }
+
+    #[test]
+    fn what_decodes_is_what_the_last_layer_depends_on() {
+        let connections = network().unwrap().pop().unwrap().connections;
+        let layer = |name, reads: &[&str]| LayerDescription::new(name, reads, connections.clone());
+        let layers = [layer("encoder.0", &[]), layer("encoder.1", &["encoder.0"]), layer("generator", &[])];
+        let decoder = [layer("decoder.0", &["generator"]), layer("head", &["decoder.0"])];
+        let found = [&layers[..], &decoder].concat();
+        assert_eq!(upstream(&found), ["generator", "decoder.0", "head"].into());
     }
 
     #[test]

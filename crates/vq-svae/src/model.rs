@@ -2,7 +2,7 @@
 
 use candle_core::{Tensor, bail};
 use candle_nn::VarBuilder;
-use snn_core::{Connections, Drive, Model, Observer, SpikingStack, straight_through};
+use snn_core::{DescribeLayers, Drive, LayerDescription, Model, Observer, SpikingStack, straight_through};
 
 use crate::codebook::Codebook;
 use crate::config::StraightThrough;
@@ -160,27 +160,6 @@ impl VqSvae {
         Ok(())
     }
 
-    /// The connections of every layer, by the names that [`forward_observed`](Self::forward_observed) gives, and of the
-    /// `head`. All read the spikes of the layer before, but for `encoder.0` (the image) and `generator` (the embedding).
-    ///
-    /// # Errors
-    /// None for a model that runs.
-    pub fn connections(&self) -> candle_core::Result<Vec<(String, Connections)>> {
-        let spec = &self.cfg.image;
-        let ((h, w), numbered) = (spec.code_map(), |part: &str, layers: Vec<Connections>| {
-            let named = layers.into_iter().enumerate();
-            named.map(|(i, layer)| (format!("{part}.{i}"), layer)).collect::<Vec<_>>()
-        });
-        let code = [self.cfg.code_channels, h, w];
-        let mut all =
-            numbered("encoder", self.encoder.connections([spec.channels, spec.height, spec.width])?);
-        all.push(("generator".to_owned(), self.generator.connections(code)?));
-        let (layers, head) = self.decoder.connections(code)?;
-        all.extend(numbered("decoder", layers));
-        all.push(("head".to_owned(), head));
-        Ok(all)
-    }
-
     /// The four terms of Eq. 9 for a pass over these images.
     ///
     /// # Shapes
@@ -217,6 +196,25 @@ impl VqSvae {
         let drive = Drive::Constant(&z_q, time_steps);
         let sum = self.codes_to_sums.readout(drive, self.decoder.readout(), false)?;
         self.decoder.image(&sum, time_steps)
+    }
+}
+
+/// Every layer by the name that [`forward_observed`](VqSvae::forward_observed) gives, and the `head`. `encoder.0` reads the image,
+/// `generator` the embedding: numbers.
+impl DescribeLayers for VqSvae {
+    fn describe_layers(&self) -> candle_core::Result<Vec<LayerDescription>> {
+        let (spec, (h, w)) = (&self.cfg.image, self.cfg.image.code_map());
+        let code = [self.cfg.code_channels, h, w];
+        let encoder = self.encoder.connections([spec.channels, spec.height, spec.width])?;
+        let generator = LayerDescription::new("generator", &[], self.generator.connections(code)?);
+        let (decoder, head) = self.decoder.connections(code)?;
+        let mut layers = LayerDescription::in_a_row("encoder", &[], encoder);
+        let decoder = LayerDescription::in_a_row("decoder", &[&generator.name], decoder);
+        layers.extend([vec![generator], decoder].concat());
+        let last = layers.last().map_or("", |layer| &layer.name);
+        let head = LayerDescription::new("head", &[last], head);
+        layers.push(head);
+        Ok(layers)
     }
 }
 

@@ -6,7 +6,7 @@ use absorbing_diffusion::{
 };
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
-use snn_core::{AdamW, AdamWConfig, FiringRates, LrSchedule, Model, ParamStore, Seed};
+use snn_core::{AdamW, AdamWConfig, DescribeLayers, FiringRates, LrSchedule, Model, ParamStore, Seed};
 
 use crate::{maps, rejects};
 
@@ -49,6 +49,25 @@ pub(crate) fn bits(xs: &Tensor) -> Vec<u32> {
 
 fn all_bits(params: &ParamStore) -> Vec<u32> {
     params.vars().iter().flat_map(|(_, var)| bits(var)).collect()
+}
+
+#[test]
+fn a_denoiser_describes_the_layers_that_are_seen() {
+    let cfg = narrow(TokenInput::Embedding { dim: 6 });
+    let sdid = Sdid::new(&cfg, ParamStore::new(Seed(2), DType::F32, &Device::Cpu).builder()).unwrap();
+    let ((h_t, t), mut seen) = (inputs(&cfg, 2), Vec::new());
+    let mut look = |name: &str, _: &Tensor| {
+        seen.push(name.to_owned());
+        Ok(())
+    };
+    sdid.logits_observed(&h_t, &t, false, &mut look).unwrap();
+    let layers = sdid.describe_layers().unwrap();
+    let names: Vec<_> = layers.iter().map(|layer| layer.name.clone()).collect();
+    assert_eq!(names, [seen, vec!["head".to_owned()]].concat());
+    let reads: Vec<_> = layers.iter().map(|layer| layer.reads.join(" ")).collect();
+    assert_eq!(reads, ["", "layers.0", "layers.1", "layers.2", "layers.3", "layers.4 layers.0"]);
+    let targets: Vec<_> = layers.iter().map(|layer| layer.connections.target()[0]).collect();
+    assert_eq!(targets, [&cfg.channels[..], &[cfg.codes]].concat());
 }
 
 /// In evaluation, the logits of an image are its own, bit by bit, and nothing is changed by asking for them.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::{Axis, Geometry, Kind};
+use super::{Axis, ConvConfig, Geometry, Kind};
 
 /// Counts what a layer costs on a map of known size: its multiplications, and the synaptic operations of its spikes.
 ///
@@ -38,6 +38,13 @@ impl Connections {
     pub(crate) fn of(geometry: &Geometry) -> Self {
         let (kind, target) = (geometry.kind, geometry.output());
         Self { source_channels: geometry.channels.0, target, kind, axes: geometry.axes() }
+    }
+
+    /// Those of a linear layer with so many outputs that reads a map `[C, H, W]` flattened: every position reaches all of them.
+    pub(crate) fn of_flattened([channels, h, w]: [usize; 3], outputs: usize) -> Self {
+        let (conv, target) = (ConvConfig::new(1, 1, 0), (1, 1));
+        let channels = (channels, outputs);
+        Self::of(&Geometry { kind: Kind::Conv, conv, kernel: (h, w), channels, source: (h, w), target })
     }
 
     /// The shape of the layer's output: channels, rows and columns.
@@ -94,7 +101,7 @@ pub fn spikes_by_position(spikes: &Tensor) -> Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ConvConfig, LifConfig, ParamStore, Seed, SpikingLayer, conv_transpose2d, conv2d};
+    use crate::{LifConfig, ParamStore, Seed, SpikingLayer, conv_transpose2d, conv2d};
 
     type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
 

@@ -1,16 +1,27 @@
-//! Layers: what a spiking layer is, how layers in a row are run, and what is laid out once for many evaluations.
+//! Layers: what a spiking layer is, how layers in a row are run, what is laid out once for many evaluations, and whole networks.
 
+mod describe;
 mod drive;
+mod module;
+mod network;
 mod norm;
+mod pool;
 mod prepared;
 mod readout;
+mod residual;
 mod run;
 mod spiking;
 mod stack;
+mod state;
 mod synapse;
 
+pub use describe::{DescribeLayers, LayerDescription};
 pub use drive::Drive;
+pub use network::{NetworkBuilder, PreparedNetwork, SpikingNetwork};
+pub use pool::Pool;
 pub use prepared::PreparedStack;
 pub use readout::ReadoutLayer;
+pub use residual::SewFunction;
 pub use spiking::SpikingLayer;
 pub use stack::SpikingStack;
+pub use state::SpikingState;

@@ -11,8 +11,9 @@ use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 
 /// A [`SpikingStack`] for many evaluations: running statistics are folded in, and weights laid out for the kernels, once.
 ///
-/// Its parameters must not change as long as it lives. Sampling asks a denoiser hundreds of times, and each time only for a
-/// few positions: see [`readout_at`](Self::readout_at).
+/// It borrows nothing: the stack may go, and it may be sent to another thread. Its parameters must not change as long as it
+/// lives. Sampling asks a denoiser hundreds of times, and each time only for a few positions: see
+/// [`readout_at`](Self::readout_at).
 ///
 /// # Examples
 /// ```
@@ -32,8 +33,8 @@ use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
-pub struct PreparedStack<'a> {
-    layers: &'a [SpikingLayer],
+pub struct PreparedStack {
+    layers: Vec<SpikingLayer>,
     map: Vec<usize>,
     /// Positions of the output.
     positions: usize,
@@ -46,7 +47,7 @@ impl SpikingStack {
     ///
     /// # Errors
     /// A map that does not fit or has more positions than memory, no layers.
-    pub fn prepare(&self, map: &[usize]) -> Result<PreparedStack<'_>> {
+    pub fn prepare(&self, map: &[usize]) -> Result<PreparedStack> {
         let layers = self.layers();
         let specs = specs(layers, map)?;
         specs.iter().try_for_each(|spec| spec.geometry.room())?;
@@ -64,17 +65,27 @@ impl SpikingStack {
             true => Some(layers.iter().zip(specs).map(laid_out).collect::<Result<_>>().map(Prepared::new)?),
             false => None,
         };
-        Ok(PreparedStack { layers, map: map.to_vec(), positions, chain })
+        Ok(PreparedStack { layers: layers.to_vec(), map: map.to_vec(), positions, chain })
     }
 }
 
-impl PreparedStack<'_> {
+impl PreparedStack {
+    /// [`SpikingStack::forward`] with running statistics, without gradient.
+    ///
+    /// # Shapes
+    /// -> `[T, N, C, H, W]`; of linear layers `[T, N, C]`.
+    /// # Errors
+    /// Returns an error if items are not those that the stack was prepared for.
+    pub fn forward(&self, drive: Drive<'_>) -> Result<Tensor> {
+        self.run(drive, Finish::Spikes, None)
+    }
+
     /// [`SpikingStack::readout`] with running statistics, without gradient.
     ///
     /// # Errors
     /// An input of other items than the stack was prepared for.
     pub fn readout(&self, drive: Drive<'_>, readout: Readout) -> Result<Tensor> {
-        self.run(drive, readout, None)
+        self.run(drive, Finish::Sums(&[readout]), None)?.squeeze(0)
     }
 
     /// The same at some positions only, those of item `n` being `positions[n]`, counted row by row; zero elsewhere.
@@ -91,32 +102,37 @@ impl PreparedStack<'_> {
             positions.dedup();
             positions
         };
-        self.run(drive, readout, Some(&positions.iter().map(sorted).collect::<Vec<_>>()))
+        let sorted: Vec<_> = positions.iter().map(sorted).collect();
+        self.run(drive, Finish::Sums(&[readout]), Some(&sorted))?.squeeze(0)
     }
 
-    fn run(&self, drive: Drive<'_>, readout: Readout, at: Option<&[Vec<u32>]>) -> Result<Tensor> {
+    /// The positions `at` are those of a sum.
+    pub(super) fn run(
+        &self,
+        drive: Drive<'_>,
+        finish: Finish<'_>,
+        at: Option<&[Vec<u32>]>,
+    ) -> Result<Tensor> {
         if drive.map() != self.map {
             bail!("a stack prepared for items of {:?}, not {:?}", self.map, drive.map())
         }
         if let Some(at) = at {
             check(at, drive.items()?, self.positions, 1)?;
         }
-        let (finish, time_steps) = (Finish::Sums(std::slice::from_ref(&readout)), drive.time_steps()?);
-        check_drive(self.layers, drive, finish, false)?;
-        let ys = match &self.chain {
-            Some(chain) if supported(self.layers, drive)? => {
-                let ys = chain.run(drive.tensor(), drive.constant(), finish.end(time_steps)?, at)?;
-                drive.without_map(ys)?
+        check_drive(&self.layers, drive, finish, false)?;
+        match &self.chain {
+            Some(chain) if supported(&self.layers, drive)? => {
+                let end = finish.end(drive.time_steps()?)?;
+                drive.without_map(chain.run(drive.tensor(), drive.constant(), end, at)?)
             }
             _ => {
-                let ys = run(self.layers, drive, finish, false)?.detach();
+                let ys = run(&self.layers, drive, finish, false)?.detach();
                 match at {
-                    Some(at) => masked(&ys, at)?,
-                    None => ys,
+                    Some(at) => masked(&ys, at),
+                    None => Ok(ys),
                 }
             }
-        };
-        ys.squeeze(0)
+        }
     }
 }
 

@@ -156,6 +156,11 @@ impl ReadoutLayer {
         Ok(positions.iter().map(|positions| geometry.sources(positions)).collect())
     }
 
+    /// Whether it reads maps `[C, H, W]`, and not features `[C]`.
+    pub(super) fn reads_maps(&self) -> bool {
+        !matches!(self.synapse.map, Map::Linear)
+    }
+
     /// The sum over time.
     pub fn readout(&self) -> Readout {
         self.readout

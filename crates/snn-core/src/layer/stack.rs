@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::drive::{Drive, Finish};
-use super::run::{check, make, run, settle};
+use super::run::{Made, check, make, run, settle};
 use crate::{Connections, Readout, SpikingLayer};
 
 /// Spiking layers one after the other, from spikes (or a constant current) to spikes (or their sum over time).
@@ -86,19 +86,7 @@ impl SpikingStack {
         train: bool,
         observe: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
-        check(&self.layers, drive, Finish::Spikes, train)?;
-        let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
-        for (i, layer) in self.layers.iter().enumerate() {
-            let drive = spikes.as_ref().map_or(drive, Drive::Spikes);
-            let (next, batch) = make(std::slice::from_ref(layer), drive, Finish::Spikes, train)?;
-            observe(i, &next)?;
-            spikes = Some(next);
-            batches.extend(batch);
-        }
-        match spikes {
-            Some(spikes) => settle(&self.layers, (spikes, batches)),
-            None => bail!("a stack of no layers"),
-        }
+        settle(&self.layers, make_observed(&self.layers, drive, train, observe)?)
     }
 
     /// The connections of each layer, the first on a map of `source`: channels, rows, columns (in front of linear layers one
@@ -113,6 +101,28 @@ impl SpikingStack {
             Ok(connections)
         };
         self.layers.iter().map(next).collect()
+    }
+}
+
+/// The spikes of layers in a row, one by one, with a look at each; running statistics stay as they are.
+pub(super) fn make_observed(
+    layers: &[SpikingLayer],
+    drive: Drive<'_>,
+    train: bool,
+    observe: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
+) -> Result<Made> {
+    check(layers, drive, Finish::Spikes, train)?;
+    let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
+    for (i, layer) in layers.iter().enumerate() {
+        let drive = spikes.as_ref().map_or(drive, Drive::Spikes);
+        let (next, batch) = make(std::slice::from_ref(layer), drive, Finish::Spikes, train)?;
+        observe(i, &next)?;
+        spikes = Some(next);
+        batches.extend(batch);
+    }
+    match spikes {
+        Some(spikes) => Ok((spikes, batches)),
+        None => bail!("a stack of no layers"),
     }
 }
 

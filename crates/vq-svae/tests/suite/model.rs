@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor, bail};
-use snn_core::{AdamW, AdamWConfig, ParamStore};
+use snn_core::{AdamW, AdamWConfig, DescribeLayers, ParamStore};
 use vq_svae::{Activation, ImageSpec, VqSvaeConfig};
 
 use crate::{Fixture, assert_relative, assert_same, assert_several, flat, images, rejects, tiny};
@@ -28,6 +28,15 @@ fn observers_see_every_layer_in_order() {
             ("decoder.1", &[4, 3, 5, 8, 12]),
         ];
         assert_eq!(shapes, wanted);
+        // The model describes the layers that are seen, and its head.
+        let layers = model.describe_layers().unwrap();
+        let names: Vec<_> = layers.iter().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(names, [&wanted.map(|(name, _)| name)[..], &["head"]].concat());
+        let reads: Vec<_> = layers.iter().map(|layer| layer.reads.concat()).collect();
+        assert_eq!(reads, ["", "encoder.0", "encoder.1", "", "generator", "decoder.0", "decoder.1"]);
+        for (layer, (_, shape)) in layers.iter().zip(wanted) {
+            assert_eq!(layer.connections.target(), shape[2..]);
+        }
         for (layer, spikes) in &seen {
             let values = flat(spikes);
             assert!(values.iter().all(|&s| s == 0. || s == 1.), "{layer}");

@@ -38,6 +38,7 @@ fn check_prepared(case: &Case) -> Result<()> {
         let (stack, xs) = (SpikingStack::new(model.copy(case, dtype)?.layers), xs.to_dtype(dtype)?);
         let (prepared, drive) = (stack.prepare(&case.map)?, case.drive(&xs));
         let all = stack.readout(drive, READOUT, false)?;
+        assert_identical("spikes", &prepared.forward(drive)?, &stack.forward(drive, false)?);
         assert_relative("everywhere", &prepared.readout(drive, READOUT)?, &all, 1e-6);
         let at = some(3, case.batch, map);
         assert_relative("at some", &prepared.readout_at(drive, READOUT, &at)?, &only(&all, &at)?, 1e-6);
