@@ -31,6 +31,14 @@ impl Codebook {
         z.reshape((n, h, w, ()))?.permute((0, 3, 1, 2))?.contiguous()
     }
 
+    /// Puts codes where others were, in the parameter itself. `codes: [n, C]`, one for each of `places`.
+    pub(crate) fn replace(&self, places: &[usize], codes: &Tensor) -> Result<()> {
+        for (i, &k) in places.iter().enumerate() {
+            self.weight.slice_set(&codes.narrow(0, i, 1)?.contiguous()?, 0, k)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn size(&self) -> Result<usize> {
         self.weight.dim(0)
     }

@@ -155,6 +155,36 @@ pub struct VqSvaeConfig {
     pub dense: DenseTerm,
     /// The weight of the fourth term of Eq. 9.
     pub beta: f64,
+    /// When codes that nothing is near to are moved to where features are; `None`: never, as in the paper and its code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revival: Option<Revival>,
+}
+
+/// When training moves the codes that hardly any feature is near to onto features (ours; after Dhariwal et al. 2020).
+///
+/// A code that is the nearest of nothing gets no gradient from the dense term, and stays where it is; of 128 codes that start
+/// at random, half or more do. [`VqSvae::revive_codes`](crate::VqSvae::revive_codes) moves them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revival {
+    /// Steps between two revivals.
+    pub every: usize,
+    /// The share of the training after which there are no more, so that codes come to rest.
+    pub until: f64,
+}
+
+impl Revival {
+    /// Whether codes are revived before step `step`, counted from 0, of `total`.
+    ///
+    /// # Examples
+    /// ```
+    /// let revival = vq_svae::Revival { every: 100, until: 0.5 };
+    /// assert!(revival.is_due(100, 1000) && !revival.is_due(150, 1000));
+    /// assert!(!revival.is_due(0, 1000) && !revival.is_due(600, 1000));
+    /// ```
+    pub fn is_due(self, step: usize, total: usize) -> bool {
+        step > 0 && step.is_multiple_of(self.every.max(1)) && step as f64 <= self.until * total as f64
+    }
 }
 
 /// Largest weight of a loss or feature, and spread of a codebook: f32 still holds the squares of their gradients.
@@ -183,6 +213,7 @@ impl VqSvaeConfig {
             reconstruction: Reconstruction::Plain,
             dense: DenseTerm::Unbalanced,
             beta: 0.25,
+            revival: None,
         }
     }
 
@@ -246,6 +277,14 @@ impl VqSvaeConfig {
         if self.output == Activation::ClampedTanh && self.reduction == Reduction::Sum {
             // The norm of no error at all, as of a black image, has no slope.
             return Err(Error::config("output", "clamped_tanh", "goes with reduction = mean only"));
+        }
+        if let Some(Revival { every, until }) = self.revival {
+            if every == 0 {
+                return Err(Error::config("revival.every", every, "must be at least 1 step"));
+            }
+            if !(0. ..=1.).contains(&until) {
+                return Err(Error::config("revival.until", until, "must lie in [0, 1]"));
+            }
         }
         if !(-LARGEST..=LARGEST).contains(&self.initial_k) {
             return Err(Error::config("initial_k", self.initial_k, "must be finite, at most 1e6 in size"));

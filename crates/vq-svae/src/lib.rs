@@ -11,7 +11,7 @@ mod model;
 
 pub use codebook::CodeUsage;
 pub use config::{
-    Activation, DenseTerm, ImageSpec, Reconstruction, Reduction, StraightThrough, VqSvaeConfig,
+    Activation, DenseTerm, ImageSpec, Reconstruction, Reduction, Revival, StraightThrough, VqSvaeConfig,
 };
 pub use error::{Error, Result};
 pub use loss::Losses;

@@ -2,14 +2,17 @@
 
 use candle_core::{Tensor, bail};
 use candle_nn::VarBuilder;
-use snn_core::{DescribeLayers, Drive, LayerDescription, Model, Observer, SpikingStack, straight_through};
+use rand::Rng;
+use snn_core::{
+    DescribeLayers, Drive, LayerDescription, Model, Observer, Seed, SpikingStack, straight_through,
+};
 
 use crate::codebook::Codebook;
 use crate::config::StraightThrough;
 use crate::decoder::Decoder;
 use crate::encoder::{Encoder, Features};
 use crate::generator::Generator;
-use crate::{Error, Losses, Result, VqSvaeConfig};
+use crate::{CodeUsage, Error, Losses, Result, VqSvaeConfig};
 
 /// Everything that one pass makes.
 #[derive(Clone, Debug)]
@@ -177,9 +180,42 @@ impl VqSvae {
     /// # Errors
     /// Images of another shape.
     pub fn encode(&self, images: &Tensor) -> candle_core::Result<Tensor> {
+        self.codebook.nearest(&self.evaluated_features(images)?)
+    }
+
+    /// Dense features `z^E`, with running statistics.
+    fn evaluated_features(&self, images: &Tensor) -> candle_core::Result<Tensor> {
         self.check(images)?;
-        let sums = self.encoder.readouts(images, &self.features.readouts())?;
-        self.codebook.nearest(&self.features.mix(&sums)?)
+        self.features.mix(&self.encoder.readouts(images, &self.features.readouts())?)
+    }
+
+    /// Moves the codes that hardly any feature of these images is nearest to onto features of theirs, chosen at random from the
+    /// seed's stream of this label; returns how many. Part of training where [`revival`](VqSvaeConfig::revival) says so.
+    ///
+    /// A code counts as dead if it is the nearest of fewer than a hundredth of the features that each would have, were all used
+    /// alike. What is dead depends on these images and the network alone, so that a resumed training does the same.
+    ///
+    /// # Shapes
+    /// `images: [N, channels, H, W]` in [-0.5, 0.5]; some hundred of them.
+    /// # Errors
+    /// Returns an error if the images have another shape.
+    pub fn revive_codes(&self, images: &Tensor, seed: Seed, label: &str) -> candle_core::Result<usize> {
+        let z = self.evaluated_features(images)?.detach();
+        let mut usage = CodeUsage::new(self.codebook.size()?);
+        usage.record(&self.codebook.nearest(&z)?)?;
+        let features = z.permute((0, 2, 3, 1))?.flatten_to(2)?.contiguous()?;
+        let count = features.dim(0)?;
+        let alive = (count as u64).div_ceil(100 * self.codebook.size()? as u64);
+        let dead: Vec<usize> =
+            usage.counts().iter().enumerate().filter(|(_, n)| **n < alive).map(|(k, _)| k).collect();
+        if dead.is_empty() || count == 0 {
+            return Ok(0);
+        }
+        let mut rng = seed.rng(label);
+        let chosen: Vec<u32> = dead.iter().map(|_| rng.random_range(0..count as u32)).collect();
+        let chosen = features.index_select(&Tensor::new(chosen, features.device())?, 0)?;
+        self.codebook.replace(&dead, &chosen)?;
+        Ok(dead.len())
     }
 
     /// Codes u32 `[N, H', W']` -> images `[N, channels, H, W]`, with running statistics. Pixels are meant to lie in

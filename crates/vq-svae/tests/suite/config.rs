@@ -3,7 +3,9 @@
 use candle_core::DType;
 use proptest::prelude::*;
 use snn_core::{LifConfig, Readout, Reset, Surrogate};
-use vq_svae::{Activation, DenseTerm, ImageSpec, Reconstruction, Reduction, StraightThrough, VqSvaeConfig};
+use vq_svae::{
+    Activation, DenseTerm, ImageSpec, Reconstruction, Reduction, Revival, StraightThrough, VqSvaeConfig,
+};
 
 use crate::{rejects, tiny};
 
@@ -258,6 +260,7 @@ proptest! {
         readouts in (any_readout(), any_readout()),
         (straight_through, reduction, reconstruction, dense) in choices(),
         output in prop_oneof![Just(Activation::Tanh), Just(Activation::ClampedTanh)],
+        revival in prop_oneof![Just(None), (any::<usize>(), number()).prop_map(|(every, until)| Some(Revival { every, until }))],
     ) {
         let [channels, height, width, time_steps, e0, e1, code_channels, codes, d0, d1] = sizes;
         let [v_threshold, codebook_std, initial_k, tau_syn, beta] = numbers;
@@ -280,6 +283,7 @@ proptest! {
             reconstruction,
             dense,
             beta,
+            revival,
         };
         let text = serde_json::to_string(&cfg).unwrap();
         prop_assert_eq!(serde_json::from_str::<VqSvaeConfig>(&text).unwrap(), cfg);
@@ -317,4 +321,20 @@ fn a_clamped_output_wants_a_mean_squared_error() {
     let sum =
         |cfg: &mut VqSvaeConfig| (cfg.output, cfg.reduction) = (Activation::ClampedTanh, Reduction::Sum);
     refuses(sum, "vqsvae.output", "clamped_tanh", "mean only");
+}
+
+#[test]
+fn revivals_that_make_no_sense_are_refused_by_field() {
+    let with = |every, until| {
+        let revival = Some(Revival { every, until });
+        VqSvaeConfig { revival, ..VqSvaeConfig::paper(ImageSpec::MNIST) }.validate()
+    };
+    assert!(with(1, 1.).is_ok());
+    for (every, until, parts) in [
+        (0, 0.5, ["vqsvae.revival.every", "0"]),
+        (9, 1.5, ["vqsvae.revival.until", "1.5"]),
+        (9, f64::NAN, ["vqsvae.revival.until", "NaN"]),
+    ] {
+        rejects(with(every, until), &parts);
+    }
 }

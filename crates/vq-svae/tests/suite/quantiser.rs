@@ -1,6 +1,7 @@
 //! The nearest code (Eq. 7), codes back to images, and the use of the codebook.
 
 use candle_core::{DType, Device, Tensor};
+use snn_core::Seed;
 use vq_svae::{CodeUsage, VqSvaeConfig};
 
 use crate::{Fixture, assert_same, assert_several, flat, images, rejects, tiny};
@@ -156,4 +157,44 @@ fn features_mix_rate_and_potential_by_k() {
             }
         }
     }
+}
+
+#[test]
+fn dead_codes_are_moved_onto_features_and_the_others_stay() {
+    let cfg = tiny(VqSvaeConfig::paper);
+    let fixture = Fixture::lively(&cfg, 1, DType::F32);
+    let images = images(&cfg, 40, DType::F32);
+    fixture.settle(&images);
+    let weight = || rows(fixture.var("codebook.weight").as_tensor());
+    // Far from every feature: the nearest of nothing.
+    let mut codebook = weight();
+    codebook[1] = vec![50.; cfg.code_channels];
+    let flat_codes: Vec<f32> = codebook.concat().into_iter().map(|x| x as f32).collect();
+    let shape = (cfg.codes, cfg.code_channels);
+    let set = || {
+        let codes = Tensor::from_slice(&flat_codes, shape, &Device::Cpu).unwrap();
+        fixture.var("codebook.weight").set(&codes).unwrap();
+    };
+    set();
+    let mut usage = CodeUsage::new(cfg.codes);
+    usage.record(&fixture.model.encode(&images).unwrap()).unwrap();
+    let dead: Vec<usize> = (0..cfg.codes).filter(|&k| usage.counts()[k] < 1).collect();
+    assert!(dead.contains(&1) && dead.len() < cfg.codes);
+    let before = weight();
+    assert_eq!(fixture.model.revive_codes(&images, Seed(4), "revival/0").unwrap(), dead.len());
+    let after = weight();
+    let z = fixture.model.forward_t(&images, false).unwrap().z_e;
+    let features = rows(&z.permute((0, 2, 3, 1)).unwrap().reshape(((), cfg.code_channels)).unwrap());
+    for k in 0..cfg.codes {
+        if dead.contains(&k) {
+            let near = |f: &Vec<f64>| f.iter().zip(&after[k]).all(|(a, b)| (a - b).abs() < 1e-5);
+            assert!(features.iter().any(near), "code {k} is no feature");
+        } else {
+            assert_eq!(before[k], after[k], "code {k} was alive");
+        }
+    }
+    // The same again, from the same stream; and nothing where nothing is dead.
+    set();
+    fixture.model.revive_codes(&images, Seed(4), "revival/0").unwrap();
+    assert_eq!(weight(), after);
 }
