@@ -17,9 +17,9 @@ use super::input::Input;
 use super::signals::Signals;
 use super::{answer, flags, parsed, say};
 use crate::data::{DataSet, Dataset, Partial};
-use crate::distance::in_8_bits;
 use crate::error::{Error, Result};
-use crate::{Progress, Trained, classifier};
+use crate::experiment::{classifier, in_8_bits};
+use crate::{Progress, Trained};
 
 /// Train a small classifier on the data set, or load it, and see what it makes of generated images.
 #[derive(Debug, Parser)]

@@ -30,8 +30,7 @@ pub use table1::table1;
 
 use crate::data::{DataSet, Dataset, Partial};
 use crate::error::{Error, Result};
-use crate::experiment::run_started;
-use crate::starter::Starter;
+use crate::experiment::{Starter, run_started};
 use crate::{ExperimentConfig, Features, Preset, Progress, Report};
 use input::Input;
 use output::{answer, parsed, say, usage};

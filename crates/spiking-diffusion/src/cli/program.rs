@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{Arguments, classify, fid, generate, sweep, table1, train, usage};
 use crate::data::DataSet;
-use crate::starter::Starter;
+use crate::experiment::Starter;
 
 /// Generate images with spiking neural networks: train, sample, measure, compare.
 #[derive(Debug, Parser)]

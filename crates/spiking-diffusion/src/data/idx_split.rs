@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{DataSet, Split, idx, sets};
+use super::idx;
+use super::known::DataSet;
+use super::partial::Notes;
+use super::split::Split;
 use crate::error::{Error, Result};
 
 /// The split, or nothing where its images are missing. Letters are transposed in the file, their labels 1..=26.
@@ -11,8 +14,7 @@ pub(super) fn read(
     folder: &Path,
     prefix: &str,
     count: usize,
-    allow: bool,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<Option<Split>> {
     let Ok(images_path) = idx::find(folder, &format!("{prefix}-images-idx3-ubyte")) else { return Ok(None) };
     let name = format!("{prefix}-labels-idx1-ubyte");
@@ -30,9 +32,9 @@ pub(super) fn read(
     if n == 0 {
         return Err(Error::data(&images_path, "holds no images"));
     }
-    sets::count(&images_path, n, count, allow, notes)?;
+    notes.count(&images_path, n, count)?;
     if labels.bytes.len() == count && n < count {
-        notes.push(format!("labels are the first {n} of {count}"));
+        notes.add(format!("labels are the first {n} of {count}"));
         labels.bytes.truncate(n);
     }
     if labels.bytes.len() != n {

@@ -12,7 +12,9 @@ use snn_train::flow;
 use spiking_diffusion_metrics::Error as MetricsError;
 use spiking_diffusion_metrics::download::{Limits, cache_dir, fetch_within, lock};
 
-use super::{DataSet, Dataset, Partial};
+use super::dataset::Dataset;
+use super::known::DataSet;
+use super::partial::Partial;
 use crate::Progress;
 use crate::error::{Error, Result};
 use remote::{Remote, RemoteFile};

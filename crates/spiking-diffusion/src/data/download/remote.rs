@@ -4,7 +4,7 @@
 //! fashion_mnist,kmnist,emnist,cifar10}.txt`). Those of MNIST, of Fashion-MNIST and of KMNIST without its training images
 //! were also computed from files with the MD5 that torchvision records (`torchvision/datasets/mnist.py`).
 
-use crate::data::DataSet;
+use crate::data::known::DataSet;
 
 /// What a data set is on the network.
 #[derive(Clone, Debug)]

@@ -5,38 +5,17 @@ use std::collections::BTreeMap;
 
 use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
-use snn_train::go_on;
+use snn_train::{Progress, go_on};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
 use vq_svae::{CodeUsage, VqSvae};
 
+use super::config::ExperimentConfig;
+use super::energy::Activity;
+use super::stages::{batches, process};
 use crate::data::Split;
-use crate::energy::{Activity, Energy};
 use crate::error::Result;
-use crate::stages::{batches, process};
-use crate::{Distance, ExperimentConfig, Progress};
-
-/// The numbers of a run. Smaller is better but for `ssim` and the codebook's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Mean squared error of the test reconstructions, pixels in [-0.5, 0.5].
-    pub mse: f64,
-    /// Structural similarity of the test reconstructions, paper settings; the paper prints `1 - ssim`.
-    pub ssim: f64,
-    /// Eq. 14 on test codes, in bits a token: comparable only between runs on the same codes.
-    pub bits_per_token: f64,
-    /// Standard error of that estimate.
-    pub bits_per_token_standard_error: f64,
-    /// Images it was estimated on.
-    pub bits_per_token_images: usize,
-    /// Codes that occur in the test images.
-    pub codebook_used: usize,
-    /// `exp(entropy)` of the codes of the test images.
-    pub codebook_perplexity: f64,
-    /// Distances of generated images to test images, if they were measured.
-    #[serde(default)]
-    pub distance: Option<Distance>,
-}
+use crate::report::energy::Energy;
+use crate::report::metrics::Metrics;
 
 /// Test images whose codes the denoiser's firing rates are measured on.
 pub(crate) const RATE_IMAGES: usize = 64;

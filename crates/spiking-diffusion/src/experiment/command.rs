@@ -3,10 +3,11 @@
 use snn_train::differences;
 use vq_svae::Reconstruction;
 
+use super::config::ExperimentConfig;
+use super::distance::Features;
+use super::shell::quoted;
+use super::starter::Starter;
 use crate::data::{DataSet, synthetic};
-use crate::shell::quoted;
-use crate::starter::Starter;
-use crate::{ExperimentConfig, Features};
 
 /// The command that makes a run of this config in another folder, by the program that made it, with every field that differs
 /// from the preset's. None for data that no program loads.

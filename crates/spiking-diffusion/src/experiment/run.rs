@@ -3,18 +3,26 @@
 use std::path::Path;
 use std::time::Instant;
 
+use absorbing_diffusion::Sdid;
 use candle_core::{Device, Tensor};
+use snn_train::{Progress, RunDir};
 use vq_svae::VqSvae;
 
-use crate::data::{Dataset, Split};
+use super::config::ExperimentConfig;
+use super::distance::{self, Features};
+use super::evaluation::evaluate;
+#[cfg(feature = "report")]
+use super::stages::process;
+use super::stages::{encode_dataset, generate, generate_observed, train_sdid, train_vqsvae};
+use super::starter::Starter;
+use super::summary;
+use crate::data::Dataset;
+#[cfg(feature = "report")]
+use crate::data::Split;
 use crate::error::Result;
-use crate::plot::{self, Bar, Chart, Mark, PALETTE, Series};
-use crate::report::Machine;
-use crate::starter::Starter;
-use crate::{
-    ExperimentConfig, Features, Progress, Report, RunDir, distance, encode_dataset, evaluate, generate,
-    picture, train_sdid, train_vqsvae, unmasking,
-};
+#[cfg(feature = "report")]
+use crate::report::{self, Unmasking, picture, size::square};
+use crate::report::{Machine, Report};
 
 /// Trains, encodes, samples, measures and reports, all into the folder `out`.
 ///
@@ -69,16 +77,12 @@ pub(crate) fn run_started(
     let run = RunDir::open(out, cfg, resume)?;
     let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
     let codes = encode_dataset(cfg, &vqsvae, data, &run, device, progress)?;
+    #[cfg(feature = "report")]
     save_reconstructions(&vqsvae, &data.test, &run, device)?;
     let sdid = train_sdid(cfg, &codes.train, &run, device, progress)?;
-    crate::loss_plot::save(cfg, &run)?;
-
-    let clock = Instant::now();
-    let samples: Tensor = generate(cfg, (&vqsvae, &sdid), 0..cfg.samples, device, progress)?;
-    run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
-    picture::save_grid(&run.file("samples.png"), &samples, picture::square(cfg.samples).1)?;
-
-    unmasking::save(cfg, (&vqsvae, &sdid), &run, device)?;
+    #[cfg(feature = "report")]
+    report::save_losses(&run, &cfg.data.name, cfg.weighting)?;
+    let samples = draw_samples(cfg, (&vqsvae, &sdid), &run, device, progress)?;
 
     let clock = Instant::now();
     let mut evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
@@ -96,44 +100,50 @@ pub(crate) fn run_started(
             distance::measure(cfg, features, data, (&vqsvae, &generated), &run, device, progress)?;
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }
-    save_codebook(&evaluation.code_counts, &run)?;
+    #[cfg(feature = "report")]
+    report::save_codebook(&evaluation.code_counts, &run)?;
     let machine = Machine::here(&name_of(device));
-    let report = Report::new(cfg, evaluation, (features, starter), run.seconds()?, machine);
-    save_firing_rates(&report, &run)?;
-    report.save(&run)?;
+    let report = summary::report(cfg, evaluation, (features, starter), run.seconds()?, machine);
+    run.write_json("report.json", &report)?;
+    #[cfg(feature = "report")]
+    {
+        report::save_firing_rates(&report, &run)?;
+        report.save_pages(&run)?;
+    }
     Ok(report)
 }
 
+/// The first samples, and how they come to be.
+fn draw_samples(
+    cfg: &ExperimentConfig,
+    (vqsvae, sdid): (&VqSvae, &Sdid),
+    run: &RunDir,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Tensor> {
+    #[cfg(feature = "report")]
+    let mut film = Unmasking::new(cfg.samples, process(cfg)?.mask(), (cfg.sdid.height, cfg.sdid.width));
+    #[cfg(feature = "report")]
+    let mut observe = |first: usize, step: usize, codes: &[u32]| film.record(first, step, codes);
+    #[cfg(not(feature = "report"))]
+    let mut observe = |_: usize, _: usize, _: &[u32]| ();
+    let clock = Instant::now();
+    let samples = generate_observed(cfg, (vqsvae, sdid), 0..cfg.samples, device, progress, &mut observe)?;
+    run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
+    #[cfg(feature = "report")]
+    {
+        picture::save_grid(&run.file("samples.png"), &samples, square(cfg.samples).1)?;
+        film.save(vqsvae, run, device)?;
+    }
+    Ok(samples)
+}
+
 /// The first test images over what comes back of them.
+#[cfg(feature = "report")]
 fn save_reconstructions(vqsvae: &VqSvae, test: &Split, run: &RunDir, device: &Device) -> Result<()> {
     let originals = test.range(0..test.len().min(16), device)?;
     let again: Tensor = vqsvae.decode(&vqsvae.encode(&originals)?)?;
     picture::save_pairs(&run.file("reconstructions.png"), &originals, &again)
-}
-
-/// How often each code occurs in the test images.
-fn save_codebook(counts: &[u64], run: &RunDir) -> Result<()> {
-    let mut counts = counts.to_vec();
-    counts.sort_unstable_by(|a, b| b.cmp(a));
-    let total = counts.iter().sum::<u64>().max(1) as f64;
-    let share = (1..).zip(&counts).map(|(rank, &n)| (f64::from(rank), 100. * n as f64 / total));
-    let used = counts.iter().filter(|&&n| n > 0).count();
-    let title = format!("{used} of {} codes in use", counts.len());
-    let chart = Chart::new(title, "codes, the most frequent first", "% of the test codes")
-        .with(Series::new("", PALETTE[0], share).mark(Mark::Bars));
-    plot::save(&run.file("codebook.png"), &[chart], 1)
-}
-
-/// How often the neurons of each layer spike.
-fn save_firing_rates(report: &Report, run: &RunDir) -> Result<()> {
-    let bar = |(name, rate): (String, f64)| Bar {
-        color: PALETTE[usize::from(name.starts_with("sdid"))],
-        name,
-        value: rate,
-        label: format!("{:.1} %", 100. * rate),
-    };
-    let bars: Vec<_> = report.ordered_rates().into_iter().map(bar).collect();
-    plot::save_bars(&run.file("firing_rates.png"), "Firing rates: spikes a neuron and time step", &bars)
 }
 
 fn name_of(device: &Device) -> String {

@@ -9,12 +9,12 @@ use std::time::Instant;
 use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sampler, Sdid, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, ParamStore};
-use snn_train::{StepLoss, Trainer, go_on};
+use snn_train::{Progress, RunDir, StepLoss, Trainer, go_on};
 use vq_svae::VqSvae;
 
+use super::config::ExperimentConfig;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
-use crate::{ExperimentConfig, Progress, RunDir};
 
 /// Trains the autoencoder into `vqsvae.safetensors`.
 ///
@@ -131,6 +131,19 @@ pub fn generate(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Tensor> {
+    generate_observed(cfg, (vqsvae, denoiser), images, device, progress, &mut |_, _, _| ())
+}
+
+/// [`generate`], with a look at every step: `observe(first, step, codes)` sees the codes of images `first`, `first + 1`, ..
+/// after it, one after the other, masks included.
+pub(super) fn generate_observed(
+    cfg: &ExperimentConfig,
+    (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
+    images: Range<usize>,
+    device: &Device,
+    progress: &mut dyn Progress,
+    observe: &mut dyn FnMut(usize, usize, &[u32]),
+) -> Result<Tensor> {
     let (size, steps) = (cfg.sampling.batch_size, cfg.sampling.steps_of(&process(cfg)?));
     let total = images.len().div_ceil(size.max(1)) * steps;
     progress.begin("sample", total, 0);
@@ -138,8 +151,12 @@ pub fn generate(
     for range in batches(images.len(), size) {
         let before = decoded.len() * steps;
         let range = images.start + range.start..images.start + range.end;
-        let mut observe = |_: &[u32], left: usize| progress.advance(before + steps - left, None);
-        decoded.push(draw(cfg, (vqsvae, denoiser), range, device, &mut observe)?);
+        let first = range.start;
+        let mut shown = |codes: &[u32], left: usize| {
+            progress.advance(before + steps - left, None);
+            observe(first, steps - 1 - left, codes);
+        };
+        decoded.push(draw(cfg, (vqsvae, denoiser), range, device, &mut shown)?);
         go_on(progress, "sample", before + steps, total)?;
     }
     progress.end();

@@ -6,11 +6,12 @@ use absorbing_diffusion::Sdid;
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 use snn_core::Model;
-use snn_train::read_config;
+use snn_train::{Progress, read_config};
 use vq_svae::VqSvae;
 
+use super::config::ExperimentConfig;
+use super::stages::generate;
 use crate::error::{Error, Result};
-use crate::{ExperimentConfig, Progress, generate};
 
 /// What a run has trained, read from its folder; nothing is written there.
 #[derive(Debug)]

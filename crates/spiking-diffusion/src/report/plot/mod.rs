@@ -25,8 +25,8 @@ mod tests;
 
 use std::path::Path;
 
+use super::picture::save_rgb;
 use crate::error::{Error, Result};
-use crate::picture::save_rgb;
 
 /// Red, green, blue.
 pub type Color = [u8; 3];

@@ -4,19 +4,19 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
-use snn_train::go_on;
+use snn_train::{Progress, RunDir, go_on};
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, EvaluationOptions, FeatureExtractor, Inception, InceptionConfig,
     InceptionLayer, InceptionWeights, Protocol, evaluate, frechet_distance_of_features,
 };
 use vq_svae::VqSvae;
 
-use crate::classifier;
+use super::classifier;
+use super::config::ExperimentConfig;
+use super::stages::batches;
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::stages::batches;
-use crate::{ExperimentConfig, Progress, RunDir};
+use crate::report::metrics::Distance;
 
 /// Whose features distances are taken between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,35 +44,6 @@ impl Features {
             }
         }
     }
-}
-
-/// Distances of one run; smaller is better.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Distance {
-    /// Fréchet distance.
-    pub fid: f64,
-    /// Kernel distance, mean over subsets.
-    pub kid: f64,
-    /// Its standard deviation over subsets.
-    pub kid_std: f64,
-    /// Fréchet distance of the same test images to their reconstructions: what the autoencoder alone costs. `None` in
-    /// reports of older versions.
-    #[serde(default)]
-    pub reconstruction_fid: Option<f64>,
-    /// Number of features.
-    pub dims: usize,
-    /// Test images, the first ones.
-    pub real_images: usize,
-    /// Generated images, rounded to 8 bits as in a PNG.
-    pub generated_images: usize,
-    /// Network, layer and preprocessing.
-    pub extractor: String,
-    /// Whose definitions.
-    pub protocol: String,
-    /// Seed of the subsets.
-    pub seed: u64,
-    /// What a reader should know.
-    pub warnings: Vec<String>,
 }
 
 /// Images that a feature extractor sees at once.
