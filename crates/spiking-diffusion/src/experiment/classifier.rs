@@ -9,7 +9,7 @@ use spiking_diffusion_metrics::{
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 
-const STAGE: &str = "classifier";
+pub(crate) const STAGE: &str = "classifier";
 
 /// The library's config for this data set.
 pub(crate) fn config(data: &Dataset) -> ClassifierConfig {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use snn_train::{Progress, RunDir, go_on};
@@ -14,7 +15,7 @@ use vq_svae::VqSvae;
 use super::classifier;
 use super::config::ExperimentConfig;
 use super::stages::batches;
-use crate::data::Dataset;
+use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::report::metrics::Distance;
 
@@ -50,25 +51,31 @@ impl Features {
 const BATCH: usize = 50;
 const STAGE: &str = "features";
 
+/// What distances are measured between.
+#[derive(Clone, Copy)]
+pub(super) struct Images<'a> {
+    pub(super) test: &'a Split,
+    /// Those of the test images.
+    pub(super) test_codes: &'a Tensor,
+    pub(super) generated: &'a Tensor,
+}
+
 /// The distance of `generated` to as many of the first test images, and of those to their reconstructions by `vqsvae`.
 ///
 /// # Errors
-/// An extractor that cannot be had, fewer than two images, a stop that was asked for.
-pub(crate) fn measure(
+/// Fewer than two images, a stop that was asked for.
+pub(super) fn measure(
     cfg: &ExperimentConfig,
-    features: &Features,
-    data: &Dataset,
-    (vqsvae, generated): (&VqSvae, &Tensor),
-    run: &RunDir,
-    device: &Device,
+    extractor: &dyn FeatureExtractor,
+    Images { test, test_codes, generated }: Images<'_>,
+    vqsvae: &VqSvae,
     progress: &mut dyn Progress,
-) -> Result<Option<Distance>> {
-    let Some(extractor) = extractor(cfg, features, data, run, progress)? else { return Ok(None) };
-    let count = generated.dim(0)?.min(data.test.len());
-    let real = data.test.range(0..count, &Device::Cpu)?;
+) -> Result<Distance> {
+    let count = generated.dim(0)?.min(test.len());
+    let real = test.range(0..count, &Device::Cpu)?;
     let fake = in_8_bits(generated)?;
-    let again = in_8_bits(&reconstructions(cfg, vqsvae, &real, device)?)?;
-    let features = extract(&*extractor, &Tensor::cat(&[&real, &fake, &again], 0)?, progress)?;
+    let again = in_8_bits(&reconstructions(cfg, vqsvae, &test_codes.narrow(0, 0, count)?)?)?;
+    let features = extract(extractor, &Tensor::cat(&[&real, &fake, &again], 0)?, progress)?;
     let (made, part) = (fake.dim(0)?, |start, images| features.narrow(0, start, images));
     let (real, fake, again) = (part(0, count)?, part(count, made)?, part(count + made, count)?);
     let options = EvaluationOptions {
@@ -79,7 +86,7 @@ pub(crate) fn measure(
     };
     let found = evaluate(&real, &fake, &options)?;
     let reconstruction_fid = frechet_distance_of_features(&real, &again)?;
-    Ok(Some(Distance {
+    Ok(Distance {
         fid: found.fid,
         kid: found.kid_mean.unwrap_or(f64::NAN),
         kid_std: found.kid_std.unwrap_or(f64::NAN),
@@ -91,21 +98,15 @@ pub(crate) fn measure(
         protocol: found.protocol.to_string(),
         seed: found.seed,
         warnings: found.warnings,
-    }))
+    })
 }
 
-/// What the autoencoder makes of images, on the CPU.
-fn reconstructions(
-    cfg: &ExperimentConfig,
-    vqsvae: &VqSvae,
-    images: &Tensor,
-    device: &Device,
-) -> Result<Tensor> {
+/// What the autoencoder makes of images with these codes, on the CPU.
+fn reconstructions(cfg: &ExperimentConfig, vqsvae: &VqSvae, codes: &Tensor) -> Result<Tensor> {
     let batch = |range: Range<usize>| -> Result<Tensor> {
-        let images = images.narrow(0, range.start, range.len())?.to_device(device)?;
-        Ok(vqsvae.decode(&vqsvae.encode(&images)?)?.to_device(&Device::Cpu)?)
+        Ok(vqsvae.decode(&codes.narrow(0, range.start, range.len())?)?.to_device(&Device::Cpu)?)
     };
-    let parts = batches(images.dim(0)?, cfg.evaluation.batch_size).map(batch).collect::<Result<Vec<_>>>()?;
+    let parts = batches(codes.dim(0)?, cfg.evaluation.batch_size).map(batch).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::cat(&parts, 0)?)
 }
 
@@ -132,7 +133,8 @@ pub(crate) fn in_8_bits(images: &Tensor) -> candle_core::Result<Tensor> {
     (((images + 0.5)? * 255.)?.round()?.clamp(0., 255.)? / 255.)? - 0.5
 }
 
-fn extractor(
+/// The network of these features. A classifier that is not there yet is a stage of its own, with its own time.
+pub(super) fn extractor(
     cfg: &ExperimentConfig,
     features: &Features,
     data: &Dataset,
@@ -145,8 +147,10 @@ fn extractor(
         Features::Classifier => {
             let file = run.file("classifier.safetensors");
             if !file.exists() {
+                let clock = Instant::now();
                 let config = ClassifierConfig { seed: cfg.seed.0, ..classifier::config(data) };
                 classifier::train(&config, data, progress)?.save(&file)?;
+                run.record_seconds(classifier::STAGE, clock.elapsed().as_secs_f64())?;
             }
             Ok(Some(Box::new(Classifier::load(&file)?)))
         }

@@ -122,7 +122,8 @@ fn denoiser_rates(
     let n = n.min(RATE_IMAGES);
     let process = process(cfg)?;
     let (t, u) = draw_noise(&process, (n, h, w), cfg.seed, "evaluate/rates")?;
-    let h_t = process.q_sample(&codes.narrow(0, 0, n)?, &t, &u)?.to_device(device)?;
+    let h_t =
+        process.q_sample(&codes.narrow(0, 0, n)?.to_device(&Device::Cpu)?, &t, &u)?.to_device(device)?;
     sdid.logits_observed(&h_t, &t.to_device(device)?, false, &mut |layer, spikes| {
         activity.record(&format!("sdid.{layer}"), spikes)
     })?;

@@ -9,7 +9,7 @@ use snn_train::{Progress, RunDir};
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
-use super::distance::{self, Features};
+use super::distance::{self, Features, Images};
 use super::evaluation::evaluate;
 #[cfg(feature = "report")]
 use super::stages::process;
@@ -78,7 +78,7 @@ pub(crate) fn run_started(
     let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
     let codes = encode_dataset(cfg, &vqsvae, data, &run, device, progress)?;
     #[cfg(feature = "report")]
-    save_reconstructions(&vqsvae, &data.test, &run, device)?;
+    save_reconstructions(&vqsvae, &data.test, &codes.test, &run)?;
     let sdid = train_sdid(cfg, &codes.train, &run, device, progress)?;
     #[cfg(feature = "report")]
     report::save_losses(&run, &cfg.data.name, cfg.weighting)?;
@@ -88,7 +88,7 @@ pub(crate) fn run_started(
     let mut evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
     run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
 
-    if *features != Features::None {
+    if let Some(extractor) = distance::extractor(cfg, features, data, &run, progress)? {
         let clock = Instant::now();
         // The first ones are there already, and image i is the same in any range.
         let (there, wanted) = (samples.narrow(0, 0, cfg.samples.min(count))?, cfg.samples.min(count)..count);
@@ -96,8 +96,9 @@ pub(crate) fn run_started(
             true => there,
             false => Tensor::cat(&[there, generate(cfg, (&vqsvae, &sdid), wanted, device, progress)?], 0)?,
         };
-        evaluation.metrics.distance =
-            distance::measure(cfg, features, data, (&vqsvae, &generated), &run, device, progress)?;
+        let images = Images { test: &data.test, test_codes: &codes.test, generated: &generated };
+        let found = distance::measure(cfg, &*extractor, images, &vqsvae, progress)?;
+        evaluation.metrics.distance = Some(found);
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }
     #[cfg(feature = "report")]
@@ -140,9 +141,10 @@ fn draw_samples(
 
 /// The first test images over what comes back of them.
 #[cfg(feature = "report")]
-fn save_reconstructions(vqsvae: &VqSvae, test: &Split, run: &RunDir, device: &Device) -> Result<()> {
-    let originals = test.range(0..test.len().min(16), device)?;
-    let again: Tensor = vqsvae.decode(&vqsvae.encode(&originals)?)?;
+fn save_reconstructions(vqsvae: &VqSvae, test: &Split, codes: &Tensor, run: &RunDir) -> Result<()> {
+    let count = test.len().min(16);
+    let (originals, again) =
+        (test.range(0..count, &Device::Cpu)?, vqsvae.decode(&codes.narrow(0, 0, count)?)?);
     picture::save_pairs(&run.file("reconstructions.png"), &originals, &again)
 }
 

@@ -40,7 +40,7 @@ pub fn train_vqsvae(
     Ok(model)
 }
 
-/// The codes of a data set, u32 `[N, H', W']` on the CPU.
+/// The codes of a data set, u32 `[N, H', W']`, on the device that trains on them.
 #[derive(Clone, Debug)]
 pub struct Codes {
     /// Of the training images.
@@ -84,7 +84,7 @@ pub fn encode_dataset(
         run.record_seconds("encode", clock.elapsed().as_secs_f64())?;
         checkpoint.save(&path)?;
     }
-    let checkpoint = Checkpoint::load(&path, CODES_KIND, &Device::Cpu)?;
+    let checkpoint = Checkpoint::load(&path, CODES_KIND, device)?;
     let get = |name: &str| {
         let found = checkpoint.tensors.get(name).cloned();
         found.ok_or_else(|| checkpoint.error(format!("tensor `{name}` is missing")))
@@ -105,11 +105,10 @@ pub fn train_sdid(
 ) -> Result<Sdid> {
     let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, device);
     let (process, model) = (process(cfg)?, Sdid::new(&cfg.sdid, params.builder())?);
-    let (items, h, w) = codes.dims3()?;
+    let ((items, h, w), codes) = (codes.dims3()?, codes.to_device(device)?);
     let trainer = Trainer::new("sdid", &cfg.sdid_training, &params, items, cfg.seed).in_run(run);
     trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
-        let indices = Tensor::new(batch.items, codes.device())?;
-        let h0 = codes.index_select(&indices, 0)?.to_device(device)?;
+        let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
         let label = format!("sdid/noise/{}", batch.step);
         let (t, u) = draw_noise(&process, (batch.items.len(), h, w), cfg.seed, &label)?;
         Ok(absorbing_diffusion::loss(&process, &model, &h0, &t, &u, cfg.weighting, true)?.into())

@@ -49,7 +49,7 @@ const PICTURES: [(&str, &str, &str); 6] = [
 ];
 
 /// The stages of a run, in order.
-const STAGES: [&str; 6] = ["vqsvae", "encode", "sdid", "sample", "evaluate", "distance"];
+const STAGES: [&str; 7] = ["vqsvae", "encode", "sdid", "sample", "evaluate", "classifier", "distance"];
 
 /// The page of a report.
 pub(super) fn of(report: &Report) -> Page {
