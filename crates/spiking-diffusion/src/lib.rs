@@ -9,7 +9,7 @@ mod report;
 
 pub use error::{Error, Result};
 pub use experiment::{
-    Codes, DataConfig, Evaluation, EvaluationConfig, ExperimentConfig, Features, Preset, Trained,
+    Codes, DataConfig, Evaluation, EvaluationConfig, ExperimentConfig, Features, Networks, Preset, Trained,
     encode_dataset, evaluate, generate, generation, run_experiment, run_experiment_with, sweep, train_sdid,
     train_vqsvae,
 };

@@ -67,7 +67,7 @@ pub fn fid() -> ExitCode {
 }
 
 pub(super) fn start(arguments: &Arguments) -> ExitCode {
-    match run(arguments) {
+    match measured(arguments) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(text)) => answer(&text),
         Err(e) => {
@@ -78,7 +78,7 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 }
 
 /// What there is to print; warnings are said.
-fn run(arguments: &Arguments) -> Result<Option<String>> {
+fn measured(arguments: &Arguments) -> Result<Option<String>> {
     let inception = arguments.protocol.settings(arguments.layer()?).inception;
     let network = Network::new(inception, arguments.weights.as_deref(), arguments.download);
     let a = Side::open(&arguments.a, &network)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::known::DataSet;
+use super::known::KnownSet;
 use super::partial::Notes;
 use super::split::Split;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ pub(super) fn read(folder: &Path, names: &[&str], notes: &mut Notes) -> Result<O
         let path = folder.join(name);
         let before = labels.len();
         if !path.is_file() && !notes.allow() {
-            let near = DataSet::Cifar10.but_near(folder);
+            let near = KnownSet::Cifar10.but_near(folder);
             let message =
                 format!("lacks `{name}`{near}; `Partial::Allow` (--allow-partial) takes what is there");
             return Err(Error::data(folder, message));

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::idx;
-use super::known::DataSet;
+use super::known::KnownSet;
 use super::partial::Notes;
 use super::split::Split;
 use crate::error::{Error, Result};
 
 /// The split, or nothing where its images are missing. Letters are transposed in the file, their labels 1..=26.
 pub(super) fn read(
-    set: DataSet,
+    set: KnownSet,
     folder: &Path,
     prefix: &str,
     count: usize,
@@ -22,7 +22,7 @@ pub(super) fn read(
         let near = set.but_near(folder);
         Error::data(folder, format!("holds neither `{name}` nor `{name}.gz`{near}"))
     })?;
-    let letters = set == DataSet::Letters;
+    let letters = set == KnownSet::Letters;
     let (mut images, mut labels) = (idx::read(&images_path, 3)?, idx::read(&labels_path, 1)?);
     if images.dims[1..] != [28, 28] {
         let message = format!("holds images of {:?}, expected [28, 28]", &images.dims[1..]);

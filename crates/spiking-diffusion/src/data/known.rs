@@ -4,9 +4,10 @@ pub(super) const CIFAR_TRAIN: [&str; 5] =
     ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
 pub(super) const CIFAR_TEST: [&str; 1] = ["test_batch.bin"];
 
-/// A data set with official files.
+/// A data set that is known by name, with official files; its images in memory are a [`Dataset`](super::Dataset).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataSet {
+#[non_exhaustive]
+pub enum KnownSet {
     /// MNIST: digits, 28x28.
     Mnist,
     /// Fashion-MNIST: clothes, 28x28.
@@ -19,7 +20,7 @@ pub enum DataSet {
     Cifar10,
 }
 
-impl DataSet {
+impl KnownSet {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Mnist, Self::FashionMnist, Self::Kmnist, Self::Letters, Self::Cifar10];
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use snn_core::Seed;
 
 use super::dataset::Dataset;
-use super::known::{CIFAR_TEST, CIFAR_TRAIN, DataSet};
+use super::known::{CIFAR_TEST, CIFAR_TRAIN, KnownSet};
 use super::partial::{Notes, Partial};
 use super::split::Split;
 use super::synthetic::synthetic_digits;
@@ -19,7 +19,7 @@ const BY_NETWORK: &str = if cfg!(feature = "download") {
     "or build with --features download, and --download loads them"
 };
 
-impl DataSet {
+impl KnownSet {
     /// From the folder that holds its files (IDX plain or gzipped), or has a folder of its [name](Self::name) that does, or
     /// those that torchvision (`MNIST/raw`) or the official archive (`cifar-10-batches-bin`) make. Without a folder MNIST is the [built-in digits](synthetic_digits). The network is never asked: that is what
     /// `load_or_download` does (feature `download`).

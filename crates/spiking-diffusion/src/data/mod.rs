@@ -17,49 +17,49 @@ pub(crate) mod synthetic;
 use std::path::Path;
 
 pub use dataset::Dataset;
-pub use known::DataSet;
+pub use known::KnownSet;
 pub use partial::Partial;
 pub use split::Split;
 pub use synthetic::synthetic_digits;
 
 use crate::error::Result;
 
-/// MNIST from a [folder](DataSet::load); without one, the [built-in digits](synthetic_digits).
+/// MNIST from a [folder](KnownSet::load); without one, the [built-in digits](synthetic_digits).
 ///
 /// # Errors
 /// A folder was named and is wrong in any way: it never falls back.
 pub fn mnist(folder: Option<&Path>) -> Result<Dataset> {
-    DataSet::Mnist.load(folder, Partial::Reject)
+    KnownSet::Mnist.load(folder, Partial::Reject)
 }
 
-/// Fashion-MNIST from a [folder](DataSet::load).
+/// Fashion-MNIST from a [folder](KnownSet::load).
 ///
 /// # Errors
-/// See [`DataSet::load`].
+/// See [`KnownSet::load`].
 pub fn fashion_mnist(folder: &Path) -> Result<Dataset> {
-    DataSet::FashionMnist.load(Some(folder), Partial::Reject)
+    KnownSet::FashionMnist.load(Some(folder), Partial::Reject)
 }
 
-/// KMNIST from a [folder](DataSet::load).
+/// KMNIST from a [folder](KnownSet::load).
 ///
 /// # Errors
-/// See [`DataSet::load`].
+/// See [`KnownSet::load`].
 pub fn kmnist(folder: &Path) -> Result<Dataset> {
-    DataSet::Kmnist.load(Some(folder), Partial::Reject)
+    KnownSet::Kmnist.load(Some(folder), Partial::Reject)
 }
 
-/// EMNIST Letters from a [folder](DataSet::load), upright, labels 0 (A) to 25 (Z).
+/// EMNIST Letters from a [folder](KnownSet::load), upright, labels 0 (A) to 25 (Z).
 ///
 /// # Errors
-/// See [`DataSet::load`].
+/// See [`KnownSet::load`].
 pub fn letters(folder: &Path) -> Result<Dataset> {
-    DataSet::Letters.load(Some(folder), Partial::Reject)
+    KnownSet::Letters.load(Some(folder), Partial::Reject)
 }
 
-/// CIFAR-10 from a [folder](DataSet::load), `[3, 32, 32]` in the order red, green, blue.
+/// CIFAR-10 from a [folder](KnownSet::load), `[3, 32, 32]` in the order red, green, blue.
 ///
 /// # Errors
-/// See [`DataSet::load`].
+/// See [`KnownSet::load`].
 pub fn cifar10(folder: &Path) -> Result<Dataset> {
-    DataSet::Cifar10.load(Some(folder), Partial::Reject)
+    KnownSet::Cifar10.load(Some(folder), Partial::Reject)
 }

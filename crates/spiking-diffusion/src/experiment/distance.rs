@@ -21,6 +21,7 @@ use crate::report::metrics::Distance;
 
 /// Whose features distances are taken between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Features {
     /// No distances.
     #[default]

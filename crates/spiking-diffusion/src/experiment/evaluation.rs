@@ -7,11 +7,11 @@ use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
 use candle_core::{Device, Tensor};
 use snn_train::{Progress, go_on};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
-use vq_svae::{CodeUsage, VqSvae};
+use vq_svae::CodeUsage;
 
 use super::config::ExperimentConfig;
 use super::energy::Activity;
-use super::stages::{batches, process};
+use super::stages::{Networks, batches, process};
 use crate::data::Split;
 use crate::error::Result;
 use crate::report::energy::Energy;
@@ -39,12 +39,13 @@ pub struct Evaluation {
 /// Images or codes that do not fit the networks.
 pub fn evaluate(
     cfg: &ExperimentConfig,
-    (vqsvae, sdid): (&VqSvae, &Sdid),
+    networks: Networks<'_>,
     test: &Split,
     test_codes: &Tensor,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
+    let Networks { vqsvae, denoiser: sdid } = networks;
     let mut activity = Activity::default();
     let mut usage = CodeUsage::new(cfg.vqsvae.codes);
     let (mut errors, mut similarities) = (Vec::new(), Vec::new());

@@ -186,8 +186,7 @@ impl Files<'_> {
     ) -> Result<()> {
         let mut drawn = Vec::new();
         for batch in runs(&missing, trained.cfg.sampling.batch_size) {
-            let images =
-                draw(&trained.cfg, (&trained.vqsvae, &trained.sdid), batch.clone(), device, &mut |_, _| ())?;
+            let images = draw(&trained.cfg, trained.networks(), batch.clone(), device, &mut |_, _| ())?;
             for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
                 let path = self.png(number);
                 write_unsynced(&path, &png::encode(&path, &images.get(i)?)?)?;

@@ -22,7 +22,7 @@ pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
 pub use distance::Features;
 pub use evaluation::{Evaluation, evaluate};
 pub use run::{run_experiment, run_experiment_with};
-pub use stages::{Codes, encode_dataset, generate, train_sdid, train_vqsvae};
+pub use stages::{Codes, Networks, encode_dataset, generate, train_sdid, train_vqsvae};
 pub use trained::Trained;
 
 #[cfg(feature = "cli")]

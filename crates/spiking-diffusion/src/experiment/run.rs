@@ -3,17 +3,15 @@
 use std::path::Path;
 use std::time::Instant;
 
-use absorbing_diffusion::Sdid;
 use candle_core::{Device, Tensor};
 use snn_train::{Progress, RunDir};
-use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
 use super::distance::{self, Features, Images};
 use super::evaluation::evaluate;
 #[cfg(feature = "report")]
 use super::stages::process;
-use super::stages::{encode_dataset, generate, generate_observed, train_sdid, train_vqsvae};
+use super::stages::{Networks, encode_dataset, generate, generate_observed, train_sdid, train_vqsvae};
 use super::starter::Starter;
 use super::summary;
 use crate::data::Dataset;
@@ -23,6 +21,8 @@ use crate::error::Result;
 #[cfg(feature = "report")]
 use crate::report::{self, Unmasking, picture, size::square};
 use crate::report::{Machine, Report};
+#[cfg(feature = "report")]
+use vq_svae::VqSvae;
 
 /// Trains, encodes, samples, measures and reports, all into the folder `out`.
 ///
@@ -82,10 +82,11 @@ pub(crate) fn run_started(
     let sdid = train_sdid(cfg, &codes.train, &run, device, progress)?;
     #[cfg(feature = "report")]
     report::save_losses(&run, &cfg.data.name, cfg.weighting)?;
-    let samples = draw_samples(cfg, (&vqsvae, &sdid), &run, device, progress)?;
+    let networks = Networks { vqsvae: &vqsvae, denoiser: &sdid };
+    let samples = draw_samples(cfg, networks, &run, device, progress)?;
 
     let clock = Instant::now();
-    let mut evaluation = evaluate(cfg, (&vqsvae, &sdid), &data.test, &codes.test, device, progress)?;
+    let mut evaluation = evaluate(cfg, networks, &data.test, &codes.test, device, progress)?;
     run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
 
     if let Some(extractor) = distance::extractor(cfg, features, data, &run, progress)? {
@@ -94,7 +95,7 @@ pub(crate) fn run_started(
         let (there, wanted) = (samples.narrow(0, 0, cfg.samples.min(count))?, cfg.samples.min(count)..count);
         let generated = match wanted.is_empty() {
             true => there,
-            false => Tensor::cat(&[there, generate(cfg, (&vqsvae, &sdid), wanted, device, progress)?], 0)?,
+            false => Tensor::cat(&[there, generate(cfg, networks, wanted, device, progress)?], 0)?,
         };
         let images = Images { test: &data.test, test_codes: &codes.test, generated: &generated };
         let found = distance::measure(cfg, &*extractor, images, &vqsvae, progress)?;
@@ -117,7 +118,7 @@ pub(crate) fn run_started(
 /// The first samples, and how they come to be.
 fn draw_samples(
     cfg: &ExperimentConfig,
-    (vqsvae, sdid): (&VqSvae, &Sdid),
+    networks: Networks<'_>,
     run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
@@ -129,12 +130,12 @@ fn draw_samples(
     #[cfg(not(feature = "report"))]
     let mut observe = |_: usize, _: usize, _: &[u32]| ();
     let clock = Instant::now();
-    let samples = generate_observed(cfg, (vqsvae, sdid), 0..cfg.samples, device, progress, &mut observe)?;
+    let samples = generate_observed(cfg, networks, 0..cfg.samples, device, progress, &mut observe)?;
     run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
     #[cfg(feature = "report")]
     {
         picture::save_grid(&run.file("samples.png"), &samples, square(cfg.samples).1)?;
-        film.save(vqsvae, run, device)?;
+        film.save(networks.vqsvae, run, device)?;
     }
     Ok(samples)
 }

@@ -116,28 +116,45 @@ pub fn train_sdid(
     Ok(model)
 }
 
+/// An autoencoder and a denoiser of its codes: what draws images.
+#[derive(Debug)]
+pub struct Networks<'a, D: ?Sized = Sdid> {
+    /// Codes to images.
+    pub vqsvae: &'a VqSvae,
+    /// The run's SDID, or any other of the same codes, map and steps.
+    pub denoiser: &'a D,
+}
+
+impl<D: ?Sized> Clone for Networks<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D: ?Sized> Copy for Networks<'_, D> {}
+
 /// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU, pixels as of
-/// [`VqSvae::decode`]. The denoiser is the run's SDID, or any other of the same codes, map and steps.
+/// [`VqSvae::decode`].
 ///
 /// Image `i` follows from the seed and `i`, whatever the range and the batch size.
 ///
 /// # Errors
 /// Networks that do not fit each other, logits that are not finite.
-pub fn generate(
+pub fn generate<D: Denoiser>(
     cfg: &ExperimentConfig,
-    (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
+    networks: Networks<'_, D>,
     images: Range<usize>,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Tensor> {
-    generate_observed(cfg, (vqsvae, denoiser), images, device, progress, &mut |_, _, _| ())
+    generate_observed(cfg, networks, images, device, progress, &mut |_, _, _| ())
 }
 
 /// [`generate`], with a look at every step: `observe(first, step, codes)` sees the codes of images `first`, `first + 1`, ..
 /// after it, one after the other, masks included.
-pub(super) fn generate_observed(
+pub(super) fn generate_observed<D: Denoiser>(
     cfg: &ExperimentConfig,
-    (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
+    networks: Networks<'_, D>,
     images: Range<usize>,
     device: &Device,
     progress: &mut dyn Progress,
@@ -155,7 +172,7 @@ pub(super) fn generate_observed(
             progress.advance(before + steps - left, None);
             observe(first, steps - 1 - left, codes);
         };
-        decoded.push(draw(cfg, (vqsvae, denoiser), range, device, &mut shown)?);
+        decoded.push(draw(cfg, networks, range, device, &mut shown)?);
         go_on(progress, "sample", before + steps, total)?;
     }
     progress.end();
@@ -163,14 +180,17 @@ pub(super) fn generate_observed(
 }
 
 /// [`generate`] in one batch; `observe` as in [`Sampler::sample`].
-pub(crate) fn draw(
+pub(super) fn draw<D: Denoiser>(
     cfg: &ExperimentConfig,
-    (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
+    networks: Networks<'_, D>,
     images: Range<usize>,
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
-    Ok(vqsvae.decode(&draw_codes(cfg, denoiser, images, device, observe)?)?.to_device(&Device::Cpu)?)
+    Ok(networks
+        .vqsvae
+        .decode(&draw_codes(cfg, networks.denoiser, images, device, observe)?)?
+        .to_device(&Device::Cpu)?)
 }
 
 /// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in

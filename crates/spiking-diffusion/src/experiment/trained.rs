@@ -10,7 +10,7 @@ use snn_train::{Progress, read_config};
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
-use super::stages::generate;
+use super::stages::{Networks, generate};
 use crate::error::{Error, Result};
 
 /// What a run has trained, read from its folder; nothing is written there.
@@ -59,6 +59,11 @@ impl Trained {
         Ok(Self { cfg, vqsvae, sdid, sha256 })
     }
 
+    /// Both networks.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks { vqsvae: &self.vqsvae, denoiser: &self.sdid }
+    }
+
     /// The first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU, pixels as of
     /// [`VqSvae::decode`]. [`generation::save`](crate::generation::save) writes them as files instead, clamped.
     ///
@@ -68,6 +73,6 @@ impl Trained {
         if count == 0 {
             return Err(Error::config("samples", count, "must be at least 1"));
         }
-        generate(&self.cfg, (&self.vqsvae, &self.sdid), 0..count, device, progress)
+        generate(&self.cfg, self.networks(), 0..count, device, progress)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::energy::Line;
-use crate::data::DataSet;
+use crate::data::KnownSet;
 
 /// A titled page of sections.
 pub(super) struct Page {
@@ -59,7 +59,7 @@ pub(super) fn of(report: &Report) -> Page {
     };
     let results = metrics(report).into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
     let mut sections = vec![
-        Section { title: "Run", blocks: run(report) },
+        Section { title: "Run", blocks: facts(report) },
         Section {
             title: "Metrics",
             blocks: vec![Block::Numbers(results), Block::Text(report.protocol.clone())],
@@ -121,7 +121,7 @@ fn metrics(report: &Report) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn run(report: &Report) -> Vec<Block> {
+fn facts(report: &Report) -> Vec<Block> {
     let machine = &report.machine;
     let text = format!(
         "Preset `{}`, seed {}, {} + {} epochs on {} training images; {} test images. Device {}, {} threads, version {}.",
@@ -144,7 +144,7 @@ fn run(report: &Report) -> Vec<Block> {
 }
 
 fn completeness(report: &Report) -> String {
-    match DataSet::named(&report.dataset).map(DataSet::counts) {
+    match KnownSet::named(&report.dataset).map(KnownSet::counts) {
         Some((train, test)) if (report.train_images, report.test_images) == (train, test) => {
             "the complete official files".to_owned()
         }

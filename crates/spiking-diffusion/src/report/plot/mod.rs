@@ -40,6 +40,7 @@ pub const CHART_SIZE: (u32, u32) = (960, 540);
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mark {
     /// A line.
     #[default]
