@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    spiking_diffusion::cli::main(spiking_diffusion::data::DataSet::Kmnist)
+    spiking_diffusion::cli::main(spiking_diffusion::data::KnownSet::Kmnist)
 }

@@ -25,11 +25,12 @@ pub use ops::conv::{conv_transpose2d, conv_transpose2d_reference, conv2d, conv2d
 pub use ops::lerp::{lerp, lerp_reference};
 pub use ops::lif::{lif, lif_constant, lif_reference, lif_step};
 pub use ops::nearest::{nearest, nearest_reference};
+pub use ops::threads;
 pub use time::direct_encode;
 pub use trace::{
     Readout, firing_rate, psp, psp_distance, psp_distances, psp_distances_reference, rate, straight_through,
 };
 pub use train::{
     AdamW, AdamWConfig, Checkpoint, LrSchedule, Model, ParamStore, Seed, clip_gradients, fan_in_bound,
-    statistic, write_atomically,
+    standard_normal, statistic, write_atomically,
 };

@@ -13,5 +13,5 @@ pub use init::fan_in_bound;
 pub use model::Model;
 pub use optim::{AdamW, AdamWConfig, LrSchedule, clip_gradients};
 pub use params::ParamStore;
-pub use seed::Seed;
+pub use seed::{Seed, standard_normal};
 pub use statistic::statistic;

@@ -75,8 +75,13 @@ impl Seed {
         device: &Device,
     ) -> Result<Tensor> {
         let mut rng = self.rng(label);
-        fill(shape, dtype, device, || mean + std * rng.sample::<f64, _>(StandardNormal))
+        fill(shape, dtype, device, || mean + std * standard_normal(&mut rng))
     }
+}
+
+/// One number of the normal distribution of mean 0 and variance 1, the next of this generator.
+pub fn standard_normal(rng: &mut impl Rng) -> f64 {
+    rng.sample(StandardNormal)
 }
 
 fn fill(shape: impl Into<Shape>, dtype: DType, device: &Device, draw: impl FnMut() -> f64) -> Result<Tensor> {

@@ -16,10 +16,10 @@ use spiking_diffusion_metrics::{
 use super::input::Input;
 use super::signals::Signals;
 use super::{answer, flags, parsed, say};
-use crate::data::{DataSet, Dataset, Partial};
-use crate::distance::in_8_bits;
+use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
-use crate::{Progress, Trained, classifier};
+use crate::experiment::{classifier, in_8_bits};
+use crate::{Progress, Trained};
 
 /// Train a small classifier on the data set, or load it, and see what it makes of generated images.
 #[derive(Debug, Parser)]
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     input: Input,
     /// Data set of the classifier: mnist, fashion-mnist, kmnist, emnist-letters or cifar-10 [default: that of --run, else mnist]
     #[arg(long, value_name = "NAME", value_parser = data_set)]
-    data_set: Option<DataSet>,
+    data_set: Option<KnownSet>,
     /// Take files of --data-set that hold less than the official ones; a lone split is cut 90/10 by --seed
     #[arg(long, requires = "data_set")]
     allow_partial: bool,
@@ -66,8 +66,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-fn data_set(name: &str) -> std::result::Result<DataSet, String> {
-    DataSet::named(name).ok_or_else(|| format!("known are {}", DataSet::ALL.map(DataSet::name).join(", ")))
+fn data_set(name: &str) -> std::result::Result<KnownSet, String> {
+    KnownSet::named(name).ok_or_else(|| format!("known are {}", KnownSet::ALL.map(KnownSet::name).join(", ")))
 }
 
 /// What the program prints.
@@ -95,19 +95,19 @@ pub fn classify() -> ExitCode {
 
 pub(super) fn start(arguments: &Arguments) -> ExitCode {
     let signals = Signals::listen();
-    match run(arguments, &mut signals.progress()) {
+    match judge(arguments, &mut signals.progress()) {
         Ok(text) => answer(&text),
         Err(e) => signals.failure(&e, "a trained classifier is kept if --classifier names its file"),
     }
 }
 
 /// What there is to print, after everything is done.
-pub(super) fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
+pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let run = arguments.run.as_deref().map(|folder| Trained::load(folder, &Device::Cpu)).transpose()?;
     let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let data = match (&run, arguments.data_set) {
         (Some(run), None) => arguments.input.load_of_run(&run.cfg, progress)?,
-        (_, set) => arguments.input.load(set.unwrap_or(DataSet::Mnist), partial, progress)?,
+        (_, set) => arguments.input.load(set.unwrap_or(KnownSet::Mnist), partial, progress)?,
     };
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     // First what may be wrong, then what takes long.
@@ -203,7 +203,7 @@ mod tests {
     fn run_with(words: &[&str]) -> Result<String> {
         let arguments = Arguments::try_parse_from([&["classify"], words].concat()).unwrap();
         // Whatever the environment names.
-        run(&Arguments { input: Input::default(), ..arguments }, &mut crate::Silent)
+        judge(&Arguments { input: Input::default(), ..arguments }, &mut crate::Silent)
     }
 
     #[test]

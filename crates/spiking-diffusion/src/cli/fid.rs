@@ -67,7 +67,7 @@ pub fn fid() -> ExitCode {
 }
 
 pub(super) fn start(arguments: &Arguments) -> ExitCode {
-    match run(arguments) {
+    match measured(arguments) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(text)) => answer(&text),
         Err(e) => {
@@ -78,7 +78,7 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 }
 
 /// What there is to print; warnings are said.
-fn run(arguments: &Arguments) -> Result<Option<String>> {
+fn measured(arguments: &Arguments) -> Result<Option<String>> {
     let weights = arguments.weights.as_deref();
     let network = match arguments.protocol.settings(arguments.layer()?).inception {
         Some(config) => Network::inception(config, weights, arguments.download),

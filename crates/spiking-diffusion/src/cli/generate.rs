@@ -12,8 +12,8 @@ use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 use super::input::Input;
 use super::signals::{Signals, command_line};
 use super::{device, flags, parsed, say};
-use crate::distance::inception;
 use crate::error::Result;
+use crate::experiment::inception;
 use crate::generation::{self, Formats, Saved};
 use crate::sweep::{self, Reference};
 use crate::{ExperimentConfig, Progress, Trained};
@@ -78,7 +78,7 @@ pub fn generate() -> ExitCode {
 
 pub(super) fn start(arguments: &Arguments) -> ExitCode {
     let signals = Signals::listen();
-    match run(arguments, &mut signals.progress()) {
+    match write_images(arguments, &mut signals.progress()) {
         Ok(text) => {
             say(&text);
             ExitCode::SUCCESS
@@ -91,7 +91,7 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 }
 
 /// What there is to say in the end.
-fn run(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
+fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let device = device(&arguments.device)?;
     let mut trained = Trained::load(&arguments.run, &device)?;
     if !arguments.temperature_sweep.is_empty() {

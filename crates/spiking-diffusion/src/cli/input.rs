@@ -6,7 +6,7 @@ use clap::Args;
 use snn_core::Seed;
 
 use super::flags::variable;
-use crate::data::{DataSet, Dataset, Partial, synthetic_digits};
+use crate::data::{Dataset, KnownSet, Partial, synthetic_digits};
 use crate::error::{Error, Result};
 use crate::{DataConfig, ExperimentConfig, Progress};
 
@@ -32,7 +32,7 @@ impl Partial {
 impl Input {
     pub(super) fn load(
         &self,
-        set: DataSet,
+        set: KnownSet,
         partial: Partial,
         progress: &mut dyn Progress,
     ) -> Result<Dataset> {
@@ -57,7 +57,7 @@ impl Input {
                 "no data set of that name is known; from code, `sweep::Reference::new` and `score_samples` take any",
             )
         };
-        let set = DataSet::named(name).ok_or_else(unknown)?;
+        let set = KnownSet::named(name).ok_or_else(unknown)?;
         if self.data_dir.is_none() && !self.download {
             let reason = format!(
                 "must name the folder with {name}, which the run was trained on; or --download loads it"
@@ -79,7 +79,7 @@ impl Input {
 
 #[cfg(feature = "download")]
 fn load_or_download(
-    set: DataSet,
+    set: KnownSet,
     folder: Option<&Path>,
     partial: Partial,
     progress: &mut dyn Progress,
@@ -88,7 +88,7 @@ fn load_or_download(
 }
 
 #[cfg(not(feature = "download"))]
-fn load_or_download(_: DataSet, _: Option<&Path>, _: Partial, _: &mut dyn Progress) -> Result<Dataset> {
+fn load_or_download(_: KnownSet, _: Option<&Path>, _: Partial, _: &mut dyn Progress) -> Result<Dataset> {
     Err(no_downloads())
 }
 

@@ -28,10 +28,9 @@ pub use output::print;
 pub use program::program;
 pub use table1::table1;
 
-use crate::data::{DataSet, Dataset, Partial};
+use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
-use crate::experiment::run_started;
-use crate::starter::Starter;
+use crate::experiment::{Starter, run_started};
 use crate::{ExperimentConfig, Features, Preset, Progress, Report};
 use input::Input;
 use output::{answer, parsed, say, usage};
@@ -91,7 +90,7 @@ struct Arguments {
 }
 
 /// One data set's example: parses the arguments, loads the data, runs, prints where the results are.
-pub fn main(set: DataSet) -> ExitCode {
+pub fn main(set: KnownSet) -> ExitCode {
     let name = set.name();
     let matches = Arguments::command().name(name).try_get_matches();
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
@@ -101,9 +100,9 @@ pub fn main(set: DataSet) -> ExitCode {
     train(set, &arguments, Starter::Example)
 }
 
-fn train(set: DataSet, arguments: &Arguments, starter: Starter) -> ExitCode {
+fn train(set: KnownSet, arguments: &Arguments, starter: Starter) -> ExitCode {
     let signals = Signals::listen();
-    match run(set, arguments, starter, &mut signals.progress()) {
+    match train_on(set, arguments, starter, &mut signals.progress()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
@@ -112,7 +111,12 @@ fn train(set: DataSet, arguments: &Arguments, starter: Starter) -> ExitCode {
     }
 }
 
-fn run(set: DataSet, arguments: &Arguments, starter: Starter, progress: &mut dyn Progress) -> Result<()> {
+fn train_on(
+    set: KnownSet,
+    arguments: &Arguments,
+    starter: Starter,
+    progress: &mut dyn Progress,
+) -> Result<()> {
     let device = device(&arguments.device)?;
     let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let mut data = arguments.input.load(set, partial, progress)?;

@@ -6,8 +6,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{Arguments, classify, fid, generate, sweep, table1, train, usage};
-use crate::data::DataSet;
-use crate::starter::Starter;
+use crate::data::KnownSet;
+use crate::experiment::Starter;
 
 /// Generate images with spiking neural networks: train, sample, measure, compare.
 #[derive(Debug, Parser)]
@@ -37,18 +37,18 @@ enum Command {
 struct Train {
     /// The data set to train on
     #[arg(value_name = "DATA_SET", value_parser = data_sets())]
-    data_set: DataSet,
+    data_set: KnownSet,
     #[command(flatten)]
     arguments: Arguments,
 }
 
 /// Takes the data sets' names, and those of their examples.
-fn data_sets() -> impl TypedValueParser<Value = DataSet> {
-    let is = |set: &DataSet, name: &str| set.name() == name || Starter::example(*set) == name;
-    let values = DataSet::ALL.map(|set| PossibleValue::new(set.name()).alias(Starter::example(set)));
+fn data_sets() -> impl TypedValueParser<Value = KnownSet> {
+    let is = |set: &KnownSet, name: &str| set.name() == name || Starter::example(*set) == name;
+    let values = KnownSet::ALL.map(|set| PossibleValue::new(set.name()).alias(Starter::example(set)));
     let unknown = "no such data set";
     PossibleValuesParser::new(values)
-        .try_map(move |name| DataSet::ALL.into_iter().find(|set| is(set, &name)).ok_or(unknown))
+        .try_map(move |name| KnownSet::ALL.into_iter().find(|set| is(set, &name)).ok_or(unknown))
 }
 
 /// What clap is told: `generate` without what has become `sweep`.
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn every_data_set_is_trained_by_its_name_or_its_examples() {
-        for set in DataSet::ALL {
+        for set in KnownSet::ALL {
             for name in [set.name(), Starter::example(set)] {
                 let words = format!("spiking-diffusion train {name} --seed 7 --preset cpu");
                 let Command::Train(it) = parse(&words).unwrap().command else { panic!("{words}") };

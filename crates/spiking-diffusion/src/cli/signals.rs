@@ -10,7 +10,7 @@ use signal_hook::flag;
 use super::{bars, say};
 use crate::Progress;
 use crate::error::Error;
-use crate::shell::quoted;
+use crate::experiment::quoted;
 
 /// Which signal has come, if one has.
 #[derive(Clone, Default)]

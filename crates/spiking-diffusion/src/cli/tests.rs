@@ -93,6 +93,6 @@ fn devices() {
 #[cfg(not(feature = "download"))]
 fn a_program_without_downloads_says_so() {
     let input = input::Input { data_dir: None, download: true };
-    let text = message(input.load(DataSet::Kmnist, Partial::Reject, &mut crate::Silent));
+    let text = message(input.load(KnownSet::Kmnist, Partial::Reject, &mut crate::Silent));
     assert!(text.contains("--download") && text.contains("--features download"), "{text}");
 }

@@ -2,23 +2,16 @@
 
 use std::path::Path;
 
-use super::{DataSet, Split, sets};
+use super::known::KnownSet;
+use super::partial::Notes;
+use super::split::Split;
 use crate::error::{Error, Result};
-
-pub(super) const TRAIN: [&str; 5] =
-    ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
-pub(super) const TEST: [&str; 1] = ["test_batch.bin"];
 
 const IMAGES: usize = 10_000;
 const PIXELS: usize = 3 * 32 * 32;
 
 /// The batches that are there, or nothing where there is none.
-pub(super) fn read(
-    folder: &Path,
-    names: &[&str],
-    allow: bool,
-    notes: &mut Vec<String>,
-) -> Result<Option<Split>> {
+pub(super) fn read(folder: &Path, names: &[&str], notes: &mut Notes) -> Result<Option<Split>> {
     if !names.iter().any(|name| folder.join(name).is_file()) {
         return Ok(None);
     }
@@ -26,8 +19,8 @@ pub(super) fn read(
     for name in names {
         let path = folder.join(name);
         let before = labels.len();
-        if !path.is_file() && !allow {
-            let near = DataSet::Cifar10.but_near(folder);
+        if !path.is_file() && !notes.allow() {
+            let near = KnownSet::Cifar10.but_near(folder);
             let message =
                 format!("lacks `{name}`{near}; `Partial::Allow` (--allow-partial) takes what is there");
             return Err(Error::data(folder, message));
@@ -36,7 +29,7 @@ pub(super) fn read(
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
             parse(&bytes, &mut pixels, &mut labels).map_err(|message| Error::data(&path, message))?;
         }
-        sets::count(&path, labels.len() - before, IMAGES, allow, notes)?;
+        notes.count(&path, labels.len() - before, IMAGES)?;
     }
     Split::new(pixels, labels, (3, 32, 32)).map(Some)
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DataSet, idx};
+use super::idx;
+use super::known::KnownSet;
 
 /// Ends of the names of archives.
 const ARCHIVES: [&str; 8] = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"];
@@ -11,7 +12,7 @@ const RELATED: [&str; 9] = ["idx", "ubyte", "t10k", "images", "labels", "mnist",
 /// So many of them are named.
 const MOST: usize = 5;
 
-impl DataSet {
+impl KnownSet {
     /// The folder that has files of the set: this one, that of the set's [name](Self::name) in it, or one of those that
     /// torchvision or the official archive make there.
     pub(super) fn place(self, folder: &Path) -> Option<PathBuf> {

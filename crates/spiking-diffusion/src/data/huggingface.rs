@@ -11,19 +11,19 @@ use candle_core::{DType, Tensor};
 use candle_datasets::vision;
 use snn_core::write_atomically;
 
-use super::{DataSet, Dataset, Split};
+use super::{Dataset, KnownSet, Split};
 use crate::error::{Error, Result};
 
 /// What loads a data set from the hub.
 pub(super) type Loader = fn() -> candle_core::Result<vision::Dataset>;
 
 /// The loader of a set, if `candle-datasets` has one.
-pub(super) fn loader(set: DataSet) -> Option<Loader> {
+pub(super) fn loader(set: KnownSet) -> Option<Loader> {
     match set {
-        DataSet::Mnist => Some(vision::mnist::load),
-        DataSet::FashionMnist => Some(vision::fashion_mnist::load),
-        DataSet::Cifar10 => Some(vision::cifar::load),
-        DataSet::Kmnist | DataSet::Letters => None,
+        KnownSet::Mnist => Some(vision::mnist::load),
+        KnownSet::FashionMnist => Some(vision::fashion_mnist::load),
+        KnownSet::Cifar10 => Some(vision::cifar::load),
+        KnownSet::Kmnist | KnownSet::Letters => None,
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn loader(set: DataSet) -> Option<Loader> {
 /// # Errors
 /// What `load` says, or panics with; pixels or labels that are not the official ones; a file that cannot be written.
 pub(super) fn fill(
-    set: DataSet,
+    set: KnownSet,
     folder: &Path,
     load: impl FnOnce() -> candle_core::Result<vision::Dataset> + UnwindSafe,
 ) -> Result<()> {
@@ -98,7 +98,7 @@ impl TryFrom<vision::Dataset> for Dataset {
             return Self::new("candle-datasets", train(&data.train_images)?, test);
         }
         let test = split("test", &data.test_images.transpose(2, 3)?, &data.test_labels)?;
-        let name = official::of_test(&test)?.map_or("candle-datasets", DataSet::name);
+        let name = official::of_test(&test)?.map_or("candle-datasets", KnownSet::name);
         Self::new(name, train(&data.train_images.transpose(2, 3)?)?, test)
     }
 }

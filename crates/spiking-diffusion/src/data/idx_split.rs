@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use super::{DataSet, Split, idx, sets};
+use super::idx;
+use super::known::KnownSet;
+use super::partial::Notes;
+use super::split::Split;
 use crate::error::{Error, Result};
 
 /// The split, or nothing where its images are missing. Letters are transposed in the file, their labels 1..=26.
 pub(super) fn read(
-    set: DataSet,
+    set: KnownSet,
     folder: &Path,
     prefix: &str,
     count: usize,
-    allow: bool,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<Option<Split>> {
     let Ok(images_path) = idx::find(folder, &format!("{prefix}-images-idx3-ubyte")) else { return Ok(None) };
     let name = format!("{prefix}-labels-idx1-ubyte");
@@ -20,7 +22,7 @@ pub(super) fn read(
         let near = set.but_near(folder);
         Error::data(folder, format!("holds neither `{name}` nor `{name}.gz`{near}"))
     })?;
-    let letters = set == DataSet::Letters;
+    let letters = set == KnownSet::Letters;
     let (mut images, mut labels) = (idx::read(&images_path, 3)?, idx::read(&labels_path, 1)?);
     if images.dims[1..] != [28, 28] {
         let message = format!("holds images of {:?}, expected [28, 28]", &images.dims[1..]);
@@ -30,9 +32,9 @@ pub(super) fn read(
     if n == 0 {
         return Err(Error::data(&images_path, "holds no images"));
     }
-    sets::count(&images_path, n, count, allow, notes)?;
+    notes.count(&images_path, n, count)?;
     if labels.bytes.len() == count && n < count {
-        notes.push(format!("labels are the first {n} of {count}"));
+        notes.add(format!("labels are the first {n} of {count}"));
         labels.bytes.truncate(n);
     }
     if labels.bytes.len() != n {

@@ -6,10 +6,10 @@
 
 use rand::Rng;
 use rand::seq::SliceRandom;
-use rand_distr::StandardNormal;
-use snn_core::Seed;
+use snn_core::{Seed, standard_normal};
 
-use super::{Dataset, Split};
+use super::dataset::Dataset;
+use super::split::Split;
 use crate::error::Result;
 
 const SIDE: usize = 28;
@@ -85,7 +85,7 @@ impl Hand {
 }
 
 fn normal(std: f64, rng: &mut impl Rng) -> f64 {
-    std * rng.sample::<f64, _>(StandardNormal)
+    std * standard_normal(rng)
 }
 
 /// The strokes of a digit in the unit square, `y` down.

@@ -1,8 +1,8 @@
 //! What a report says and in which order: the one source of `report.md` and `report.html`.
 
 use super::Report;
-use crate::data::DataSet;
-use crate::energy::Line;
+use super::energy::Line;
+use crate::data::KnownSet;
 
 /// A titled page of sections.
 pub(super) struct Page {
@@ -49,7 +49,7 @@ const PICTURES: [(&str, &str, &str); 6] = [
 ];
 
 /// The stages of a run, in order.
-const STAGES: [&str; 6] = ["vqsvae", "encode", "sdid", "sample", "evaluate", "distance"];
+const STAGES: [&str; 7] = ["vqsvae", "encode", "sdid", "sample", "evaluate", "classifier", "distance"];
 
 /// The page of a report.
 pub(super) fn of(report: &Report) -> Page {
@@ -57,9 +57,9 @@ pub(super) fn of(report: &Report) -> Page {
         let chosen = PICTURES.into_iter().filter(|(file, _, _)| names.contains(file));
         chosen.map(|(file, name, caption)| Block::Picture { file, name, caption }).collect::<Vec<_>>()
     };
-    let results = report.metric_rows().into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
+    let results = metrics(report).into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
     let mut sections = vec![
-        Section { title: "Run", blocks: run(report) },
+        Section { title: "Run", blocks: facts(report) },
         Section {
             title: "Metrics",
             blocks: vec![Block::Numbers(results), Block::Text(report.protocol.clone())],
@@ -101,7 +101,27 @@ pub(super) fn of(report: &Report) -> Page {
     Page { title: format!("Spiking-Diffusion on {}{kind}", report.dataset), sections }
 }
 
-fn run(report: &Report) -> Vec<Block> {
+/// Name and value of each metric.
+fn metrics(report: &Report) -> Vec<(&'static str, String)> {
+    let m = &report.metrics;
+    let mut rows = vec![
+        ("MSE of the test reconstructions", format!("{:.5}", m.mse)),
+        ("SSIM (the paper prints 1 - SSIM)", format!("{:.4} ({:.4})", m.ssim, 1. - m.ssim)),
+        ("bits per token", format!("{:.4} ± {:.4}", m.bits_per_token, m.bits_per_token_standard_error)),
+        ("codes in use", m.codebook_used.to_string()),
+        ("codebook perplexity", format!("{:.1}", m.codebook_perplexity)),
+    ];
+    if let Some(d) = &m.distance {
+        rows.push(("FID of the samples", format!("{:.4}", d.fid)));
+        if let Some(fid) = d.reconstruction_fid {
+            rows.push(("FID of the test reconstructions", format!("{fid:.4}")));
+        }
+        rows.push(("KID of the samples", format!("{:.5} ± {:.5}", d.kid, d.kid_std)));
+    }
+    rows
+}
+
+fn facts(report: &Report) -> Vec<Block> {
     let machine = &report.machine;
     let text = format!(
         "Preset `{}`, seed {}, {} + {} epochs on {} training images; {} test images. Device {}, {} threads, version {}.",
@@ -124,7 +144,7 @@ fn run(report: &Report) -> Vec<Block> {
 }
 
 fn completeness(report: &Report) -> String {
-    match DataSet::named(&report.dataset).map(DataSet::counts) {
+    match KnownSet::named(&report.dataset).map(KnownSet::counts) {
         Some((train, test)) if (report.train_images, report.test_images) == (train, test) => {
             "the complete official files".to_owned()
         }

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use spiking_diffusion::data::{DataSet, Dataset, Partial, mnist, synthetic_digits};
+use spiking_diffusion::data::{Dataset, KnownSet, Partial, mnist, synthetic_digits};
 use spiking_diffusion::snn_core::Seed;
 
 use crate::idx::{encode, gzip};
 use crate::rejects;
 
 fn partial(folder: &Path) -> spiking_diffusion::Result<Dataset> {
-    DataSet::Mnist.load(Some(folder), Partial::Allow(Seed(0)))
+    KnownSet::Mnist.load(Some(folder), Partial::Allow(Seed(0)))
 }
 
 /// A correct little MNIST: 3 + 2 images, the training files compressed.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use spiking_diffusion::data::{DataSet, Dataset, Partial, Split};
+use spiking_diffusion::data::{Dataset, KnownSet, Partial, Split};
 use spiking_diffusion::snn_core::Seed;
 
 use crate::idx::{encode, gzip};
@@ -27,7 +27,7 @@ fn letters_folder(labels: &[u8]) -> tempfile::TempDir {
 #[test]
 fn a_missing_set_says_what_to_put_where() {
     let folder = tempfile::tempdir().unwrap();
-    for set in [DataSet::FashionMnist, DataSet::Kmnist, DataSet::Letters, DataSet::Cifar10] {
+    for set in [KnownSet::FashionMnist, KnownSet::Kmnist, KnownSet::Letters, KnownSet::Cifar10] {
         let files = set.files();
         let parts: Vec<&str> =
             files.iter().map(String::as_str).chain([set.name(), set.source(), "--download"]).collect();
@@ -37,7 +37,7 @@ fn a_missing_set_says_what_to_put_where() {
 }
 
 /// The files of a set, of one image (and label 1) each.
-fn little(set: DataSet) -> Vec<(String, Vec<u8>)> {
+fn little(set: KnownSet) -> Vec<(String, Vec<u8>)> {
     let content = |name: &str| match name {
         name if name.ends_with(".bin") => [vec![1], vec![7; 3072]].concat(),
         name if name.contains("images") => encode(&[1, 28, 28], &[9; 784]),
@@ -49,14 +49,17 @@ fn little(set: DataSet) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn the_folders_of_torchvision_and_of_archives_are_found() {
     for (set, folders) in [
-        (DataSet::Mnist, &["", "mnist", "MNIST/raw", "MNIST", "mnist/MNIST/raw", "mnist/raw"][..]),
-        (DataSet::FashionMnist, &["", "fashion-mnist", "FashionMNIST/raw", "fashion-mnist/FashionMNIST/raw"]),
-        (DataSet::Kmnist, &["", "kmnist", "KMNIST/raw", "KMNIST"]),
+        (KnownSet::Mnist, &["", "mnist", "MNIST/raw", "MNIST", "mnist/MNIST/raw", "mnist/raw"][..]),
         (
-            DataSet::Letters,
+            KnownSet::FashionMnist,
+            &["", "fashion-mnist", "FashionMNIST/raw", "fashion-mnist/FashionMNIST/raw"],
+        ),
+        (KnownSet::Kmnist, &["", "kmnist", "KMNIST/raw", "KMNIST"]),
+        (
+            KnownSet::Letters,
             &["", "emnist-letters", "EMNIST/raw", "gzip", "emnist-letters/gzip", "EMNIST/raw"],
         ),
-        (DataSet::Cifar10, &["", "cifar-10", "cifar-10-batches-bin", "cifar-10/cifar-10-batches-bin"]),
+        (KnownSet::Cifar10, &["", "cifar-10", "cifar-10-batches-bin", "cifar-10/cifar-10-batches-bin"]),
     ] {
         for folder in folders {
             let root = tempfile::tempdir().unwrap();
@@ -75,25 +78,25 @@ fn the_folders_of_torchvision_and_of_archives_are_found() {
     let root = tempfile::tempdir().unwrap();
     let other = root.path().join("FashionMNIST/raw");
     std::fs::create_dir_all(&other).unwrap();
-    little(DataSet::FashionMnist).iter().for_each(|(name, bytes)| write(&other, name, bytes));
+    little(KnownSet::FashionMnist).iter().for_each(|(name, bytes)| write(&other, name, bytes));
     for folder in [root.path().to_owned(), root.path().join("FashionMNIST")] {
-        rejects(DataSet::Mnist.load(Some(&folder), ALLOW), &["holds none of the set's files"]);
+        rejects(KnownSet::Mnist.load(Some(&folder), ALLOW), &["holds none of the set's files"]);
     }
 }
 
 #[test]
 fn names_of_7_zip_and_browsers_are_read() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, bytes) in little(DataSet::Mnist) {
+    for (name, bytes) in little(KnownSet::Mnist) {
         let bytes = if name.contains("labels") { gzip(&bytes) } else { bytes };
         write(folder.path(), &name.replace("-idx", ".idx"), &bytes);
     }
-    assert_eq!(DataSet::Mnist.load(Some(folder.path()), ALLOW).unwrap().train.len(), 1);
+    assert_eq!(KnownSet::Mnist.load(Some(folder.path()), ALLOW).unwrap().train.len(), 1);
 }
 
 #[test]
 fn what_comes_near_is_named() {
-    let here = |set: DataSet, names: &[&str], parts: &[&str]| {
+    let here = |set: KnownSet, names: &[&str], parts: &[&str]| {
         let folder = tempfile::tempdir().unwrap();
         for name in names {
             let path = folder.path().join(name);
@@ -109,30 +112,30 @@ fn what_comes_near_is_named() {
     let archive = "an archive, which wants unpacking";
     let python = "not of the binary version";
     here(
-        DataSet::Mnist,
+        KnownSet::Mnist,
         &["train-images-idx3-ubyte (1).gz"],
         &["`train-images-idx3-ubyte (1).gz` (another name)"],
     );
-    here(DataSet::Mnist, &["mnist.npz", "notes.txt"], &["`mnist.npz` (another name)"]);
+    here(KnownSet::Mnist, &["mnist.npz", "notes.txt"], &["`mnist.npz` (another name)"]);
     here(
-        DataSet::Mnist,
+        KnownSet::Mnist,
         &["MNIST/raw/Train_Images.IDX3"],
         &["but `MNIST/raw/Train_Images.IDX3` (another name), `MNIST` (a folder): put "],
     );
-    here(DataSet::Kmnist, &["archive.zip"], &["`archive.zip`", archive]);
+    here(KnownSet::Kmnist, &["archive.zip"], &["`archive.zip`", archive]);
     here(
-        DataSet::Letters,
+        KnownSet::Letters,
         &["gzip.zip", "gzip/emnist-balanced-train-images-idx3-ubyte.gz"],
         &["`gzip.zip`", archive, "gzip/emnist-balanced"],
     );
-    here(DataSet::Cifar10, &["cifar-10-binary.tar.gz"], &["`cifar-10-binary.tar.gz`", archive]);
-    here(DataSet::Cifar10, &["cifar-10-python.tar.gz"], &["`cifar-10-python.tar.gz`", python]);
-    here(DataSet::Cifar10, &["cifar-10-batches-py/data_batch_1"], &["`cifar-10-batches-py`", python]);
-    here(DataSet::Cifar10, &["data_batch_1", "test_batch"], &["`data_batch_1`", "`test_batch`", python]);
+    here(KnownSet::Cifar10, &["cifar-10-binary.tar.gz"], &["`cifar-10-binary.tar.gz`", archive]);
+    here(KnownSet::Cifar10, &["cifar-10-python.tar.gz"], &["`cifar-10-python.tar.gz`", python]);
+    here(KnownSet::Cifar10, &["cifar-10-batches-py/data_batch_1"], &["`cifar-10-batches-py`", python]);
+    here(KnownSet::Cifar10, &["data_batch_1", "test_batch"], &["`data_batch_1`", "`test_batch`", python]);
     let images = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
     let few = [&images[..], &["train-images-idx3-ubyte"]].concat();
     here(
-        DataSet::Mnist,
+        KnownSet::Mnist,
         &[&few[..], &["train-labels.idx1-ubyte.part"]].concat(),
         &["holds neither `train-labels-idx1-ubyte` nor", "`train-labels.idx1-ubyte.part` (another name)"],
     );
@@ -140,14 +143,14 @@ fn what_comes_near_is_named() {
     write(folder.path(), "data_batch_1.bin", &[vec![1], vec![7; 3072]].concat().repeat(10_000));
     write(folder.path(), "data_batch_2 (1).bin", &[]);
     let parts = ["lacks `data_batch_2.bin`", "`data_batch_2 (1).bin` (another name)"];
-    rejects(DataSet::Cifar10.load(Some(folder.path()), Partial::Reject), &parts);
+    rejects(KnownSet::Cifar10.load(Some(folder.path()), Partial::Reject), &parts);
 }
 
 #[test]
 fn a_folder_is_said_to_be_missing_empty_or_none() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("train-images-idx3-ubyte");
-    for set in DataSet::ALL {
+    for set in KnownSet::ALL {
         let known = [set.source(), "--data-dir", "--download", set.name()];
         let load = |path: &Path| set.load(Some(path), Partial::Reject);
         rejects(load(folder.path()), &[&known[..], &["is empty: put "]].concat());
@@ -159,21 +162,24 @@ fn a_folder_is_said_to_be_missing_empty_or_none() {
         rejects(load(&file), &[&known[..], &["is a file, not a folder: put "]].concat());
         std::fs::remove_file(&file).unwrap();
         assert!(!set.source().contains("lecun"));
-        if set != DataSet::Mnist {
+        if set != KnownSet::Mnist {
             rejects(
                 set.load(None, ALLOW),
                 &[&known[..], &["`--data-dir` = none: ", "is not built in: put "]].concat(),
             );
         }
     }
-    rejects(DataSet::Mnist.load(Some(folder.path()), ALLOW), &["mnist/train-images-idx3-ubyte.gz and so on"]);
+    rejects(
+        KnownSet::Mnist.load(Some(folder.path()), ALLOW),
+        &["mnist/train-images-idx3-ubyte.gz and so on"],
+    );
 }
 
 #[test]
 fn letters_stand_upright_and_a_lone_split_is_cut() {
     let folder = letters_folder(&[1, 26, 3, 4, 5, 6, 7, 8, 9, 10]);
-    rejects(DataSet::Letters.load(Some(folder.path()), Partial::Reject), &["test-images", "10", "20800"]);
-    let data = DataSet::Letters.load(Some(folder.path()), ALLOW).unwrap();
+    rejects(KnownSet::Letters.load(Some(folder.path()), Partial::Reject), &["test-images", "10", "20800"]);
+    let data = KnownSet::Letters.load(Some(folder.path()), ALLOW).unwrap();
     assert_eq!((data.train.len(), data.test.len()), (9, 1));
     let partial = data.partial.unwrap();
     assert!(partial.contains("10 of 20800") && partial.contains("90/10"), "{partial}");
@@ -183,7 +189,7 @@ fn letters_stand_upright_and_a_lone_split_is_cut() {
     labels.sort_unstable();
     assert_eq!(labels, [0, 2, 3, 4, 5, 6, 7, 8, 9, 25]);
     let wrong = letters_folder(&[1, 0]);
-    rejects(DataSet::Letters.load(Some(wrong.path()), ALLOW), &["test-labels", "label 1 is 0"]);
+    rejects(KnownSet::Letters.load(Some(wrong.path()), ALLOW), &["test-labels", "label 1 is 0"]);
 }
 
 #[test]
@@ -191,14 +197,14 @@ fn a_full_label_file_serves_fewer_images() {
     let folder = letters_folder(&[1; 10]);
     let labels = encode(&[20_800], &[2; 20_800]);
     write(folder.path(), "emnist-letters-test-labels-idx1-ubyte", &labels);
-    let data = DataSet::Letters.load(Some(folder.path()), ALLOW).unwrap();
+    let data = KnownSet::Letters.load(Some(folder.path()), ALLOW).unwrap();
     assert!(data.partial.unwrap().contains("first 10 of 20800"));
 }
 
 #[test]
 fn cifar_names_the_batch() {
     let folder = tempfile::tempdir().unwrap();
-    let load = |partial| DataSet::Cifar10.load(Some(folder.path()), partial);
+    let load = |partial| KnownSet::Cifar10.load(Some(folder.path()), partial);
     let record = |label: u8| [vec![label], vec![7; 3072]].concat();
     write(folder.path(), "test_batch.bin", &record(3).repeat(2));
     write(folder.path(), "data_batch_1.bin", &record(9).repeat(3));
@@ -221,14 +227,14 @@ proptest! {
         let whole: Vec<u8> = bytes.iter().copied().cycle().take(records * 3073).collect();
         for bytes in [bytes, whole] {
             write(folder.path(), "test_batch.bin", &bytes);
-            let _ = DataSet::Cifar10.load(Some(folder.path()), ALLOW);
+            let _ = KnownSet::Cifar10.load(Some(folder.path()), ALLOW);
         }
     }
 }
 
 /// The real set; a message where none of its image files is there.
 #[allow(clippy::print_stderr, reason = "says that it was skipped")]
-fn real(set: DataSet, partial: Partial) -> Option<Dataset> {
+fn real(set: KnownSet, partial: Partial) -> Option<Dataset> {
     let root = std::env::var_os("SPIKING_DATA_DIR").map(PathBuf::from);
     let has = |root: &PathBuf| {
         let there = |file: &String| {
@@ -259,7 +265,7 @@ fn assert_moments(splits: &[&Split], mean: f64, std: f64) {
 
 #[test]
 fn real_fashion_mnist() {
-    let Some(data) = real(DataSet::FashionMnist, Partial::Reject) else { return };
+    let Some(data) = real(KnownSet::FashionMnist, Partial::Reject) else { return };
     assert_moments(&[&data.train], 0.286041, 0.353024);
     assert_moments(&[&data.test], 0.286849, 0.352444);
     assert_eq!(data.train.labels()[..5], [9, 0, 0, 3, 0]);
@@ -274,7 +280,7 @@ fn has_row(data: &Dataset, at: usize, row: &[u8]) -> bool {
 
 #[test]
 fn real_kmnist() {
-    let Some(data) = real(DataSet::Kmnist, ALLOW) else { return };
+    let Some(data) = real(KnownSet::Kmnist, ALLOW) else { return };
     if data.train.len() + data.test.len() == 10_000 {
         assert_moments(&[&data.train, &data.test], 0.184557, 0.341612);
     }
@@ -283,7 +289,7 @@ fn real_kmnist() {
 
 #[test]
 fn real_letters() {
-    let Some(data) = real(DataSet::Letters, ALLOW) else { return };
+    let Some(data) = real(KnownSet::Letters, ALLOW) else { return };
     if data.train.len() + data.test.len() == 10_000 {
         assert_moments(&[&data.train, &data.test], 0.16501, 0.32552);
     }
@@ -296,7 +302,7 @@ fn real_letters() {
 
 #[test]
 fn real_cifar10() {
-    let Some(data) = real(DataSet::Cifar10, ALLOW) else { return };
+    let Some(data) = real(KnownSet::Cifar10, ALLOW) else { return };
     assert_moments(&[&data.test], 0.476585, 0.251219);
     let first = data.test.bytes(0).unwrap();
     let corner: Vec<&[u8]> = (0..3).map(|c| &first[c * 1024..c * 1024 + 4]).collect();

@@ -6,7 +6,7 @@ use snn_core::Seed;
 use super::*;
 
 fn run_with(words: &[&str]) -> Result<Option<String>> {
-    run(&Arguments::try_parse_from([&["fid"], words].concat()).unwrap())
+    measured(&Arguments::try_parse_from([&["fid"], words].concat()).unwrap())
 }
 
 /// Two files of features, and the statistics of the first.

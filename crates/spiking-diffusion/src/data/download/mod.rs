@@ -12,13 +12,15 @@ use snn_train::flow;
 use spiking_diffusion_metrics::Error as MetricsError;
 use spiking_diffusion_metrics::download::{Limits, cache_dir, fetch_within, lock};
 
-use super::{DataSet, Dataset, Partial};
+use super::dataset::Dataset;
+use super::known::KnownSet;
+use super::partial::Partial;
 use crate::Progress;
 use crate::error::{Error, Result};
 use remote::{Remote, RemoteFile};
 use unpack::unpack;
 
-impl DataSet {
+impl KnownSet {
     /// Folder in the user's cache with its official files. Those that it lacks are loaded from the network.
     ///
     /// What was cut off, or [stopped](Progress::stop_requested), goes on where it was the next time. A file is there
@@ -32,10 +34,10 @@ impl DataSet {
     ///
     /// # Examples
     /// ```no_run
-    /// use spiking_diffusion::{Silent, data::{DataSet, Partial}};
+    /// use spiking_diffusion::{Silent, data::{KnownSet, Partial}};
     ///
-    /// let folder = DataSet::Kmnist.download(&mut Silent)?;
-    /// let data = DataSet::Kmnist.load(Some(&folder), Partial::Reject)?;
+    /// let folder = KnownSet::Kmnist.download(&mut Silent)?;
+    /// let data = KnownSet::Kmnist.load(Some(&folder), Partial::Reject)?;
     /// # Ok::<(), spiking_diffusion::Error>(())
     /// ```
     pub fn download(self, progress: &mut dyn Progress) -> Result<PathBuf> {
@@ -50,7 +52,7 @@ impl DataSet {
         Ok(store.folder)
     }
 
-    /// From a folder that has at least one of its files ([`DataSet::load`]), else by [`DataSet::download`].
+    /// From a folder that has at least one of its files ([`KnownSet::load`]), else by [`KnownSet::download`].
     ///
     /// # Errors
     /// Those of the one or the other. A folder with one of the files is final: what else is wrong there is an error.

@@ -4,7 +4,7 @@
 //! fashion_mnist,kmnist,emnist,cifar10}.txt`). Those of MNIST, of Fashion-MNIST and of KMNIST without its training images
 //! were also computed from files with the MD5 that torchvision records (`torchvision/datasets/mnist.py`).
 
-use crate::data::DataSet;
+use crate::data::known::KnownSet;
 
 /// What a data set is on the network.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub(super) struct RemoteFile {
     pub(super) sha256: String,
 }
 
-/// Length and SHA-256 of the files of a set, in the order of [`DataSet::files`].
+/// Length and SHA-256 of the files of a set, in the order of [`KnownSet::files`].
 type Sums = [(u64, &'static str); 4];
 
 const MNIST: Sums = [
@@ -54,25 +54,25 @@ const CIFAR10: (u64, &str) =
     (170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd");
 
 impl Remote {
-    /// The files at [`DataSet::source`].
-    pub(super) fn official(set: DataSet) -> Self {
+    /// The files at [`KnownSet::source`].
+    pub(super) fn official(set: KnownSet) -> Self {
         match set {
-            DataSet::Mnist => four_files(set, &MNIST),
-            DataSet::FashionMnist => four_files(set, &FASHION_MNIST),
-            DataSet::Kmnist => four_files(set, &KMNIST),
-            DataSet::Letters => archive(set, LETTERS, gzipped(set)),
-            DataSet::Cifar10 => archive(set, CIFAR10, set.files()),
+            KnownSet::Mnist => four_files(set, &MNIST),
+            KnownSet::FashionMnist => four_files(set, &FASHION_MNIST),
+            KnownSet::Kmnist => four_files(set, &KMNIST),
+            KnownSet::Letters => archive(set, LETTERS, gzipped(set)),
+            KnownSet::Cifar10 => archive(set, CIFAR10, set.files()),
         }
     }
 }
 
-fn four_files(set: DataSet, sums: &Sums) -> Remote {
+fn four_files(set: KnownSet, sums: &Sums) -> Remote {
     let file = |(name, &(bytes, sha256)): (String, &(u64, &str))| remote_file(&name, bytes, sha256);
     let files = gzipped(set).into_iter().zip(sums).map(file).collect();
     Remote { folder: set.source().to_owned(), files, members: Vec::new() }
 }
 
-fn archive(set: DataSet, (bytes, sha256): (u64, &str), members: Vec<String>) -> Remote {
+fn archive(set: KnownSet, (bytes, sha256): (u64, &str), members: Vec<String>) -> Remote {
     let (folder, name) = set.source().split_at(set.source().rfind('/').map_or(0, |slash| slash + 1));
     Remote { folder: folder.to_owned(), files: vec![remote_file(name, bytes, sha256)], members }
 }
@@ -81,6 +81,6 @@ fn remote_file(name: &str, bytes: u64, sha256: &str) -> RemoteFile {
     RemoteFile { name: name.to_owned(), bytes, sha256: sha256.to_owned() }
 }
 
-fn gzipped(set: DataSet) -> Vec<String> {
+fn gzipped(set: KnownSet) -> Vec<String> {
     set.files().into_iter().map(|file| file + ".gz").collect()
 }

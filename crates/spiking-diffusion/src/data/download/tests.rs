@@ -97,7 +97,7 @@ impl Place {
 
     /// What is said when this set cannot be filled.
     #[track_caller]
-    fn failure(&self, set: DataSet) -> String {
+    fn failure(&self, set: KnownSet) -> String {
         set.explain(self.store.fill(&mut Silent).unwrap_err()).to_string()
     }
 }
@@ -189,7 +189,7 @@ fn a_stop_is_heard_and_the_next_time_goes_on() {
 fn another_file_is_refused() {
     let mut place = Place::new(Manner::Good, named(&["images.gz"]), &[]);
     place.store.remote.files[0].sha256 = "00".repeat(32);
-    let text = place.failure(DataSet::Kmnist);
+    let text = place.failure(KnownSet::Kmnist);
     assert_says(
         &text,
         &["kmnist: http://127.0.0.1", "images.gz", "SHA-256", "t10k-labels-idx1", "--data-dir"],
@@ -199,7 +199,7 @@ fn another_file_is_refused() {
 
 #[test]
 fn without_a_network_it_says_what_to_put_where() {
-    for set in DataSet::ALL {
+    for set in KnownSet::ALL {
         let mut place = Place::of(Server::start(Manner::Good, Vec::new()), Remote::official(set));
         place.store.remote.folder = nowhere();
         let file = &place.store.remote.files[0].name;
@@ -208,7 +208,7 @@ fn without_a_network_it_says_what_to_put_where() {
         assert_says(&place.failure(set), &set.files().iter().map(String::as_str).collect::<Vec<_>>());
     }
     let refused = Place::new(Manner::Status("403 Forbidden"), named(&["images.gz"]), &[]);
-    assert_says(&refused.failure(DataSet::Mnist), &["403 Forbidden", "put train-images-idx3-ubyte"]);
+    assert_says(&refused.failure(KnownSet::Mnist), &["403 Forbidden", "put train-images-idx3-ubyte"]);
 }
 
 #[test]
@@ -231,9 +231,9 @@ fn an_archive_without_a_member_is_named() {
     let inside = named(&["a.bin"]);
     for (name, archive) in [("x.zip", zip(&inside)), ("x.tar.gz", tar_gz(&inside))] {
         let place = Place::new(Manner::Good, vec![(name.to_owned(), archive)], &["a.bin", "b.bin"]);
-        assert_says(&place.failure(DataSet::Cifar10), &[name, "holds no `b.bin`"]);
+        assert_says(&place.failure(KnownSet::Cifar10), &[name, "holds no `b.bin`"]);
         let place = Place::new(Manner::Good, vec![(name.to_owned(), bytes(1, 5000))], &["a.bin"]);
-        assert_says(&place.failure(DataSet::Cifar10), &[name, "is damaged"]);
+        assert_says(&place.failure(KnownSet::Cifar10), &[name, "is damaged"]);
         assert!(place.read("a.bin").is_none());
     }
 }
@@ -253,7 +253,7 @@ fn two_at_once_load_one_archive() {
 /// CIFAR-10 of one image a batch.
 fn little_cifar() -> Files {
     let record = |label: u8| [vec![label], bytes(label.into(), 3072)].concat();
-    DataSet::Cifar10.files().into_iter().zip(0..).map(|(name, label)| (name, record(label))).collect()
+    KnownSet::Cifar10.files().into_iter().zip(0..).map(|(name, label)| (name, record(label))).collect()
 }
 
 #[test]
@@ -261,12 +261,12 @@ fn a_folder_with_files_comes_before_the_cache() {
     let partial = Partial::Allow(Seed(0));
     let named = tempfile::tempdir().unwrap();
     let archive = vec![("c.tar.gz".to_owned(), tar_gz(&little_cifar()))];
-    let members = DataSet::Cifar10.files();
+    let members = KnownSet::Cifar10.files();
     let members: Vec<&str> = members.iter().map(String::as_str).collect();
     let place = Place::new(Manner::Good, archive, &members);
     let load = |folder: Option<&Path>| {
         let download = || place.store.fill(&mut Silent).map(|()| place.store.folder.clone());
-        DataSet::Cifar10.load_or(folder, partial, download)
+        KnownSet::Cifar10.load_or(folder, partial, download)
     };
     let own = named.path().join("cifar-10");
     fs::create_dir(&own).unwrap();
@@ -285,7 +285,7 @@ fn a_folder_with_files_comes_before_the_cache() {
 
 #[test]
 fn the_official_files_are_those_that_are_read() {
-    for set in DataSet::ALL {
+    for set in KnownSet::ALL {
         let remote = Remote::official(set);
         assert!(remote.folder.starts_with("http") && remote.folder.ends_with('/'));
         let archive = if remote.members.is_empty() { "" } else { &remote.files[0].name };
@@ -307,7 +307,7 @@ fn the_official_files_are_those_that_are_read() {
 #[test]
 fn the_real_files_have_the_recorded_sums() {
     let root = std::env::var_os("SPIKING_DATA_DIR").map(PathBuf::from).unwrap_or_default();
-    for set in [DataSet::Mnist, DataSet::FashionMnist, DataSet::Kmnist] {
+    for set in [KnownSet::Mnist, KnownSet::FashionMnist, KnownSet::Kmnist] {
         let official = Remote::official(set);
         let read = |file: &RemoteFile| fs::read(root.join(set.name()).join(&file.name)).ok();
         let real = |file: &RemoteFile| Some((file.name.clone(), read(file)?));

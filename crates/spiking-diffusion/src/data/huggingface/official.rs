@@ -5,10 +5,10 @@ use std::path::Path;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use super::super::{DataSet, Dataset, Split};
+use super::super::{Dataset, KnownSet, Split};
 use crate::error::{Error, Result};
 
-/// SHA-256 of MNIST's files without `.gz`, in the order of [`DataSet::files`]: computed from files with the checksums of
+/// SHA-256 of MNIST's files without `.gz`, in the order of [`KnownSet::files`]: computed from files with the checksums of
 /// `download/remote.rs` (`gzip -dc FILE | sha256sum`).
 const MNIST: [&str; 4] = [
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -40,20 +40,20 @@ const CIFAR10: [&str; 6] = [
 const BATCH: usize = 10_000;
 
 /// The sets with known sums.
-const KNOWN: [DataSet; 3] = [DataSet::Mnist, DataSet::FashionMnist, DataSet::Cifar10];
+const KNOWN: [KnownSet; 3] = [KnownSet::Mnist, KnownSet::FashionMnist, KnownSet::Cifar10];
 
-/// In the order of [`DataSet::files`].
-fn sums(set: DataSet) -> &'static [&'static str] {
+/// In the order of [`KnownSet::files`].
+fn sums(set: KnownSet) -> &'static [&'static str] {
     match set {
-        DataSet::Mnist => &MNIST,
-        DataSet::FashionMnist => &FASHION_MNIST,
-        DataSet::Cifar10 => &CIFAR10,
-        DataSet::Kmnist | DataSet::Letters => &[],
+        KnownSet::Mnist => &MNIST,
+        KnownSet::FashionMnist => &FASHION_MNIST,
+        KnownSet::Cifar10 => &CIFAR10,
+        KnownSet::Kmnist | KnownSet::Letters => &[],
     }
 }
 
 /// The set whose official test split this is.
-pub(super) fn of_test(test: &Split) -> Result<Option<DataSet>> {
+pub(super) fn of_test(test: &Split) -> Result<Option<KnownSet>> {
     for set in KNOWN {
         if test.len() != set.counts().1 || test.image() != shape(set) {
             continue;
@@ -70,7 +70,7 @@ pub(super) fn of_test(test: &Split) -> Result<Option<DataSet>> {
 ///
 /// # Errors
 /// A part of the data is none of the official files, or one of these is not there.
-pub(super) fn files(set: DataSet, data: &Dataset, folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn files(set: KnownSet, data: &Dataset, folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     if data.image() != shape(set) {
         return Err(Error::data(
             folder,
@@ -96,13 +96,13 @@ pub(super) fn files(set: DataSet, data: &Dataset, folder: &Path) -> Result<Vec<(
     }
 }
 
-fn shape(set: DataSet) -> (usize, usize, usize) {
-    if set == DataSet::Cifar10 { (3, 32, 32) } else { (1, 28, 28) }
+fn shape(set: KnownSet) -> (usize, usize, usize) {
+    if set == KnownSet::Cifar10 { (3, 32, 32) } else { (1, 28, 28) }
 }
 
 /// The files that a split is in, without their names.
-fn unpacked(set: DataSet, split: &Split) -> Result<Vec<Vec<u8>>> {
-    if set != DataSet::Cifar10 {
+fn unpacked(set: KnownSet, split: &Split) -> Result<Vec<Vec<u8>>> {
+    if set != KnownSet::Cifar10 {
         return Ok(vec![
             idx(&[split.len(), 28, 28], &images(split, 0..split.len())?),
             idx(&[split.len()], split.labels()),
@@ -133,8 +133,8 @@ fn batch(split: &Split, start: usize) -> Result<Vec<u8>> {
 }
 
 /// The kind of checksum that is known of the set.
-fn sum(set: DataSet, bytes: &[u8]) -> String {
-    if set == DataSet::Cifar10 {
+fn sum(set: KnownSet, bytes: &[u8]) -> String {
+    if set == KnownSet::Cifar10 {
         format!("{:x}", Md5::digest(bytes))
     } else {
         format!("{:x}", Sha256::digest(bytes))

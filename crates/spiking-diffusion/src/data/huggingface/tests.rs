@@ -71,29 +71,29 @@ fn other_values_shapes_and_labels_are_named() {
 fn what_is_not_official_is_refused_and_nothing_written() {
     let folder = tempfile::tempdir().unwrap();
     let zeros = || Ok(both(floats(&[0; 784], &[1, 784]), &[0]));
-    rejects(fill(DataSet::Mnist, folder.path(), zeros), &["mnist", "checksum", "no official file"]);
-    rejects(fill(DataSet::Cifar10, folder.path(), zeros), &["cifar-10", "(1, 28, 28)", "(3, 32, 32)"]);
+    rejects(fill(KnownSet::Mnist, folder.path(), zeros), &["mnist", "checksum", "no official file"]);
+    rejects(fill(KnownSet::Cifar10, folder.path(), zeros), &["cifar-10", "(1, 28, 28)", "(3, 32, 32)"]);
     let offline = || Err(candle_core::Error::Msg("Api error: no network".into()));
-    rejects(fill(DataSet::Mnist, folder.path(), offline), &["candle-datasets: Api error: no network"]);
+    rejects(fill(KnownSet::Mnist, folder.path(), offline), &["candle-datasets: Api error: no network"]);
     let damaged = || -> candle_core::Result<vision::Dataset> { panic!("called on a damaged image") };
-    rejects(fill(DataSet::Mnist, folder.path(), damaged), &["it panicked: called on a damaged image"]);
+    rejects(fill(KnownSet::Mnist, folder.path(), damaged), &["it panicked: called on a damaged image"]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn loaders_are_those_of_candle_datasets() {
-    let has = DataSet::ALL.map(|set| loader(set).is_some());
+    let has = KnownSet::ALL.map(|set| loader(set).is_some());
     assert_eq!(has, [true, true, false, false, true]);
 }
 
-fn data_folder(set: DataSet) -> Option<PathBuf> {
+fn data_folder(set: KnownSet) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("SPIKING_DATA_DIR")?).join(set.name());
     folder.is_dir().then_some(folder)
 }
 
 #[test]
 fn the_official_images_become_the_official_files() {
-    for set in [DataSet::Mnist, DataSet::FashionMnist] {
+    for set in [KnownSet::Mnist, KnownSet::FashionMnist] {
         let Some(real) = data_folder(set).and_then(|folder| set.load(Some(&folder), Partial::Reject).ok())
         else {
             eprintln!("skipped: SPIKING_DATA_DIR does not name a folder with {}", set.name());
@@ -126,7 +126,7 @@ fn the_official_images_become_the_official_files() {
 #[test]
 fn cifar_is_recognised_in_either_order_of_its_axes() {
     let batch =
-        data_folder(DataSet::Cifar10).and_then(|folder| std::fs::read(folder.join("test_batch.bin")).ok());
+        data_folder(KnownSet::Cifar10).and_then(|folder| std::fs::read(folder.join("test_batch.bin")).ok());
     let Some(batch) = batch else {
         eprintln!("skipped: SPIKING_DATA_DIR does not name a folder with cifar-10/test_batch.bin");
         return;

@@ -7,7 +7,8 @@ use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, RgbaImage};
 use snn_core::write_atomically;
 
-use super::{Canvas, SCALE, Tiles};
+use super::super::size::SCALE;
+use super::{Canvas, Tiles};
 use crate::error::{Error, Result};
 
 /// What covers a place that is not known yet.

@@ -5,38 +5,17 @@ use std::collections::BTreeMap;
 
 use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
-use snn_train::go_on;
+use snn_train::{Progress, go_on};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
-use vq_svae::{CodeUsage, VqSvae};
+use vq_svae::CodeUsage;
 
+use super::config::ExperimentConfig;
+use super::energy::Activity;
+use super::stages::{Networks, batches, process};
 use crate::data::Split;
-use crate::energy::{Activity, Energy};
 use crate::error::Result;
-use crate::stages::{batches, process};
-use crate::{Distance, ExperimentConfig, Progress};
-
-/// The numbers of a run. Smaller is better but for `ssim` and the codebook's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Mean squared error of the test reconstructions, pixels in [-0.5, 0.5].
-    pub mse: f64,
-    /// Structural similarity of the test reconstructions, paper settings; the paper prints `1 - ssim`.
-    pub ssim: f64,
-    /// Eq. 14 on test codes, in bits a token: comparable only between runs on the same codes.
-    pub bits_per_token: f64,
-    /// Standard error of that estimate.
-    pub bits_per_token_standard_error: f64,
-    /// Images it was estimated on.
-    pub bits_per_token_images: usize,
-    /// Codes that occur in the test images.
-    pub codebook_used: usize,
-    /// `exp(entropy)` of the codes of the test images.
-    pub codebook_perplexity: f64,
-    /// Distances of generated images to test images, if they were measured.
-    #[serde(default)]
-    pub distance: Option<Distance>,
-}
+use crate::report::energy::Energy;
+use crate::report::metrics::Metrics;
 
 /// Test images whose codes the denoiser's firing rates are measured on.
 pub(crate) const RATE_IMAGES: usize = 64;
@@ -60,12 +39,13 @@ pub struct Evaluation {
 /// Images or codes that do not fit the networks.
 pub fn evaluate(
     cfg: &ExperimentConfig,
-    (vqsvae, sdid): (&VqSvae, &Sdid),
+    networks: Networks<'_>,
     test: &Split,
     test_codes: &Tensor,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
+    let Networks { vqsvae, denoiser: sdid } = networks;
     let mut activity = Activity::default();
     let mut usage = CodeUsage::new(cfg.vqsvae.codes);
     let (mut errors, mut similarities) = (Vec::new(), Vec::new());
@@ -143,7 +123,8 @@ fn denoiser_rates(
     let n = n.min(RATE_IMAGES);
     let process = process(cfg)?;
     let (t, u) = draw_noise(&process, (n, h, w), cfg.seed, "evaluate/rates")?;
-    let h_t = process.q_sample(&codes.narrow(0, 0, n)?, &t, &u)?.to_device(device)?;
+    let h_t =
+        process.q_sample(&codes.narrow(0, 0, n)?.to_device(&Device::Cpu)?, &t, &u)?.to_device(device)?;
     sdid.logits_observed(&h_t, &t.to_device(device)?, false, &mut |layer, spikes| {
         activity.record(&format!("sdid.{layer}"), spikes)
     })?;

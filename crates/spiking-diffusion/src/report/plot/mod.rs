@@ -25,8 +25,8 @@ mod tests;
 
 use std::path::Path;
 
+use super::picture::save_rgb;
 use crate::error::{Error, Result};
-use crate::picture::save_rgb;
 
 /// Red, green, blue.
 pub type Color = [u8; 3];
@@ -40,6 +40,7 @@ pub const CHART_SIZE: (u32, u32) = (960, 540);
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mark {
     /// A line.
     #[default]

@@ -1,41 +1,30 @@
 //! The presets: what an experiment starts from.
 
 use absorbing_diffusion::{ElboConfig, Order, SamplingConfig, SdidConfig, TokenInput, Weighting};
-use serde::{Deserialize, Serialize};
 use snn_core::{AdamWConfig, LrSchedule, Seed};
 use snn_train::TrainingConfig;
-use vq_svae::{ImageSpec, VqSvaeConfig};
+use vq_svae::{ImageSpec, Reconstruction, VqSvaeConfig};
 
-use crate::config::{DataConfig, EvaluationConfig, ExperimentConfig};
-
-/// A named starting point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "kebab-case")]
-pub enum Preset {
-    /// Minutes on two cores, about 25 for 60,000 images: few spiking steps, a narrow SDID, few epochs.
-    Quick,
-    /// About an hour on two cores for 60,000 images.
-    Cpu,
-    /// The paper's text; the released code's value where it is silent (most of a day on two cores).
-    Paper,
-    /// The released PyTorch code (a day and a half on two cores).
-    ReleasedCode,
-}
-
-impl Preset {
-    /// Its name on the command line and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quick => "quick",
-            Self::Cpu => "cpu",
-            Self::Paper => "paper",
-            Self::ReleasedCode => "released-code",
-        }
-    }
-}
+use super::config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
+use crate::data::Dataset;
+use crate::error::Result;
 
 impl ExperimentConfig {
+    /// The preset's config for a data set: its image shape, its sizes and, where the reconstruction term is divided by
+    /// the variance of the training pixels, that variance.
+    ///
+    /// # Errors
+    /// Pixels that cannot be read.
+    pub fn for_data(preset: Preset, data: &Dataset) -> Result<Self> {
+        let (channels, height, width) = data.image();
+        let mut cfg = Self::new(preset, ImageSpec { channels, height, width });
+        if let Reconstruction::OverVariance { variance } = &mut cfg.vqsvae.reconstruction {
+            *variance = data.train.pixel_variance()?;
+        }
+        cfg.data = DataConfig::of(data);
+        Ok(cfg)
+    }
+
     /// The preset's config for images of this shape.
     pub fn new(preset: Preset, image: ImageSpec) -> Self {
         match preset {

@@ -3,19 +3,20 @@
 use snn_train::differences;
 use vq_svae::Reconstruction;
 
-use crate::data::{DataSet, synthetic};
-use crate::shell::quoted;
-use crate::starter::Starter;
-use crate::{ExperimentConfig, Features};
+use super::config::ExperimentConfig;
+use super::distance::Features;
+use super::shell::quoted;
+use super::starter::Starter;
+use crate::data::{KnownSet, synthetic};
 
 /// The command that makes a run of this config in another folder, by the program that made it, with every field that differs
 /// from the preset's. None for data that no program loads.
 pub(super) fn of(cfg: &ExperimentConfig, features: &Features, starter: Starter) -> Option<String> {
     let data = &cfg.data;
     let (set, official) = if data.name == synthetic::NAME {
-        (DataSet::Mnist, synthetic::TRAIN)
+        (KnownSet::Mnist, synthetic::TRAIN)
     } else {
-        let set = DataSet::named(&data.name)?;
+        let set = KnownSet::named(&data.name)?;
         (set, set.counts().0)
     };
     let mut words = vec![starter.train(set)];

@@ -3,28 +3,28 @@
 use std::path::{Path, PathBuf};
 
 use absorbing_diffusion::Weighting;
+use snn_train::RunDir;
 
+use super::plot::{self, Chart, Color, Mark, PALETTE, Series};
 use crate::error::{Error, Result};
-use crate::plot::{self, Chart, Color, Mark, PALETTE, Series};
-use crate::{ExperimentConfig, RunDir};
 
 /// Most points of a line, evenly spread over all steps.
 const POINTS: usize = 600;
 /// The running mean covers this part of all steps.
 const WINDOW: f64 = 0.02;
 
-/// Reads `vqsvae.csv` and `sdid.csv` and draws `loss.png`.
+/// Reads `vqsvae.csv` and `sdid.csv`, of trainings on this data set and with these weights, and draws `loss.png`.
 ///
 /// # Errors
 /// A table that is missing, has no rows, or has a row of another form; the message names file and line.
-pub(crate) fn save(cfg: &ExperimentConfig, run: &RunDir) -> Result<()> {
-    let charts = [vqsvae(cfg, run)?, sdid(cfg, run)?];
+pub(crate) fn save_losses(run: &RunDir, dataset: &str, weighting: Weighting) -> Result<()> {
+    let charts = [vqsvae(run, dataset)?, sdid(run, dataset, weighting)?];
     plot::save(&run.file("loss.png"), &charts, 1)
 }
 
-fn vqsvae(cfg: &ExperimentConfig, run: &RunDir) -> Result<Chart> {
+fn vqsvae(run: &RunDir, dataset: &str) -> Result<Chart> {
     let table = Table::read(run.file("vqsvae.csv"))?;
-    let chart = Chart::new(format!("VQ-SVAE on {}", cfg.data.name), "step", "loss, running mean").log_y();
+    let chart = Chart::new(format!("VQ-SVAE on {dataset}"), "step", "loss, running mean").log_y();
     let terms = [
         ("total", "loss", 6),
         ("reconstruction", "reconstruction", 0),
@@ -37,12 +37,12 @@ fn vqsvae(cfg: &ExperimentConfig, run: &RunDir) -> Result<Chart> {
         .try_fold(chart, |chart, (name, column, color)| table.draw(chart, name, column, PALETTE[color]))
 }
 
-fn sdid(cfg: &ExperimentConfig, run: &RunDir) -> Result<Chart> {
-    let unit = match cfg.weighting {
+fn sdid(run: &RunDir, dataset: &str, weighting: Weighting) -> Result<Chart> {
+    let unit = match weighting {
         Weighting::Elbo => "bits per token",
         Weighting::Released | Weighting::Uniform => "weighted bits per token",
     };
-    let chart = Chart::new(format!("SDID on the codes of {}", cfg.data.name), "step", unit);
+    let chart = Chart::new(format!("SDID on the codes of {dataset}"), "step", unit);
     Table::read(run.file("sdid.csv"))?.draw(chart, "running mean", "loss", PALETTE[0])
 }
 
@@ -120,24 +120,23 @@ fn running_mean(values: &[f64], window: usize) -> Vec<f64> {
 mod tests {
     use std::fmt::Write;
 
-    use vq_svae::ImageSpec;
-
     use super::*;
-    use crate::Preset;
 
     type TestResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
     const VQSVAE: &str = "step,epoch,lr,loss,reconstruction,dense,generator,commitment,grad_norm\n";
     const SDID: &str = "step,epoch,lr,loss,grad_norm\n";
 
-    fn with_tables(vqsvae: &str, sdid: &str) -> TestResult<(tempfile::TempDir, ExperimentConfig, RunDir)> {
+    fn save(run: &RunDir) -> Result<()> {
+        save_losses(run, "synthetic digits", Weighting::Uniform)
+    }
+
+    fn with_tables(vqsvae: &str, sdid: &str) -> TestResult<(tempfile::TempDir, RunDir)> {
         let folder = tempfile::tempdir()?;
-        let mut cfg = ExperimentConfig::new(Preset::Quick, ImageSpec::MNIST);
-        cfg.data.name = "synthetic digits".to_owned();
-        let run = RunDir::open(&folder.path().join("run"), &cfg, false)?;
+        let run = RunDir::open(&folder.path().join("run"), &"a config".to_owned(), false)?;
         std::fs::write(run.file("vqsvae.csv"), vqsvae)?;
         std::fs::write(run.file("sdid.csv"), sdid)?;
-        Ok((folder, cfg, run))
+        Ok((folder, run))
     }
 
     /// Made-up losses that go down with noise.
@@ -161,26 +160,26 @@ mod tests {
 
     #[test]
     fn many_steps_are_drawn_quickly_and_the_same_every_time() -> TestResult {
-        let (_folder, cfg, run) = with_tables(
+        let (_folder, run) = with_tables(
             &(VQSVAE.to_owned() + &falling(50_000, 5)?),
             &(SDID.to_owned() + &falling(20_000, 1)?),
         )?;
         let clock = std::time::Instant::now();
-        save(&cfg, &run)?;
+        save(&run)?;
         assert!(clock.elapsed().as_secs() < 20);
         let first = std::fs::read(run.file("loss.png"))?;
-        save(&cfg, &run)?;
+        save(&run)?;
         assert_eq!(first, std::fs::read(run.file("loss.png"))?);
         Ok(())
     }
 
     #[test]
     fn one_step_is_enough() -> TestResult {
-        let (_folder, cfg, run) = with_tables(
+        let (_folder, run) = with_tables(
             &(VQSVAE.to_owned() + "0,0,1e-3,1,1,0,0,0,2\n"),
             "step,epoch,lr,loss,,grad_norm\n0,0,1e-3,7,1\n",
         )?;
-        Ok(save(&cfg, &run)?)
+        Ok(save(&run)?)
     }
 
     #[test]
@@ -194,14 +193,14 @@ mod tests {
             ("step,lr\n0,1\n", "sdid.csv: line 1: there is no column `loss`"),
         ];
         for (sdid, wanted) in cases {
-            let (_folder, cfg, run) = with_tables(&(VQSVAE.to_owned() + "0,0,1e-3,1,1,0,0,0,2\n"), sdid)?;
-            let message = save(&cfg, &run).unwrap_err().to_string();
+            let (_folder, run) = with_tables(&(VQSVAE.to_owned() + "0,0,1e-3,1,1,0,0,0,2\n"), sdid)?;
+            let message = save(&run).unwrap_err().to_string();
             assert!(message.ends_with(wanted), "{message}");
             assert!(!run.file("loss.png").exists());
         }
-        let (_folder, cfg, run) = with_tables(VQSVAE, &good)?;
+        let (_folder, run) = with_tables(VQSVAE, &good)?;
         std::fs::remove_file(run.file("vqsvae.csv"))?;
-        assert!(save(&cfg, &run).unwrap_err().to_string().contains("vqsvae.csv"));
+        assert!(save(&run).unwrap_err().to_string().contains("vqsvae.csv"));
         Ok(())
     }
 

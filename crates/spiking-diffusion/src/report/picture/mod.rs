@@ -11,16 +11,11 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use snn_core::write_atomically;
 
+use super::size::{BLOCK_GAP, GAP, SCALE, canvas};
 use crate::error::{Error, Result};
 
 pub use film::{Frame, save_film};
 
-/// Side of the square that a pixel becomes.
-const SCALE: usize = 3;
-/// Between two tiles, in pixels of the file.
-const GAP: usize = 2;
-/// Between two blocks of rows, on top of `GAP`.
-const BLOCK_GAP: usize = 8;
 /// Pairs side by side in [`save_pairs`].
 const PAIRS: usize = 16;
 /// Between tiles; no shade of grey, so that it is no pixel of a grey image.
@@ -151,26 +146,6 @@ impl Tiles {
         }
         pixel.map(|value| ((value + 0.5).clamp(0., 1.) * 255.).round() as u8)
     }
-}
-
-/// Rows and columns of `count` images in a square.
-pub(crate) fn square(count: usize) -> (usize, usize) {
-    let columns = (count as f64).sqrt().ceil() as usize;
-    (count.div_ceil(columns.max(1)), columns)
-}
-
-/// Width and height of a picture of images of this height and width, unless it has more than 2^31 bytes.
-pub(crate) fn canvas(
-    (height, width): (usize, usize),
-    (rows, columns): (usize, usize),
-    rows_per_block: usize,
-) -> Option<(usize, usize)> {
-    let side = |count: usize, pixels: usize| {
-        count.checked_mul(pixels.checked_mul(SCALE)?.checked_add(GAP)?)?.checked_sub(GAP)
-    };
-    let gaps = rows.div_ceil(rows_per_block).saturating_sub(1).checked_mul(BLOCK_GAP)?;
-    let (width, height) = (side(columns, width)?, side(rows, height)?.checked_add(gaps)?);
-    width.checked_mul(height).filter(|&area| area <= (1 << 31) / 3).map(|_| (width, height))
 }
 
 /// The picture being drawn.

@@ -2,24 +2,26 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
-use snn_train::go_on;
+use snn_train::{Progress, RunDir, go_on};
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, EvaluationOptions, FeatureExtractor, Inception, InceptionConfig,
     InceptionLayer, InceptionWeights, Protocol, evaluate, frechet_distance_of_features,
 };
 use vq_svae::VqSvae;
 
-use crate::classifier;
-use crate::data::Dataset;
+use super::classifier;
+use super::config::ExperimentConfig;
+use super::stages::batches;
+use crate::data::{Dataset, Split};
 use crate::error::Result;
-use crate::stages::batches;
-use crate::{ExperimentConfig, Progress, RunDir};
+use crate::report::metrics::Distance;
 
 /// Whose features distances are taken between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Features {
     /// No distances.
     #[default]
@@ -46,58 +48,35 @@ impl Features {
     }
 }
 
-/// Distances of one run; smaller is better.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Distance {
-    /// Fréchet distance.
-    pub fid: f64,
-    /// Kernel distance, mean over subsets.
-    pub kid: f64,
-    /// Its standard deviation over subsets.
-    pub kid_std: f64,
-    /// Fréchet distance of the same test images to their reconstructions: what the autoencoder alone costs. `None` in
-    /// reports of older versions.
-    #[serde(default)]
-    pub reconstruction_fid: Option<f64>,
-    /// Number of features.
-    pub dims: usize,
-    /// Test images, the first ones.
-    pub real_images: usize,
-    /// Generated images, rounded to 8 bits as in a PNG.
-    pub generated_images: usize,
-    /// Network, layer and preprocessing.
-    pub extractor: String,
-    /// Whose definitions.
-    pub protocol: String,
-    /// Seed of the subsets.
-    pub seed: u64,
-    /// What a reader should know.
-    pub warnings: Vec<String>,
-}
-
 /// Images that a feature extractor sees at once.
 const BATCH: usize = 50;
 const STAGE: &str = "features";
 
+/// What distances are measured between.
+#[derive(Clone, Copy)]
+pub(super) struct Images<'a> {
+    pub(super) test: &'a Split,
+    /// Those of the test images.
+    pub(super) test_codes: &'a Tensor,
+    pub(super) generated: &'a Tensor,
+}
+
 /// The distance of `generated` to as many of the first test images, and of those to their reconstructions by `vqsvae`.
 ///
 /// # Errors
-/// An extractor that cannot be had, fewer than two images, a stop that was asked for.
-pub(crate) fn measure(
+/// Fewer than two images, a stop that was asked for.
+pub(super) fn measure(
     cfg: &ExperimentConfig,
-    features: &Features,
-    data: &Dataset,
-    (vqsvae, generated): (&VqSvae, &Tensor),
-    run: &RunDir,
-    device: &Device,
+    extractor: &dyn FeatureExtractor,
+    Images { test, test_codes, generated }: Images<'_>,
+    vqsvae: &VqSvae,
     progress: &mut dyn Progress,
-) -> Result<Option<Distance>> {
-    let Some(extractor) = extractor(cfg, features, data, run, progress)? else { return Ok(None) };
-    let count = generated.dim(0)?.min(data.test.len());
-    let real = data.test.range(0..count, &Device::Cpu)?;
+) -> Result<Distance> {
+    let count = generated.dim(0)?.min(test.len());
+    let real = test.range(0..count, &Device::Cpu)?;
     let fake = in_8_bits(generated)?;
-    let again = in_8_bits(&reconstructions(cfg, vqsvae, &real, device)?)?;
-    let features = extract(&*extractor, &Tensor::cat(&[&real, &fake, &again], 0)?, progress)?;
+    let again = in_8_bits(&reconstructions(cfg, vqsvae, &test_codes.narrow(0, 0, count)?)?)?;
+    let features = extract(extractor, &Tensor::cat(&[&real, &fake, &again], 0)?, progress)?;
     let (made, part) = (fake.dim(0)?, |start, images| features.narrow(0, start, images));
     let (real, fake, again) = (part(0, count)?, part(count, made)?, part(count + made, count)?);
     let options = EvaluationOptions {
@@ -108,7 +87,7 @@ pub(crate) fn measure(
     };
     let found = evaluate(&real, &fake, &options)?;
     let reconstruction_fid = frechet_distance_of_features(&real, &again)?;
-    Ok(Some(Distance {
+    Ok(Distance {
         fid: found.fid,
         kid: found.kid_mean.unwrap_or(f64::NAN),
         kid_std: found.kid_std.unwrap_or(f64::NAN),
@@ -120,21 +99,15 @@ pub(crate) fn measure(
         protocol: found.protocol.to_string(),
         seed: found.seed,
         warnings: found.warnings,
-    }))
+    })
 }
 
-/// What the autoencoder makes of images, on the CPU.
-fn reconstructions(
-    cfg: &ExperimentConfig,
-    vqsvae: &VqSvae,
-    images: &Tensor,
-    device: &Device,
-) -> Result<Tensor> {
+/// What the autoencoder makes of images with these codes, on the CPU.
+fn reconstructions(cfg: &ExperimentConfig, vqsvae: &VqSvae, codes: &Tensor) -> Result<Tensor> {
     let batch = |range: Range<usize>| -> Result<Tensor> {
-        let images = images.narrow(0, range.start, range.len())?.to_device(device)?;
-        Ok(vqsvae.decode(&vqsvae.encode(&images)?)?.to_device(&Device::Cpu)?)
+        Ok(vqsvae.decode(&codes.narrow(0, range.start, range.len())?)?.to_device(&Device::Cpu)?)
     };
-    let parts = batches(images.dim(0)?, cfg.evaluation.batch_size).map(batch).collect::<Result<Vec<_>>>()?;
+    let parts = batches(codes.dim(0)?, cfg.evaluation.batch_size).map(batch).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::cat(&parts, 0)?)
 }
 
@@ -161,7 +134,8 @@ pub(crate) fn in_8_bits(images: &Tensor) -> candle_core::Result<Tensor> {
     (((images + 0.5)? * 255.)?.round()?.clamp(0., 255.)? / 255.)? - 0.5
 }
 
-fn extractor(
+/// The network of these features. A classifier that is not there yet is a stage of its own, with its own time.
+pub(super) fn extractor(
     cfg: &ExperimentConfig,
     features: &Features,
     data: &Dataset,
@@ -174,8 +148,10 @@ fn extractor(
         Features::Classifier => {
             let file = run.file("classifier.safetensors");
             if !file.exists() {
+                let clock = Instant::now();
                 let config = ClassifierConfig { seed: cfg.seed.0, ..classifier::config(data) };
                 classifier::train(&config, data, progress)?.save(&file)?;
+                run.record_seconds(classifier::STAGE, clock.elapsed().as_secs_f64())?;
             }
             Ok(Some(Box::new(Classifier::load(&file)?)))
         }

@@ -6,11 +6,12 @@ use absorbing_diffusion::Sdid;
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 use snn_core::Model;
-use snn_train::read_config;
+use snn_train::{Progress, read_config};
 use vq_svae::VqSvae;
 
+use super::config::ExperimentConfig;
+use super::stages::{Networks, generate};
 use crate::error::{Error, Result};
-use crate::{ExperimentConfig, Progress, generate};
 
 /// What a run has trained, read from its folder; nothing is written there.
 #[derive(Debug)]
@@ -58,6 +59,11 @@ impl Trained {
         Ok(Self { cfg, vqsvae, sdid, sha256 })
     }
 
+    /// Both networks.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks { vqsvae: &self.vqsvae, denoiser: &self.sdid }
+    }
+
     /// The first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU, pixels as of
     /// [`VqSvae::decode`]. [`generation::save`](crate::generation::save) writes them as files instead, clamped.
     ///
@@ -67,6 +73,6 @@ impl Trained {
         if count == 0 {
             return Err(Error::config("samples", count, "must be at least 1"));
         }
-        generate(&self.cfg, (&self.vqsvae, &self.sdid), 0..count, device, progress)
+        generate(&self.cfg, self.networks(), 0..count, device, progress)
     }
 }

@@ -7,15 +7,16 @@ use std::path::Path;
 use absorbing_diffusion::SamplingConfig;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use snn_train::{go_on, write_json};
+use snn_train::{Progress, go_on, write_json};
 use spiking_diffusion_metrics::{FeatureExtractor, FeatureStats, FeatureStatsBuilder, frechet_distance};
 use vq_svae::CodeUsage;
 
+use super::config::ExperimentConfig;
+use super::distance::{extract, in_8_bits};
+use super::stages::{batches, draw_codes};
+use super::trained::Trained;
 use crate::data::Split;
-use crate::distance::{extract, in_8_bits};
 use crate::error::{Error, Result};
-use crate::stages::{batches, draw_codes};
-use crate::{ExperimentConfig, Progress, Trained};
 
 const STAGE: &str = "sweep";
 const FILE: &str = "temperature-sweep";

@@ -4,9 +4,9 @@
 use absorbing_diffusion::TokenInput;
 use serde_json::Value;
 
-use crate::ExperimentConfig;
+use super::config::ExperimentConfig;
 use crate::error::{Error, Result};
-use crate::{picture, unmasking};
+use crate::report::size::{canvas, film_fits, square};
 
 /// Most numbers in one tensor: 16 GiB of f32.
 const MOST: f64 = 4_294_967_296.;
@@ -122,11 +122,11 @@ fn fits(what: &str, dimensions: &[Dimension]) -> Result<()> {
 pub(super) fn pictures(cfg: &ExperimentConfig) -> Result<()> {
     let image = &cfg.vqsvae.image;
     let tile = (image.height, image.width);
-    if !unmasking::fits(tile, cfg.samples) {
+    if !film_fits(tile, cfg.samples) {
         let size = format!("{} x {}", image.height, image.width);
         return Err(Error::config("vqsvae.image", size, "too large for unmasking.gif"));
     }
-    if picture::canvas(tile, picture::square(cfg.samples), 1).is_none() {
+    if canvas(tile, square(cfg.samples), 1).is_none() {
         let reason =
             "too many for one picture, samples.png; `generate` writes any number once the run is finished";
         return Err(Error::config("samples", cfg.samples, reason));

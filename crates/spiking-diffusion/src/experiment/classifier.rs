@@ -1,16 +1,15 @@
 //! The classifier of a data set: features that need no download, and a judge of samples.
 
 use candle_core::{Device, Tensor};
-use snn_train::flow;
+use snn_train::{Progress, flow};
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, Error as MetricsError, Labelled, TrainingStep,
 };
 
-use crate::Progress;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 
-const STAGE: &str = "classifier";
+pub(crate) const STAGE: &str = "classifier";
 
 /// The library's config for this data set.
 pub(crate) fn config(data: &Dataset) -> ClassifierConfig {

@@ -1,6 +1,6 @@
 //! How a training was started.
 
-use crate::data::DataSet;
+use crate::data::KnownSet;
 
 /// Which of our programs a person started, so that reports name the same again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(crate) enum Starter {
 
 impl Starter {
     /// The words that train on a data set; flags go behind them.
-    pub(crate) fn train(self, set: DataSet) -> String {
+    pub(crate) fn train(self, set: KnownSet) -> String {
         match self {
             Self::Example => format!("cargo run --release --example {} --", Self::example(set)),
             Self::Program => format!("spiking-diffusion train {}", set.name()),
@@ -22,13 +22,13 @@ impl Starter {
     }
 
     /// Name of a data set's example.
-    pub(crate) fn example(set: DataSet) -> &'static str {
+    pub(crate) fn example(set: KnownSet) -> &'static str {
         match set {
-            DataSet::Mnist => "mnist",
-            DataSet::FashionMnist => "fashion_mnist",
-            DataSet::Kmnist => "kmnist",
-            DataSet::Letters => "letters",
-            DataSet::Cifar10 => "cifar10",
+            KnownSet::Mnist => "mnist",
+            KnownSet::FashionMnist => "fashion_mnist",
+            KnownSet::Kmnist => "kmnist",
+            KnownSet::Letters => "letters",
+            KnownSet::Cifar10 => "cifar10",
         }
     }
 }

@@ -11,11 +11,11 @@ use absorbing_diffusion::Order;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
-use snn_train::{claim, differences, go_on, most_readable, read_json, write_json};
+use snn_train::{Progress, claim, differences, go_on, most_readable, read_json, write_json};
 
+use super::stages::{batches, draw};
+use super::trained::Trained;
 use crate::error::{Error, Result};
-use crate::stages::{batches, draw};
-use crate::{Progress, Trained, picture};
 
 /// Images in one `.safetensors` file; also the most images in memory.
 pub const BLOCK: usize = 500;
@@ -81,6 +81,9 @@ pub fn save(
     trained.cfg.validate()?;
     if count == 0 || formats == (Formats { png: false, safetensors: false }) {
         return Err(Error::config("images", count, "needs at least one image and one format"));
+    }
+    if formats.png && !cfg!(feature = "report") {
+        return Err(Error::config("formats.png", true, "needs a build with the feature `report`"));
     }
     let _lock = claim(folder, MANIFEST)?;
     check_manifest(trained, folder)?;
@@ -158,9 +161,7 @@ impl Files<'_> {
     }
 
     fn has_png(&self, i: usize) -> bool {
-        let [_, height, width] = self.image;
-        let size = (width as u32, height as u32);
-        image::open(self.png(i)).is_ok_and(|image| (image.width(), image.height()) == size)
+        png::is_whole(&self.png(i), self.image)
     }
 
     fn has_tensors(&self, block: &Range<usize>) -> bool {
@@ -185,11 +186,10 @@ impl Files<'_> {
     ) -> Result<()> {
         let mut drawn = Vec::new();
         for batch in runs(&missing, trained.cfg.sampling.batch_size) {
-            let images =
-                draw(&trained.cfg, (&trained.vqsvae, &trained.sdid), batch.clone(), device, &mut |_, _| ())?;
+            let images = draw(&trained.cfg, trained.networks(), batch.clone(), device, &mut |_, _| ())?;
             for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
                 let path = self.png(number);
-                write_unsynced(&path, &picture::image_png(&path, &images.get(i)?)?)?;
+                write_unsynced(&path, &png::encode(&path, &images.get(i)?)?)?;
             }
             progress.advance(batch.end, None);
             drawn.push(images);
@@ -203,6 +203,37 @@ impl Files<'_> {
         let bytes = safetensors::serialize([("images", images)], None)
             .map_err(|e| Error::run(&path, e.to_string()))?;
         Ok(write_atomically(&path, &bytes)?)
+    }
+}
+
+#[cfg(feature = "report")]
+mod png {
+    use std::path::Path;
+
+    pub(super) use crate::report::picture::image_png as encode;
+
+    /// Whether a file is an image of these channels, rows and columns.
+    pub(super) fn is_whole(path: &Path, [_, height, width]: [usize; 3]) -> bool {
+        let size = (width as u32, height as u32);
+        image::open(path).is_ok_and(|image| (image.width(), image.height()) == size)
+    }
+}
+
+/// No file is asked for here: [`save`] refuses.
+#[cfg(not(feature = "report"))]
+mod png {
+    use std::path::Path;
+
+    use candle_core::Tensor;
+
+    use crate::error::Result;
+
+    pub(super) fn encode(_: &Path, _: &Tensor) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    pub(super) fn is_whole(_: &Path, _: [usize; 3]) -> bool {
+        false
     }
 }
 

@@ -9,12 +9,12 @@ use std::time::Instant;
 use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sampler, Sdid, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, ParamStore};
-use snn_train::{StepLoss, Trainer, go_on};
+use snn_train::{Progress, RunDir, StepLoss, Trainer, go_on};
 use vq_svae::VqSvae;
 
+use super::config::ExperimentConfig;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
-use crate::{ExperimentConfig, Progress, RunDir};
 
 /// Trains the autoencoder into `vqsvae.safetensors`.
 ///
@@ -40,7 +40,7 @@ pub fn train_vqsvae(
     Ok(model)
 }
 
-/// The codes of a data set, u32 `[N, H', W']` on the CPU.
+/// The codes of a data set, u32 `[N, H', W']`, on the device that trains on them.
 #[derive(Clone, Debug)]
 pub struct Codes {
     /// Of the training images.
@@ -84,7 +84,7 @@ pub fn encode_dataset(
         run.record_seconds("encode", clock.elapsed().as_secs_f64())?;
         checkpoint.save(&path)?;
     }
-    let checkpoint = Checkpoint::load(&path, CODES_KIND, &Device::Cpu)?;
+    let checkpoint = Checkpoint::load(&path, CODES_KIND, device)?;
     let get = |name: &str| {
         let found = checkpoint.tensors.get(name).cloned();
         found.ok_or_else(|| checkpoint.error(format!("tensor `{name}` is missing")))
@@ -105,11 +105,10 @@ pub fn train_sdid(
 ) -> Result<Sdid> {
     let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, device);
     let (process, model) = (process(cfg)?, Sdid::new(&cfg.sdid, params.builder())?);
-    let (items, h, w) = codes.dims3()?;
+    let ((items, h, w), codes) = (codes.dims3()?, codes.to_device(device)?);
     let trainer = Trainer::new("sdid", &cfg.sdid_training, &params, items, cfg.seed).in_run(run);
     trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
-        let indices = Tensor::new(batch.items, codes.device())?;
-        let h0 = codes.index_select(&indices, 0)?.to_device(device)?;
+        let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
         let label = format!("sdid/noise/{}", batch.step);
         let (t, u) = draw_noise(&process, (batch.items.len(), h, w), cfg.seed, &label)?;
         Ok(absorbing_diffusion::loss(&process, &model, &h0, &t, &u, cfg.weighting, true)?.into())
@@ -117,19 +116,49 @@ pub fn train_sdid(
     Ok(model)
 }
 
+/// An autoencoder and a denoiser of its codes: what draws images.
+#[derive(Debug)]
+pub struct Networks<'a, D: ?Sized = Sdid> {
+    /// Codes to images.
+    pub vqsvae: &'a VqSvae,
+    /// The run's SDID, or any other of the same codes, map and steps.
+    pub denoiser: &'a D,
+}
+
+impl<D: ?Sized> Clone for Networks<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D: ?Sized> Copy for Networks<'_, D> {}
+
 /// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU, pixels as of
-/// [`VqSvae::decode`]. The denoiser is the run's SDID, or any other of the same codes, map and steps.
+/// [`VqSvae::decode`].
 ///
 /// Image `i` follows from the seed and `i`, whatever the range and the batch size.
 ///
 /// # Errors
 /// Networks that do not fit each other, logits that are not finite.
-pub fn generate(
+pub fn generate<D: Denoiser>(
     cfg: &ExperimentConfig,
-    (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
+    networks: Networks<'_, D>,
     images: Range<usize>,
     device: &Device,
     progress: &mut dyn Progress,
+) -> Result<Tensor> {
+    generate_observed(cfg, networks, images, device, progress, &mut |_, _, _| ())
+}
+
+/// [`generate`], with a look at every step: `observe(first, step, codes)` sees the codes of images `first`, `first + 1`, ..
+/// after it, one after the other, masks included.
+pub(super) fn generate_observed<D: Denoiser>(
+    cfg: &ExperimentConfig,
+    networks: Networks<'_, D>,
+    images: Range<usize>,
+    device: &Device,
+    progress: &mut dyn Progress,
+    observe: &mut dyn FnMut(usize, usize, &[u32]),
 ) -> Result<Tensor> {
     let (size, steps) = (cfg.sampling.batch_size, cfg.sampling.steps_of(&process(cfg)?));
     let total = images.len().div_ceil(size.max(1)) * steps;
@@ -138,8 +167,12 @@ pub fn generate(
     for range in batches(images.len(), size) {
         let before = decoded.len() * steps;
         let range = images.start + range.start..images.start + range.end;
-        let mut observe = |_: &[u32], left: usize| progress.advance(before + steps - left, None);
-        decoded.push(draw(cfg, (vqsvae, denoiser), range, device, &mut observe)?);
+        let first = range.start;
+        let mut shown = |codes: &[u32], left: usize| {
+            progress.advance(before + steps - left, None);
+            observe(first, steps - 1 - left, codes);
+        };
+        decoded.push(draw(cfg, networks, range, device, &mut shown)?);
         go_on(progress, "sample", before + steps, total)?;
     }
     progress.end();
@@ -147,14 +180,17 @@ pub fn generate(
 }
 
 /// [`generate`] in one batch; `observe` as in [`Sampler::sample`].
-pub(crate) fn draw(
+pub(super) fn draw<D: Denoiser>(
     cfg: &ExperimentConfig,
-    (vqsvae, denoiser): (&VqSvae, &dyn Denoiser),
+    networks: Networks<'_, D>,
     images: Range<usize>,
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
-    Ok(vqsvae.decode(&draw_codes(cfg, denoiser, images, device, observe)?)?.to_device(&Device::Cpu)?)
+    Ok(networks
+        .vqsvae
+        .decode(&draw_codes(cfg, networks.denoiser, images, device, observe)?)?
+        .to_device(&Device::Cpu)?)
 }
 
 /// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in

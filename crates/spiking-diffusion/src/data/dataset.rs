@@ -1,0 +1,64 @@
+//! A data set in memory.
+
+use sha2::{Digest, Sha256};
+
+use super::split::Split;
+use crate::error::{Error, Result};
+
+/// A data set: two splits of images of one shape.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// Its name, as in reports and default folders.
+    pub name: String,
+    /// Whether a program drew it.
+    pub synthetic: bool,
+    /// What its files lack of the official ones, if they do.
+    pub partial: Option<String>,
+    /// What networks are trained on.
+    pub train: Split,
+    /// What they are measured on.
+    pub test: Split,
+}
+
+impl Dataset {
+    /// Joins two splits.
+    ///
+    /// # Errors
+    /// The splits' images have different shapes.
+    /// # Examples
+    /// ```
+    /// use spiking_diffusion::data::{Dataset, Split};
+    /// # fn main() -> spiking_diffusion::Result<()> {
+    /// let grey = |n: usize| Split::new(vec![128; n * 64], vec![0; n], (1, 8, 8));
+    /// let data = Dataset::new("grey", grey(100)?, grey(10)?)?;
+    /// assert_eq!((data.train.len(), data.image()), (100, (1, 8, 8)));
+    /// # Ok(()) }
+    /// ```
+    pub fn new(name: impl Into<String>, train: Split, test: Split) -> Result<Self> {
+        if train.image() != test.image() {
+            let shapes = format!("{:?} and {:?}", train.image(), test.image());
+            return Err(Error::config("data", shapes, "training and test images must have one shape"));
+        }
+        Ok(Self { name: name.into(), synthetic: false, partial: None, train, test })
+    }
+
+    /// `(channels, height, width)` of every image.
+    pub fn image(&self) -> (usize, usize, usize) {
+        self.train.image()
+    }
+
+    /// SHA-256 of all pixels and labels.
+    pub(crate) fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        [&self.train, &self.test].into_iter().for_each(|split| split.hash(&mut hash));
+        format!("{:x}", hash.finalize())
+    }
+
+    /// With at most the first `n` training images. The test images stay.
+    ///
+    /// # Errors
+    /// `n = 0`.
+    pub fn limit(self, n: usize) -> Result<Self> {
+        Ok(Self { train: self.train.first(n)?, ..self })
+    }
+}

@@ -1,0 +1,83 @@
+//! What there is to say of a finished run.
+
+use std::collections::BTreeMap;
+
+use snn_train::TrainingConfig;
+
+use super::command;
+use super::config::ExperimentConfig;
+use super::distance::Features;
+use super::evaluation::{Evaluation, RATE_IMAGES};
+use super::starter::Starter;
+use crate::report::metrics::Metrics;
+use crate::report::{Epochs, Machine, Report};
+
+/// The report of a run.
+pub(super) fn report(
+    cfg: &ExperimentConfig,
+    evaluation: Evaluation,
+    (features, starter): (&Features, Starter),
+    seconds: BTreeMap<String, f64>,
+    machine: Machine,
+) -> Report {
+    let epochs = Epochs { vqsvae: cfg.vqsvae_training.epochs, sdid: cfg.sdid_training.epochs };
+    let (train, test) = (cfg.data.train_images, cfg.data.test_images);
+    let seen = |training: &TrainingConfig| training.steps(train).unwrap_or(0) * training.batch_size;
+    let images = [
+        ("vqsvae", seen(&cfg.vqsvae_training)),
+        ("encode", train + test),
+        ("sdid", seen(&cfg.sdid_training)),
+        ("sample", cfg.samples),
+    ];
+    let speed = |&(stage, n): &(&str, usize)| Some((stage.to_owned(), n as f64 / seconds.get(stage)?));
+    Report {
+        dataset: cfg.data.name.clone(),
+        synthetic: cfg.data.synthetic,
+        partial: cfg.data.partial.clone(),
+        seed: cfg.seed.0,
+        preset: cfg.preset.name().to_owned(),
+        epochs,
+        train_images: train,
+        test_images: test,
+        samples: cfg.samples,
+        protocol: protocol(cfg, &evaluation.metrics),
+        command: command::of(cfg, features, starter),
+        metrics: evaluation.metrics,
+        firing_rates: evaluation.firing_rates,
+        energy: Some(evaluation.energy),
+        images_per_second: images.iter().filter_map(speed).collect(),
+        seconds,
+        machine,
+    }
+}
+
+fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
+    let distance = metrics.distance.as_ref().map_or(String::new(), |d| {
+        format!(
+            " FID and KID: {} generated images (seed {}, 8 bits) against the first {} test images; FID of the test \
+             reconstructions: those test images against themselves through the autoencoder; definitions of {}; \
+             features: {}; subsets by seed {}.{}",
+            d.generated_images,
+            cfg.seed.0,
+            d.real_images,
+            d.protocol,
+            d.extractor,
+            d.seed,
+            d.warnings.iter().map(|warning| format!(" Warning: {warning}.")).collect::<String>(),
+        )
+    });
+    format!(
+        "MSE and SSIM: all {} test images, pixels in [-0.5, 0.5]; SSIM with an 11x11 Gaussian window, sigma 1.5, zero \
+         padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
+         stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
+         all test images. Firing rates: VQ-SVAE on all test images, SDID on the codes of the first {} test images masked at \
+         random times. Samples: seed {}, order {:?}, temperature {}.{distance}",
+        cfg.data.test_images,
+        metrics.bits_per_token_images,
+        cfg.evaluation.bound.strata,
+        RATE_IMAGES.min(cfg.data.test_images),
+        cfg.seed.0,
+        cfg.sampling.order,
+        cfg.sampling.temperature,
+    )
+}

@@ -1,0 +1,84 @@
+//! Whether a config can work, alone and on its data.
+
+use snn_train::TrainingConfig;
+use vq_svae::ImageSpec;
+
+use super::config::{DataConfig, ExperimentConfig};
+use super::limits;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+
+impl ExperimentConfig {
+    /// Rejects what cannot work, by field, value and reason.
+    ///
+    /// # Errors
+    /// Also where the parts do not fit each other (`sdid` must have the codebook size and map of `vqsvae`), and what is
+    /// beyond all size: numbers that f32 does not hold, tensors of more than 2^32 numbers, more samples than a picture has
+    /// room for.
+    pub fn validate(&self) -> Result<()> {
+        let tree = self.to_value()?;
+        for part in ["vqsvae", "vqsvae_training", "sdid", "sdid_training"] {
+            limits::numbers(part, &tree[part])?;
+        }
+        self.vqsvae.validate()?;
+        self.sdid.validate()?;
+        self.sampling.validate()?;
+        self.evaluation.bound.validate().map_err(|e| match e {
+            absorbing_diffusion::Error::Core(e) => e.within("evaluation").into(),
+            e => Error::from(e),
+        })?;
+        for (stage, training) in self.trainings() {
+            training.validate().map_err(|e| e.within(stage))?;
+        }
+        let (height, width) = self.vqsvae.image.code_map();
+        let pairs = [
+            ("sdid.codes", self.sdid.codes, self.vqsvae.codes),
+            ("sdid.height", self.sdid.height, height),
+            ("sdid.width", self.sdid.width, width),
+        ];
+        for (field, value, wanted) in pairs {
+            if value != wanted {
+                return Err(Error::config(field, value, format!("the autoencoder's codes need {wanted}")));
+            }
+        }
+        let counts = [
+            ("samples", self.samples, 1),
+            ("evaluation.bound_images", self.evaluation.bound_images, 2),
+            ("evaluation.batch_size", self.evaluation.batch_size, 1),
+        ];
+        if self.evaluation.distance_images == 1 {
+            return Err(Error::config("evaluation.distance_images", 1, "must be 0 (none) or at least 2"));
+        }
+        if let Some((field, count, least)) = counts.into_iter().find(|(_, count, least)| count < least) {
+            return Err(Error::config(field, count, format!("must be at least {least}")));
+        }
+        limits::tensors(self)?;
+        limits::pictures(self)
+    }
+
+    /// Rejects what cannot work on this data, before anything is trained.
+    pub(crate) fn validate_for(&self, data: &Dataset) -> Result<()> {
+        self.validate()?;
+        let found = DataConfig::of(data);
+        if self.data != found {
+            let reason = format!("the data are {found:?}; start from `ExperimentConfig::for_data`");
+            return Err(Error::config("data", format!("{:?}", self.data), reason));
+        }
+        let ImageSpec { channels, height, width } = self.vqsvae.image;
+        if (channels, height, width) != data.image() {
+            let reason = format!("the images of the data are {:?}", data.image());
+            return Err(Error::config("vqsvae.image", format!("{:?}", (channels, height, width)), reason));
+        }
+        if data.test.len() < 2 {
+            return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));
+        }
+        for (stage, training) in self.trainings() {
+            training.steps(data.train.len()).map_err(|e| e.within(stage))?;
+        }
+        Ok(())
+    }
+
+    fn trainings(&self) -> [(&'static str, &TrainingConfig); 2] {
+        [("vqsvae_training", &self.vqsvae_training), ("sdid_training", &self.sdid_training)]
+    }
+}

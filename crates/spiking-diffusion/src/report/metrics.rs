@@ -1,0 +1,54 @@
+//! The numbers of a run.
+
+use serde::{Deserialize, Serialize};
+
+/// The numbers of a run. Smaller is better but for `ssim` and the codebook's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Mean squared error of the test reconstructions, pixels in [-0.5, 0.5].
+    pub mse: f64,
+    /// Structural similarity of the test reconstructions, paper settings; the paper prints `1 - ssim`.
+    pub ssim: f64,
+    /// Eq. 14 on test codes, in bits a token: comparable only between runs on the same codes.
+    pub bits_per_token: f64,
+    /// Standard error of that estimate.
+    pub bits_per_token_standard_error: f64,
+    /// Images it was estimated on.
+    pub bits_per_token_images: usize,
+    /// Codes that occur in the test images.
+    pub codebook_used: usize,
+    /// `exp(entropy)` of the codes of the test images.
+    pub codebook_perplexity: f64,
+    /// Distances of generated images to test images, if they were measured.
+    #[serde(default)]
+    pub distance: Option<Distance>,
+}
+
+/// Distances of one run; smaller is better.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distance {
+    /// Fréchet distance.
+    pub fid: f64,
+    /// Kernel distance, mean over subsets.
+    pub kid: f64,
+    /// Its standard deviation over subsets.
+    pub kid_std: f64,
+    /// Fréchet distance of the same test images to their reconstructions: what the autoencoder alone costs. `None` in
+    /// reports of older versions.
+    #[serde(default)]
+    pub reconstruction_fid: Option<f64>,
+    /// Number of features.
+    pub dims: usize,
+    /// Test images, the first ones.
+    pub real_images: usize,
+    /// Generated images, rounded to 8 bits as in a PNG.
+    pub generated_images: usize,
+    /// Network, layer and preprocessing.
+    pub extractor: String,
+    /// Whose definitions.
+    pub protocol: String,
+    /// Seed of the subsets.
+    pub seed: u64,
+    /// What a reader should know.
+    pub warnings: Vec<String>,
+}

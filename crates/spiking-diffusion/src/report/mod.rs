@@ -1,0 +1,112 @@
+//! What a run says of itself, and how it is shown: the facts (`report.json`), and with the feature `report` the pages and
+//! pictures that are made of them.
+
+pub mod energy;
+pub(crate) mod metrics;
+pub(crate) mod size;
+
+#[cfg(feature = "report")]
+mod charts;
+#[cfg(feature = "report")]
+mod html;
+#[cfg(feature = "report")]
+mod loss_plot;
+#[cfg(feature = "report")]
+mod markdown;
+#[cfg(feature = "report")]
+mod page;
+#[cfg(feature = "report")]
+mod pages;
+#[cfg(feature = "report")]
+pub mod picture;
+#[cfg(feature = "report")]
+pub mod plot;
+#[cfg(feature = "report")]
+mod unmasking;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use self::energy::Energy;
+use self::metrics::Metrics;
+
+#[cfg(feature = "report")]
+pub(crate) use {
+    charts::{save_codebook, save_firing_rates},
+    loss_plot::save_losses,
+    unmasking::Unmasking,
+};
+
+/// How long a training was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epochs {
+    /// Of the autoencoder.
+    pub vqsvae: usize,
+    /// Of the denoiser.
+    pub sdid: usize,
+}
+
+/// One finished run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Name of the data set.
+    pub dataset: String,
+    /// Whether it was drawn by a program.
+    pub synthetic: bool,
+    /// What its files lack of the official ones, if they do.
+    #[serde(default)]
+    pub partial: Option<String>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Preset that the config started from; `config.json` has every field.
+    pub preset: String,
+    /// Passes over the training images.
+    pub epochs: Epochs,
+    /// Training images used.
+    pub train_images: usize,
+    /// Test images used.
+    pub test_images: usize,
+    /// Generated images.
+    pub samples: usize,
+    /// Quality.
+    pub metrics: Metrics,
+    /// Fraction of neuron-steps with a spike, by layer.
+    pub firing_rates: BTreeMap<String, f64>,
+    /// Operations and energy beside the same network without spikes; `None` in reports of older versions.
+    #[serde(default)]
+    pub energy: Option<Energy>,
+    /// Wall time by stage, over all sessions of the run.
+    pub seconds: BTreeMap<String, f64>,
+    /// Images through each stage, a second.
+    pub images_per_second: BTreeMap<String, f64>,
+    /// Threads, device and program.
+    pub machine: Machine,
+    /// How the metrics were measured.
+    pub protocol: String,
+    /// The command that makes this run again, where a program of ours makes it.
+    #[serde(default)]
+    pub command: Option<String>,
+}
+
+/// What the run ran on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads it could use.
+    pub threads: usize,
+    /// Version of this crate.
+    pub version: String,
+}
+
+impl Machine {
+    /// This machine.
+    pub(crate) fn here(device: &str) -> Self {
+        Self {
+            device: device.to_owned(),
+            threads: snn_core::threads(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
