@@ -144,19 +144,28 @@ impl ExperimentConfig {
                 "says what the run is: --seed, --preset and the data set decide it",
             ));
         }
+        let no_such_field = || Error::config(key, value, "there is no such field");
         let mut tree = self.to_value()?;
         let mut place = &mut tree;
-        for part in key.split('.') {
+        let mut parts = key.split('.').peekable();
+        while let Some(part) = parts.next() {
             let index = part.parse::<usize>().ok();
             let next = match place {
+                // A field that is left out where it has its default: whether there is one, the config's own type says.
+                Value::Object(fields) if parts.peek().is_none() => {
+                    Some(fields.entry(part).or_insert(Value::Null))
+                }
                 Value::Object(fields) => fields.get_mut(part),
                 Value::Array(items) => index.and_then(|i| items.get_mut(i)),
                 _ => None,
             };
-            place = next.ok_or_else(|| Error::config(key, value, "there is no such field"))?;
+            place = next.ok_or_else(no_such_field)?;
         }
         *place = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        serde_json::from_value(tree).map_err(|e| Error::config(key, value, e.to_string()))
+        serde_json::from_value(tree).map_err(|e| match e.to_string() {
+            message if message.starts_with("unknown field") => no_such_field(),
+            message => Error::config(key, value, message),
+        })
     }
 
     pub(crate) fn to_value(&self) -> Result<Value> {

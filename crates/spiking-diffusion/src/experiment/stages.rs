@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sampler, Sdid, draw_noise};
 use candle_core::{DType, Device, Tensor};
-use snn_core::{Checkpoint, ParamStore};
+use rand::Rng;
+use snn_core::{Checkpoint, ParamStore, Seed};
 use snn_train::{Progress, RunDir, StepLoss, Trainer, go_on};
 use vq_svae::VqSvae;
 
@@ -32,12 +33,29 @@ pub fn train_vqsvae(
     let trainer = Trainer::new("vqsvae", &cfg.vqsvae_training, &params, images.len(), cfg.seed)
         .columns(&["reconstruction", "dense", "generator", "commitment"])
         .in_run(run);
+    let total = cfg.vqsvae_training.steps(images.len())?;
     trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
+        if cfg.vqsvae.revival.is_some_and(|revival| revival.is_due(batch.step, total)) {
+            revive_codes(&model, images, cfg.seed, batch.step, device)?;
+        }
         let images = images.batch(batch.items, device)?;
         let losses = model.losses(&images, &model.forward_t(&images, true)?)?;
         Ok(StepLoss { loss: losses.total()?, columns: losses.values()?.to_vec() })
     })?;
     Ok(model)
+}
+
+/// Images that tell which codes are dead.
+const REVIVAL_IMAGES: usize = 512;
+
+/// Revives the codes that are dead on some images, drawn from the seed and the step alone.
+fn revive_codes(model: &VqSvae, images: &Split, seed: Seed, step: usize, device: &Device) -> Result<()> {
+    let label = format!("vqsvae/revival/{step}");
+    let mut rng = seed.rng(&format!("{label}/images"));
+    let drawn = (0..REVIVAL_IMAGES.min(images.len())).map(|_| rng.random_range(0..images.len() as u32));
+    let images = images.batch(&drawn.collect::<Vec<_>>(), device)?;
+    model.revive_codes(&images, seed, &label)?;
+    Ok(())
 }
 
 /// The codes of a data set, u32 `[N, H', W']`, on the device that trains on them.

@@ -39,6 +39,9 @@ fn settings_reach_every_depth_and_misses_are_named() {
     assert_eq!(set("vqsvae.lif.surrogate.atan.alpha", "3").unwrap().vqsvae.lif.surrogate.derivative(0.), 1.5);
     assert_eq!(set("weighting", "released").unwrap().weighting.factor(49, 49), 0.);
     assert_eq!(set("vqsvae_training.clip", "0.5").unwrap().vqsvae_training.clip, Some(0.5));
+    // Left out where they have their defaults.
+    assert_eq!(set("sampling.steps", "7").unwrap().sampling.steps, Some(7));
+    assert!(set("vqsvae.revival", r#"{"every": 9, "until": 0.5}"#).unwrap().vqsvae.revival.is_some());
     for (key, value) in [("vqsvae.colour", "1"), ("sdid.channels.5", "1"), ("", "1"), ("samples.x", "1")] {
         rejects(set(key, value), &[key, "no such field"]);
     }

@@ -20,6 +20,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use spiking_diffusion::data::{Dataset, Split, synthetic_digits};
+use spiking_diffusion::vq_svae::Revival;
 use spiking_diffusion::{ExperimentConfig, Preset};
 
 /// Asserts that this is an error, with each of these parts in its message.
@@ -65,6 +66,7 @@ fn tiny(data: &Dataset) -> ExperimentConfig {
     cfg.vqsvae.time_steps = 2;
     cfg.vqsvae.encoder_channels = [8, 8];
     cfg.vqsvae.decoder_channels = [8, 8];
+    cfg.vqsvae.revival = Some(Revival { every: 2, until: 1. });
     cfg.sdid.time_steps = 2;
     cfg.sdid.channels = [8; 5];
     for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
