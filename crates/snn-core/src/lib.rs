@@ -14,7 +14,7 @@ mod train;
 pub use candle_nn::VarBuilder;
 pub use error::{Error, Result};
 pub use geometry::{Connections, ConvConfig, spikes_by_position};
-pub use layer::{Drive, PreparedStack, ReadoutLayer, SpikingLayer, SpikingStack};
+pub use layer::{Drive, LayerConfig, Norm, PreparedStack, ReadoutLayer, SpikingLayer, SpikingStack};
 pub use monitor::{FiringRates, Observer};
 pub use neuron::{LifConfig, Reset, Surrogate};
 pub use ops::batch_norm::{BatchNormed, batch_norm, batch_norm_reference};

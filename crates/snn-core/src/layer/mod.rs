@@ -1,5 +1,6 @@
 //! Layers: what a spiking layer is, how layers in a row are run, and what is laid out once for many evaluations.
 
+mod config;
 mod drive;
 mod norm;
 mod prepared;
@@ -9,6 +10,7 @@ mod spiking;
 mod stack;
 mod synapse;
 
+pub use config::{LayerConfig, Norm};
 pub use drive::Drive;
 pub use prepared::PreparedStack;
 pub use readout::ReadoutLayer;

@@ -56,7 +56,7 @@ impl SpikingStack {
             Backend::of(weight).has_chain(weight.dtype())
         });
         let laid_out = |(layer, spec): (&SpikingLayer, _)| {
-            let (scale, shift) = layer.norm.folded(&layer.synapse.bias)?;
+            let (scale, shift) = layer.affine(false)?;
             let weights = layer.synapse.weight.flatten_all()?.to_vec1()?;
             Ok((spec, weights, [scale.to_vec1()?, shift.to_vec1()?]))
         };

@@ -7,6 +7,7 @@ mod config;
 mod golden_adamw;
 mod golden_batch_norm;
 mod golden_conv;
+mod golden_layers;
 mod golden_lif;
 mod golden_surrogate;
 mod golden_trace;

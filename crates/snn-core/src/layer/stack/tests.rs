@@ -18,7 +18,7 @@ use crate::layer::run::{currents, make_by_chain, make_by_reference, specs};
 use crate::ops::chain;
 use crate::ops::testing::{assert_identical, assert_relative, flat};
 use crate::time::{merge_time, split_time};
-use crate::{ConvConfig, LifConfig, ParamStore, Reset, Seed, firing_rate};
+use crate::{ConvConfig, LayerConfig, LifConfig, Norm, ParamStore, Reset, Seed, firing_rate};
 
 /// Gradients in f32, through all layers.
 const GRADIENT_BOUND: f64 = 1e-4;
@@ -49,7 +49,9 @@ enum Values {
 struct Case {
     /// Synapse and target channels.
     layers: Vec<(Synapse, usize)>,
+    /// Of every layer that `mixture` names none for.
     lif: LifConfig,
+    mixture: Vec<LayerConfig>,
     /// `[C, H, W]` or `[C]`.
     map: Vec<usize>,
     batch: usize,
@@ -65,6 +67,7 @@ impl Default for Case {
         Self {
             layers: vec![(Conv(ConvConfig::new(3, 1, 1)), 4)],
             lif: LifConfig::default(),
+            mixture: Vec::new(),
             map: vec![3, 5, 6],
             batch: 2,
             time_steps: 4,
@@ -88,7 +91,10 @@ impl Model {
         let store = ParamStore::new(Seed(seed), DType::F32, &Device::Cpu);
         let model = Self::build(case, store)?;
         for (name, var) in model.store.vars() {
+            let config = case.config(name.split('.').next().and_then(|i| i.parse().ok()).unwrap_or(0));
             let (centre, spread) = match name.rsplit('.').next() {
+                // Without a norm, only the bias sees to it that neurons fire.
+                Some("bias") if config.norm == Norm::None => (config.neuron.v_threshold, 0.4),
                 Some("running_mean") => (0., 0.1),
                 Some("running_var") => (0.08, 0.01),
                 Some("weight") if name.contains("bn") => (1.2, 0.2),
@@ -103,11 +109,11 @@ impl Model {
     fn build(case: &Case, store: ParamStore) -> Result<Self> {
         let (mut from, mut layers) = (case.map[0], Vec::new());
         for (i, &(synapse, to)) in case.layers.iter().enumerate() {
-            let vb = store.builder().pp(i);
+            let (vb, config) = (store.builder().pp(i), case.config(i));
             layers.push(match synapse {
-                Conv(cfg) => SpikingLayer::conv(from, to, cfg, case.lif, vb)?,
-                Transposed(cfg) => SpikingLayer::conv_transpose(from, to, cfg, case.lif, vb)?,
-                Linear => SpikingLayer::linear(from, to, case.lif, vb)?,
+                Conv(cfg) => SpikingLayer::conv(from, to, cfg, config, vb)?,
+                Transposed(cfg) => SpikingLayer::conv_transpose(from, to, cfg, config, vb)?,
+                Linear => SpikingLayer::linear(from, to, config, vb)?,
             });
             from = to;
         }
@@ -125,6 +131,10 @@ impl Model {
 }
 
 impl Case {
+    fn config(&self, layer: usize) -> LayerConfig {
+        self.mixture.get(layer).copied().unwrap_or_else(|| self.lif.into())
+    }
+
     fn drive<'a>(&self, xs: &'a Tensor) -> Drive<'a> {
         if self.constant { Drive::Constant(xs, self.time_steps) } else { Drive::Spikes(xs) }
     }
@@ -165,7 +175,7 @@ impl Case {
     fn margin(&self, model: &Model, xs: &Tensor) -> Result<f64> {
         let (model, xs) = (model.copy(self, DType::F64)?, xs.to_dtype(DType::F64)?);
         let (mut margin, mut spikes) = (f64::INFINITY, None);
-        for layer in &model.layers {
+        for (i, layer) in model.layers.iter().enumerate() {
             let currents = match spikes.as_ref().map_or(self.drive(&xs), Drive::Spikes) {
                 Drive::Spikes(xs) => {
                     split_time(&currents(layer, &merge_time(xs)?, self.train, 1)?.0, self.time_steps)?
@@ -177,7 +187,8 @@ impl Case {
             let mut values = flat(&currents)?;
             let neurons = values.len() / self.time_steps;
             for n in 0..neurons {
-                let (cfg, mut v) = (&self.lif, self.lif.v_reset.potential());
+                let cfg = self.config(i).neuron;
+                let mut v = cfg.v_reset.potential();
                 for x in values.iter_mut().skip(n).step_by(neurons) {
                     let leaked = v - cfg.v_reset.potential();
                     let h = match cfg.tau {

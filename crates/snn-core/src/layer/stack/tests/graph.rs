@@ -84,8 +84,9 @@ fn only_the_input_may_want_a_gradient() -> Result<()> {
     let mut fixed = model.copy(&case, DType::F32)?.layers;
     for layer in &mut fixed {
         layer.synapse.weight = layer.synapse.weight.detach();
-        layer.norm.weight = layer.norm.weight.detach();
-        layer.norm.bias = layer.norm.bias.detach();
+        let norm = layer.norm.as_mut().expect("a norm");
+        norm.weight = norm.weight.detach();
+        norm.bias = norm.bias.detach();
     }
     let xs = Var::from_tensor(&xs)?;
     let ys = run_chain(&fixed, case.drive(&xs), case.finish, true)?;

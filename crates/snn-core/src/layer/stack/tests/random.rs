@@ -50,6 +50,17 @@ fn lif() -> impl Strategy<Value = LifConfig> {
 }
 
 pub(super) fn case() -> impl Strategy<Value = Case> {
+    cases(Just(Vec::new()))
+}
+
+/// Norms and neurons of every kind, each layer its own.
+pub(super) fn mixed_case() -> impl Strategy<Value = Case> {
+    let norm = prop_oneof![Just(Norm::Batch), Just(Norm::None)];
+    let layer = (lif(), norm).prop_map(|(lif, norm)| LayerConfig::from(lif).with_norm(norm));
+    cases(prop::collection::vec(layer, 3))
+}
+
+fn cases(mixture: impl Strategy<Value = Vec<LayerConfig>>) -> impl Strategy<Value = Case> {
     let values = prop_oneof![Just(Values::Normal), (0f64..=1.).prop_map(Values::Binary)];
     let sizes = (prop::sample::select(&[1usize, 2, 9][..]), prop::sample::select(&[1usize, 2, 5][..]));
     let finish = prop_oneof![
@@ -57,17 +68,9 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
         Just(Finish::Sums(&[Readout::ExponentialSum { decay: 0.8 }])),
         Just(Finish::Sums(&[Readout::Mean, Readout::Psp { tau: 2. }]))
     ];
-    (layers(), lif(), sizes, values, any::<bool>(), finish, any::<bool>())
-        .prop_map(|((layers, map), lif, (batch, time_steps), values, constant, finish, train)| Case {
-            layers,
-            lif,
-            map,
-            batch,
-            time_steps,
-            values,
-            constant,
-            finish,
-            train,
+    (layers(), lif(), mixture, sizes, values, any::<bool>(), finish, any::<bool>())
+        .prop_map(|((layers, map), lif, mixture, (batch, time_steps), values, constant, finish, train)| {
+            Case { layers, lif, mixture, map, batch, time_steps, values, constant, finish, train }
         })
         .prop_filter("maps that are neither empty nor large, and statistics of more than a few", |case| {
             let positions = positions(case);
@@ -143,7 +146,8 @@ fn check_conditioned(case: &Case) -> Result<()> {
         assert!(error <= allowed, "{name}: off by {error:e}, allowed {allowed:e}");
     }
     assert_outcome("output and statistics", &got, &double, case.finish);
-    assert_eq!(got.len(), 1 + 2 * case.layers.len());
+    let norms = (0..case.layers.len()).filter(|&i| case.config(i).norm != Norm::None).count();
+    assert_eq!(got.len(), 1 + 2 * norms);
     Ok(())
 }
 
@@ -160,6 +164,11 @@ proptest! {
 
     #[test]
     fn any_chain_equals_its_twin(case in case()) {
+        check_conditioned(&case).unwrap();
+    }
+
+    #[test]
+    fn any_mixture_of_neurons_and_norms_equals_its_twin(case in mixed_case()) {
         check_conditioned(&case).unwrap();
     }
 }

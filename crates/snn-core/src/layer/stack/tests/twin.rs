@@ -33,7 +33,9 @@ fn check_all(what: &str, case: &Case) -> Result<()> {
             assert!(finish != Finish::Spikes || (0.02..0.7).contains(&rate), "{what}: fires at {rate}");
             for (name, tensor) in &got {
                 // Batch norm takes the synapse's bias away again.
-                let nothing = train && name.ends_with(".bias") && !name.contains("bn");
+                let layer = name.split('.').next().and_then(|i| i.parse().ok()).unwrap_or(0);
+                let normalised = case.config(layer).norm != Norm::None;
+                let nothing = train && normalised && name.ends_with(".bias") && !name.contains("bn");
                 let size = flat(tensor)?.iter().map(|x| x * x).sum::<f64>().sqrt();
                 assert_eq!(size < 1e-6, nothing, "{what}: {name} has size {size:e}");
             }
@@ -131,4 +133,19 @@ fn f32_on_the_cpu_runs_as_a_chain_and_f64_as_the_twin() -> Result<()> {
         assert!(!same(&on(DType::F32, run_chain)?, &on(DType::F32, run_reference)?)?);
     }
     Ok(())
+}
+
+#[test]
+fn layers_without_a_norm() -> Result<()> {
+    let layers = [(conv(3, 1, 1), 16), (conv(3, 2, 1), 5), (transposed(3, 2, 1, 1), 4)];
+    let lif = LifConfig { v_threshold: 0.3, ..LifConfig::default() };
+    let (with, without) = (LayerConfig::from(lif), LayerConfig::from(lif).with_norm(Norm::None));
+    for mixture in [vec![without; 3], vec![without, with, without], vec![with, without, with]] {
+        for constant in [false, true] {
+            let case = case(&layers, &[16, 5, 6], (5, 2), Values::Binary(0.4));
+            check_all(&format!("{mixture:?}"), &Case { mixture: mixture.clone(), constant, ..case })?;
+        }
+    }
+    let linear = case(&[(Linear, 33), (Linear, 7)], &[40], (5, 9), Values::Normal);
+    check_all("linear", &Case { mixture: vec![without; 2], ..linear })
 }

@@ -9,7 +9,8 @@ use super::layer::{Layer, WeightGradient, pieces};
 use super::memory::{Buffer, Workspace};
 use super::neuron::{Neurons, SpikeGradient, Sums};
 use super::norm::InputGradient;
-use super::{End, Norm, Plan};
+use super::{End, Plan};
+use crate::ops::chain::spec::Scaling;
 
 /// Items are cut into this many groups whatever the number of threads, so that sums are always formed alike.
 const GROUPS: usize = 8;
@@ -37,8 +38,8 @@ impl Plan {
             let sum = if i + 1 == self.layers.len() { &self.end } else { &End::Spikes };
             let (normalised, sums) = self.through_neurons(layer, kept, grads, sum);
             let (scale_range, shift_range) = self.affine_ranges(i);
-            let map = match (&kept.statistics, self.norm) {
-                (Some(statistics), Norm::Batch { eps }) => {
+            let map = match (&kept.statistics, layer.scaling) {
+                (Some(statistics), Scaling::Batch { eps }) => {
                     let scale = &affines[scale_range.clone()];
                     gradients.affines[scale_range].copy_from_slice(&statistics.weight_gradient(&sums, eps));
                     statistics.gradient(scale, &sums, eps)

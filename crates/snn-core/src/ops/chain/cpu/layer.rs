@@ -13,7 +13,7 @@ use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use crate::LifConfig;
 use crate::geometry::Geometry;
 use crate::geometry::{Kind, Links};
-use crate::ops::chain::spec::Spec;
+use crate::ops::chain::spec::{Scaling, Spec};
 
 /// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
 /// here events were faster in every layer measured (`docs/performance.md`).
@@ -40,6 +40,7 @@ pub(super) struct Layer {
     /// Rows and columns of the target map.
     pub(super) target: (usize, usize),
     pub(super) lif: LifConfig,
+    pub(super) scaling: Scaling,
 }
 
 /// The weights of a layer in the orders that its products read.
@@ -54,7 +55,7 @@ pub(super) struct Packed<'a> {
 impl Layer {
     pub(super) fn new(spec: &Spec) -> Self {
         let Geometry { channels, target, .. } = spec.geometry;
-        Self { links: spec.geometry.links(), channels, target, lif: spec.lif }
+        Self { links: spec.geometry.links(), channels, target, lif: spec.lif, scaling: spec.scaling }
     }
 
     /// Neurons.

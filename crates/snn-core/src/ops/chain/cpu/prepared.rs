@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::layer::{Layer, Packed};
 use super::neuron::Affine;
-use super::{End, Norm, Plan};
+use super::{End, Plan};
 use crate::ops::chain::spec::Spec;
 use crate::ops::operand;
 
@@ -52,7 +52,7 @@ impl Prepared {
         end: End,
         at: Option<&[Vec<u32>]>,
     ) -> Result<Tensor> {
-        let plan = Plan::new(xs, self.layers.clone(), constant, Norm::Fixed, end)?;
+        let plan = Plan::new(xs, self.layers.clone(), constant, end)?;
         xs.detach().contiguous()?.apply_op1_no_bwd(&Run { plan, laid_out: &self.laid_out, at })
     }
 }
