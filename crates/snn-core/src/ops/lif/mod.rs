@@ -91,7 +91,7 @@ pub fn lif_reference(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 pub fn lif_step(x: &Tensor, v: &Tensor, cfg: &LifConfig) -> Result<(Tensor, Tensor)> {
     same_type("lif_step", &[("x", x), ("v", v)])?;
     let h = charge(x, v, cfg)?;
-    let s = cfg.surrogate.fire(&(&h - cfg.v_threshold)?)?;
+    let s = cfg.fire(&h)?;
     let reset_by = if cfg.detach_reset { s.detach() } else { s.clone() };
     let v = match cfg.v_reset {
         Reset::Hard(v_reset) => hard_reset(&h, &reset_by, v_reset)?,

@@ -32,19 +32,20 @@ fn layers() -> impl Strategy<Value = (Vec<(Synapse, usize)>, Vec<usize>)> {
     ]
 }
 
-fn lif() -> impl Strategy<Value = LifConfig> {
+fn lif(strict_threshold: bool) -> impl Strategy<Value = LifConfig> {
     let tau = prop_oneof![Just(Some(2.)), Just(Some(3.3)), Just(None)];
     let v_reset = prop_oneof![Just(Reset::Hard(0.)), Just(Reset::Hard(-0.2)), Just(Reset::Soft)];
     // The slopes of the others vanish, or all but, far from the threshold: a single neuron has no relative accuracy.
     let surrogate = (0.5f64..4.).prop_map(|alpha| Surrogate::Atan { alpha });
     (tau, v_reset, any::<bool>(), any::<bool>(), surrogate).prop_map(
-        |(tau, v_reset, decay_input, detach_reset, surrogate)| LifConfig {
+        move |(tau, v_reset, decay_input, detach_reset, surrogate)| LifConfig {
             tau,
             v_threshold: 1.,
             v_reset,
             decay_input,
             detach_reset,
             surrogate,
+            strict_threshold,
         },
     )
 }
@@ -56,7 +57,8 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
 /// Norms and neurons of every kind, each layer its own.
 pub(super) fn mixed_case() -> impl Strategy<Value = Case> {
     let norm = prop_oneof![Just(Norm::Batch), Just(Norm::None)];
-    let layer = (lif(), norm).prop_map(|(lif, norm)| LayerConfig::from(lif).with_norm(norm));
+    let lif = any::<bool>().prop_flat_map(lif);
+    let layer = (lif, norm).prop_map(|(lif, norm)| LayerConfig::from(lif).with_norm(norm));
     cases(prop::collection::vec(layer, 3))
 }
 
@@ -68,7 +70,7 @@ fn cases(mixture: impl Strategy<Value = Vec<LayerConfig>>) -> impl Strategy<Valu
         Just(Finish::Sums(&[Readout::ExponentialSum { decay: 0.8 }])),
         Just(Finish::Sums(&[Readout::Mean, Readout::Psp { tau: 2. }]))
     ];
-    (layers(), lif(), mixture, sizes, values, any::<bool>(), finish, any::<bool>())
+    (layers(), lif(false), mixture, sizes, values, any::<bool>(), finish, any::<bool>())
         .prop_map(|((layers, map), lif, mixture, (batch, time_steps), values, constant, finish, train)| {
             Case { layers, lif, mixture, map, batch, time_steps, values, constant, finish, train }
         })
