@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::LifConfig;
+use crate::{Error, LifConfig};
 
 /// How a layer's currents are normalised on their way from the synapse to the neurons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -12,13 +12,34 @@ pub enum Norm {
     /// Batch norm over time, batch and map, with PyTorch's running statistics (`eps = 1e-5`, `momentum = 0.1`).
     #[default]
     Batch,
+    /// Threshold-dependent batch norm (tdBN, Zheng et al. 2021): `y = weight (alpha V_th (x - mean) / sqrt(var + eps)) + bias`,
+    /// statistics as those of [`Batch`](Self::Batch).
+    ThresholdDependent {
+        /// Factor, 1 for layers in a row.
+        alpha: f64,
+        /// Threshold of the neurons behind it; finite and positive.
+        v_threshold: f64,
+    },
     /// None: the currents are those of the synapse, bias included.
     None,
 }
 
 impl Norm {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     fn is_batch(&self) -> bool {
         *self == Self::Batch
+    }
+
+    /// Returns an error, with the field and its value, if `alpha` or `v_threshold` is not positive and finite.
+    pub fn validate(&self) -> crate::Result<()> {
+        let Self::ThresholdDependent { alpha, v_threshold } = *self else { return Ok(()) };
+        for (field, value) in [("alpha", alpha), ("v_threshold", v_threshold)] {
+            if !(value.is_finite() && value > 0.) {
+                let field = format!("norm.threshold_dependent.{field}");
+                return Err(Error::config(field, value, "must be positive and finite"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -55,8 +76,10 @@ impl LayerConfig {
         Self { norm, ..self }
     }
 
-    /// Returns an error, with the field and its value, if the neuron does not [validate](LifConfig::validate).
+    /// Returns an error, with the field and its value, if its neuron or its norm does not
+    /// [validate](LifConfig::validate).
     pub fn validate(&self) -> crate::Result<()> {
-        self.neuron.validate()
+        self.neuron.validate()?;
+        self.norm.validate()
     }
 }

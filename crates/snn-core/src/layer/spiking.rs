@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use super::norm::BatchNorm;
 use super::synapse::Synapse;
-use crate::{Connections, ConvConfig, LayerConfig, LifConfig, Norm};
+use crate::{Connections, ConvConfig, LayerConfig, LifConfig};
 
 /// Synapse, norm, LIF: the layer that everything here is built of. A [`LayerConfig`] says which norm and which neurons; a
 /// [`LifConfig`] will do, and means batch norm.
@@ -81,10 +81,7 @@ impl SpikingLayer {
     }
 
     fn new(synapse: Synapse, layer: LayerConfig, vb: &VarBuilder<'_>) -> Result<Self> {
-        let norm = match layer.norm {
-            Norm::Batch => Some(BatchNorm::new(synapse.bias.elem_count(), &vb.pp("bn"))?),
-            Norm::None => None,
-        };
+        let norm = BatchNorm::new(layer.norm, synapse.bias.elem_count(), &vb.pp("bn"))?;
         Ok(Self { synapse, norm, lif: layer.neuron })
     }
 
@@ -93,7 +90,7 @@ impl SpikingLayer {
     pub(super) fn affine(&self, train: bool) -> Result<(Tensor, Tensor)> {
         let bias = &self.synapse.bias;
         match &self.norm {
-            Some(norm) if train => Ok((norm.weight.clone(), norm.bias.clone())),
+            Some(norm) if train => Ok((norm.gain()?, norm.bias.clone())),
             Some(norm) => norm.folded(bias),
             None => Ok((bias.ones_like()?, bias.clone())),
         }

@@ -67,6 +67,19 @@ fn surrogates_are_validated() {
 }
 
 #[test]
+fn layers_are_validated() {
+    let good = LayerConfig::from(LifConfig::default());
+    for (bad, value) in [(0., "0"), (-1., "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+        let norm = |alpha, v_threshold| Norm::ThresholdDependent { alpha, v_threshold };
+        rejects(good.with_norm(norm(bad, 1.)).validate(), "norm.threshold_dependent.alpha", value);
+        rejects(good.with_norm(norm(1., bad)).validate(), "norm.threshold_dependent.v_threshold", value);
+    }
+    round_trip(&good.with_norm(Norm::ThresholdDependent { alpha: 0.5, v_threshold: 1. }));
+    let lif = LifConfig { tau: Some(0.5), ..LifConfig::default() };
+    rejects(LayerConfig::from(lif).validate(), "lif.tau", "0.5");
+}
+
+#[test]
 fn readouts_are_validated() {
     for good in [
         Readout::Mean,

@@ -76,6 +76,17 @@ fn without_a_norm() -> Result {
 }
 
 #[test]
+fn threshold_dependent_batch_norm() -> Result {
+    let golden = Golden::load("layers")?;
+    let norm = Norm::ThresholdDependent { alpha: 0.7, v_threshold: 0.5 };
+    for map in MAPS {
+        check(&golden, &format!("tdbn.{map}"), norm, DType::F64, 1e-10)?;
+        check(&golden, &format!("tdbn.{map}"), norm, DType::F32, 1e-4)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_layer_without_a_norm_has_no_parameters_of_one() -> Result {
     let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
     let config = LayerConfig::from(LifConfig::default()).with_norm(Norm::None);

@@ -56,7 +56,11 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
 
 /// Norms and neurons of every kind, each layer its own.
 pub(super) fn mixed_case() -> impl Strategy<Value = Case> {
-    let norm = prop_oneof![Just(Norm::Batch), Just(Norm::None)];
+    let norm = prop_oneof![
+        Just(Norm::Batch),
+        Just(Norm::ThresholdDependent { alpha: 0.9, v_threshold: 1.2 }),
+        Just(Norm::None)
+    ];
     let lif = any::<bool>().prop_flat_map(lif);
     let layer = (lif, norm).prop_map(|(lif, norm)| LayerConfig::from(lif).with_norm(norm));
     cases(prop::collection::vec(layer, 3))
