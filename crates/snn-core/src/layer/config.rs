@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::neuron::is_false;
 use crate::{Error, LifConfig};
 
 /// How a layer's currents are normalised on their way from the synapse to the neurons.
@@ -61,6 +62,10 @@ pub struct LayerConfig {
     /// Its norm; a config without one has batch norm.
     #[serde(default, skip_serializing_if = "Norm::is_batch")]
     pub norm: Norm,
+    /// Whether the time constant is learned, one for the layer (parametric LIF, Fang et al. 2021): `1/tau = sigmoid(w)`, with a
+    /// parameter `plif.w` that begins where `tau` is the neuron's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub learn_tau: bool,
 }
 
 impl From<LifConfig> for LayerConfig {
@@ -76,10 +81,21 @@ impl LayerConfig {
         Self { norm, ..self }
     }
 
+    /// The same with a learned time constant.
+    #[must_use]
+    pub fn with_learned_tau(self) -> Self {
+        Self { learn_tau: true, ..self }
+    }
+
     /// Returns an error, with the field and its value, if its neuron or its norm does not
-    /// [validate](LifConfig::validate).
+    /// [validate](LifConfig::validate), or if it learns a time constant that is not above 1 at first.
     pub fn validate(&self) -> crate::Result<()> {
         self.neuron.validate()?;
+        let tau = self.neuron.tau;
+        if self.learn_tau && !tau.is_some_and(|tau| tau > 1.) {
+            let tau = tau.map_or_else(|| "null".to_owned(), |tau| tau.to_string());
+            return Err(Error::config("lif.tau", tau, "must be above 1 where it is learned"));
+        }
         self.norm.validate()
     }
 }

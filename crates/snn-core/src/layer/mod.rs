@@ -2,6 +2,7 @@
 
 mod config;
 mod drive;
+mod neurons;
 mod norm;
 mod prepared;
 mod readout;
@@ -12,6 +13,7 @@ mod synapse;
 
 pub use config::{LayerConfig, Norm};
 pub use drive::Drive;
+pub use neurons::NeuronModel;
 pub use prepared::PreparedStack;
 pub use readout::ReadoutLayer;
 pub use spiking::SpikingLayer;

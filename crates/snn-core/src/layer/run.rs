@@ -3,12 +3,13 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::drive::{Drive, Finish};
+use super::neurons::Neurons;
 use super::norm::{Batch, BatchNorm};
 use super::synapse::{Map, add_to_channels};
 use crate::ops::chain::{self, Chain, Scaling, Spec, Statistics};
 use crate::ops::room;
 use crate::time::{check_time_steps, merge_time, split_time};
-use crate::{Readout, SpikingLayer, lif, lif_constant};
+use crate::{Readout, SpikingLayer};
 
 impl SpikingLayer {
     /// Spikes in, spikes out. With `train`, normalises by batch statistics and moves the running ones, unless it returns an
@@ -55,10 +56,20 @@ pub(super) fn make(
     train: bool,
 ) -> Result<Made> {
     check(layers, drive, finish, train)?;
-    if supported(layers, drive)? {
-        make_by_chain(layers, drive, finish, train)
-    } else {
-        make_by_reference(layers, drive, finish, train)
+    let fused = |layer: &SpikingLayer| layer.neurons.lif().is_some();
+    let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
+    let mut parts = layers.chunk_by(|a, b| fused(a) && fused(b)).peekable();
+    while let Some(part) = parts.next() {
+        let drive = spikes.as_ref().map_or(drive, Drive::Spikes);
+        let finish = if parts.peek().is_some() { Finish::Spikes } else { finish };
+        let make = if supported(part, drive)? { make_by_chain } else { make_by_reference };
+        let (next, batch) = make(part, drive, finish, train)?;
+        spikes = Some(next);
+        batches.extend(batch);
+    }
+    match spikes {
+        Some(spikes) => Ok((spikes, batches)),
+        None => bail!("a stack of no layers"),
     }
 }
 
@@ -105,11 +116,13 @@ pub(crate) fn check(
 /// Whether there is a kernel for these layers on this input.
 pub(crate) fn supported(layers: &[SpikingLayer], drive: Drive<'_>) -> Result<bool> {
     // Events count channels in 16 bits.
-    let countable = |layer: &SpikingLayer| layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16);
+    let countable = |layer: &SpikingLayer| {
+        layer.neurons.lif().is_some() && layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16)
+    };
     Ok(chain::supports(drive.tensor()) && drive.time_steps()? > 0 && layers.iter().all(countable))
 }
 
-/// The twin: every layer as a convolution, a norm and LIF neurons.
+/// The twin: every layer as a convolution, a norm and neurons.
 pub(super) fn make_by_reference(
     layers: &[SpikingLayer],
     drive: Drive<'_>,
@@ -121,11 +134,11 @@ pub(super) fn make_by_reference(
         let (next, batch) = match spikes.as_ref().map_or(drive, Drive::Spikes) {
             Drive::Spikes(xs) => {
                 let (currents, batch) = currents(layer, &merge_time(xs)?, train, 1)?;
-                (lif(&split_time(&currents, xs.dim(0)?)?, &layer.lif)?, batch)
+                (layer.neurons.forward(&split_time(&currents, xs.dim(0)?)?)?, batch)
             }
             Drive::Constant(x, time_steps) => {
                 let (currents, batch) = currents(layer, x, train, time_steps)?;
-                (lif_constant(&currents, time_steps, &layer.lif)?, batch)
+                (layer.neurons.forward_constant(&currents, time_steps)?, batch)
             }
         };
         spikes = Some(next);
@@ -174,8 +187,7 @@ pub(super) fn make_by_chain(
         if train && layer.norm.is_some() {
             spec.scaling = Scaling::Batch { eps: BatchNorm::EPS };
         }
-        let (scale, shift) = layer.affine(train)?;
-        affines.extend([scale, shift]);
+        affines.extend(layer.affines(train)?);
     }
     let constant = drive.constant();
     let chain = Chain { layers: &specs, constant, keep: train, end: finish.end(time_steps)? };
@@ -223,7 +235,10 @@ pub(crate) fn specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>
     let next = |layer: &SpikingLayer| {
         let geometry = layer.synapse.geometry(map)?;
         map = geometry.output();
-        Ok(Spec { geometry, lif: layer.lif, scaling: Scaling::Fixed })
+        // Layers with a model of the user's own have a geometry too, but never run in a chain.
+        let (lif, learns) =
+            (layer.neurons.lif().unwrap_or_default(), matches!(layer.neurons, Neurons::Plif(..)));
+        Ok(Spec { geometry, lif, learns, scaling: Scaling::Fixed })
     };
     layers.iter().map(next).collect()
 }

@@ -1,17 +1,20 @@
-//! Spiking layers: a synapse (convolution, transposed convolution or linear map), a norm, LIF neurons.
+//! Spiking layers: a synapse (convolution, transposed convolution or linear map), a norm, neurons.
+
+use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+use super::neurons::Neurons;
 use super::norm::BatchNorm;
 use super::synapse::Synapse;
-use crate::{Connections, ConvConfig, LayerConfig, LifConfig};
+use crate::{Connections, ConvConfig, LayerConfig, NeuronModel};
 
 /// Synapse, norm, LIF: the layer that everything here is built of. A [`LayerConfig`] says which norm and which neurons; a
-/// [`LifConfig`] will do, and means batch norm.
+/// [`LifConfig`](crate::LifConfig) will do, and means batch norm.
 ///
 /// Parameters: `<synapse>.weight`, `<synapse>.bias`, where `<synapse>` is `conv` or `linear`; with a norm `bn.weight`, `bn.bias`,
-/// and the running statistics `bn.running_mean`, `bn.running_var`. Several in a row are faster as a
+/// and the running statistics `bn.running_mean`, `bn.running_var`; with a learned time constant `plif.w`. Several in a row are faster as a
 /// [`SpikingStack`](crate::SpikingStack).
 ///
 /// # Shapes
@@ -31,7 +34,7 @@ use crate::{Connections, ConvConfig, LayerConfig, LifConfig};
 pub struct SpikingLayer {
     pub(crate) synapse: Synapse,
     pub(crate) norm: Option<BatchNorm>,
-    pub(crate) lif: LifConfig,
+    pub(crate) neurons: Neurons,
 }
 
 impl SpikingLayer {
@@ -82,18 +85,29 @@ impl SpikingLayer {
 
     fn new(synapse: Synapse, layer: LayerConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let norm = BatchNorm::new(layer.norm, synapse.bias.elem_count(), &vb.pp("bn"))?;
-        Ok(Self { synapse, norm, lif: layer.neuron })
+        let neurons = Neurons::new(&layer, vb)?;
+        Ok(Self { synapse, norm, neurons })
     }
 
-    /// Scale and shift by channel: in training those behind the batch's statistics, where the norm takes them; else those of the
-    /// synapse's product.
-    pub(super) fn affine(&self, train: bool) -> Result<(Tensor, Tensor)> {
+    /// The same with neurons of your own in place of the configured ones.
+    ///
+    /// In a [`SpikingStack`](crate::SpikingStack) such a layer runs operation by operation; the layers in front of it, and those
+    /// behind it, stay fused. Its parameters are the model's: those of the configured neurons, if they learn, get no gradient.
+    #[must_use]
+    pub fn with_neuron(self, model: Arc<dyn NeuronModel>) -> Self {
+        Self { neurons: Neurons::Model(model), ..self }
+    }
+
+    /// What a chain takes beside the weights: scale and shift by channel (in training those behind the batch's statistics, where
+    /// the norm takes them; else those of the synapse's product), and `1/tau` where it is learned.
+    pub(super) fn affines(&self, train: bool) -> Result<Vec<Tensor>> {
         let bias = &self.synapse.bias;
-        match &self.norm {
-            Some(norm) if train => Ok((norm.gain()?, norm.bias.clone())),
-            Some(norm) => norm.folded(bias),
-            None => Ok((bias.ones_like()?, bias.clone())),
-        }
+        let (scale, shift) = match &self.norm {
+            Some(norm) if train => (norm.gain()?, norm.bias.clone()),
+            Some(norm) => norm.folded(bias)?,
+            None => (bias.ones_like()?, bias.clone()),
+        };
+        Ok([Some(scale), Some(shift), self.neurons.rate()?].into_iter().flatten().collect())
     }
 
     /// Its connections on a map of `source`: channels, rows, columns (a linear layer has one row and one column).

@@ -74,3 +74,68 @@ fn the_gaussian_surrogate() -> Result {
     assert_close("fired", &grad, golden.get("gaussian.grad")?, 1e-14);
     Ok(())
 }
+
+/// The config of a golden case of SpikingJelly's parametric LIF.
+fn plif(case: &str) -> LifConfig {
+    let v_reset = match case.split('.').nth(1) {
+        Some("hard0") => Reset::Hard(0.),
+        Some("hard_m01") => Reset::Hard(-0.1),
+        _ => Reset::Soft,
+    };
+    LifConfig { v_reset, decay_input: case.contains("decay1"), ..LifConfig::default() }
+}
+
+/// A layer of the kernel in f32 and of its twin in f64, whose synapse is the identity.
+#[test]
+fn parametric_neurons_agree_with_spikingjelly() -> Result {
+    let golden = Golden::load("layers")?;
+    let cases: Vec<_> = golden.cases(".gw").into_iter().filter(|case| case.starts_with("plif")).collect();
+    assert_eq!(cases.len(), 7);
+    for case in cases {
+        for (dtype, bound) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
+            let store = ParamStore::new(Seed(0), dtype, &Device::Cpu);
+            let config = LayerConfig::from(plif(&case)).with_norm(Norm::None).with_learned_tau();
+            let layer = SpikingLayer::linear(7, 7, config, store.builder())?;
+            let vars = store.vars();
+            assert!(vars.iter().any(|(name, var)| name == "plif.w" && var.dims().is_empty()));
+            for (name, var) in &vars {
+                var.set(&match name.as_str() {
+                    "linear.weight" => Tensor::eye(7, dtype, &Device::Cpu)?,
+                    "plif.w" => golden.get(&format!("{case}.w"))?.to_dtype(dtype)?,
+                    _ => var.zeros_like()?,
+                })?;
+            }
+            let w = &vars.iter().find(|(name, _)| name == "plif.w").ok_or("no w")?.1;
+            let xs = golden.var(&format!("{case}.x"), dtype)?;
+            for train in [true, false] {
+                let spikes = layer.forward_t(&xs, train)?;
+                assert_close(&case, &spikes, golden.get(&format!("{case}.s"))?, 0.);
+                let grads = gradients(&spikes, golden.get(&format!("{case}.gs"))?, &[&xs, w])?;
+                assert_relative(&case, &grads[0], golden.get(&format!("{case}.gx"))?, bound);
+                assert_relative(&case, &grads[1], golden.get(&format!("{case}.gw"))?, bound);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_learned_time_constant_begins_where_the_config_says_and_trains() -> Result {
+    let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+    let lif = LifConfig { tau: Some(3.), ..LifConfig::default() };
+    let layer = SpikingLayer::linear(4, 5, LayerConfig::from(lif).with_learned_tau(), store.builder())?;
+    let w = || Ok::<_, Box<dyn std::error::Error>>(flat(&store.vars().last().ok_or("no w")?.1)?[0]);
+    assert!((1. / (1. + (-w()?).exp()) - 1. / 3.).abs() < 1e-7);
+    let before = w()?;
+    let mut optimiser = snn_core::AdamW::new(store.trainable(), snn_core::AdamWConfig::default())?;
+    let xs = Seed(1).normal("x", (6, 3, 4), (0., 1.), DType::F32, &Device::Cpu)?;
+    let loss = layer.forward_t(&xs, true)?.sqr()?.sum_all()?;
+    optimiser.step(&store.gradients(&loss.backward()?)?, 1.)?;
+    assert_ne!(w()?, before);
+    for tau in [None, Some(1.)] {
+        let config = LayerConfig::from(LifConfig { tau, ..lif }).with_learned_tau();
+        let error = SpikingLayer::linear(4, 5, config, store.builder()).unwrap_err().to_string();
+        assert!(error.contains("lif.tau"), "{error}");
+    }
+    Ok(())
+}

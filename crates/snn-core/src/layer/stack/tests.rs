@@ -3,6 +3,7 @@
 mod errors;
 mod graph;
 mod inputs;
+mod model;
 mod prepared;
 mod random;
 mod refusals;
@@ -97,6 +98,7 @@ impl Model {
                 Some("bias") if config.norm == Norm::None => (config.neuron.v_threshold, 0.4),
                 Some("running_mean") => (0., 0.1),
                 Some("running_var") => (0.08, 0.01),
+                Some("w") => (0.4, 0.5),
                 Some("weight") if name.contains("bn") => (1.2, 0.2),
                 Some("bias") if name.contains("bn") => (0.8, 0.2),
                 _ => continue,
@@ -184,14 +186,16 @@ impl Case {
                     crate::direct_encode(&currents(layer, x, self.train, time_steps)?.0, time_steps)?
                 }
             };
+            let rate = layer.neurons.rate()?.map(|rate| rate.squeeze(0)?.to_scalar::<f64>()).transpose()?;
             let mut values = flat(&currents)?;
             let neurons = values.len() / self.time_steps;
             for n in 0..neurons {
                 let cfg = self.config(i).neuron;
+                let tau = rate.map(f64::recip).or(cfg.tau);
                 let mut v = cfg.v_reset.potential();
                 for x in values.iter_mut().skip(n).step_by(neurons) {
                     let leaked = v - cfg.v_reset.potential();
-                    let h = match cfg.tau {
+                    let h = match tau {
                         None => v + *x,
                         Some(tau) if cfg.decay_input => v + (*x - leaked) / tau,
                         Some(tau) => v - leaked / tau + *x,

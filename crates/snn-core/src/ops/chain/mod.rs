@@ -27,7 +27,8 @@ pub(crate) fn supports(xs: &Tensor) -> bool {
 
 /// Runs a chain on `xs: [T, N, C, H, W]`, or `[N, C, H, W]` where it is constant; differentiable in all three tensors.
 ///
-/// `weights` holds the weights of all layers one after the other, `affines` two rows of channels a layer (see [`Scaling`]).
+/// `weights` holds the weights of all layers one after the other, `affines` two rows of channels a layer (see [`Scaling`]) and one
+/// number more where it [learns](Spec::learns).
 /// Returns the output and, where all is [kept](Chain::keep), the statistics of each layer that is scaled by its batch.
 ///
 /// # Errors

@@ -8,6 +8,8 @@ use crate::geometry::Geometry;
 pub(crate) struct Spec {
     pub(crate) geometry: Geometry,
     pub(crate) lif: LifConfig,
+    /// Whether its time constant is learned: `affines` then have `1/tau` behind the two rows.
+    pub(crate) learns: bool,
     pub(crate) scaling: Scaling,
 }
 

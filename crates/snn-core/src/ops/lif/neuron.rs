@@ -83,6 +83,20 @@ impl<F: Real> Neuron<F> {
         }
     }
 
+    /// The same with this `1/tau`, which multiplies.
+    pub(crate) fn with_rate(self, rate: F) -> Self {
+        let one = F::from_f64(1.);
+        let drive = if self.decay_input { rate } else { one };
+        Self { leak: one - rate, drive, rest: rate * self.v_reset, divides: false, ..self }
+    }
+
+    /// What `1/tau` multiplies, `X - (V - V_reset)`, or without its input: the derivative of `H` in it.
+    #[inline(always)]
+    pub(crate) fn flow(&self, v: F, x: F) -> F {
+        let inside = if self.decay_input { x } else { F::from_f64(0.) };
+        inside - (v - self.v_reset)
+    }
+
     /// `H[t]` of `V[t-1]` and `X[t]`; `DIVIDES` is [`divides`](Self::divides).
     #[inline(always)]
     pub(crate) fn charge<const DIVIDES: bool>(&self, v: F, x: F) -> F {

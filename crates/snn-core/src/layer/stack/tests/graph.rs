@@ -159,6 +159,10 @@ fn threads_do_not_matter() -> Result<()> {
             case.layers[1].1 = 130;
             let (model, xs) = (Model::new(&case, 0)?, case.input(0)?);
             check_threads(|| Ok(chain_outcome(&case, &model, &xs)?.into_values().collect()))?;
+            let learned = LayerConfig::from(case.lif).with_learned_tau();
+            case.mixture = vec![learned.with_norm(Norm::None), learned, case.lif.into()];
+            let model = Model::new(&case, 0)?;
+            check_threads(|| Ok(chain_outcome(&case, &model, &xs)?.into_values().collect()))?;
         }
     }
     Ok(())

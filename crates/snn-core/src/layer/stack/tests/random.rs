@@ -62,7 +62,10 @@ pub(super) fn mixed_case() -> impl Strategy<Value = Case> {
         Just(Norm::None)
     ];
     let lif = any::<bool>().prop_flat_map(lif);
-    let layer = (lif, norm).prop_map(|(lif, norm)| LayerConfig::from(lif).with_norm(norm));
+    let layer = (lif, norm, any::<bool>()).prop_map(|(lif, norm, learn)| {
+        let layer = LayerConfig::from(lif).with_norm(norm);
+        if learn && lif.tau.is_some() { layer.with_learned_tau() } else { layer }
+    });
     cases(prop::collection::vec(layer, 3))
 }
 

@@ -149,3 +149,23 @@ fn layers_without_a_norm() -> Result<()> {
     let linear = case(&[(Linear, 33), (Linear, 7)], &[40], (5, 9), Values::Normal);
     check_all("linear", &Case { mixture: vec![without; 2], ..linear })
 }
+
+#[test]
+fn parametric_neurons() -> Result<()> {
+    let base = LifConfig::default();
+    let learned = |lif: LifConfig| LayerConfig::from(lif).with_learned_tau();
+    let mixture = vec![
+        learned(LifConfig { decay_input: false, v_reset: Reset::Hard(-0.25), ..base }),
+        base.into(),
+        learned(LifConfig { v_reset: Reset::Soft, surrogate: Surrogate::Gaussian { sigma: 0.5 }, ..base }),
+        learned(LifConfig { v_threshold: 0.6, ..base }).with_norm(Norm::None),
+    ];
+    let layers = [(conv(3, 1, 1), 16), (conv(3, 2, 1), 5), (conv(1, 1, 0), 33), (transposed(3, 2, 1, 1), 4)];
+    for constant in [false, true] {
+        let case = case(&layers, &[16, 5, 6], (5, 2), Values::Binary(0.3));
+        check_all("mixture", &Case { mixture: mixture.clone(), constant, ..case })?;
+    }
+    // More neurons than a chunk has.
+    let wide = case(&[(Linear, 700), (Linear, 7)], &[20], (4, 9), Values::Normal);
+    check_all("wide", &Case { mixture: vec![learned(base); 2], ..wide })
+}

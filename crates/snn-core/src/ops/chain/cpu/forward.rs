@@ -56,7 +56,7 @@ impl Plan {
             let given = self.affine_of(i, affines);
             let affine = match (&statistics, layer.scaling) {
                 (Some(statistics), Scaling::Batch { eps }) => {
-                    statistics.affine(&given.scale, &given.shift, eps)
+                    Affine { rate: given.rate, ..statistics.affine(&given.scale, &given.shift, eps) }
                 }
                 _ => given,
             };

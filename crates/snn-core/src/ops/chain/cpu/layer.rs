@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::dense::Direction;
 use super::events::{Events, Signal};
 use super::memory::Workspace;
+use super::neuron::Affine;
 use super::scratch::lend;
 use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use crate::LifConfig;
@@ -40,6 +41,8 @@ pub(super) struct Layer {
     /// Rows and columns of the target map.
     pub(super) target: (usize, usize),
     pub(super) lif: LifConfig,
+    /// Whether `1/tau` is one of its parameters.
+    learns: bool,
     pub(super) scaling: Scaling,
 }
 
@@ -55,7 +58,14 @@ pub(super) struct Packed<'a> {
 impl Layer {
     pub(super) fn new(spec: &Spec) -> Self {
         let Geometry { channels, target, .. } = spec.geometry;
-        Self { links: spec.geometry.links(), channels, target, lif: spec.lif, scaling: spec.scaling }
+        Self {
+            links: spec.geometry.links(),
+            channels,
+            target,
+            lif: spec.lif,
+            learns: spec.learns,
+            scaling: spec.scaling,
+        }
     }
 
     /// Neurons.
@@ -65,6 +75,17 @@ impl Layer {
 
     pub(super) fn weight_count(&self) -> usize {
         self.links.taps * self.channels.0 * self.channels.1
+    }
+
+    pub(super) fn affine_count(&self) -> usize {
+        2 * self.channels.1 + usize::from(self.learns)
+    }
+
+    /// Its part of the affines, as it was given.
+    pub(super) fn affine(&self, affines: &[f32]) -> Affine {
+        let (scale, rest) = affines.split_at(self.channels.1);
+        let (shift, rate) = rest.split_at(self.channels.1);
+        Affine { rate: rate.first().copied(), ..Affine::new(scale.to_vec(), shift.to_vec()) }
     }
 
     pub(super) fn weight_index(&self, source: usize, tap: usize, target: usize) -> usize {

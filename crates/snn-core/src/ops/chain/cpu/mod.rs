@@ -75,17 +75,14 @@ impl Plan {
         &weights[self.weight_range(layer)]
     }
 
-    /// Where weight (or scale) and bias (or shift) of a layer's norm lie.
-    fn affine_ranges(&self, layer: usize) -> (Range<usize>, Range<usize>) {
-        let before: usize = self.layers[..layer].iter().map(|layer| 2 * layer.channels.1).sum();
-        let channels = self.layers[layer].channels.1;
-        (before..before + channels, before + channels..before + 2 * channels)
+    /// Where a layer's part of the affines lies.
+    fn affine_range(&self, layer: usize) -> Range<usize> {
+        let before: usize = self.layers[..layer].iter().map(Layer::affine_count).sum();
+        before..before + self.layers[layer].affine_count()
     }
 
-    /// The two rows of a layer, as they were given.
     fn affine_of(&self, layer: usize, affines: &[f32]) -> Affine {
-        let (scale, shift) = self.affine_ranges(layer);
-        Affine::new(affines[scale].to_vec(), affines[shift].to_vec())
+        self.layers[layer].affine(&affines[self.affine_range(layer)])
     }
 
     /// Length of the output's first axis.

@@ -58,6 +58,7 @@ impl Case {
             centre: parts("centre", channels, (-1., 1.), 8.),
             scale: parts("scale", channels, (0.25, 2.), 4.),
             shift: parts("shift", channels, (-0.5, 1.), 4.),
+            rate: None,
         };
         let currents = parts("currents", steps * positions * channels, (-1., 2.5), 8.);
         Self { lif, affine, currents, neurons: positions * channels, time_steps }
@@ -75,7 +76,7 @@ impl Case {
     fn normalised(&self) -> Result<(Var, Tensor)> {
         let channels = self.channels();
         let normalise = |(i, y): (usize, &f32)| {
-            let Affine { centre, scale, shift } = &self.affine;
+            let Affine { centre, scale, shift, .. } = &self.affine;
             let c = i % channels;
             f64::from(scale[c] * (y - centre[c]) + shift[c])
         };
