@@ -15,15 +15,16 @@ pub use candle_nn::VarBuilder;
 pub use error::{Error, Result};
 pub use geometry::{Connections, ConvConfig, spikes_by_position};
 pub use layer::{
-    DescribeLayers, Drive, LayerDescription, NetworkBuilder, Pool, PreparedNetwork, PreparedStack,
-    ReadoutLayer, SewFunction, SpikingLayer, SpikingNetwork, SpikingStack, SpikingState,
+    DescribeLayers, Drive, LayerConfig, LayerDescription, NetworkBuilder, NeuronModel, Norm, Pool,
+    PreparedNetwork, PreparedStack, ReadoutLayer, SewFunction, SpikingLayer, SpikingNetwork, SpikingStack,
+    SpikingState,
 };
 pub use monitor::{FiringRates, Observer};
 pub use neuron::{LifConfig, Reset, Surrogate};
 pub use ops::batch_norm::{BatchNormed, batch_norm, batch_norm_reference};
 pub use ops::conv::{conv_transpose2d, conv_transpose2d_reference, conv2d, conv2d_at, conv2d_reference};
 pub use ops::lerp::{lerp, lerp_reference};
-pub use ops::lif::{lif, lif_constant, lif_reference, lif_step};
+pub use ops::lif::{lif, lif_constant, lif_reference, lif_step, plif_step};
 pub use ops::nearest::{nearest, nearest_reference};
 pub use ops::threads;
 pub use time::direct_encode;

@@ -225,7 +225,7 @@ proptest! {
         let [codes, height, width, steps, time_steps] = sizes;
         let v_reset = v_reset.map_or(Reset::Soft, Reset::Hard);
         let surrogate = Surrogate::Sigmoid { alpha };
-        let lif = LifConfig { tau, v_threshold, v_reset, decay_input, detach_reset, surrogate };
+        let lif = LifConfig { tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, ..LifConfig::default() };
         let token_input = dim.map_or(TokenInput::Raw, |dim| TokenInput::Embedding { dim });
         let cfg = SdidConfig { codes, height, width, steps, time_steps, lif, channels, token_input };
         let text = serde_json::to_string(&cfg).unwrap();

@@ -1,9 +1,11 @@
 //! Layers: what a spiking layer is, how layers in a row are run, what is laid out once for many evaluations, and whole networks.
 
+mod config;
 mod describe;
 mod drive;
 mod module;
 mod network;
+mod neurons;
 mod norm;
 mod pool;
 mod prepared;
@@ -15,9 +17,11 @@ mod stack;
 mod state;
 mod synapse;
 
+pub use config::{LayerConfig, Norm};
 pub use describe::{DescribeLayers, LayerDescription};
 pub use drive::Drive;
 pub use network::{NetworkBuilder, PreparedNetwork, SpikingNetwork};
+pub use neurons::NeuronModel;
 pub use pool::Pool;
 pub use prepared::PreparedStack;
 pub use readout::ReadoutLayer;

@@ -4,13 +4,16 @@ use candle_core::{Result, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 
 use crate::ops::batch_norm::batch_norm_of_copies;
-use crate::statistic;
+use crate::{Norm, statistic};
 
-/// Batch norm over `T*N` (and space) with PyTorch's running statistics: `eps = 1e-5`, `momentum = 0.1`.
+/// Batch norm over `T*N` (and space) with PyTorch's running statistics: `eps = 1e-5`, `momentum = 0.1`; times `alpha V_th` where it
+/// depends on the threshold.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchNorm {
     pub(crate) weight: Tensor,
     pub(crate) bias: Tensor,
+    /// `alpha V_th`, none in plain batch norm.
+    factor: Option<f64>,
     running_mean: Var,
     running_var: Var,
 }
@@ -29,22 +32,37 @@ impl BatchNorm {
     pub(crate) const EPS: f64 = 1e-5;
     const MOMENTUM: f64 = 0.1;
 
-    pub(crate) fn new(channels: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    /// None where there is no norm.
+    pub(crate) fn new(norm: Norm, channels: usize, vb: &VarBuilder<'_>) -> Result<Option<Self>> {
+        let factor = match norm {
+            Norm::Batch => None,
+            Norm::ThresholdDependent { alpha, v_threshold } => Some(alpha * v_threshold),
+            Norm::None => return Ok(None),
+        };
         let parameter = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
         let statistic = |name, value| statistic(vb, channels, name, Init::Const(value));
-        Ok(Self {
+        Ok(Some(Self {
             weight: parameter("weight", 1.)?,
             bias: parameter("bias", 0.)?,
+            factor,
             running_mean: statistic("running_mean", 0.)?,
             running_var: statistic("running_var", 1.)?,
-        })
+        }))
+    }
+
+    /// What multiplies the normalised currents: the weight, times the factor.
+    pub(crate) fn gain(&self) -> Result<Tensor> {
+        match self.factor {
+            Some(factor) => &self.weight * factor,
+            None => Ok(self.weight.clone()),
+        }
     }
 
     /// Normalises with batch statistics, and returns them; the running ones stay, see [`observe`](Self::observe).
     ///
     /// `copies`: how often each element stands for itself (constant in time).
     pub(crate) fn train(&self, xs: &Tensor, copies: usize) -> Result<(Tensor, Batch)> {
-        let out = batch_norm_of_copies(xs, &self.weight, &self.bias, Self::EPS, copies)?;
+        let out = batch_norm_of_copies(xs, &self.gain()?, &self.bias, Self::EPS, copies)?;
         let count = xs.elem_count() / xs.dim(1)? * copies;
         Ok((out.ys, Batch { mean: out.mean, variance: out.variance, count }))
     }
@@ -66,7 +84,7 @@ impl BatchNorm {
     /// The affine map of evaluation, `(scale, shift)` by channel, of a synapse with this bias.
     pub(crate) fn folded(&self, synapse_bias: &Tensor) -> Result<(Tensor, Tensor)> {
         let std = (self.running_var.as_detached_tensor() + Self::EPS)?.sqrt()?;
-        let scale = (&self.weight / std)?;
+        let scale = (self.gain()? / std)?;
         let centred = (synapse_bias - self.running_mean.as_detached_tensor())?;
         let shift = (&self.bias + (centred * &scale)?)?;
         Ok((scale, shift))

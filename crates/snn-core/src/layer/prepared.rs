@@ -54,12 +54,11 @@ impl SpikingStack {
         let positions = specs.last().map_or(0, |last| last.geometry.target.0 * last.geometry.target.1);
         let on_kernel = layers.iter().all(|layer| {
             let weight = &layer.synapse.weight;
-            Backend::of(weight).has_chain(weight.dtype())
+            layer.neurons.lif().is_some() && Backend::of(weight).has_chain(weight.dtype())
         });
         let laid_out = |(layer, spec): (&SpikingLayer, _)| {
-            let (scale, shift) = layer.norm.folded(&layer.synapse.bias)?;
             let weights = layer.synapse.weight.flatten_all()?.to_vec1()?;
-            Ok((spec, weights, [scale.to_vec1()?, shift.to_vec1()?]))
+            Ok((spec, weights, Tensor::cat(&layer.affines(false)?, 0)?.to_vec1()?))
         };
         let chain = match on_kernel {
             true => Some(layers.iter().zip(specs).map(laid_out).collect::<Result<_>>().map(Prepared::new)?),

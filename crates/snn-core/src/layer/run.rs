@@ -3,12 +3,13 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::drive::{Drive, Finish};
+use super::neurons::Neurons;
 use super::norm::{Batch, BatchNorm};
 use super::synapse::{Map, add_to_channels};
-use crate::ops::chain::{self, Chain, Norm, Spec, Statistics};
+use crate::ops::chain::{self, Chain, Scaling, Spec, Statistics};
 use crate::ops::room;
 use crate::time::{check_time_steps, merge_time, split_time};
-use crate::{Readout, SpikingLayer, lif, lif_constant};
+use crate::{Readout, SpikingLayer};
 
 impl SpikingLayer {
     /// Spikes in, spikes out. With `train`, normalises by batch statistics and moves the running ones, unless it returns an
@@ -17,8 +18,8 @@ impl SpikingLayer {
     /// # Shapes
     /// `xs: [T, N, C_in, H, W]` -> `[T, N, C_out, H', W']`; for linear layers `[T, N, C_in]` -> `[T, N, C_out]`.
     /// # Errors
-    /// Returns an error if shapes or element types do not fit; with `train`, if a channel has a single value, or none, over
-    /// time, items and map.
+    /// Returns an error if shapes or element types do not fit; with `train` and a norm, if a channel has a single value, or none,
+    /// over time, items and map.
     pub fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         run(std::slice::from_ref(self), Drive::Spikes(xs), Finish::Spikes, train)
     }
@@ -34,8 +35,8 @@ impl SpikingLayer {
     }
 }
 
-/// What layers make of an input, and, in training, the statistics of each layer's batch.
-pub(super) type Made = (Tensor, Vec<Batch>);
+/// What layers make of an input, and, in training, the statistics of each layer's batch, where its norm takes them.
+pub(super) type Made = (Tensor, Vec<Option<Batch>>);
 
 /// Runs layers in a row.
 pub(crate) fn run(
@@ -55,17 +56,29 @@ pub(super) fn make(
     train: bool,
 ) -> Result<Made> {
     check(layers, drive, finish, train)?;
-    if supported(layers, drive)? {
-        make_by_chain(layers, drive, finish, train)
-    } else {
-        make_by_reference(layers, drive, finish, train)
+    let fused = |layer: &SpikingLayer| layer.neurons.lif().is_some();
+    let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
+    let mut parts = layers.chunk_by(|a, b| fused(a) && fused(b)).peekable();
+    while let Some(part) = parts.next() {
+        let drive = spikes.as_ref().map_or(drive, Drive::Spikes);
+        let finish = if parts.peek().is_some() { Finish::Spikes } else { finish };
+        let make = if supported(part, drive)? { make_by_chain } else { make_by_reference };
+        let (next, batch) = make(part, drive, finish, train)?;
+        spikes = Some(next);
+        batches.extend(batch);
+    }
+    match spikes {
+        Some(spikes) => Ok((spikes, batches)),
+        None => bail!("a stack of no layers"),
     }
 }
 
 /// Moves the running statistics of layers that have all run, and hands out what they made.
 pub(super) fn settle(layers: &[SpikingLayer], (ys, batches): Made) -> Result<Tensor> {
     for (layer, batch) in layers.iter().zip(&batches) {
-        layer.norm.observe(batch, &layer.synapse.bias)?;
+        if let (Some(norm), Some(batch)) = (&layer.norm, batch) {
+            norm.observe(batch, &layer.synapse.bias)?;
+        }
     }
     Ok(ys)
 }
@@ -85,7 +98,7 @@ pub(crate) fn check(
         layer.synapse.check_type(&format!("spiking layer {i}"), name, xs)?;
         let [c, h, w] = spec.geometry.output();
         let values = [time_steps, items, h, w].into_iter().fold(1usize, usize::saturating_mul);
-        if train && values < 2 {
+        if train && layer.norm.is_some() && values < 2 {
             bail!(
                 "spiking layer {i}: batch_norm: expected more than 1 value per channel when training, got {values} \
                  with input size {:?} at each of {time_steps} time steps",
@@ -103,11 +116,13 @@ pub(crate) fn check(
 /// Whether there is a kernel for these layers on this input.
 pub(crate) fn supported(layers: &[SpikingLayer], drive: Drive<'_>) -> Result<bool> {
     // Events count channels in 16 bits.
-    let countable = |layer: &SpikingLayer| layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16);
+    let countable = |layer: &SpikingLayer| {
+        layer.neurons.lif().is_some() && layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16)
+    };
     Ok(chain::supports(drive.tensor()) && drive.time_steps()? > 0 && layers.iter().all(countable))
 }
 
-/// The twin: every layer as a convolution, a batch norm and LIF neurons.
+/// The twin: every layer as a convolution, a norm and neurons.
 pub(super) fn make_by_reference(
     layers: &[SpikingLayer],
     drive: Drive<'_>,
@@ -119,15 +134,15 @@ pub(super) fn make_by_reference(
         let (next, batch) = match spikes.as_ref().map_or(drive, Drive::Spikes) {
             Drive::Spikes(xs) => {
                 let (currents, batch) = currents(layer, &merge_time(xs)?, train, 1)?;
-                (lif(&split_time(&currents, xs.dim(0)?)?, &layer.lif)?, batch)
+                (layer.neurons.forward(&split_time(&currents, xs.dim(0)?)?)?, batch)
             }
             Drive::Constant(x, time_steps) => {
                 let (currents, batch) = currents(layer, x, train, time_steps)?;
-                (lif_constant(&currents, time_steps, &layer.lif)?, batch)
+                (layer.neurons.forward_constant(&currents, time_steps)?, batch)
             }
         };
         spikes = Some(next);
-        batches.extend(batch);
+        batches.push(batch);
     }
     let Some(spikes) = spikes else { bail!("a stack of no layers") };
     match finish {
@@ -136,7 +151,7 @@ pub(super) fn make_by_reference(
     }
 }
 
-/// What drives a layer's neurons and, in training, the statistics of it.
+/// What drives a layer's neurons and, in training, the statistics of it, where the norm takes them.
 pub(super) fn currents(
     layer: &SpikingLayer,
     xs: &Tensor,
@@ -144,12 +159,17 @@ pub(super) fn currents(
     copies: usize,
 ) -> Result<(Tensor, Option<Batch>)> {
     let synapse = &layer.synapse;
-    if train {
-        let (currents, batch) = layer.norm.train(&synapse.apply(xs, &synapse.weight)?, copies)?;
-        return Ok((currents, Some(batch)));
+    match &layer.norm {
+        Some(norm) if train => {
+            let (currents, batch) = norm.train(&synapse.apply(xs, &synapse.weight)?, copies)?;
+            Ok((currents, Some(batch)))
+        }
+        Some(norm) => {
+            let (scale, shift) = norm.folded(&synapse.bias)?;
+            Ok((add_to_channels(&synapse.apply_scaled(xs, &scale)?, &shift)?, None))
+        }
+        None => Ok((add_to_channels(&synapse.apply(xs, &synapse.weight)?, &synapse.bias)?, None)),
     }
-    let (scale, shift) = layer.norm.folded(&synapse.bias)?;
-    Ok((add_to_channels(&synapse.apply_scaled(xs, &scale)?, &shift)?, None))
 }
 
 pub(super) fn make_by_chain(
@@ -159,27 +179,26 @@ pub(super) fn make_by_chain(
     train: bool,
 ) -> Result<Made> {
     let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
-    let specs = specs(layers, drive.map())?;
+    let mut specs = specs(layers, drive.map())?;
     specs.iter().try_for_each(|spec| spec.geometry.room())?;
     let weights = layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?;
-    let norm = if train { Norm::Batch { eps: BatchNorm::EPS } } else { Norm::Fixed };
     let mut affines = Vec::with_capacity(2 * layers.len());
-    for layer in layers {
-        let (scale, shift) = match norm {
-            Norm::Batch { .. } => (layer.norm.weight.clone(), layer.norm.bias.clone()),
-            Norm::Fixed => layer.norm.folded(&layer.synapse.bias)?,
-        };
-        affines.extend([scale, shift]);
+    for (layer, spec) in layers.iter().zip(&mut specs) {
+        if train && layer.norm.is_some() {
+            spec.scaling = Scaling::Batch { eps: BatchNorm::EPS };
+        }
+        affines.extend(layer.affines(train)?);
     }
     let constant = drive.constant();
-    let chain = Chain { layers: &specs, constant, norm, end: finish.end(time_steps)? };
+    let chain = Chain { layers: &specs, constant, keep: train, end: finish.end(time_steps)? };
     let (ys, statistics) = chain::run(xs, &cat(&weights)?, &cat(&affines)?, &chain)?;
-    let batch = |(i, statistics): (usize, &Statistics)| {
+    let batch = |(i, statistics): (usize, &Option<Statistics>)| {
+        let Some(statistics) = statistics else { return Ok(None) };
         // Only the first layer's currents are constant in time.
         let copies = if i == 0 { constant.unwrap_or(1) } else { 1 };
         let tensor = |values: &[f64]| Tensor::new(values, xs.device())?.to_dtype(xs.dtype());
         let (mean, variance) = (tensor(&statistics.mean)?, tensor(&statistics.variance)?);
-        Ok(Batch { mean, variance, count: statistics.count as usize * copies })
+        Ok(Some(Batch { mean, variance, count: statistics.count as usize * copies }))
     };
     let batches = statistics.iter().enumerate().map(batch).collect::<Result<_>>()?;
     Ok((drive.without_map(ys)?, batches))
@@ -216,7 +235,10 @@ pub(crate) fn specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>
     let next = |layer: &SpikingLayer| {
         let geometry = layer.synapse.geometry(map)?;
         map = geometry.output();
-        Ok(Spec { geometry, lif: layer.lif })
+        // Layers with a model of the user's own have a geometry too, but never run in a chain.
+        let (lif, learns) =
+            (layer.neurons.lif().unwrap_or_default(), matches!(layer.neurons, Neurons::Plif(..)));
+        Ok(Spec { geometry, lif, learns, scaling: Scaling::Fixed })
     };
     layers.iter().map(next).collect()
 }

@@ -1,16 +1,20 @@
-//! Spiking layers: a synapse (convolution, transposed convolution or linear map), batch norm, LIF neurons.
+//! Spiking layers: a synapse (convolution, transposed convolution or linear map), a norm, neurons.
 
-use candle_core::Result;
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+use super::neurons::Neurons;
 use super::norm::BatchNorm;
 use super::synapse::Synapse;
-use crate::{Connections, ConvConfig, LifConfig};
+use crate::{Connections, ConvConfig, LayerConfig, NeuronModel};
 
-/// Synapse, batch norm, LIF: the layer that everything here is built of.
+/// Synapse, norm, LIF: the layer that everything here is built of. A [`LayerConfig`] says which norm and which neurons; a
+/// [`LifConfig`](crate::LifConfig) will do, and means batch norm.
 ///
-/// Parameters: `<synapse>.weight`, `<synapse>.bias`, `bn.weight`, `bn.bias`, and the running statistics
-/// `bn.running_mean`, `bn.running_var`, where `<synapse>` is `conv` or `linear`. Several in a row are faster as a
+/// Parameters: `<synapse>.weight`, `<synapse>.bias`, where `<synapse>` is `conv` or `linear`; with a norm `bn.weight`, `bn.bias`,
+/// and the running statistics `bn.running_mean`, `bn.running_var`; with a learned time constant `plif.w`. Several in a row are faster as a
 /// [`SpikingStack`](crate::SpikingStack).
 ///
 /// # Shapes
@@ -29,28 +33,28 @@ use crate::{Connections, ConvConfig, LifConfig};
 #[derive(Clone, Debug)]
 pub struct SpikingLayer {
     pub(crate) synapse: Synapse,
-    pub(crate) norm: BatchNorm,
-    pub(crate) lif: LifConfig,
+    pub(crate) norm: Option<BatchNorm>,
+    pub(crate) neurons: Neurons,
 }
 
 impl SpikingLayer {
-    /// Convolution + BN + LIF.
+    /// Convolution, norm, neurons.
     ///
     /// # Errors
-    /// Returns an error, with the field and its value, if `lif` or `cfg` does not [validate](LifConfig::validate) or there are
+    /// Returns an error, with the field and its value, if `layer` or `cfg` does not [validate](LayerConfig::validate) or there are
     /// no channels, before any parameter is made; and if `vb` lacks parameters or holds them in other shapes.
     pub fn conv(
         c_in: usize,
         c_out: usize,
         cfg: ConvConfig,
-        lif: LifConfig,
+        layer: impl Into<LayerConfig>,
         vb: VarBuilder<'_>,
     ) -> Result<Self> {
-        lif.validate()?;
-        Self::new(Synapse::conv(c_in, c_out, cfg, &vb.pp("conv"))?, lif, &vb)
+        let layer = checked(layer)?;
+        Self::new(Synapse::conv(c_in, c_out, cfg, &vb.pp("conv"))?, layer, &vb)
     }
 
-    /// Transposed convolution + BN + LIF.
+    /// Transposed convolution, norm, neurons.
     ///
     /// # Errors
     /// As [`conv`](Self::conv).
@@ -58,25 +62,52 @@ impl SpikingLayer {
         c_in: usize,
         c_out: usize,
         cfg: ConvConfig,
-        lif: LifConfig,
+        layer: impl Into<LayerConfig>,
         vb: VarBuilder<'_>,
     ) -> Result<Self> {
-        lif.validate()?;
-        Self::new(Synapse::conv_transpose(c_in, c_out, cfg, &vb.pp("conv"))?, lif, &vb)
+        let layer = checked(layer)?;
+        Self::new(Synapse::conv_transpose(c_in, c_out, cfg, &vb.pp("conv"))?, layer, &vb)
     }
 
-    /// Linear + BN + LIF.
+    /// Linear map, norm, neurons.
     ///
     /// # Errors
     /// As [`conv`](Self::conv).
-    pub fn linear(c_in: usize, c_out: usize, lif: LifConfig, vb: VarBuilder<'_>) -> Result<Self> {
-        lif.validate()?;
-        Self::new(Synapse::linear(c_in, c_out, &vb.pp("linear"))?, lif, &vb)
+    pub fn linear(
+        c_in: usize,
+        c_out: usize,
+        layer: impl Into<LayerConfig>,
+        vb: VarBuilder<'_>,
+    ) -> Result<Self> {
+        let layer = checked(layer)?;
+        Self::new(Synapse::linear(c_in, c_out, &vb.pp("linear"))?, layer, &vb)
     }
 
-    fn new(synapse: Synapse, lif: LifConfig, vb: &VarBuilder<'_>) -> Result<Self> {
-        let norm = BatchNorm::new(synapse.bias.elem_count(), &vb.pp("bn"))?;
-        Ok(Self { synapse, norm, lif })
+    fn new(synapse: Synapse, layer: LayerConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let norm = BatchNorm::new(layer.norm, synapse.bias.elem_count(), &vb.pp("bn"))?;
+        let neurons = Neurons::new(&layer, vb)?;
+        Ok(Self { synapse, norm, neurons })
+    }
+
+    /// The same with neurons of your own in place of the configured ones.
+    ///
+    /// In a [`SpikingStack`](crate::SpikingStack) such a layer runs operation by operation; the layers in front of it, and those
+    /// behind it, stay fused. Its parameters are the model's: those of the configured neurons, if they learn, get no gradient.
+    #[must_use]
+    pub fn with_neuron(self, model: Arc<dyn NeuronModel>) -> Self {
+        Self { neurons: Neurons::Model(model), ..self }
+    }
+
+    /// What a chain takes beside the weights: scale and shift by channel (in training those behind the batch's statistics, where
+    /// the norm takes them; else those of the synapse's product), and `1/tau` where it is learned.
+    pub(super) fn affines(&self, train: bool) -> Result<Vec<Tensor>> {
+        let bias = &self.synapse.bias;
+        let (scale, shift) = match &self.norm {
+            Some(norm) if train => (norm.gain()?, norm.bias.clone()),
+            Some(norm) => norm.folded(bias)?,
+            None => (bias.ones_like()?, bias.clone()),
+        };
+        Ok([Some(scale), Some(shift), self.neurons.rate()?].into_iter().flatten().collect())
     }
 
     /// Its connections on a map of `source`: channels, rows, columns (a linear layer has one row and one column).
@@ -86,4 +117,10 @@ impl SpikingLayer {
     pub fn connections(&self, source: [usize; 3]) -> Result<Connections> {
         self.synapse.connections(source)
     }
+}
+
+fn checked(layer: impl Into<LayerConfig>) -> Result<LayerConfig> {
+    let layer = layer.into();
+    layer.validate()?;
+    Ok(layer)
 }

@@ -51,7 +51,7 @@ impl SpikingStack {
     /// -> `[T, N, C, H, W]`; of linear layers `[T, N, C]`.
     /// # Errors
     /// Returns an error if shapes or element types do not fit (it names the layer), if there are no layers, if there are more
-    /// time steps than memory; with `train`, if a layer has a single value a channel, or none.
+    /// time steps than memory; with `train`, if a layer that has a norm has a single value a channel, or none.
     pub fn forward(&self, drive: Drive<'_>, train: bool) -> Result<Tensor> {
         run(&self.layers, drive, Finish::Spikes, train)
     }

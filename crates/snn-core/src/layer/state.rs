@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor, bail};
 use super::drive::{Drive, Finish};
 use super::run::{check, currents};
 use crate::time::{merge_time, split_time};
-use crate::{Readout, SpikingLayer, SpikingStack, lif_step};
+use crate::{Readout, SpikingLayer, SpikingStack};
 
 /// What spiking layers keep from one time step to the next, for networks that see their input as it comes.
 ///
@@ -29,34 +29,34 @@ use crate::{Readout, SpikingLayer, SpikingStack, lif_step};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct SpikingState {
-    /// Of every layer, in the order in which spikes pass.
-    membranes: Vec<Tensor>,
+    /// What the neurons of every layer keep, in the order in which spikes pass: of LIF neurons, their membranes.
+    neurons: Vec<Vec<Tensor>>,
     /// What the head has summed, and of how many time steps.
     summed: Option<(Tensor, usize)>,
 }
 
-/// The membranes of a network, while it makes a step.
-pub(super) struct Membranes<'a> {
-    before: &'a [Tensor],
-    after: Vec<Tensor>,
+/// What the neurons of a network keep, while it makes a step.
+pub(super) struct Course<'a> {
+    before: &'a [Vec<Tensor>],
+    after: Vec<Vec<Tensor>>,
 }
 
 impl SpikingState {
-    /// Lets so many layers make a step, and keeps their membranes if all of it succeeds.
+    /// Lets so many layers make a step, and keeps what their neurons keep if all of it succeeds.
     pub(super) fn advance<T>(
         &mut self,
         layers: usize,
-        step: impl FnOnce(&mut Membranes<'_>) -> Result<T>,
+        step: impl FnOnce(&mut Course<'_>) -> Result<T>,
     ) -> Result<T> {
-        let count = self.membranes.len();
+        let count = self.neurons.len();
         if count != 0 && count != layers {
             bail!(
                 "a state of {count} spiking layers, given to {layers}: each network wants a state of its own"
             )
         }
-        let mut membranes = Membranes { before: &self.membranes, after: Vec::with_capacity(layers) };
-        let made = step(&mut membranes)?;
-        self.membranes = membranes.after;
+        let mut course = Course { before: &self.neurons, after: Vec::with_capacity(layers) };
+        let made = step(&mut course)?;
+        self.neurons = course.after;
         Ok(made)
     }
 
@@ -93,7 +93,7 @@ pub(super) fn step_layers(
     layers: &[SpikingLayer],
     xs: &Tensor,
     name: &dyn Fn(usize) -> String,
-    membranes: &mut Membranes<'_>,
+    course: &mut Course<'_>,
 ) -> Result<Tensor> {
     check(layers, Drive::Spikes(xs), Finish::Spikes, false)?;
     let mut spikes = xs.detach();
@@ -101,20 +101,21 @@ pub(super) fn step_layers(
         let time_steps = spikes.dim(0)?;
         let (currents, _) = currents(layer, &merge_time(&spikes)?, false, 1)?;
         let currents = split_time(&currents, time_steps)?.detach();
-        spikes = membranes.step(layer, &currents, &|| name(i))?;
+        spikes = course.step(layer, &currents, &|| name(i))?;
     }
     Ok(spikes)
 }
 
-impl Membranes<'_> {
+impl Course<'_> {
     /// The next layer's neurons under currents `[t, N, ...]`.
     fn step(&mut self, layer: &SpikingLayer, currents: &Tensor, name: &dyn Fn() -> String) -> Result<Tensor> {
         let time_steps = currents.dim(0)?;
         if time_steps == 0 {
             bail!("spiking layer {}: a chunk of no time steps", name())
         }
-        let mut membrane = self.before.get(self.after.len()).cloned();
-        if let Some(v) = &membrane
+        let mut state = self.before.get(self.after.len()).cloned().unwrap_or_default();
+        // What a model of the user's own keeps may have any shape.
+        if let ([v], Some(_)) = (state.as_slice(), layer.neurons.lif())
             && v.dims() != &currents.dims()[1..]
         {
             bail!(
@@ -126,24 +127,13 @@ impl Membranes<'_> {
         }
         let mut spikes = Vec::with_capacity(time_steps);
         for t in 0..time_steps {
-            let (fired, v) = step_neurons(layer, &currents.get(t)?, membrane.as_ref())?;
-            spikes.push(fired);
-            membrane = Some(v);
+            let (fired, next) = layer.neurons.step(&currents.get(t)?, &state)?;
+            spikes.push(fired.detach());
+            state = next.iter().map(Tensor::detach).collect();
         }
-        self.after.extend(membrane);
+        self.after.push(state);
         Tensor::stack(&spikes, 0)
     }
-}
-
-/// One time step of a layer's neurons: `(X[t], V[t-1]) -> (S[t], V[t])`, from rest where there is no `V[t-1]`. The one place
-/// here that knows what neurons a layer has.
-fn step_neurons(layer: &SpikingLayer, x: &Tensor, v: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-    let neuron = &layer.lif;
-    let (spikes, v) = match v {
-        Some(v) => lif_step(x, v, neuron)?,
-        None => lif_step(x, &(x.zeros_like()? + neuron.v_reset.potential())?, neuron)?,
-    };
-    Ok((spikes.detach(), v.detach()))
 }
 
 /// One time step as a chunk of one.
@@ -199,5 +189,5 @@ impl SpikingStack {
 }
 
 fn step_all(layers: &[SpikingLayer], xs: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
-    state.advance(layers.len(), |membranes| step_layers(layers, xs, &|i| i.to_string(), membranes))
+    state.advance(layers.len(), |course| step_layers(layers, xs, &|i| i.to_string(), course))
 }

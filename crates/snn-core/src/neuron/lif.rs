@@ -1,5 +1,6 @@
 //! What a leaky integrate-and-fire neuron is (paper Eq. 1-3).
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::Surrogate;
@@ -30,7 +31,7 @@ impl Reset {
 /// H[t] = V[t-1] + (X[t] - (V[t-1] - V_reset)) / tau      (Eq. 1; decay_input)
 /// H[t] = V[t-1] - (V[t-1] - V_reset) / tau + X[t]        (not decay_input)
 /// H[t] = V[t-1] + X[t]                                   (tau = None: integrate-and-fire)
-/// S[t] = Theta(H[t] - V_th),  Theta(0) = 1               (Eq. 2)
+/// S[t] = Theta(H[t] - V_th),  Theta(0) = 1               (Eq. 2; 0 with strict_threshold)
 /// V[t] = H[t] (1 - S[t]) + V_reset S[t]                  (Eq. 3; hard reset)
 /// V[t] = H[t] - V_th S[t]                                (soft reset)
 /// ```
@@ -56,6 +57,15 @@ pub struct LifConfig {
     pub detach_reset: bool,
     /// Stand-in for the derivative of `Theta`.
     pub surrogate: Surrogate,
+    /// Whether only a potential above the threshold fires, and one that equals it does not: `Theta(0) = 0`. A config that does not
+    /// say so has `Theta(0) = 1`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub strict_threshold: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+pub(crate) fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Default for LifConfig {
@@ -68,6 +78,7 @@ impl Default for LifConfig {
             decay_input: true,
             detach_reset: false,
             surrogate: Surrogate::Atan { alpha: 2. },
+            strict_threshold: false,
         }
     }
 }
@@ -96,6 +107,13 @@ impl LifConfig {
             return Err(Error::config("lif.v_reset", v_reset, "must be finite"));
         }
         self.surrogate.validate().map_err(|e| e.within("lif"))
+    }
+
+    /// Firing with its surrogate gradient, of potentials `H`. Any device.
+    pub(crate) fn fire(&self, h: &Tensor) -> candle_core::Result<Tensor> {
+        let x = (h - self.v_threshold)?;
+        let spikes = if self.strict_threshold { x.gt(0.)? } else { x.ge(0.)? };
+        self.surrogate.carry(&spikes, &(h - self.surrogate.origin(self.v_threshold))?)
     }
 
     /// `H = leak V + drive X + rest`.

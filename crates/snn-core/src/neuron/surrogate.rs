@@ -15,10 +15,15 @@ use crate::ops::Real;
 /// | `Rectangle { width }` | `clamp(x/width + 1/2, 0, 1)` | `1/width` where `\|x\| < width/2`, else 0 |
 /// | `Triangle { width }` | integral of `g'` | `max(0, 1 - \|x\|/width) / width` |
 ///
-/// `x = H - V_th`, in units of the membrane potential. Section 3.2 of the paper prints the first with slips; this
+/// | `Gaussian { sigma }` | normal distribution function | `exp(-(x/sigma)^2 / 2) / (sigma sqrt(2 pi))` |
+/// | `Window { centre, width, height }` | integral of `g'` | `height` where `\|H - centre\| < width/2`, else 0 |
+///
+/// `x = H - V_th`, in units of the membrane potential. The window alone lies where it is put, on the axis of the potential `H`
+/// itself and not of `x`: `centre: 0., width: 1., height: 1.` is the derivative of the original FSVAE, 1 where `|H| < 1/2` whatever
+/// the threshold. The functions here, which know of no threshold, take it as 0, so that `H = x`. Section 3.2 of the paper prints the first with slips; this
 /// is the corrected form, equal to SpikingJelly's (see `docs/deviations.md`).
 ///
-/// At plus and minus infinity `g` is 1 and 0, and `g'` is 0. Both are NaN where `x` is; a neuron whose potential is NaN does
+/// At plus and minus infinity `g` is 1 (the window's `height * width`) and 0, and `g'` is 0. Both are NaN where `x` is; a neuron whose potential is NaN does
 /// not fire, and passes no gradient through its spike.
 ///
 /// # Examples
@@ -50,18 +55,33 @@ pub enum Surrogate {
         /// Half width of the base.
         width: f64,
     },
+    /// A normal density as derivative.
+    Gaussian {
+        /// Its standard deviation.
+        sigma: f64,
+    },
+    /// Constant derivative in a window of the membrane potential.
+    Window {
+        /// The potential in its middle.
+        centre: f64,
+        /// Full width.
+        width: f64,
+        /// The derivative inside.
+        height: f64,
+    },
 }
 
 /// Runs `$body` with `$slope` the derivative of `$surrogate`: one copy of the body for each variant, so that loops in it
 /// do not ask which it is.
 macro_rules! by_surrogate {
     ($surrogate:expr, $F:ty, $slope:ident => $body:expr) => {
-        by_surrogate!(@ $surrogate, $F, $slope => $body; Atan { alpha }, Sigmoid { alpha }, Rectangle { width }, Triangle { width })
+        by_surrogate!(@ $surrogate, $F, $slope => $body; Atan { alpha }, Sigmoid { alpha }, Rectangle { width }, Triangle { width },
+            Gaussian { sigma }, Window { centre, width, height })
     };
-    (@ $surrogate:expr, $F:ty, $slope:ident => $body:expr; $($variant:ident { $field:ident }),+) => {
+    (@ $surrogate:expr, $F:ty, $slope:ident => $body:expr; $($variant:ident { $($field:ident),+ }),+) => {
         match $surrogate {
-            $(crate::Surrogate::$variant { $field } => {
-                let known = crate::Surrogate::$variant { $field };
+            $(crate::Surrogate::$variant { $($field),+ } => {
+                let known = crate::Surrogate::$variant { $($field),+ };
                 let $slope = |x: $F| known.derivative_of(x);
                 $body
             })+
@@ -73,21 +93,37 @@ pub(crate) use by_surrogate;
 impl Surrogate {
     /// `g(x)`.
     pub fn value(&self, x: f64) -> f64 {
-        self.value_of(x)
+        self.value_of(x - self.origin(0.))
     }
 
     /// `g'(x)`.
     pub fn derivative(&self, x: f64) -> f64 {
-        self.derivative_of(x)
+        self.derivative_of(x - self.origin(0.))
     }
 
-    /// Rejects slopes and widths that are not positive and finite.
+    /// The potential at which the argument of [`derivative_of`](Self::derivative_of) is 0.
+    pub(crate) fn origin(&self, v_threshold: f64) -> f64 {
+        match *self {
+            Self::Window { centre, .. } => centre,
+            _ => v_threshold,
+        }
+    }
+
+    /// Rejects slopes, widths and heights that are not positive and finite, and a centre that is not finite.
     pub fn validate(&self) -> crate::error::Result<()> {
         let (field, value) = match *self {
             Self::Atan { alpha } => ("surrogate.atan.alpha", alpha),
             Self::Sigmoid { alpha } => ("surrogate.sigmoid.alpha", alpha),
             Self::Rectangle { width } => ("surrogate.rectangle.width", width),
             Self::Triangle { width } => ("surrogate.triangle.width", width),
+            Self::Gaussian { sigma } => ("surrogate.gaussian.sigma", sigma),
+            Self::Window { centre, .. } if !centre.is_finite() => {
+                return Err(Error::config("surrogate.window.centre", centre, "must be finite"));
+            }
+            Self::Window { width, height, .. } if width.is_finite() && width > 0. => {
+                ("surrogate.window.height", height)
+            }
+            Self::Window { width, .. } => ("surrogate.window.width", width),
         };
         if value.is_finite() && value > 0. {
             return Ok(());
@@ -109,6 +145,10 @@ impl Surrogate {
                 let u = (x / c(width)).at_least(-one).at_most(one);
                 if u < zero { (u + one) * (u + one) * half } else { one - (one - u) * (one - u) * half }
             }
+            Self::Gaussian { sigma } => half * (one + (x / c(sigma * std::f64::consts::SQRT_2)).erf()),
+            Self::Window { width, height, .. } => {
+                c(height) * (x + c(width / 2.)).at_least(zero).at_most(c(width))
+            }
         }
     }
 
@@ -125,17 +165,13 @@ impl Surrogate {
                 let g = one / (one + (c(-alpha) * x).exp());
                 c(alpha) * g * (one - g)
             }
-            Self::Rectangle { width } => {
-                let (distance, half) = (x.abs(), c(width / 2.));
-                if distance < half {
-                    c(1. / width)
-                } else if distance >= half {
-                    zero
-                } else {
-                    x // NaN
-                }
-            }
+            Self::Rectangle { width } => within(x, c(width / 2.), c(1. / width)),
             Self::Triangle { width } => (one - x.abs() / c(width)).at_least(zero) / c(width),
+            Self::Gaussian { sigma } => {
+                let u = x / c(sigma);
+                (c(-0.5) * u * u).exp() * c(1. / (sigma * std::f64::consts::TAU.sqrt()))
+            }
+            Self::Window { width, height, .. } => within(x, c(width / 2.), c(height)),
         }
     }
 
@@ -152,6 +188,10 @@ impl Surrogate {
             }
             Self::Rectangle { width } => x.abs()?.lt(width / 2.)?.to_dtype(x.dtype())? / width,
             Self::Triangle { width } => (1. - (x.abs()? / width)?)?.relu()? / width,
+            Self::Gaussian { sigma } => {
+                ((x / sigma)?.sqr()? * -0.5)?.exp()? * (1. / (sigma * std::f64::consts::TAU.sqrt()))
+            }
+            Self::Window { width, height, .. } => x.abs()?.lt(width / 2.)?.to_dtype(x.dtype())? * height,
         }
     }
 
@@ -175,13 +215,29 @@ impl Surrogate {
     /// # Ok(()) }
     /// ```
     pub fn fire(&self, x: &Tensor) -> Result<Tensor> {
-        let fixed = x.detach();
-        let spikes = fixed.ge(0.)?.to_dtype(x.dtype())?;
+        self.carry(&x.ge(0.)?, &(x - self.origin(0.))?)
+    }
+
+    /// These spikes, with `g'(x)` for a derivative; `x` is taken from the [`origin`](Self::origin).
+    pub(crate) fn carry(&self, spikes: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let (fixed, spikes) = (x.detach(), spikes.to_dtype(x.dtype())?);
         let slope = self.derivative_tensor(&fixed)?;
         // Chosen, not multiplied by a slope of zero: infinities less themselves are NaN, and so is NaN's slope.
         let (sloped, zeros) = (slope.gt(0.)?, fixed.zeros_like()?);
         // Zero in value, `g'(x)` in derivative.
         let carrier = ((x - &fixed)? * sloped.where_cond(&slope, &zeros)?)?;
         spikes + sloped.where_cond(&carrier, &zeros)?
+    }
+}
+
+/// `height` within this distance of 0, NaN where `x` is.
+#[inline(always)]
+fn within<F: Real>(x: F, distance: F, height: F) -> F {
+    if x.abs() < distance {
+        height
+    } else if x.abs() >= distance {
+        F::from_f64(0.)
+    } else {
+        x
     }
 }

@@ -32,6 +32,8 @@ pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
     fn exp(self) -> Self;
     fn atan(self) -> Self;
     fn abs(self) -> Self;
+    fn erf(self) -> Self;
+    fn next_up(self) -> Self;
     /// The larger of the two; NaN where `self` is.
     fn at_least(self, other: Self) -> Self;
     /// The smaller of the two; NaN where `self` is.
@@ -71,6 +73,14 @@ macro_rules! real {
             #[inline(always)]
             fn abs(self) -> Self {
                 $t::abs(self)
+            }
+            #[inline(always)]
+            fn erf(self) -> Self {
+                candle_core::cpu::erf::erf_f64(self as f64) as $t
+            }
+            #[inline(always)]
+            fn next_up(self) -> Self {
+                $t::next_up(self)
             }
             #[inline(always)]
             fn at_least(self, other: Self) -> Self {

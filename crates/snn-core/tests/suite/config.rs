@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use snn_core::{AdamWConfig, ConvConfig, LifConfig, LrSchedule, Readout, Reset, Seed, Surrogate};
+use snn_core::{
+    AdamWConfig, ConvConfig, LayerConfig, LifConfig, LrSchedule, Norm, Readout, Reset, Seed, Surrogate,
+};
 
 #[track_caller]
 fn rejects(result: snn_core::Result<()>, field: &str, value: &str) {
@@ -53,12 +55,28 @@ fn surrogates_are_validated() {
             (Surrogate::Sigmoid { alpha: bad }, "surrogate.sigmoid.alpha"),
             (Surrogate::Rectangle { width: bad }, "surrogate.rectangle.width"),
             (Surrogate::Triangle { width: bad }, "surrogate.triangle.width"),
+            (Surrogate::Gaussian { sigma: bad }, "surrogate.gaussian.sigma"),
+            (Surrogate::Window { centre: 0., width: bad, height: 1. }, "surrogate.window.width"),
+            (Surrogate::Window { centre: 0., width: 1., height: bad }, "surrogate.window.height"),
         ] {
             rejects(surrogate.validate(), field, value);
             let lif = LifConfig { surrogate, ..LifConfig::default() };
             rejects(lif.validate(), &format!("lif.{field}"), value);
         }
     }
+}
+
+#[test]
+fn layers_are_validated() {
+    let good = LayerConfig::from(LifConfig::default());
+    for (bad, value) in [(0., "0"), (-1., "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+        let norm = |alpha, v_threshold| Norm::ThresholdDependent { alpha, v_threshold };
+        rejects(good.with_norm(norm(bad, 1.)).validate(), "norm.threshold_dependent.alpha", value);
+        rejects(good.with_norm(norm(1., bad)).validate(), "norm.threshold_dependent.v_threshold", value);
+    }
+    round_trip(&good.with_norm(Norm::ThresholdDependent { alpha: 0.5, v_threshold: 1. }));
+    let lif = LifConfig { tau: Some(0.5), ..LifConfig::default() };
+    rejects(LayerConfig::from(lif).validate(), "lif.tau", "0.5");
 }
 
 #[test]
@@ -103,10 +121,12 @@ fn number() -> impl Strategy<Value = f64> {
 }
 
 fn surrogate() -> impl Strategy<Value = Surrogate> {
-    (0..4, number()).prop_map(|(i, x)| match i {
+    (0..6, number()).prop_map(|(i, x)| match i {
         0 => Surrogate::Atan { alpha: x },
         1 => Surrogate::Sigmoid { alpha: x },
         2 => Surrogate::Rectangle { width: x },
+        3 => Surrogate::Gaussian { sigma: x },
+        4 => Surrogate::Window { centre: x, width: 1., height: -x },
         _ => Surrogate::Triangle { width: x },
     })
 }
@@ -130,6 +150,7 @@ proptest! {
             decay_input: flags.0,
             detach_reset: flags.1,
             surrogate,
+            strict_threshold: flags.0 != flags.1,
         });
         let [lr, beta1, beta2, eps, weight_decay] = xs;
         round_trip(&AdamWConfig { lr, beta1, beta2, eps, weight_decay });
@@ -158,6 +179,8 @@ fn unknown_keys_are_rejected() {
     assert!(error.to_string().contains("taau"), "{error}");
     rejects_unknown_keys(&LifConfig::default());
     rejects_unknown_keys(&Surrogate::Triangle { width: 1. });
+    rejects_unknown_keys(&Surrogate::Window { centre: 0., width: 1., height: 1. });
+    rejects_unknown_keys(&LayerConfig::from(LifConfig::default()).with_norm(Norm::None));
     rejects_unknown_keys(&AdamWConfig::default());
     rejects_unknown_keys(&ConvConfig::new(3, 1, 1));
     rejects_unknown_keys(&Readout::Psp { tau: 2. });
@@ -175,6 +198,11 @@ fn missing_keys_are_rejected() {
         serde_json::from_value::<LifConfig>(value)
     };
     assert!(without("v_threshold").is_err());
+    // What came later is written only where it is set.
+    let text = serde_json::to_string(&LifConfig::default()).expect("writes");
+    assert!(!text.contains("strict"), "{text}");
+    let layer = serde_json::to_string(&LayerConfig::default()).expect("writes");
+    assert_eq!(layer, format!(r#"{{"neuron":{text}}}"#));
     // As serde has it, a missing `tau` reads as null: integrate-and-fire.
     assert_eq!(without("tau").expect("reads").tau, None);
 }

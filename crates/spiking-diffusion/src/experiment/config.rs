@@ -152,10 +152,10 @@ impl ExperimentConfig {
             let index = part.parse::<usize>().ok();
             let next = match place {
                 // A field that is left out where it has its default: whether there is one, the config's own type says.
-                Value::Object(fields) if parts.peek().is_none() => {
-                    Some(fields.entry(part).or_insert(Value::Null))
-                }
-                Value::Object(fields) => fields.get_mut(part),
+                Value::Object(fields) => match parts.peek() {
+                    None => Some(fields.entry(part).or_insert(Value::Null)),
+                    Some(_) => fields.get_mut(part),
+                },
                 Value::Array(items) => index.and_then(|i| items.get_mut(i)),
                 _ => None,
             };

@@ -60,7 +60,7 @@ pub struct SpikingNetwork {
     parts: Vec<Part<Layers>>,
     head: Option<ReadoutLayer>,
     described: Vec<LayerDescription>,
-    /// How many layers have membranes.
+    /// How many layers have neurons.
     spiking: usize,
 }
 
@@ -193,9 +193,8 @@ impl SpikingNetwork {
     pub fn step_chunk(&self, xs: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
         check_item(&self.item, Drive::Spikes(xs))?;
         let (signal, mut next) = (Signal::Spikes(xs.detach()), state.clone());
-        let spikes = next.advance(self.spiking, |membranes| {
-            flow(&self.parts, "", signal, &mut Steps { membranes })?.spikes()
-        })?;
+        let spikes = next
+            .advance(self.spiking, |course| flow(&self.parts, "", signal, &mut Steps { course })?.spikes())?;
         if let Some(head) = self.head() {
             next.add(head.readout(), &spikes)?;
         }

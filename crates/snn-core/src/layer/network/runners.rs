@@ -7,7 +7,7 @@ use super::{Layers, step_layers};
 use crate::layer::drive::Finish;
 use crate::layer::run::{Made, make, settle};
 use crate::layer::stack::make_observed;
-use crate::layer::state::Membranes;
+use crate::layer::state::Course;
 use crate::{Drive, Observer, Readout, SpikingLayer};
 
 /// All time steps at once, differentiable.
@@ -65,13 +65,13 @@ impl<'a> Runner<'a, Layers> for Pass<'a, '_> {
 
 /// A chunk of time steps, without gradient.
 pub(super) struct Steps<'a, 'b> {
-    pub(super) membranes: &'a mut Membranes<'b>,
+    pub(super) course: &'a mut Course<'b>,
 }
 
 impl Runner<'_, Layers> for Steps<'_, '_> {
     fn run(&mut self, name: &str, layers: &Layers, drive: Drive<'_>, _: Finish<'_>) -> Result<Tensor> {
         let layer = |i: usize| format!("{name}.{i}");
-        step_layers(layers.layers(), drive.tensor(), &layer, self.membranes)
+        step_layers(layers.layers(), drive.tensor(), &layer, self.course)
             .map_err(|error| of_part(error, name))
     }
 }

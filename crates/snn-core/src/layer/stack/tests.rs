@@ -3,6 +3,7 @@
 mod errors;
 mod graph;
 mod inputs;
+mod model;
 mod prepared;
 mod random;
 mod refusals;
@@ -18,7 +19,7 @@ use crate::layer::run::{currents, make_by_chain, make_by_reference, specs};
 use crate::ops::chain;
 use crate::ops::testing::{assert_identical, assert_relative, flat};
 use crate::time::{merge_time, split_time};
-use crate::{ConvConfig, LifConfig, ParamStore, Reset, Seed, firing_rate};
+use crate::{ConvConfig, LayerConfig, LifConfig, Norm, ParamStore, Reset, Seed, firing_rate};
 
 /// Gradients in f32, through all layers.
 const GRADIENT_BOUND: f64 = 1e-4;
@@ -49,7 +50,9 @@ enum Values {
 struct Case {
     /// Synapse and target channels.
     layers: Vec<(Synapse, usize)>,
+    /// Of every layer that `mixture` names none for.
     lif: LifConfig,
+    mixture: Vec<LayerConfig>,
     /// `[C, H, W]` or `[C]`.
     map: Vec<usize>,
     batch: usize,
@@ -65,6 +68,7 @@ impl Default for Case {
         Self {
             layers: vec![(Conv(ConvConfig::new(3, 1, 1)), 4)],
             lif: LifConfig::default(),
+            mixture: Vec::new(),
             map: vec![3, 5, 6],
             batch: 2,
             time_steps: 4,
@@ -88,9 +92,13 @@ impl Model {
         let store = ParamStore::new(Seed(seed), DType::F32, &Device::Cpu);
         let model = Self::build(case, store)?;
         for (name, var) in model.store.vars() {
+            let config = case.config(name.split('.').next().and_then(|i| i.parse().ok()).unwrap_or(0));
             let (centre, spread) = match name.rsplit('.').next() {
+                // Without a norm, only the bias sees to it that neurons fire.
+                Some("bias") if config.norm == Norm::None => (config.neuron.v_threshold, 0.4),
                 Some("running_mean") => (0., 0.1),
                 Some("running_var") => (0.08, 0.01),
+                Some("w") => (0.4, 0.5),
                 Some("weight") if name.contains("bn") => (1.2, 0.2),
                 Some("bias") if name.contains("bn") => (0.8, 0.2),
                 _ => continue,
@@ -103,11 +111,11 @@ impl Model {
     fn build(case: &Case, store: ParamStore) -> Result<Self> {
         let (mut from, mut layers) = (case.map[0], Vec::new());
         for (i, &(synapse, to)) in case.layers.iter().enumerate() {
-            let vb = store.builder().pp(i);
+            let (vb, config) = (store.builder().pp(i), case.config(i));
             layers.push(match synapse {
-                Conv(cfg) => SpikingLayer::conv(from, to, cfg, case.lif, vb)?,
-                Transposed(cfg) => SpikingLayer::conv_transpose(from, to, cfg, case.lif, vb)?,
-                Linear => SpikingLayer::linear(from, to, case.lif, vb)?,
+                Conv(cfg) => SpikingLayer::conv(from, to, cfg, config, vb)?,
+                Transposed(cfg) => SpikingLayer::conv_transpose(from, to, cfg, config, vb)?,
+                Linear => SpikingLayer::linear(from, to, config, vb)?,
             });
             from = to;
         }
@@ -125,6 +133,10 @@ impl Model {
 }
 
 impl Case {
+    fn config(&self, layer: usize) -> LayerConfig {
+        self.mixture.get(layer).copied().unwrap_or_else(|| self.lif.into())
+    }
+
     fn drive<'a>(&self, xs: &'a Tensor) -> Drive<'a> {
         if self.constant { Drive::Constant(xs, self.time_steps) } else { Drive::Spikes(xs) }
     }
@@ -165,7 +177,7 @@ impl Case {
     fn margin(&self, model: &Model, xs: &Tensor) -> Result<f64> {
         let (model, xs) = (model.copy(self, DType::F64)?, xs.to_dtype(DType::F64)?);
         let (mut margin, mut spikes) = (f64::INFINITY, None);
-        for layer in &model.layers {
+        for (i, layer) in model.layers.iter().enumerate() {
             let currents = match spikes.as_ref().map_or(self.drive(&xs), Drive::Spikes) {
                 Drive::Spikes(xs) => {
                     split_time(&currents(layer, &merge_time(xs)?, self.train, 1)?.0, self.time_steps)?
@@ -174,13 +186,16 @@ impl Case {
                     crate::direct_encode(&currents(layer, x, self.train, time_steps)?.0, time_steps)?
                 }
             };
+            let rate = layer.neurons.rate()?.map(|rate| rate.squeeze(0)?.to_scalar::<f64>()).transpose()?;
             let mut values = flat(&currents)?;
             let neurons = values.len() / self.time_steps;
             for n in 0..neurons {
-                let (cfg, mut v) = (&self.lif, self.lif.v_reset.potential());
+                let cfg = self.config(i).neuron;
+                let tau = rate.map(f64::recip).or(cfg.tau);
+                let mut v = cfg.v_reset.potential();
                 for x in values.iter_mut().skip(n).step_by(neurons) {
                     let leaked = v - cfg.v_reset.potential();
-                    let h = match cfg.tau {
+                    let h = match tau {
                         None => v + *x,
                         Some(tau) if cfg.decay_input => v + (*x - leaked) / tau,
                         Some(tau) => v - leaked / tau + *x,

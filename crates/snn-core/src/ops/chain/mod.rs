@@ -1,4 +1,4 @@
-//! A chain of spiking layers as one operation: synapse, batch norm, LIF, again and again.
+//! A chain of spiking layers as one operation: synapse, norm, LIF, again and again.
 //!
 //! What makes it fast, and where:
 //! - between layers spikes are lists of events, not tensors, and every spike costs additions only (`events`, `sparse`);
@@ -18,7 +18,7 @@ use candle_core::{Result, Tensor, bail};
 
 use crate::ops::backend::Backend;
 pub(crate) use cpu::Prepared;
-pub(crate) use spec::{Chain, End, Norm, Spec, Statistics};
+pub(crate) use spec::{Chain, End, Scaling, Spec, Statistics};
 
 /// Whether a chain can run on this tensor.
 pub(crate) fn supports(xs: &Tensor) -> bool {
@@ -27,8 +27,9 @@ pub(crate) fn supports(xs: &Tensor) -> bool {
 
 /// Runs a chain on `xs: [T, N, C, H, W]`, or `[N, C, H, W]` where it is constant; differentiable in all three tensors.
 ///
-/// `weights` holds the weights of all layers one after the other, `affines` two rows of channels a layer (see [`Norm`]).
-/// Returns the output and, for [`Norm::Batch`], the statistics of each layer.
+/// `weights` holds the weights of all layers one after the other, `affines` two rows of channels a layer (see [`Scaling`]) and one
+/// number more where it [learns](Spec::learns).
+/// Returns the output and, where all is [kept](Chain::keep), the statistics of each layer that is scaled by its batch.
 ///
 /// # Errors
 /// Returns an error where there is no [kernel](supports).
@@ -37,7 +38,7 @@ pub(crate) fn run(
     weights: &Tensor,
     affines: &Tensor,
     chain: &Chain<'_>,
-) -> Result<(Tensor, Vec<Statistics>)> {
+) -> Result<(Tensor, Vec<Option<Statistics>>)> {
     match Backend::of(xs) {
         Backend::Cpu => cpu::run(xs, weights, affines, chain),
         Backend::Candle => bail!("spiking_chain: no kernel on {:?}", xs.device().location()),

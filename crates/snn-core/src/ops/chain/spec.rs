@@ -8,17 +8,20 @@ use crate::geometry::Geometry;
 pub(crate) struct Spec {
     pub(crate) geometry: Geometry,
     pub(crate) lif: LifConfig,
+    /// Whether its time constant is learned: `affines` then have `1/tau` behind the two rows.
+    pub(crate) learns: bool,
+    pub(crate) scaling: Scaling,
 }
 
-/// How currents are normalised in front of the neurons.
+/// What scales and shifts currents in front of the neurons.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Norm {
-    /// By the batch: `affines` are weight and bias of the norm.
+pub(crate) enum Scaling {
+    /// Batch norm: `affines` are its weight and bias.
     Batch {
         /// Added to the variance.
         eps: f64,
     },
-    /// Not at all: `affines` are scale and shift of the currents.
+    /// The affine map itself: `affines` are scale and shift of the currents.
     Fixed,
 }
 
@@ -36,7 +39,8 @@ pub(crate) struct Chain<'a> {
     pub(crate) layers: &'a [Spec],
     /// Time steps of an input that is constant.
     pub(crate) constant: Option<usize>,
-    pub(crate) norm: Norm,
+    /// Whether the forward pass keeps what the backward pass needs; else that runs forward once more.
+    pub(crate) keep: bool,
     pub(crate) end: End,
 }
 

@@ -90,12 +90,40 @@ pub fn lif_reference(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 /// ```
 pub fn lif_step(x: &Tensor, v: &Tensor, cfg: &LifConfig) -> Result<(Tensor, Tensor)> {
     same_type("lif_step", &[("x", x), ("v", v)])?;
-    let h = charge(x, v, cfg)?;
-    let s = cfg.surrogate.fire(&(&h - cfg.v_threshold)?)?;
+    spike(&charge(x, v, cfg)?, cfg)
+}
+
+/// [`lif_step`] of a parametric LIF neuron: `1/tau = sigmoid(w)`, with `w` a scalar that learns, in place of the config's `tau`.
+///
+/// # Shapes
+/// `x, v: [N, ...]`, `w: []` -> spikes and potentials `[N, ...]`.
+/// # Errors
+/// Shapes or element types that differ, a `w` of more than one element.
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let (x, v) = (Tensor::new(&[1.5f32], &Device::Cpu)?, Tensor::new(&[0.5f32], &Device::Cpu)?);
+/// let w = Tensor::new(0f32, &Device::Cpu)?; // tau = 2
+/// let (spike, v) = snn_core::plif_step(&x, &v, &w, &snn_core::LifConfig::default())?;
+/// assert_eq!((spike.to_vec1::<f32>()?[0], v.to_vec1::<f32>()?[0]), (1., 0.));
+/// # Ok(()) }
+/// ```
+pub fn plif_step(x: &Tensor, v: &Tensor, w: &Tensor, cfg: &LifConfig) -> Result<(Tensor, Tensor)> {
+    same_type("plif_step", &[("x", x), ("v", v), ("w", w)])?;
+    let rate = candle_nn::ops::sigmoid(w)?.reshape(())?;
+    let leaked = v.broadcast_mul(&(1. - &rate)?)?;
+    let driven = if cfg.decay_input { x.broadcast_mul(&rate)? } else { x.clone() };
+    spike(&(leaked + driven)?.broadcast_add(&(rate * cfg.v_reset.potential())?)?, cfg)
+}
+
+/// Eq. 2 and 3: `H[t] -> (S[t], V[t])`.
+fn spike(h: &Tensor, cfg: &LifConfig) -> Result<(Tensor, Tensor)> {
+    let s = cfg.fire(h)?;
     let reset_by = if cfg.detach_reset { s.detach() } else { s.clone() };
     let v = match cfg.v_reset {
-        Reset::Hard(v_reset) => hard_reset(&h, &reset_by, v_reset)?,
-        Reset::Soft => (&h - (reset_by * cfg.v_threshold)?)?,
+        Reset::Hard(v_reset) => hard_reset(h, &reset_by, v_reset)?,
+        Reset::Soft => (h - (reset_by * cfg.v_threshold)?)?,
     };
     Ok((s, v))
 }

@@ -6,7 +6,8 @@ use crate::{LifConfig, Reset};
 /// Runs `$body` with the constant `$DIVIDES` that `$neuron` wants: one copy of the body for each, so that loops do not ask.
 ///
 /// Division is what rounds right: 41 / 41 is 1, 41 (1 / 41) is not. The reciprocal of a power of two is exact, and a product
-/// several times as fast.
+/// several times as fast. So it is where the input is not divided and the leak itself is a power of two: with `tau` = 4/3,
+/// `H = V/4 + X`.
 macro_rules! by_division {
     ($neuron:expr, $DIVIDES:ident => $body:expr) => {
         if $neuron.divides {
@@ -20,7 +21,7 @@ macro_rules! by_division {
 }
 pub(crate) use by_division;
 
-/// Of a finite number of at least 1.
+/// Of a positive, finite number.
 fn is_power_of_two(x: f64) -> bool {
     let fraction = x.to_bits() << 12;
     fraction == 0
@@ -38,6 +39,10 @@ pub(crate) struct Neuron<F> {
     tau: F,
     decay_input: bool,
     threshold: F,
+    /// The least potential that fires: the threshold, or the number behind it.
+    fires_from: F,
+    /// Where the surrogate's argument is 0.
+    origin: F,
     /// Whether a spike clears the membrane, or takes the threshold off.
     hard: bool,
     /// `V = H (1 - clears S) + jump S`: (1, `V_reset`) for the hard reset, (0, `-V_th`) for the soft one.
@@ -53,25 +58,43 @@ impl<F: Real> Neuron<F> {
     pub(crate) fn new(cfg: &LifConfig) -> Self {
         let v_reset = cfg.v_reset.potential();
         let (leak, drive, rest) = cfg.coefficients();
+        let scales = !cfg.decay_input && leak > 0. && is_power_of_two(leak);
         let (clears, jump) = match cfg.v_reset {
             Reset::Hard(potential) => (1., potential),
             Reset::Soft => (0., -cfg.v_threshold),
         };
         let c = F::from_f64;
+        let threshold = c(cfg.v_threshold);
         Self {
             leak: c(leak),
             drive: c(drive),
             rest: c(rest),
-            divides: cfg.tau.is_some_and(|tau| !is_power_of_two(tau)),
+            divides: cfg.tau.is_some_and(|tau| !is_power_of_two(tau)) && !scales,
             tau: c(cfg.tau.unwrap_or(1.)),
             decay_input: cfg.decay_input,
-            threshold: c(cfg.v_threshold),
+            threshold,
+            fires_from: if cfg.strict_threshold { threshold.next_up() } else { threshold },
+            origin: c(cfg.surrogate.origin(cfg.v_threshold)),
             hard: clears != 0.,
             clears: c(clears),
             jump: c(jump),
             v_reset: c(v_reset),
             through_reset: c(if cfg.detach_reset { 0. } else { 1. }),
         }
+    }
+
+    /// The same with this `1/tau`, which multiplies.
+    pub(crate) fn with_rate(self, rate: F) -> Self {
+        let one = F::from_f64(1.);
+        let drive = if self.decay_input { rate } else { one };
+        Self { leak: one - rate, drive, rest: rate * self.v_reset, divides: false, ..self }
+    }
+
+    /// What `1/tau` multiplies, `X - (V - V_reset)`, or without its input: the derivative of `H` in it.
+    #[inline(always)]
+    pub(crate) fn flow(&self, v: F, x: F) -> F {
+        let inside = if self.decay_input { x } else { F::from_f64(0.) };
+        inside - (v - self.v_reset)
     }
 
     /// `H[t]` of `V[t-1]` and `X[t]`; `DIVIDES` is [`divides`](Self::divides).
@@ -99,15 +122,15 @@ impl<F: Real> Neuron<F> {
         (if self.decay_input { share } else { gh }, gh - share)
     }
 
-    /// `H - V_th`.
+    /// The surrogate's argument, `H - V_th` for all but the window.
     #[inline(always)]
     pub(crate) fn excess(&self, h: F) -> F {
-        h - self.threshold
+        h - self.origin
     }
 
     #[inline(always)]
     pub(crate) fn fire(&self, h: F) -> F {
-        if h >= self.threshold { F::from_f64(1.) } else { F::from_f64(0.) }
+        if h >= self.fires_from { F::from_f64(1.) } else { F::from_f64(0.) }
     }
 
     /// The potential behind a spike, or none. Chosen, not weighted: zero times an infinite potential is NaN.

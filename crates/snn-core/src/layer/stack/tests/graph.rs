@@ -84,8 +84,9 @@ fn only_the_input_may_want_a_gradient() -> Result<()> {
     let mut fixed = model.copy(&case, DType::F32)?.layers;
     for layer in &mut fixed {
         layer.synapse.weight = layer.synapse.weight.detach();
-        layer.norm.weight = layer.norm.weight.detach();
-        layer.norm.bias = layer.norm.bias.detach();
+        let norm = layer.norm.as_mut().expect("a norm");
+        norm.weight = norm.weight.detach();
+        norm.bias = norm.bias.detach();
     }
     let xs = Var::from_tensor(&xs)?;
     let ys = run_chain(&fixed, case.drive(&xs), case.finish, true)?;
@@ -157,6 +158,10 @@ fn threads_do_not_matter() -> Result<()> {
                 Case { train, constant, finish, batch: 19, values: Values::Items(MIXED), ..stack() };
             case.layers[1].1 = 130;
             let (model, xs) = (Model::new(&case, 0)?, case.input(0)?);
+            check_threads(|| Ok(chain_outcome(&case, &model, &xs)?.into_values().collect()))?;
+            let learned = LayerConfig::from(case.lif).with_learned_tau();
+            case.mixture = vec![learned.with_norm(Norm::None), learned, case.lif.into()];
+            let model = Model::new(&case, 0)?;
             check_threads(|| Ok(chain_outcome(&case, &model, &xs)?.into_values().collect()))?;
         }
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rand::Rng;
 
-use super::random::{case, positions};
+use super::random::{case, mixed_case, positions};
 use super::*;
 
 const READOUT: Readout = Readout::Psp { tau: 3. };
@@ -54,6 +54,10 @@ fn any_prepared_stack_equals_its_stack() {
     proptest!(config, |(case in case())| {
         let case = Case { train: false, ..case };
         check_prepared(&case).expect("a prepared stack");
+    });
+    let config = ProptestConfig { cases: 60, rng_seed: RngSeed::Fixed(5), ..ProptestConfig::default() };
+    proptest!(config, |(case in mixed_case())| {
+        check_prepared(&Case { train: false, ..case }).expect("a prepared stack of a mixture");
     });
 }
 

@@ -32,24 +32,44 @@ fn layers() -> impl Strategy<Value = (Vec<(Synapse, usize)>, Vec<usize>)> {
     ]
 }
 
-fn lif() -> impl Strategy<Value = LifConfig> {
+fn lif(strict_threshold: bool) -> impl Strategy<Value = LifConfig> {
     let tau = prop_oneof![Just(Some(2.)), Just(Some(3.3)), Just(None)];
     let v_reset = prop_oneof![Just(Reset::Hard(0.)), Just(Reset::Hard(-0.2)), Just(Reset::Soft)];
     // The slopes of the others vanish, or all but, far from the threshold: a single neuron has no relative accuracy.
     let surrogate = (0.5f64..4.).prop_map(|alpha| Surrogate::Atan { alpha });
     (tau, v_reset, any::<bool>(), any::<bool>(), surrogate).prop_map(
-        |(tau, v_reset, decay_input, detach_reset, surrogate)| LifConfig {
+        move |(tau, v_reset, decay_input, detach_reset, surrogate)| LifConfig {
             tau,
             v_threshold: 1.,
             v_reset,
             decay_input,
             detach_reset,
             surrogate,
+            strict_threshold,
         },
     )
 }
 
 pub(super) fn case() -> impl Strategy<Value = Case> {
+    cases(Just(Vec::new()))
+}
+
+/// Norms and neurons of every kind, each layer its own.
+pub(super) fn mixed_case() -> impl Strategy<Value = Case> {
+    let norm = prop_oneof![
+        Just(Norm::Batch),
+        Just(Norm::ThresholdDependent { alpha: 0.9, v_threshold: 1.2 }),
+        Just(Norm::None)
+    ];
+    let lif = any::<bool>().prop_flat_map(lif);
+    let layer = (lif, norm, any::<bool>()).prop_map(|(lif, norm, learn)| {
+        let layer = LayerConfig::from(lif).with_norm(norm);
+        if learn && lif.tau.is_some() { layer.with_learned_tau() } else { layer }
+    });
+    cases(prop::collection::vec(layer, 3))
+}
+
+fn cases(mixture: impl Strategy<Value = Vec<LayerConfig>>) -> impl Strategy<Value = Case> {
     let values = prop_oneof![Just(Values::Normal), (0f64..=1.).prop_map(Values::Binary)];
     let sizes = (prop::sample::select(&[1usize, 2, 9][..]), prop::sample::select(&[1usize, 2, 5][..]));
     let finish = prop_oneof![
@@ -57,17 +77,9 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
         Just(Finish::Sums(&[Readout::ExponentialSum { decay: 0.8 }])),
         Just(Finish::Sums(&[Readout::Mean, Readout::Psp { tau: 2. }]))
     ];
-    (layers(), lif(), sizes, values, any::<bool>(), finish, any::<bool>())
-        .prop_map(|((layers, map), lif, (batch, time_steps), values, constant, finish, train)| Case {
-            layers,
-            lif,
-            map,
-            batch,
-            time_steps,
-            values,
-            constant,
-            finish,
-            train,
+    (layers(), lif(false), mixture, sizes, values, any::<bool>(), finish, any::<bool>())
+        .prop_map(|((layers, map), lif, mixture, (batch, time_steps), values, constant, finish, train)| {
+            Case { layers, lif, mixture, map, batch, time_steps, values, constant, finish, train }
         })
         .prop_filter("maps that are neither empty nor large, and statistics of more than a few", |case| {
             let positions = positions(case);
@@ -143,7 +155,8 @@ fn check_conditioned(case: &Case) -> Result<()> {
         assert!(error <= allowed, "{name}: off by {error:e}, allowed {allowed:e}");
     }
     assert_outcome("output and statistics", &got, &double, case.finish);
-    assert_eq!(got.len(), 1 + 2 * case.layers.len());
+    let norms = (0..case.layers.len()).filter(|&i| case.config(i).norm != Norm::None).count();
+    assert_eq!(got.len(), 1 + 2 * norms);
     Ok(())
 }
 
@@ -160,6 +173,11 @@ proptest! {
 
     #[test]
     fn any_chain_equals_its_twin(case in case()) {
+        check_conditioned(&case).unwrap();
+    }
+
+    #[test]
+    fn any_mixture_of_neurons_and_norms_equals_its_twin(case in mixed_case()) {
         check_conditioned(&case).unwrap();
     }
 }

@@ -33,7 +33,9 @@ fn check_all(what: &str, case: &Case) -> Result<()> {
             assert!(finish != Finish::Spikes || (0.02..0.7).contains(&rate), "{what}: fires at {rate}");
             for (name, tensor) in &got {
                 // Batch norm takes the synapse's bias away again.
-                let nothing = train && name.ends_with(".bias") && !name.contains("bn");
+                let layer = name.split('.').next().and_then(|i| i.parse().ok()).unwrap_or(0);
+                let normalised = case.config(layer).norm != Norm::None;
+                let nothing = train && normalised && name.ends_with(".bias") && !name.contains("bn");
                 let size = flat(tensor)?.iter().map(|x| x * x).sum::<f64>().sqrt();
                 assert_eq!(size < 1e-6, nothing, "{what}: {name} has size {size:e}");
             }
@@ -131,4 +133,39 @@ fn f32_on_the_cpu_runs_as_a_chain_and_f64_as_the_twin() -> Result<()> {
         assert!(!same(&on(DType::F32, run_chain)?, &on(DType::F32, run_reference)?)?);
     }
     Ok(())
+}
+
+#[test]
+fn layers_without_a_norm() -> Result<()> {
+    let layers = [(conv(3, 1, 1), 16), (conv(3, 2, 1), 5), (transposed(3, 2, 1, 1), 4)];
+    let lif = LifConfig { v_threshold: 0.3, ..LifConfig::default() };
+    let (with, without) = (LayerConfig::from(lif), LayerConfig::from(lif).with_norm(Norm::None));
+    for mixture in [vec![without; 3], vec![without, with, without], vec![with, without, with]] {
+        for constant in [false, true] {
+            let case = case(&layers, &[16, 5, 6], (5, 2), Values::Binary(0.4));
+            check_all(&format!("{mixture:?}"), &Case { mixture: mixture.clone(), constant, ..case })?;
+        }
+    }
+    let linear = case(&[(Linear, 33), (Linear, 7)], &[40], (5, 9), Values::Normal);
+    check_all("linear", &Case { mixture: vec![without; 2], ..linear })
+}
+
+#[test]
+fn parametric_neurons() -> Result<()> {
+    let base = LifConfig::default();
+    let learned = |lif: LifConfig| LayerConfig::from(lif).with_learned_tau();
+    let mixture = vec![
+        learned(LifConfig { decay_input: false, v_reset: Reset::Hard(-0.25), ..base }),
+        base.into(),
+        learned(LifConfig { v_reset: Reset::Soft, surrogate: Surrogate::Gaussian { sigma: 0.5 }, ..base }),
+        learned(LifConfig { v_threshold: 0.6, ..base }).with_norm(Norm::None),
+    ];
+    let layers = [(conv(3, 1, 1), 16), (conv(3, 2, 1), 5), (conv(1, 1, 0), 33), (transposed(3, 2, 1, 1), 4)];
+    for constant in [false, true] {
+        let case = case(&layers, &[16, 5, 6], (5, 2), Values::Binary(0.3));
+        check_all("mixture", &Case { mixture: mixture.clone(), constant, ..case })?;
+    }
+    // More neurons than a chunk has.
+    let wide = case(&[(Linear, 700), (Linear, 7)], &[20], (4, 9), Values::Normal);
+    check_all("wide", &Case { mixture: vec![learned(base); 2], ..wide })
 }

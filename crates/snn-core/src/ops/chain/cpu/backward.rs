@@ -9,7 +9,8 @@ use super::layer::{Layer, WeightGradient, pieces};
 use super::memory::{Buffer, Workspace};
 use super::neuron::{Neurons, SpikeGradient, Sums};
 use super::norm::InputGradient;
-use super::{End, Norm, Plan};
+use super::{End, Plan};
+use crate::ops::chain::spec::Scaling;
 
 /// Items are cut into this many groups whatever the number of threads, so that sums are always formed alike.
 const GROUPS: usize = 8;
@@ -36,21 +37,22 @@ impl Plan {
         for (i, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
             let sum = if i + 1 == self.layers.len() { &self.end } else { &End::Spikes };
             let (normalised, sums) = self.through_neurons(layer, kept, grads, sum);
-            let (scale_range, shift_range) = self.affine_ranges(i);
-            let map = match (&kept.statistics, self.norm) {
-                (Some(statistics), Norm::Batch { eps }) => {
-                    let scale = &affines[scale_range.clone()];
-                    gradients.affines[scale_range].copy_from_slice(&statistics.weight_gradient(&sums, eps));
+            let range = self.affine_range(i);
+            let (scales, rest) = gradients.affines[range.clone()].split_at_mut(layer.channels.1);
+            let (shifts, rates) = rest.split_at_mut(layer.channels.1);
+            let map = match (&kept.statistics, layer.scaling) {
+                (Some(statistics), Scaling::Batch { eps }) => {
+                    let scale = &affines[range][..layer.channels.1];
+                    scales.copy_from_slice(&statistics.weight_gradient(&sums, eps));
                     statistics.gradient(scale, &sums, eps)
                 }
                 _ => {
-                    let slopes = gradients.affines[scale_range].iter_mut().zip(&sums.grad_current);
-                    slopes.for_each(|(g, s)| *g = *s as f32);
+                    scales.iter_mut().zip(&sums.grad_current).for_each(|(g, s)| *g = *s as f32);
                     InputGradient::fixed(&kept.affine)
                 }
             };
-            let shifts = gradients.affines[shift_range].iter_mut().zip(&sums.grad);
-            shifts.for_each(|(g, s)| *g = *s as f32);
+            shifts.iter_mut().zip(&sums.grad).for_each(|(g, s)| *g = *s as f32);
+            rates.fill(sums.rate as f32);
             let range = self.weight_range(i);
             let adjoint = (i > 0 || with_input).then(|| Adjoint::new(layer, &weights[range.clone()]));
             let pass = Pass { layer, kept, map, adjoint };

@@ -9,9 +9,9 @@ use super::neuron::{Affine, Neurons, Out};
 use super::norm::Moments;
 use super::prepared::LaidOut;
 use super::scratch::lend;
-use super::{End, Norm, Plan};
+use super::{End, Plan};
 use crate::geometry::Links;
-use crate::ops::chain::spec::Statistics;
+use crate::ops::chain::spec::{Scaling, Statistics};
 
 /// What a layer keeps for its backward pass; one entry an item of the batch.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Kept {
     /// `[steps, neurons]`; one step where the input is constant.
     pub(super) currents: Vec<Buffer>,
     pub(super) affine: Affine,
-    /// Of the batch, in training.
+    /// Of the batch, where it scales the currents.
     pub(super) statistics: Option<Statistics>,
 }
 
@@ -54,9 +54,11 @@ impl Plan {
             let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
             let (currents, statistics) = self.currents(layer, &packed, &signals, steps);
             let given = self.affine_of(i, affines);
-            let (affine, statistics) = match self.norm {
-                Norm::Batch { eps } => (statistics.affine(&given.scale, &given.shift, eps), Some(statistics)),
-                Norm::Fixed => (given, None),
+            let affine = match (&statistics, layer.scaling) {
+                (Some(statistics), Scaling::Batch { eps }) => {
+                    Affine { rate: given.rate, ..statistics.affine(&given.scale, &given.shift, eps) }
+                }
+                _ => given,
             };
             let next =
                 if i + 1 < self.layers.len() { self.fire_all(layer, &affine, &currents) } else { Vec::new() };
@@ -116,26 +118,28 @@ impl Plan {
         parts
     }
 
+    /// The currents of every item and, where the batch scales them, its statistics.
     fn currents(
         &self,
         layer: &Layer,
         packed: &Packed<'_>,
         signals: &[Signal],
         steps: usize,
-    ) -> (Vec<Buffer>, Statistics) {
+    ) -> (Vec<Buffer>, Option<Statistics>) {
         let item = |signal: &Signal| {
             let mut currents = Buffer::new(steps * layer.neurons());
             Workspace::with(|workspace| {
                 packed.currents(layer, &layer.links, signal, &mut currents, workspace)
             });
-            let moments = Moments::of(&currents, layer.channels.1);
+            let by_batch = layer.scaling != Scaling::Fixed;
+            let moments = by_batch.then(|| Moments::of(&currents, layer.channels.1));
             (currents, moments)
         };
         let items: Vec<_> = signals.par_iter().map(item).collect();
-        let (currents, moments): (Vec<_>, Vec<_>) = items.into_iter().unzip();
+        let (currents, moments): (Vec<_>, Vec<Option<_>>) = items.into_iter().unzip();
         // In the order of the items, whatever the threads did.
-        let total = moments.iter().skip(1).fold(moments[0].clone(), Moments::merge);
-        (currents, Statistics::new(&total))
+        let total = moments.into_iter().flatten().reduce(|all, next| all.merge(&next));
+        (currents, total.map(|total| Statistics::new(&total)))
     }
 
     fn fire_all(&self, layer: &Layer, affine: &Affine, currents: &[Buffer]) -> Vec<Signal> {

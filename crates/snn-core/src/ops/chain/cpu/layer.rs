@@ -8,12 +8,13 @@ use rayon::prelude::*;
 use super::dense::Direction;
 use super::events::{Events, Signal};
 use super::memory::Workspace;
+use super::neuron::Affine;
 use super::scratch::lend;
 use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
 use crate::LifConfig;
 use crate::geometry::Geometry;
 use crate::geometry::{Kind, Links};
-use crate::ops::chain::spec::Spec;
+use crate::ops::chain::spec::{Scaling, Spec};
 
 /// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
 /// here events were faster in every layer measured (`docs/performance.md`).
@@ -40,6 +41,9 @@ pub(super) struct Layer {
     /// Rows and columns of the target map.
     pub(super) target: (usize, usize),
     pub(super) lif: LifConfig,
+    /// Whether `1/tau` is one of its parameters.
+    learns: bool,
+    pub(super) scaling: Scaling,
 }
 
 /// The weights of a layer in the orders that its products read.
@@ -54,7 +58,14 @@ pub(super) struct Packed<'a> {
 impl Layer {
     pub(super) fn new(spec: &Spec) -> Self {
         let Geometry { channels, target, .. } = spec.geometry;
-        Self { links: spec.geometry.links(), channels, target, lif: spec.lif }
+        Self {
+            links: spec.geometry.links(),
+            channels,
+            target,
+            lif: spec.lif,
+            learns: spec.learns,
+            scaling: spec.scaling,
+        }
     }
 
     /// Neurons.
@@ -64,6 +75,17 @@ impl Layer {
 
     pub(super) fn weight_count(&self) -> usize {
         self.links.taps * self.channels.0 * self.channels.1
+    }
+
+    pub(super) fn affine_count(&self) -> usize {
+        2 * self.channels.1 + usize::from(self.learns)
+    }
+
+    /// Its part of the affines, as it was given.
+    pub(super) fn affine(&self, affines: &[f32]) -> Affine {
+        let (scale, rest) = affines.split_at(self.channels.1);
+        let (shift, rate) = rest.split_at(self.channels.1);
+        Affine { rate: rate.first().copied(), ..Affine::new(scale.to_vec(), shift.to_vec()) }
     }
 
     pub(super) fn weight_index(&self, source: usize, tap: usize, target: usize) -> usize {

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
-use super::spec::{Chain, End, Norm, Statistics};
+use super::spec::{Chain, End, Scaling, Statistics};
 use crate::ops::batch_norm::check_count;
 use crate::ops::operand;
 use forward::Kept;
@@ -37,12 +37,11 @@ struct Plan {
     time_steps: usize,
     /// Whether the input has no time axis.
     constant: bool,
-    norm: Norm,
     end: End,
 }
 
 impl Plan {
-    fn new(xs: &Tensor, layers: Arc<[Layer]>, constant: Option<usize>, norm: Norm, end: End) -> Result<Self> {
+    fn new(xs: &Tensor, layers: Arc<[Layer]>, constant: Option<usize>, end: End) -> Result<Self> {
         let (time_steps, items) = match constant {
             Some(time_steps) => (time_steps, xs.dim(0)?),
             None => (xs.dim(0)?, xs.dim(1)?),
@@ -55,10 +54,9 @@ impl Plan {
         {
             bail!("a sum of {time_steps} time steps with {} weights", row.len())
         }
-        let plan = Self { layers, items, time_steps, constant: constant.is_some(), norm, end };
-        if let Norm::Batch { .. } = norm {
-            plan.layers.iter().try_for_each(|layer| plan.check_batch(layer))?;
-        }
+        let plan = Self { layers, items, time_steps, constant: constant.is_some(), end };
+        let mut by_batch = plan.layers.iter().filter(|layer| layer.scaling != Scaling::Fixed);
+        by_batch.try_for_each(|layer| plan.check_batch(layer))?;
         Ok(plan)
     }
 
@@ -77,17 +75,14 @@ impl Plan {
         &weights[self.weight_range(layer)]
     }
 
-    /// Where weight (or scale) and bias (or shift) of a layer's norm lie.
-    fn affine_ranges(&self, layer: usize) -> (Range<usize>, Range<usize>) {
-        let before: usize = self.layers[..layer].iter().map(|layer| 2 * layer.channels.1).sum();
-        let channels = self.layers[layer].channels.1;
-        (before..before + channels, before + channels..before + 2 * channels)
+    /// Where a layer's part of the affines lies.
+    fn affine_range(&self, layer: usize) -> Range<usize> {
+        let before: usize = self.layers[..layer].iter().map(Layer::affine_count).sum();
+        before..before + self.layers[layer].affine_count()
     }
 
-    /// The two rows of a layer, as they were given.
     fn affine_of(&self, layer: usize, affines: &[f32]) -> Affine {
-        let (scale, shift) = self.affine_ranges(layer);
-        Affine::new(affines[scale].to_vec(), affines[shift].to_vec())
+        self.layers[layer].affine(&affines[self.affine_range(layer)])
     }
 
     /// Length of the output's first axis.
@@ -111,15 +106,15 @@ pub(crate) fn run(
     weights: &Tensor,
     affines: &Tensor,
     chain: &Chain<'_>,
-) -> Result<(Tensor, Vec<Statistics>)> {
+) -> Result<(Tensor, Vec<Option<Statistics>>)> {
     let layers = chain.layers.iter().map(Layer::new).collect();
-    let plan = Plan::new(xs, layers, chain.constant, chain.norm, chain.end.clone())?;
+    let plan = Plan::new(xs, layers, chain.constant, chain.end.clone())?;
     let shape = plan.output_shape();
-    let op = ChainOp(Arc::new(State { plan, shape, kept: Mutex::new(None) }));
+    let op = ChainOp(Arc::new(State { plan, shape, keep: chain.keep, kept: Mutex::new(None) }));
     let state = op.0.clone();
     let ys = xs.contiguous()?.apply_op3(&weights.contiguous()?, &affines.contiguous()?, op)?;
     let kept = state.kept.lock().unwrap_or_else(PoisonError::into_inner);
-    let statistics = kept.iter().flatten().filter_map(|kept| kept.statistics.clone()).collect();
+    let statistics = kept.iter().flatten().map(|kept| kept.statistics.clone()).collect();
     drop(kept);
     Ok((ys, statistics))
 }
@@ -129,6 +124,7 @@ pub(crate) fn run(
 struct State {
     plan: Plan,
     shape: Shape,
+    keep: bool,
     kept: Mutex<Option<Vec<Kept>>>,
 }
 
@@ -148,16 +144,15 @@ impl CustomOp3 for ChainOp {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let State { plan, shape, kept } = &*self.0;
+        let State { plan, shape, keep, kept } = &*self.0;
         let (xs, weights, affines) =
             (operand::<f32>(s1, l1)?, operand::<f32>(s2, l2)?, operand::<f32>(s3, l3)?);
-        let ys = match plan.norm {
-            Norm::Batch { .. } => {
-                let (ys, all) = plan.run_keeping(xs, weights, affines);
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
-                ys
-            }
-            Norm::Fixed => plan.run_through(xs, &plan.lay_out(weights, affines), None),
+        let ys = if *keep {
+            let (ys, all) = plan.run_keeping(xs, weights, affines);
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
+            ys
+        } else {
+            plan.run_through(xs, &plan.lay_out(weights, affines), None)
         };
         Ok((CpuStorage::F32(ys), shape.clone()))
     }

@@ -10,19 +10,21 @@ use crate::{LifConfig, Surrogate};
 /// Neurons that a kernel handles at once: their state stays in the first-level cache.
 const CHUNK: usize = 512;
 
-/// The affine map of batch norm, `y -> scale (y - centre) + shift`, by channel. Near the mean `y - centre` is exact, and small
-/// where `scale y` may be large.
+/// What parameters make of currents: the affine map of a norm, `y -> scale (y - centre) + shift`, by channel, and the leak where it is
+/// learned. Near the mean `y - centre` is exact, and small where `scale y` may be large.
 #[derive(Debug, Clone)]
 pub(super) struct Affine {
     pub(super) centre: Vec<f32>,
     pub(super) scale: Vec<f32>,
     pub(super) shift: Vec<f32>,
+    /// `1/tau` in place of the config's.
+    pub(super) rate: Option<f32>,
 }
 
 impl Affine {
     /// `y -> scale y + shift`.
     pub(super) fn new(scale: Vec<f32>, shift: Vec<f32>) -> Self {
-        Self { centre: vec![0.; scale.len()], scale, shift }
+        Self { centre: vec![0.; scale.len()], scale, shift, rate: None }
     }
 
     fn channels(&self) -> usize {
@@ -72,23 +74,26 @@ impl SpikeGradient<'_> {
     }
 }
 
-/// By channel: the sums that batch norm's backward pass needs.
+/// By channel: the sums that batch norm's backward pass needs; of all, the gradient of the leak.
 #[derive(Debug, Clone)]
 pub(super) struct Sums {
     /// `sum g`, the gradient of the shift.
     pub(super) grad: Vec<f64>,
     /// `sum g (y - centre)`.
     pub(super) grad_current: Vec<f64>,
+    /// The gradient of `1/tau`, where it is learned.
+    pub(super) rate: f64,
 }
 
 impl Sums {
     pub(super) fn zeros(channels: usize) -> Self {
-        Self { grad: vec![0.; channels], grad_current: vec![0.; channels] }
+        Self { grad: vec![0.; channels], grad_current: vec![0.; channels], rate: 0. }
     }
 
     pub(super) fn add(mut self, other: &Self) -> Self {
         self.grad.iter_mut().zip(&other.grad).for_each(|(a, b)| *a += b);
         self.grad_current.iter_mut().zip(&other.grad_current).for_each(|(a, b)| *a += b);
+        self.rate += other.rate;
         self
     }
 }
@@ -104,8 +109,8 @@ impl Neurons<'_> {
     fn expanded(&self) -> Affine {
         let n = self.chunk();
         let repeat = |values: &[f32]| values.iter().copied().cycle().take(n).collect();
-        let Affine { centre, scale, shift } = self.affine;
-        Affine { centre: repeat(centre), scale: repeat(scale), shift: repeat(shift) }
+        let Affine { centre, scale, shift, rate } = self.affine;
+        Affine { centre: repeat(centre), scale: repeat(scale), shift: repeat(shift), rate: *rate }
     }
 
     /// Runs all time steps on `currents: [steps, neurons]`; one step stands for all where the current is constant.
@@ -131,11 +136,16 @@ impl Neurons<'_> {
     ) -> Sums {
         let expanded = self.expanded();
         let (drive, surrogate) = (self.drive(&expanded, currents, neurons), self.lif.surrogate);
-        by_division!(drive.neuron, DIVIDES => backward::<DIVIDES>(&drive, surrogate, grads, into))
+        if self.affine.rate.is_some() {
+            return backward::<false, true>(&drive, surrogate, grads, into);
+        }
+        by_division!(drive.neuron, DIVIDES => backward::<DIVIDES, false>(&drive, surrogate, grads, into))
     }
 
     fn drive<'b>(&self, affine: &'b Affine, currents: &'b [f32], neurons: usize) -> Drive<'b> {
-        let (neuron, channels, time_steps) = (Neuron::new(self.lif), self.affine.channels(), self.time_steps);
+        let neuron = Neuron::new(self.lif);
+        let neuron = self.affine.rate.map_or(neuron, |rate| neuron.with_rate(rate));
+        let (channels, time_steps) = (self.affine.channels(), self.time_steps);
         Drive { neuron, channels, affine, currents, neurons, time_steps }
     }
 }
@@ -168,7 +178,7 @@ impl<'a> Drive<'a> {
     /// Centre, scale and shift of the first `n` neurons of a chunk.
     #[inline(always)]
     fn affine(&self, n: usize) -> (&'a [f32], &'a [f32], &'a [f32]) {
-        let Affine { centre, scale, shift } = self.affine;
+        let Affine { centre, scale, shift, .. } = self.affine;
         (&centre[..n], &scale[..n], &shift[..n])
     }
 
@@ -237,18 +247,18 @@ vectorised! {
 
 vectorised! {
     /// See [`Neurons::backward`].
-    fn backward<const DIVIDES: bool>(
+    fn backward<const DIVIDES: bool, const LEARNS: bool>(
         drive: &Drive<'_>,
         surrogate: Surrogate,
         grads: SpikeGradient<'_>,
         into: &mut [f32],
     ) -> Sums {
-        by_surrogate!(surrogate, f32, slope => backward_with::<DIVIDES>(drive, slope, grads, into))
+        by_surrogate!(surrogate, f32, slope => backward_with::<DIVIDES, LEARNS>(drive, slope, grads, into))
     }
 }
 
 #[inline(always)]
-fn backward_with<const DIVIDES: bool>(
+fn backward_with<const DIVIDES: bool, const LEARNS: bool>(
     drive: &Drive<'_>,
     slope: impl Fn(f32) -> f32,
     grads: SpikeGradient<'_>,
@@ -258,6 +268,7 @@ fn backward_with<const DIVIDES: bool>(
     let mut sums = Sums::zeros(drive.channels);
     let mut membrane = vec![0f32; drive.time_steps * size];
     let [mut v, mut gv, mut gs, mut sum, mut sum_current] = std::array::from_fn(|_| vec![0f32; size]);
+    let mut sum_rate = vec![0f32; if LEARNS { size } else { 0 }];
     for (from, n) in drive.chunks() {
         let (centre, scale, shift) = drive.affine(n);
         v.fill(neuron.v_reset);
@@ -272,17 +283,25 @@ fn backward_with<const DIVIDES: bool>(
         gv.fill(0.);
         sum.fill(0.);
         sum_current.fill(0.);
+        sum_rate.fill(0.);
         for (t, hs) in membrane.chunks_exact(size).enumerate().rev() {
             let (hs, gv, gs) = (&hs[..n], &mut gv[..n], &mut gs[..n]);
             let (sum, sum_current) = (&mut sum[..n], &mut sum_current[..n]);
             grads.read(t, from..from + n, drive.neurons, into, gs);
             let (ys, out) =
                 (&drive.currents[drive.place(t, (from, n))], &mut into[drive.place(t, (from, n))]);
+            if LEARNS {
+                potentials_before(&neuron, t.checked_sub(1).map(|t| &membrane[t * size..][..n]), &mut v[..n]);
+            }
             for i in 0..n {
                 let h = hs[i];
                 let gh = neuron.charge_gradient(h, neuron.fire(h), slope(neuron.excess(h)), gs[i], gv[i]);
                 let gx;
                 (gx, gv[i]) = neuron.discharge::<DIVIDES>(gh);
+                if LEARNS {
+                    let x = scale[i] * (ys[i] - centre[i]) + shift[i];
+                    sum_rate[i] += gh * neuron.flow(v[i], x);
+                }
                 sum[i] += gx;
                 sum_current[i] += gx * (ys[i] - centre[i]);
                 out[i] = if constant { sum[i] } else { gx };
@@ -290,8 +309,20 @@ fn backward_with<const DIVIDES: bool>(
         }
         add_rows(&sum[..n], &mut sums.grad);
         add_rows(&sum_current[..n], &mut sums.grad_current);
+        if LEARNS {
+            sums.rate += sum_rate[..n].iter().map(|&x| f64::from(x)).sum::<f64>();
+        }
     }
     sums
+}
+
+/// What a step began with: the potentials behind the step before it, or those at rest.
+#[inline(always)]
+fn potentials_before(neuron: &Neuron<f32>, hs: Option<&[f32]>, v: &mut [f32]) {
+    match hs {
+        Some(hs) => v.iter_mut().zip(hs).for_each(|(v, &h)| *v = neuron.reset(h, neuron.fire(h))),
+        None => v.fill(neuron.v_reset),
+    }
 }
 
 /// Adds rows of channels.

@@ -77,6 +77,7 @@ impl Statistics {
             centre: self.mean.iter().map(|&mean| mean as f32).collect(),
             scale: channels.clone().map(|c| scale(c) as f32).collect(),
             shift: channels.map(|c| (f64::from(bias[c]) - scale(c) * self.rest(c)) as f32).collect(),
+            rate: None,
         }
     }
 

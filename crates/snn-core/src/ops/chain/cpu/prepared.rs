@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::layer::{Layer, Packed};
 use super::neuron::Affine;
-use super::{End, Norm, Plan};
+use super::{End, Plan};
 use crate::ops::chain::spec::Spec;
 use crate::ops::operand;
 
@@ -32,12 +32,13 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Layers with their weights and the scale and shift of their currents.
-    pub(crate) fn new(layers: Vec<(Spec, Vec<f32>, [Vec<f32>; 2])>) -> Self {
-        let layer = |(spec, weights, [scale, shift]): (Spec, Vec<f32>, [Vec<f32>; 2])| {
+    /// Layers with their weights and their affines.
+    pub(crate) fn new(layers: Vec<(Spec, Vec<f32>, Vec<f32>)>) -> Self {
+        let layer = |(spec, weights, affines): (Spec, Vec<f32>, Vec<f32>)| {
             let layer = Layer::new(&spec);
             let packed = layer.pack(Cow::Owned(weights));
-            (layer, (packed, Affine::new(scale, shift)))
+            let affine = layer.affine(&affines);
+            (layer, (packed, affine))
         };
         let (layers, laid_out): (Vec<_>, _) = layers.into_iter().map(layer).unzip();
         Self { layers: layers.into(), laid_out: LaidOut(laid_out) }
@@ -52,7 +53,7 @@ impl Prepared {
         end: End,
         at: Option<&[Vec<u32>]>,
     ) -> Result<Tensor> {
-        let plan = Plan::new(xs, self.layers.clone(), constant, Norm::Fixed, end)?;
+        let plan = Plan::new(xs, self.layers.clone(), constant, end)?;
         xs.detach().contiguous()?.apply_op1_no_bwd(&Run { plan, laid_out: &self.laid_out, at })
     }
 }

@@ -13,7 +13,7 @@ use rand::Rng;
 
 use super::*;
 use crate::geometry::{Kind, Links, NOWHERE};
-use crate::ops::chain::spec::Spec;
+use crate::ops::chain::spec::{Scaling, Spec};
 use crate::{ConvConfig, LifConfig, Seed};
 
 /// The geometry of one layer.
@@ -59,7 +59,7 @@ impl Geometry {
         let target = self.target().expect("a geometry with an output");
         let Self { kind, kernel, cfg, channels, source } = *self;
         let geometry = crate::geometry::Geometry { kind, conv: cfg, kernel, channels, source, target };
-        Layer::new(&Spec { geometry, lif: LifConfig::default() })
+        Layer::new(&Spec { geometry, lif: LifConfig::default(), learns: false, scaling: Scaling::Fixed })
     }
 
     fn sources(&self) -> usize {

@@ -8,11 +8,13 @@ const RESETS: [Reset; 3] = [Reset::Hard(0.), Reset::Hard(-0.25), Reset::Soft];
 /// Time constants by which a float divides exactly.
 const LEAKS: [(Option<f64>, bool); 5] =
     [(Some(2.), true), (Some(2.), false), (Some(4.), true), (Some(4.), false), (None, true)];
-const SURROGATES: [Surrogate; 4] = [
+const SURROGATES: [Surrogate; 6] = [
     Surrogate::Atan { alpha: 2. },
     Surrogate::Sigmoid { alpha: 4. },
     Surrogate::Rectangle { width: 1.5 },
     Surrogate::Triangle { width: 0.8 },
+    Surrogate::Gaussian { sigma: 0.6 },
+    Surrogate::Window { centre: 0.3, width: 1.25, height: 0.8 },
 ];
 
 fn configs() -> Vec<LifConfig> {
@@ -28,6 +30,7 @@ fn configs() -> Vec<LifConfig> {
                         decay_input,
                         detach_reset,
                         surrogate,
+                        strict_threshold: detach_reset,
                     });
                 }
             }
@@ -55,6 +58,7 @@ impl Case {
             centre: parts("centre", channels, (-1., 1.), 8.),
             scale: parts("scale", channels, (0.25, 2.), 4.),
             shift: parts("shift", channels, (-0.5, 1.), 4.),
+            rate: None,
         };
         let currents = parts("currents", steps * positions * channels, (-1., 2.5), 8.);
         Self { lif, affine, currents, neurons: positions * channels, time_steps }
@@ -72,7 +76,7 @@ impl Case {
     fn normalised(&self) -> Result<(Var, Tensor)> {
         let channels = self.channels();
         let normalise = |(i, y): (usize, &f32)| {
-            let Affine { centre, scale, shift } = &self.affine;
+            let Affine { centre, scale, shift, .. } = &self.affine;
             let c = i % channels;
             f64::from(scale[c] * (y - centre[c]) + shift[c])
         };

@@ -62,7 +62,7 @@ fn constant_channels_have_no_variance() {
     assert_eq!(statistics.variance, [0., 0.]);
     assert_eq!(statistics.mean, [f64::from(4096.3f32), f64::from(-0.1f32)]);
     // They become their bias, without rounding.
-    let Affine { centre, scale, shift } = statistics.affine(&[1.5, 0.3], &[0.7, -2.], EPS);
+    let Affine { centre, scale, shift, .. } = statistics.affine(&[1.5, 0.3], &[0.7, -2.], EPS);
     let ys: Vec<f32> = (0..2).map(|c| scale[c] * (rows[c] - centre[c]) + shift[c]).collect();
     assert_eq!(ys, [0.7, -2.]);
 }
