@@ -1,9 +1,11 @@
 //! A time step or a chunk at a time: the whole sequence, bit for bit where sums are exact.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use snn_core::{
-    ConvConfig, Drive, LifConfig, ParamStore, Pool, Readout, Reset, Seed, SewFunction, SpikingLayer,
-    SpikingNetwork, SpikingStack, SpikingState,
+    ConvConfig, Drive, LayerConfig, LifConfig, NeuronModel, Norm, ParamStore, Pool, Readout, Reset, Seed,
+    SewFunction, SpikingLayer, SpikingNetwork, SpikingStack, SpikingState,
 };
 
 use crate::common::{Result, assert_close, flat};
@@ -64,14 +66,50 @@ fn check(
     Ok(())
 }
 
-fn neurons() -> [LifConfig; 4] {
+fn neurons() -> [LayerConfig; 6] {
     let base = LifConfig::default();
     [
-        base,
-        LifConfig { v_reset: Reset::Soft, decay_input: false, ..base },
-        LifConfig { v_reset: Reset::Hard(-0.25), v_threshold: 0.75, tau: Some(4.), ..base },
-        LifConfig::integrate_and_fire(),
+        base.into(),
+        LifConfig { v_reset: Reset::Soft, decay_input: false, ..base }.into(),
+        LifConfig { v_reset: Reset::Hard(-0.25), v_threshold: 0.75, tau: Some(4.), ..base }.into(),
+        LifConfig::integrate_and_fire().into(),
+        LayerConfig::from(base).with_learned_tau(),
+        LayerConfig::from(LifConfig { strict_threshold: true, v_threshold: 0.125, ..base })
+            .with_norm(Norm::None),
     ]
+}
+
+/// Charges, and fires when it is full: a neuron of a user's own, with a state that a LIF neuron has not.
+#[derive(Debug)]
+struct Counter;
+
+impl NeuronModel for Counter {
+    fn step(&self, x: &Tensor, state: &[Tensor]) -> candle_core::Result<(Tensor, Vec<Tensor>)> {
+        let (charge, fired) = match state {
+            [charge, fired] => (charge.clone(), fired.clone()),
+            _ => (x.zeros_like()?, x.zeros_like()?),
+        };
+        let charge = (charge + x)?;
+        let spikes = charge.ge(1.)?.to_dtype(x.dtype())?;
+        Ok((spikes.clone(), vec![(charge - &spikes)?, (fired + spikes)?]))
+    }
+}
+
+#[test]
+fn a_neuron_of_ones_own_goes_step_by_step() -> Result {
+    for dtype in [DType::F32, DType::F64] {
+        let params = ParamStore::new(Seed(1), dtype, &Device::Cpu);
+        let (vb, lif) = (params.builder(), LifConfig::default());
+        let layers = vec![
+            SpikingLayer::linear(7, 9, lif, vb.pp(0))?,
+            SpikingLayer::linear(9, 5, lif, vb.pp(1))?.with_neuron(Arc::new(Counter)),
+        ];
+        dyadic(&params)?;
+        let (stack, xs) = (SpikingStack::new(layers), spikes(&[TIME_STEPS, 2, 7], dtype)?);
+        let whole = stack.forward(Drive::Spikes(&xs), false)?;
+        check("counter", &xs, &whole, |x, s| stack.step(x, s), |xs, s| stack.step_chunk(xs, s))?;
+    }
+    Ok(())
 }
 
 #[test]
