@@ -33,6 +33,7 @@ pub struct TrainingConfig {
 
 impl TrainingConfig {
     /// The paper's optimiser, batch size 32 and a constant rate, for this many epochs.
+    #[must_use]
     pub fn new(epochs: usize) -> Self {
         Self {
             epochs,

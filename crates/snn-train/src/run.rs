@@ -55,11 +55,13 @@ impl RunDir {
     }
 
     /// The path of a file in it.
+    #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// The folder itself.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -80,6 +80,7 @@ pub struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// A training of `params` on items `0..items`, kept in memory only. `name` names its files and its random streams.
+    #[must_use]
     pub fn new(
         name: &'a str,
         cfg: &'a TrainingConfig,

@@ -79,6 +79,7 @@ pub struct Pixels {
 
 impl Pixels {
     /// Pixels of images `[N, channels, height, width]`.
+    #[must_use]
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width }
     }

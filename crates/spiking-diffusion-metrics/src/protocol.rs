@@ -71,6 +71,7 @@ impl Protocol {
     pub const ALL: [Self; 4] = [Self::Paper, Self::PytorchFid, Self::TorchFidelity, Self::CleanFid];
 
     /// The name that stands beside a number: `paper`, `pytorch-fid`, `torch-fidelity` or `clean-fid`.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Paper => "paper",
@@ -85,6 +86,7 @@ impl Protocol {
     /// What a package does not compute itself (pytorch-fid has no KID) is torch-fidelity's; density and coverage are
     /// then those of the `prdc` package, with open balls. The paper's kernel distance is torchmetrics' default:
     /// torch-fidelity's network and resizing, 100 subsets of 1,000.
+    #[must_use]
     pub fn settings(self, layer: InceptionLayer) -> Settings {
         let (inception, kernel_inception) = self.networks(layer);
         let paper = self == Self::Paper;

@@ -106,21 +106,25 @@ impl FeatureStats {
     }
 
     /// Number of features `D`.
+    #[must_use]
     pub fn dims(&self) -> usize {
         self.mean.len()
     }
 
     /// Mean `[D]`.
+    #[must_use]
     pub fn mean(&self) -> &[f64] {
         &self.mean
     }
 
     /// Covariance `[D, D]`, row-major.
+    #[must_use]
     pub fn covariance(&self) -> &[f64] {
         &self.covariance
     }
 
     /// Number of samples; `None` if the statistics come from a file that does not say.
+    #[must_use]
     pub fn count(&self) -> Option<u64> {
         self.count
     }

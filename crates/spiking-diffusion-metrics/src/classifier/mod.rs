@@ -58,6 +58,7 @@ impl Classifier {
     }
 
     /// What it was trained on, how, and its accuracy on the test images.
+    #[must_use]
     pub fn card(&self) -> &ClassifierCard {
         &self.card
     }

@@ -47,6 +47,7 @@ impl InceptionLayer {
     /// assert_eq!(InceptionLayer::Mixed768.dims(InceptionVariant::Fid), 768);
     /// assert_eq!(InceptionLayer::Logits.dims(InceptionVariant::Fid), 1008);
     /// ```
+    #[must_use]
     pub fn dims(self, variant: InceptionVariant) -> usize {
         match (self, variant) {
             (Self::Pool64, _) => 64,
@@ -180,6 +181,7 @@ pub struct InceptionConfig {
 
 impl InceptionConfig {
     /// pytorch-fid: bilinear with half-pixel centres, `2 u - 1`.
+    #[must_use]
     pub const fn pytorch_fid(layer: InceptionLayer) -> Self {
         Self {
             variant: InceptionVariant::Fid,
@@ -192,24 +194,28 @@ impl InceptionConfig {
     }
 
     /// torch-fidelity: bytes, TensorFlow 1's bilinear, `(x - 128) / 128`.
+    #[must_use]
     pub const fn torch_fidelity(layer: InceptionLayer) -> Self {
         let (resize, scaling) = (Some(Resize::BilinearCorner), PixelScaling::Bytes);
         Self { quantize: true, resize, scaling, ..Self::pytorch_fid(layer) }
     }
 
     /// clean-fid: bytes, Pillow's bicubic on floats (cut to the range of bytes), `(x - 128) / 128`.
+    #[must_use]
     pub const fn clean_fid(layer: InceptionLayer) -> Self {
         let (resize, scaling) = (Some(Resize::Bicubic), PixelScaling::Bytes);
         Self { quantize: true, resize, scaling, ..Self::pytorch_fid(layer) }
     }
 
     /// torchvision's network behind PyTorch's bilinear, with the `transform_input` of its published weights.
+    #[must_use]
     pub const fn torchvision(layer: InceptionLayer) -> Self {
         let scaling = PixelScaling::ImageNet { transform_input: true };
         Self { variant: InceptionVariant::ImageNet, scaling, ..Self::pytorch_fid(layer) }
     }
 
     /// Number of features.
+    #[must_use]
     pub fn dims(&self) -> usize {
         self.layer.dims(self.variant)
     }

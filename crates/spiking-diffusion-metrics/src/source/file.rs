@@ -83,6 +83,7 @@ impl TensorFile {
     }
 
     /// Shape of the whole tensor.
+    #[must_use]
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
