@@ -33,6 +33,7 @@ pub struct TrainingConfig {
 
 impl TrainingConfig {
     /// A training for this many epochs with the paper's optimiser, batch size 32 and a constant learning rate.
+    #[must_use]
     pub fn new(epochs: usize) -> Self {
         Self {
             epochs,

@@ -7,6 +7,7 @@ pub type Difference = (String, [Value; 2]);
 
 /// Picks, for an error message, the difference that a person can do most about: what somebody has typed, which is short,
 /// before a checksum, and a checksum before a number of many digits, which follows from something else.
+#[must_use]
 pub fn most_readable(differences: Vec<Difference>) -> Option<Difference> {
     let rank = |(field, values): &Difference| match values.iter().all(|value| value.to_string().len() <= 16) {
         true => 0,
@@ -24,6 +25,7 @@ pub fn most_readable(differences: Vec<Difference>) -> Option<Difference> {
 /// let found = snn_train::differences(&json!({"lr": 1, "net": {"width": 8}}), &json!({"lr": 1, "net": {"width": 9}}));
 /// assert_eq!(found, [("net.width".to_owned(), [json!(8), json!(9)])]);
 /// ```
+#[must_use]
 pub fn differences(a: &Value, b: &Value) -> Vec<Difference> {
     match (a, b) {
         (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {

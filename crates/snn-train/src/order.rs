@@ -15,6 +15,7 @@ use snn_core::Seed;
 /// assert_eq!(order, epoch_order(Seed(0), "classifier", 3, 1000));
 /// assert_ne!(order, epoch_order(Seed(0), "classifier", 4, 1000));
 /// ```
+#[must_use]
 pub fn epoch_order(seed: Seed, stage: &str, epoch: usize, items: usize) -> Vec<u32> {
     let mut rng = seed.rng(&format!("{stage}/shuffle/{epoch}"));
     let mut order: Vec<u32> = (0..items as u32).collect();

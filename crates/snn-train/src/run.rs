@@ -54,11 +54,13 @@ impl RunDir {
     }
 
     /// The path of a file in the folder.
+    #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// The path of the folder.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }

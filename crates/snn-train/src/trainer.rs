@@ -81,6 +81,7 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     /// A training of `params` on the items `0..items`, which writes no files. `name` names its random streams, and its files
     /// [in a run's folder](Self::in_run).
+    #[must_use]
     pub fn new(
         name: &'a str,
         cfg: &'a TrainingConfig,

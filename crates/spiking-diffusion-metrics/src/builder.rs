@@ -57,11 +57,13 @@ impl FeatureStatsBuilder {
     }
 
     /// The number of features `D`.
+    #[must_use]
     pub fn dims(&self) -> usize {
         self.mean.len()
     }
 
     /// The number of samples so far.
+    #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }

@@ -81,6 +81,7 @@ pub struct Pixels {
 
 impl Pixels {
     /// An extractor for images `[N, channels, height, width]`.
+    #[must_use]
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width }
     }

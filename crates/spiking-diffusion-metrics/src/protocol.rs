@@ -77,6 +77,7 @@ impl Protocol {
         [Self::Paper, Self::PytorchFid, Self::TorchFidelity, Self::CleanFid, Self::Fad];
 
     /// The name that stands beside a number: `paper`, `pytorch-fid`, `torch-fidelity`, `clean-fid` or `fad`.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Paper => "paper",
@@ -92,6 +93,7 @@ impl Protocol {
     /// What a package does not compute itself (pytorch-fid has no KID) is taken from torch-fidelity; density and coverage are
     /// then those of the `prdc` package, with open balls. The paper's kernel distance is torchmetrics' default:
     /// torch-fidelity's network and resizing, 100 subsets of 1,000.
+    #[must_use]
     pub fn settings(self, layer: InceptionLayer) -> Settings {
         let (inception, kernel_inception) = self.networks(layer).unzip();
         let paper = self == Self::Paper;

@@ -70,6 +70,7 @@ impl SsimConfig {
     /// It is applied to images in `[-0.5, 0.5]` as they are. SSIM is not invariant to an offset, and the zeros
     /// of the padding are mid-grey there, so the same images in `[0, 1]` give other values. The column that the
     /// paper prints as SSIM is `1 - SSIM`: lower is better.
+    #[must_use]
     pub fn paper() -> Self {
         Self {
             window: 11,
@@ -87,16 +88,19 @@ impl SsimConfig {
     ///
     /// The result equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
     /// use_sample_covariance=False, data_range=1)`, which crops what it padded.
+    #[must_use]
     pub fn standard() -> Self {
         Self { padding: Padding::Valid, ..Self::paper() }
     }
 
     /// The default of torchmetrics (1.9): [`SsimConfig::standard`], but with the image mirrored at its border.
+    #[must_use]
     pub fn torchmetrics() -> Self {
         Self { padding: Padding::Reflect, ..Self::paper() }
     }
 
     /// The default of scikit-image: a uniform 7x7 window, sample covariances, and the valid region only.
+    #[must_use]
     pub fn uniform() -> Self {
         Self { window: 7, shape: Window::Uniform, sample_covariance: true, ..Self::standard() }
     }

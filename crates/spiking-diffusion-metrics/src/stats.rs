@@ -107,21 +107,25 @@ impl FeatureStats {
     }
 
     /// The number of features `D`.
+    #[must_use]
     pub fn dims(&self) -> usize {
         self.mean.len()
     }
 
     /// The mean, `[D]`.
+    #[must_use]
     pub fn mean(&self) -> &[f64] {
         &self.mean
     }
 
     /// The covariance, `[D, D]`, row-major.
+    #[must_use]
     pub fn covariance(&self) -> &[f64] {
         &self.covariance
     }
 
     /// The number of samples; `None` if the statistics come from a file that does not say.
+    #[must_use]
     pub fn count(&self) -> Option<u64> {
         self.count
     }

@@ -60,6 +60,7 @@ impl Classifier {
     }
 
     /// Says what the classifier was trained on, how, and how accurate it is on the test images.
+    #[must_use]
     pub fn card(&self) -> &ClassifierCard {
         &self.card
     }

@@ -47,6 +47,7 @@ impl InceptionLayer {
     /// assert_eq!(InceptionLayer::Mixed768.dims(InceptionVariant::Fid), 768);
     /// assert_eq!(InceptionLayer::Logits.dims(InceptionVariant::Fid), 1008);
     /// ```
+    #[must_use]
     pub fn dims(self, variant: InceptionVariant) -> usize {
         match (self, variant) {
             (Self::Pool64, _) => 64,
@@ -181,6 +182,7 @@ pub struct InceptionConfig {
 
 impl InceptionConfig {
     /// The config of pytorch-fid: bilinear resizing with half-pixel centres, `2 u - 1`.
+    #[must_use]
     pub const fn pytorch_fid(layer: InceptionLayer) -> Self {
         Self {
             variant: InceptionVariant::Fid,
@@ -193,24 +195,28 @@ impl InceptionConfig {
     }
 
     /// The config of torch-fidelity: bytes, TensorFlow 1's bilinear resizing, `(x - 128) / 128`.
+    #[must_use]
     pub const fn torch_fidelity(layer: InceptionLayer) -> Self {
         let (resize, scaling) = (Some(Resize::BilinearCorner), PixelScaling::Bytes);
         Self { quantize: true, resize, scaling, ..Self::pytorch_fid(layer) }
     }
 
     /// The config of clean-fid: bytes, Pillow's bicubic resizing on floats (cut to the range of bytes), `(x - 128) / 128`.
+    #[must_use]
     pub const fn clean_fid(layer: InceptionLayer) -> Self {
         let (resize, scaling) = (Some(Resize::Bicubic), PixelScaling::Bytes);
         Self { quantize: true, resize, scaling, ..Self::pytorch_fid(layer) }
     }
 
     /// The config of torchvision's network: PyTorch's bilinear resizing, and the `transform_input` of its published weights.
+    #[must_use]
     pub const fn torchvision(layer: InceptionLayer) -> Self {
         let scaling = PixelScaling::ImageNet { transform_input: true };
         Self { variant: InceptionVariant::ImageNet, scaling, ..Self::pytorch_fid(layer) }
     }
 
     /// Number of features.
+    #[must_use]
     pub fn dims(&self) -> usize {
         self.layer.dims(self.variant)
     }

@@ -73,6 +73,7 @@ impl Inception {
     /// assert_eq!(needed.len(), 15);
     /// assert_eq!(needed[0], ("Conv2d_1a_3x3.conv.weight".to_owned(), vec![32, 3, 3, 3]));
     /// ```
+    #[must_use]
     pub fn parameters(config: &InceptionConfig) -> Vec<(String, Vec<usize>)> {
         let mut needed = Vec::new();
         list(&trunk(config.variant, config.layer), &mut needed);
@@ -87,6 +88,7 @@ impl Inception {
     }
 
     /// The config that the network was built with.
+    #[must_use]
     pub fn config(&self) -> &InceptionConfig {
         &self.config
     }

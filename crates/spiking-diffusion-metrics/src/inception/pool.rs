@@ -14,7 +14,7 @@ pub(crate) fn max(input: &Map, stride: usize, padding: usize) -> Map {
         start,
         |best, value| {
             if value > *best {
-                *best = value
+                *best = value;
             }
         },
         |_, _| (),

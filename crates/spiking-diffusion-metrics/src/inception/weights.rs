@@ -106,6 +106,7 @@ impl InceptionWeights {
     }
 
     /// Whether every tensor that the layer of `config` needs is there, whatever its shape.
+    #[must_use]
     pub fn serves(&self, config: &InceptionConfig) -> bool {
         let there = |(name, _): (String, _)| matches!(self.dims(&name), Ok(Some(_)));
         Inception::parameters(config).into_iter().all(there)

@@ -83,6 +83,7 @@ impl TensorFile {
     }
 
     /// The shape of the whole tensor.
+    #[must_use]
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

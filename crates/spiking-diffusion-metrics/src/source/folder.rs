@@ -61,6 +61,7 @@ impl ImageFolder {
     }
 
     /// The files, in the order of the images.
+    #[must_use]
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }

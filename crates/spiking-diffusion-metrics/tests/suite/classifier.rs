@@ -166,7 +166,7 @@ fn files_that_are_none() {
         load(&replace(&good, "\\\"features\\\":16", "\\\"features\\\":-1")).contains("spiking-diffusion")
     );
     assert!(load(&replace(&good, "\\\"epochs\\\":1", "\\\"epochs\\\":0")).contains("`epochs` = 0"));
-    let mut damaged = good.clone();
+    let mut damaged = good;
     let end = damaged.len();
     damaged[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(load(&damaged).contains("holds NaN"));

@@ -90,6 +90,7 @@ struct Arguments {
 }
 
 /// One data set's example: parses the arguments, loads the data, runs, prints where the results are.
+#[must_use]
 pub fn main(set: KnownSet) -> ExitCode {
     let name = set.name();
     let matches = Arguments::command().name(name).try_get_matches();

@@ -62,6 +62,7 @@ fn command() -> clap::Command {
 }
 
 /// The whole of the program `spiking-diffusion`.
+#[must_use]
 pub fn program() -> ExitCode {
     let matches = command().try_get_matches();
     let program = match matches.and_then(|matches| Program::from_arg_matches(&matches)) {

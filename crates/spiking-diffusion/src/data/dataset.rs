@@ -43,6 +43,7 @@ impl Dataset {
     }
 
     /// `(channels, height, width)` of every image.
+    #[must_use]
     pub fn image(&self) -> (usize, usize, usize) {
         self.train.image()
     }

@@ -25,12 +25,14 @@ impl KnownSet {
     pub const ALL: [Self; 5] = [Self::Mnist, Self::FashionMnist, Self::Kmnist, Self::Letters, Self::Cifar10];
 
     /// Its official numbers of training and test images.
+    #[must_use]
     pub fn counts(self) -> (usize, usize) {
         let [(_, train), (_, test)] = self.splits();
         (train, test)
     }
 
     /// Its name in reports, and of its folder.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Mnist => "mnist",
@@ -42,12 +44,14 @@ impl KnownSet {
     }
 
     /// The one of this [name](Self::name).
+    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|set| set.name() == name)
     }
 
     /// URL of its official files: of the archive that holds them, or, with a slash at its end, of their folder. MNIST's is a
     /// mirror, because its own server no longer serves everybody. The feature `download` takes them from there.
+    #[must_use]
     pub fn source(self) -> &'static str {
         match self {
             Self::Mnist => "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -59,6 +63,7 @@ impl KnownSet {
     }
 
     /// Its official files, without `.gz`.
+    #[must_use]
     pub fn files(self) -> Vec<String> {
         if self == Self::Cifar10 {
             return CIFAR_TRAIN.iter().chain(&CIFAR_TEST).map(|&name| name.to_owned()).collect();

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 pub enum Partial {
     /// It is an error.
     Reject,
-    /// Take what is there and say so in [`Dataset::partial`]; a lone split is cut 90/10 by this seed.
+    /// Take what is there and say so in [`Dataset::partial`](super::Dataset::partial); a lone split is cut 90/10 by this seed.
     Allow(Seed),
 }
 

@@ -41,16 +41,19 @@ impl Split {
 
     /// Number of images, at least 1.
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    #[must_use]
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
     /// `(channels, height, width)` of every image.
+    #[must_use]
     pub fn image(&self) -> (usize, usize, usize) {
         self.image
     }
 
     /// The labels.
+    #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }

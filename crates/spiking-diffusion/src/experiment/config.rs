@@ -28,6 +28,7 @@ pub enum Preset {
 
 impl Preset {
     /// Its name on the command line and in reports.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Quick => "quick",
@@ -81,6 +82,7 @@ pub struct DataConfig {
 
 impl DataConfig {
     /// What is to be said of a data set.
+    #[must_use]
     pub fn of(data: &Dataset) -> Self {
         Self {
             name: data.name.clone(),

@@ -101,7 +101,7 @@ pub fn save(
         if missing.is_empty() {
             progress.advance(block.end, None);
         }
-        files.write(&block, trained, missing, device, progress, count)?;
+        files.write(&block, trained, &missing, device, progress, count)?;
         go_on(progress, STAGE, block.end, count)?;
     }
     progress.end();
@@ -179,13 +179,13 @@ impl Files<'_> {
         &self,
         block: &Range<usize>,
         trained: &Trained,
-        missing: Vec<usize>,
+        missing: &[usize],
         device: &Device,
         progress: &mut dyn Progress,
         total: usize,
     ) -> Result<()> {
         let mut drawn = Vec::new();
-        for batch in runs(&missing, trained.cfg.sampling.batch_size) {
+        for batch in runs(missing, trained.cfg.sampling.batch_size) {
             let images = draw(&trained.cfg, trained.networks(), batch.clone(), device, &mut |_, _| ())?;
             for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
                 let path = self.png(number);

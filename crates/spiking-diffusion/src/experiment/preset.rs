@@ -26,6 +26,7 @@ impl ExperimentConfig {
     }
 
     /// The preset's config for images of this shape.
+    #[must_use]
     pub fn new(preset: Preset, image: ImageSpec) -> Self {
         match preset {
             Preset::Quick => Self::quick(image),
@@ -37,6 +38,7 @@ impl ExperimentConfig {
 
     /// The paper's text (100 epochs each, Eq. 9 and Eq. 14 as they are); elsewhere the released code's values, but for the
     /// codebook's initial spread (see `docs/deviations.md`).
+    #[must_use]
     pub fn paper(image: ImageSpec) -> Self {
         let vqsvae = VqSvaeConfig::paper(image);
         Self {
@@ -60,6 +62,7 @@ impl ExperimentConfig {
     }
 
     /// The released code: its loss, 100 and 200 epochs, its reweighted bound, its preview temperature.
+    #[must_use]
     pub fn released_code(image: ImageSpec) -> Self {
         Self {
             preset: Preset::ReleasedCode,
@@ -77,6 +80,7 @@ impl ExperimentConfig {
 
     /// Ours, for two cores and a few minutes: `T_s = 8` and 4, a codebook that starts near the features, embedded tokens,
     /// a narrow SDID, all diffusion times weighted alike, a cosine schedule at a higher rate.
+    #[must_use]
     pub fn quick(image: ImageSpec) -> Self {
         let training = |epochs, lr| TrainingConfig {
             adamw: AdamWConfig { lr, ..AdamWConfig::default() },
@@ -104,6 +108,7 @@ impl ExperimentConfig {
     }
 
     /// Ours, for two cores and about an hour of 60,000 images: as `quick`, with more steps.
+    #[must_use]
     pub fn cpu(image: ImageSpec) -> Self {
         let quick = Self::quick(image);
         Self {

@@ -160,6 +160,7 @@ impl<'a> Found<'a> {
 
 impl Sweep {
     /// A Markdown table, `-` where there is no distance.
+    #[must_use]
     pub fn to_markdown(&self) -> String {
         let head =
             "| temperature | codes in use | perplexity | Fréchet distance |\n| --- | --- | --- | --- |\n";

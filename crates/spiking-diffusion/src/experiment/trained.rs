@@ -60,6 +60,7 @@ impl Trained {
     }
 
     /// Both networks.
+    #[must_use]
     pub fn networks(&self) -> Networks<'_> {
         Networks { vqsvae: &self.vqsvae, denoiser: &self.sdid }
     }

@@ -39,6 +39,7 @@ impl Cost {
     }
 
     /// How many times the energy of the spiking network the other one needs.
+    #[must_use]
     pub fn ratio(&self) -> f64 {
         self.dense_nanojoules / self.nanojoules
     }

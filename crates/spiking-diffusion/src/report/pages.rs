@@ -10,6 +10,7 @@ use crate::error::Result;
 
 impl Report {
     /// The report as a page of Markdown beside the pictures of the run.
+    #[must_use]
     pub fn to_markdown(&self) -> String {
         markdown::render(&page::of(self))
     }

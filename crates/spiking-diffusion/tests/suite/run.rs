@@ -142,7 +142,7 @@ fn folders_of_others_are_refused_and_left_alone() {
     // Fewer images: also another checksum, and another variance.
     let fewer = tiny(&few_digits().limit(72).unwrap());
     rejects(RunDir::open(&out, &fewer, true), &["`data.train_images` is 160 there and 72 here"]);
-    let mut others = fewer.clone();
+    let mut others = fewer;
     (others.data.train_images, others.evaluation.bound_images) = (160, 15);
     rejects(RunDir::open(&out, &others, true), &["`evaluation.bound_images` is 16 there and 15 here"]);
     others.evaluation.bound_images = 16;

@@ -88,6 +88,7 @@ impl Series {
     /// use spiking_diffusion::plot::{Mark, PALETTE, Series};
     /// assert_eq!(Series::new("spikes", PALETTE[1], [(3., 1.)]).mark(Mark::Dots).mark, Mark::Dots);
     /// ```
+    #[must_use]
     pub fn mark(self, mark: Mark) -> Self {
         Self { mark, ..self }
     }
@@ -126,6 +127,7 @@ impl Chart {
     /// ```
     /// assert!(spiking_diffusion::plot::Chart::new("Loss", "step", "loss").log_y().log_y);
     /// ```
+    #[must_use]
     pub fn log_y(self) -> Self {
         Self { log_y: true, ..self }
     }
@@ -138,6 +140,7 @@ impl Chart {
     /// let chart = Chart::new("Loss", "step", "loss").with(Series::new("sdid", PALETTE[0], [(0., 7.), (1., 6.)]));
     /// assert_eq!(chart.series.len(), 1);
     /// ```
+    #[must_use]
     pub fn with(mut self, series: Series) -> Self {
         self.series.push(series);
         self
