@@ -1,4 +1,4 @@
-//! How a spike, whose true derivative is zero or infinite, gets a useful gradient: the four surrogates.
+//! How a spike, whose true derivative is zero or infinite, gets a useful gradient: four of the surrogates.
 //!
 //! Forward, a neuron fires or not: a step function. Backward, the step's derivative is replaced by that of a smooth
 //! function. Here a single input weight is trained by gradient descent until the neuron fires at a wanted rate: from a

@@ -32,9 +32,15 @@ pub(crate) struct Image {
 
 impl Image {
     /// What an order sees of the image, and the image's random stream.
-    fn draft(&mut self, mask: u32, left: usize, steps: usize) -> (Draft<'_>, &mut dyn RngCore) {
+    fn draft(
+        &mut self,
+        map: (usize, usize),
+        mask: u32,
+        left: usize,
+        steps: usize,
+    ) -> (Draft<'_>, &mut dyn RngCore) {
         let Self { codes, given, log_probs, rng, .. } = self;
-        (Draft { codes, mask, given, log_probs, left, steps }, &mut **rng)
+        (Draft { map, codes, mask, given, log_probs, left, steps }, &mut **rng)
     }
 
     fn set(&mut self, position: usize, code: u32, log_prob: f64) {
@@ -61,7 +67,7 @@ impl Canvas<'_> {
         let mut proposals = Vec::new();
         for image in 0..self.images.len() {
             let state = &mut self.images[image];
-            let (draft, rng) = state.draft(mask, left, self.steps);
+            let (draft, rng) = state.draft(self.map, mask, left, self.steps);
             let positions = self.order.propose(&draft, rng);
             let masked = |&at: &usize| draft.codes.get(at) == Some(&mask);
             if !(positions.iter().all(masked) && positions.windows(2).all(|pair| pair[0] < pair[1])) {
@@ -97,7 +103,7 @@ impl Canvas<'_> {
     /// Keeps the drawn codes that the order keeps, and masks again what it masks again.
     fn settle(&mut self, image: usize, drawn: &[Drawn], left: usize) -> Result<()> {
         let (mask, image) = (self.process.mask(), &mut self.images[image]);
-        let (draft, rng) = image.draft(mask, left, self.steps);
+        let (draft, rng) = image.draft(self.map, mask, left, self.steps);
         let Settled { keep, remask } = self.order.settle(&draft, drawn, rng);
         let revealed =
             |&at: &usize| draft.codes.get(at).is_some_and(|code| *code != mask) && !draft.given[at];

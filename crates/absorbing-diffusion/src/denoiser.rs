@@ -55,7 +55,8 @@ pub trait Denoiser {
     ///
     /// `images[n]` is the number of the image whose codes are `h_t[n]`: the number that [`Sampler`](crate::Sampler) draws it
     /// by, its place in what [`bits_per_token`](crate::bits_per_token) is given, and its place in the batch of
-    /// [`loss`](crate::loss()). A network without a condition ignores it.
+    /// [`loss`](crate::loss()), so that in training it is a denoiser with the conditions of that batch that the loss is given. A
+    /// network without a condition ignores it.
     ///
     /// `train` switches between training and evaluation as usual: batch or running statistics, dropout or none. When it is off,
     /// the logits of an image must not depend on the rest of its batch, or results will depend on the batch size.

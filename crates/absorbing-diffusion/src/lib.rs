@@ -19,6 +19,7 @@ pub use error::{Error, Result};
 pub use loss::{Weighting, draw_noise, loss};
 pub use order::Order;
 pub use process::AbsorbingProcess;
+pub use rand::RngCore;
 pub use reveal::{Draft, Drawn, RevealOrder, Settled};
 pub use sample::{Sampler, SamplingConfig};
 pub use sdid::{Sdid, SdidConfig, TokenInput};

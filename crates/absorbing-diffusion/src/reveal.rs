@@ -17,9 +17,8 @@ use rand::RngCore;
 /// # Examples
 /// One token a step, the most certain first:
 /// ```
-/// use absorbing_diffusion::{AbsorbingProcess, Draft, RevealOrder, Sampler, SamplingConfig, Settled, Drawn};
+/// use absorbing_diffusion::{AbsorbingProcess, Draft, Drawn, RevealOrder, RngCore, Sampler, SamplingConfig, Settled};
 /// use candle_core::{DType, Device, Result, Tensor};
-/// use rand::RngCore;
 /// use snn_core::Seed;
 ///
 /// #[derive(Debug)]
@@ -61,6 +60,8 @@ pub trait RevealOrder {
 /// One image in the making, as an order sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Draft<'a> {
+    /// Rows and columns of its map.
+    pub map: (usize, usize),
     /// The tokens, row by row, with the mask where nothing is revealed.
     pub codes: &'a [u32],
     /// The mask token, `K`.
@@ -139,6 +140,7 @@ mod tests {
     #[test]
     fn given_tokens_are_neither_masked_nor_revealed() {
         let draft = Draft {
+            map: (1, 5),
             codes: &[9, 3, 9, 4, 9],
             mask: 9,
             given: &[false, true, false, false, false],

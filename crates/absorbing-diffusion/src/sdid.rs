@@ -84,7 +84,7 @@ impl SdidConfig {
         let mut sizes = vec![("height", self.height), ("width", self.width), ("time_steps", self.time_steps)];
         sizes.extend(self.channels.map(|c| ("channels", c)));
         if let TokenInput::Embedding { dim } = self.token_input {
-            sizes.push(("token_input.dim", dim));
+            sizes.push(("token_input.embedding.dim", dim));
         }
         match sizes.into_iter().find(|(_, size)| *size == 0) {
             Some((field, size)) => {

@@ -141,7 +141,7 @@ fn no_channel_is_rejected() {
 #[test]
 fn empty_embeddings_are_rejected() {
     let token_input = TokenInput::Embedding { dim: 0 };
-    rejects(SdidConfig { token_input, ..good() }, "sdid.token_input.dim", "0");
+    rejects(SdidConfig { token_input, ..good() }, "sdid.token_input.embedding.dim", "0");
 }
 
 #[test]

@@ -14,7 +14,6 @@ use crate::ops::Real;
 /// | `Sigmoid { alpha }` | `1/(1 + exp(-alpha x))` | `alpha g (1 - g)` |
 /// | `Rectangle { width }` | `clamp(x/width + 1/2, 0, 1)` | `1/width` where `\|x\| < width/2`, else 0 |
 /// | `Triangle { width }` | integral of `g'` | `max(0, 1 - \|x\|/width) / width` |
-///
 /// | `Gaussian { sigma }` | normal distribution function | `exp(-(x/sigma)^2 / 2) / (sigma sqrt(2 pi))` |
 /// | `Window { centre, width, height }` | integral of `g'` | `height` where `\|H - centre\| < width/2`, else 0 |
 ///

@@ -99,8 +99,24 @@ impl Fad {
         builder.finish()
     }
 
+    /// One channel of images that a file gave three equal ones of, if the network wants one.
+    fn grey(&self, images: &Tensor) -> Result<Tensor> {
+        let (_, c, _, _) = checked_dims(images)?;
+        if (self.network.channels(), c) != (1, 3) {
+            return Ok(images.clone());
+        }
+        let red = images.narrow(1, 0, 1)?;
+        let differ = images.broadcast_ne(&red)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+        if differ > 0. {
+            let expected = "grey images, since the network takes one channel".into();
+            return Err(Error::Shape { what: "images", expected, got: images.dims().to_vec() });
+        }
+        Ok(red)
+    }
+
     /// The images as the network takes them, `[N, C, 32, 32]` in [-1, 1].
     fn prepare(&self, images: &Tensor) -> Result<Tensor> {
+        let images = &self.grey(images)?;
         let (n, c, h, w) = checked_dims(images)?;
         let [low, high] = self.range;
         let values: Vec<f64> =
@@ -199,13 +215,26 @@ mod tests {
         assert_eq!(a, b);
     }
 
+    /// As a PNG is read: three equal channels.
+    #[test]
+    fn grey_images_may_have_three_channels() {
+        let fad = Fad::new(&weights([1, 3, 4, 5, 6], 7)).unwrap();
+        let images = images(3);
+        let three = Tensor::cat(&[&images, &images, &images], 1).unwrap();
+        let rows = |images: &Tensor| fad.features(images, 3).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(rows(&three), rows(&images));
+    }
+
     #[test]
     fn what_does_not_fit_is_an_error() {
         let fad = Fad::new(&weights([1, 3, 4, 5, 6], 7)).unwrap();
         let message = |result: Result<Tensor>| result.unwrap_err().to_string();
         assert!(message(fad.features(&images(2), 0)).contains("batch_size"));
-        let colour = Tensor::zeros((2, 3, 32, 32), DType::F32, &Device::Cpu).unwrap();
-        assert!(message(fad.features(&colour, 2)).contains("[N, 1, 32, 32]"));
+        let two = Tensor::zeros((2, 2, 32, 32), DType::F32, &Device::Cpu).unwrap();
+        assert!(message(fad.features(&two, 2)).contains("[N, 1, 32, 32]"));
+        let parts = [images(2), images(2), (images(2) * 0.5).unwrap()];
+        let colour = Tensor::cat(&parts, 1).unwrap();
+        assert!(message(fad.features(&colour, 2)).contains("grey images"));
         let bad = (images(2) * f64::NAN).unwrap();
         assert!(message(fad.features(&bad, 2)).contains("NaN"));
         let missing = InceptionWeights::from_tensors("memory", HashMap::new());

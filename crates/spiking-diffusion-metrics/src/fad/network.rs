@@ -54,6 +54,10 @@ impl Network {
         Ok(Self { channels, layers, weight, bias: tensor("latent_layer.bias", &[features])? })
     }
 
+    pub(super) fn channels(&self) -> usize {
+        self.channels
+    }
+
     pub(super) fn features(&self) -> usize {
         self.bias.elem_count()
     }

@@ -50,6 +50,9 @@ struct Manifest {
     seed: Seed,
     order: Order,
     temperature: f64,
+    /// Of sampling; none: as many as diffusion has.
+    #[serde(default)]
+    steps: Option<usize>,
 }
 
 /// Writes images `0..count` of the config's seed and sampling into a folder, and draws only those that are not yet there,
@@ -117,6 +120,7 @@ fn check_manifest(trained: &Trained, folder: &Path) -> Result<()> {
         seed: cfg.seed,
         order: cfg.sampling.order,
         temperature: cfg.sampling.temperature,
+        steps: cfg.sampling.steps,
     };
     if !path.exists() {
         return Ok(write_json(&path, &now)?);

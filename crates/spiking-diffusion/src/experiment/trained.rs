@@ -22,7 +22,7 @@ pub struct Trained {
     pub vqsvae: VqSvae,
     /// The denoiser.
     pub sdid: Sdid,
-    /// SHA-256 of the files of both networks: two runs with equal ones draw equal images.
+    /// SHA-256 of the files of both networks: two runs with equal ones have equal networks.
     pub sha256: String,
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Step {
 /// # Errors
 /// Returns an error if shapes, element types or devices do not fit; the moments may have been moved then.
 pub(crate) fn step(param: &Tensor, moments: &Tensor, grad: &Tensor, by: Step) -> Result<()> {
-    if Backend::of(param) == Backend::Candle || !param.is_contiguous() {
+    if Backend::of(param) != Backend::Cpu || !param.is_contiguous() {
         return step_reference(param, moments, grad, by);
     }
     check(param, moments, grad)?;

@@ -32,7 +32,7 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
     if xs.rank() == 0 {
         bail!("lif: wants [T, ...], got a scalar")
     }
-    if Backend::of(xs) == Backend::Candle {
+    if Backend::of(xs) != Backend::Cpu {
         return lif_reference(xs, cfg);
     }
     xs.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: None })
@@ -48,7 +48,7 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Tensor> {
     check_time_steps(time_steps)?;
     room("lif_constant", &[&[time_steps], x.dims()].concat(), x.dtype())?;
-    if Backend::of(x) == Backend::Candle {
+    if Backend::of(x) != Backend::Cpu {
         return lif_reference(&crate::direct_encode(x, time_steps)?, cfg);
     }
     x.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: Some(time_steps) })
