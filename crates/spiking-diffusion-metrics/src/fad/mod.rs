@@ -7,10 +7,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::features::for_each_batch;
 use crate::inception::InceptionWeights;
 use crate::resize::checked_dims;
-use crate::{Error, FeatureExtractor, FeatureStats, FeatureStatsBuilder, ImageSource, Result};
+use crate::{Error, FeatureExtractor, FeatureStats, ImageSource, Result};
 use network::Network;
 use pillow::Bilinear;
 
@@ -94,9 +93,7 @@ impl Fad {
     /// # Errors
     /// Returns the errors of [`features`](Self::features), and an error if there are fewer than two images.
     pub fn statistics(&self, images: &dyn ImageSource, batch_size: usize) -> Result<FeatureStats> {
-        let mut builder = FeatureStatsBuilder::new(self.dims())?;
-        for_each_batch(&InBatches(self), images, batch_size, |features| builder.update(&features))?;
-        builder.finish()
+        FeatureStats::from_images(&InBatches(self), images, batch_size)
     }
 
     /// One channel of images that a file gave three equal ones of, if the network wants one.
