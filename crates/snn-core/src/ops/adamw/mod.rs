@@ -2,7 +2,7 @@
 
 mod cpu;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor};
 
 use super::backend::Backend;
 use super::{by_dtype, operand};
@@ -28,7 +28,9 @@ pub(crate) struct Step {
 /// # Errors
 /// Returns an error if shapes, element types or devices do not fit; the moments may have been moved then.
 pub(crate) fn step(param: &Tensor, moments: &Tensor, grad: &Tensor, by: Step) -> Result<()> {
-    if Backend::of(param) != Backend::Cpu || !param.is_contiguous() {
+    // The kernels are of single and double precision; variables are always contiguous.
+    let has_kernel = matches!(param.dtype(), DType::F32 | DType::F64);
+    if Backend::of(param) != Backend::Cpu || !has_kernel {
         return step_reference(param, moments, grad, by);
     }
     check(param, moments, grad)?;
@@ -98,7 +100,7 @@ impl InplaceOp2 for Descent {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Var};
+    use candle_core::{Device, Var};
 
     use super::*;
     use crate::ops::testing::{assert_identical, check_threads, random};
@@ -130,6 +132,17 @@ mod tests {
             for (fast, slow) in run(step, shape, dtype)?.iter().zip(&run(step_reference, shape, dtype)?) {
                 assert_identical("adamw", fast, slow);
             }
+        }
+        Ok(())
+    }
+
+    /// There is no kernel of half precision: the twin runs.
+    #[test]
+    fn half_precision_moves_too() -> Result<()> {
+        for dtype in [DType::BF16, DType::F16] {
+            let moved = run(step, &[7], dtype)?.remove(0).to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            let start = random("param", &[7], dtype)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            assert!(moved.iter().zip(&start).all(|(a, b)| a.is_finite() && a != b), "{moved:?} {start:?}");
         }
         Ok(())
     }
