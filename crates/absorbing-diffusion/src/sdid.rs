@@ -47,8 +47,8 @@ pub struct SdidConfig {
     pub time_steps: usize,
     /// All neurons.
     pub lif: LifConfig,
-    /// Output channels of the five spiking 3x3 convolutions.
-    pub channels: [usize; 5],
+    /// Output channels of the spiking 3x3 convolutions: five in the released code, at least two here.
+    pub channels: Vec<usize>,
     /// The input.
     pub token_input: TokenInput,
 }
@@ -66,14 +66,15 @@ impl SdidConfig {
             steps: height * width,
             time_steps: 16,
             lif: LifConfig::default(),
-            channels: [64, 128, 256, 512, 256],
+            channels: vec![64, 128, 256, 512, 256],
             token_input: TokenInput::Raw,
         }
     }
 
     /// # Errors
-    /// The field, its value and the reason: fewer than two codes, any size of 0, and more codes or diffusion steps than
-    /// 2^24: as the network's input they are f32 numbers, which do not tell larger ones apart.
+    /// Returns an error, with the field, its value and the reason, if there are fewer than two codes or layers, if any size is
+    /// 0, and if there are more codes or diffusion steps than 2^24: as the network's input they are f32 numbers, which do not
+    /// tell larger ones apart.
     pub fn validate(&self) -> Result<()> {
         for (field, value, least) in [("codes", self.codes, 2), ("steps", self.steps, 1)] {
             if !(least..=LARGEST).contains(&value) {
@@ -81,8 +82,13 @@ impl SdidConfig {
                 return Err(snn_core::Error::config(format!("sdid.{field}"), value, reason).into());
             }
         }
+        if self.channels.len() < 2 {
+            let (value, reason) =
+                (format!("{:?}", self.channels), "needs at least two layers, a first and a last");
+            return Err(snn_core::Error::config("sdid.channels", value, reason).into());
+        }
         let mut sizes = vec![("height", self.height), ("width", self.width), ("time_steps", self.time_steps)];
-        sizes.extend(self.channels.map(|c| ("channels", c)));
+        sizes.extend(self.channels.iter().map(|&c| ("channels", c)));
         if let TokenInput::Embedding { dim } = self.token_input {
             sizes.push(("token_input.embedding.dim", dim));
         }
@@ -131,7 +137,7 @@ impl Input {
     }
 }
 
-/// The spiking denoiser `S(h_t, t)`: five spiking 3x3 layers, the last joined by the first, and a read-out whose
+/// The spiking denoiser `S(h_t, t)`: spiking 3x3 layers, the last joined by the first, and a read-out whose
 /// mean over time gives the logits of every code at every position.
 ///
 /// # Examples
@@ -141,7 +147,7 @@ impl Input {
 /// use snn_core::{ParamStore, Seed};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let cfg = SdidConfig { time_steps: 4, channels: [8; 5], ..SdidConfig::released_code(128, (7, 7)) };
+/// let cfg = SdidConfig { time_steps: 4, channels: vec![8; 5], ..SdidConfig::released_code(128, (7, 7)) };
 /// let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
 /// let sdid = Sdid::new(&cfg, params.builder())?;
 /// let all_masked = Tensor::full(128u32, (2, 7, 7), &Device::Cpu)?;

@@ -125,10 +125,17 @@ pub struct VqSvaeConfig {
     pub lif: LifConfig,
     /// Output channels of the encoder's two strided convolutions.
     pub encoder_channels: [usize; 2],
+    /// Output channels of further 3x3 convolutions behind those two, at the code map's size (ours: the paper's and the released
+    /// network have none).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encoder_hidden: Vec<usize>,
     /// Channels `C` of a code vector.
     pub code_channels: usize,
     /// Codebook size `K`.
     pub codes: usize,
+    /// Output channels of further 3x3 convolutions at the code map's size, in front of the decoder's two strided ones (ours).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decoder_hidden: Vec<usize>,
     /// Output channels of the decoder's two strided transposed convolutions.
     pub decoder_channels: [usize; 2],
     /// Standard deviation of the codebook's initial, normally distributed entries. The released code has 1, with which few codes
@@ -199,8 +206,10 @@ impl VqSvaeConfig {
             time_steps: 16,
             lif: LifConfig::default(),
             encoder_channels: [32, 64],
+            encoder_hidden: Vec::new(),
             code_channels: 16,
             codes: 128,
+            decoder_hidden: Vec::new(),
             decoder_channels: [64, 32],
             codebook_std: 0.1,
             features: Readout::Psp { tau: 2. },
@@ -254,9 +263,15 @@ impl VqSvaeConfig {
             ));
         }
         let sizes = [("time_steps", self.time_steps), ("code_channels", self.code_channels)];
-        let layers = self.encoder_channels.map(|c| ("encoder_channels", c));
-        let more = self.decoder_channels.map(|c| ("decoder_channels", c));
-        for (field, size) in sizes.into_iter().chain(layers).chain(more) {
+        let layers = [
+            ("encoder_channels", &self.encoder_channels[..]),
+            ("encoder_hidden", &self.encoder_hidden),
+            ("decoder_hidden", &self.decoder_hidden),
+            ("decoder_channels", &self.decoder_channels),
+        ];
+        let layers =
+            layers.into_iter().flat_map(|(field, sizes)| sizes.iter().map(move |&size| (field, size)));
+        for (field, size) in sizes.into_iter().chain(layers) {
             if size == 0 {
                 return Err(Error::config(field, size, "must be at least 1"));
             }

@@ -6,7 +6,7 @@ use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, ReadoutLayer, 
 
 use crate::{Activation, VqSvaeConfig};
 
-/// Turns spikes into an image: two spiking layers that double the map, then a read-out and its [`Activation`].
+/// Turns spikes into an image: hidden spiking layers, two that double the map, then a read-out and its [`Activation`].
 #[derive(Debug)]
 pub(crate) struct Decoder {
     layers: SpikingStack,
@@ -17,16 +17,19 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// Builds the decoder with the layers' parameters from `vb`, and the read-out's from `head`.
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>, head: VarBuilder<'_>) -> Result<Self> {
-        let [c1, c2] = cfg.decoder_channels;
-        let double = ConvConfig::new(3, 2, 1).with_output_padding(1);
-        let layers = SpikingStack::new(vec![
-            SpikingLayer::conv_transpose(cfg.code_channels, c1, double, cfg.lif, vb.pp(0))?,
-            SpikingLayer::conv_transpose(c1, c2, double, cfg.lif, vb.pp(1))?,
-        ]);
-        let same = ConvConfig::new(3, 1, 1);
+        let (same, double) = (ConvConfig::new(3, 1, 1), ConvConfig::new(3, 2, 1).with_output_padding(1));
+        let (mut layers, mut from) = (Vec::new(), cfg.code_channels);
+        for &channels in &cfg.decoder_hidden {
+            layers.push(SpikingLayer::conv(from, channels, same, cfg.lif, vb.pp(layers.len()))?);
+            from = channels;
+        }
+        for channels in cfg.decoder_channels {
+            layers.push(SpikingLayer::conv_transpose(from, channels, double, cfg.lif, vb.pp(layers.len()))?);
+            from = channels;
+        }
         Ok(Self {
-            layers,
-            head: ReadoutLayer::conv_transpose(c2, cfg.image.channels, same, cfg.readout, head)?,
+            layers: SpikingStack::new(layers),
+            head: ReadoutLayer::conv_transpose(from, cfg.image.channels, same, cfg.readout, head)?,
             output: cfg.output,
         })
     }

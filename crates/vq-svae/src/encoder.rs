@@ -6,7 +6,8 @@ use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, SpikingLayer, 
 
 use crate::VqSvaeConfig;
 
-/// Turns an image into spikes: two spiking layers that halve the image, and one that sets the number of channels.
+/// Turns an image into spikes: two spiking layers that halve the image, hidden ones, and one that sets the
+/// number of channels.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     layers: SpikingStack,
@@ -15,14 +16,16 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
-        let [c1, c2] = cfg.encoder_channels;
-        let (halve, mix) = (ConvConfig::new(3, 2, 1), ConvConfig::new(1, 1, 0));
-        let layers = SpikingStack::new(vec![
-            SpikingLayer::conv(cfg.image.channels, c1, halve, cfg.lif, vb.pp(0))?,
-            SpikingLayer::conv(c1, c2, halve, cfg.lif, vb.pp(1))?,
-            SpikingLayer::conv(c2, cfg.code_channels, mix, cfg.lif, vb.pp(2))?,
-        ]);
-        Ok(Self { layers, time_steps: cfg.time_steps })
+        let (halve, same, mix) =
+            (ConvConfig::new(3, 2, 1), ConvConfig::new(3, 1, 1), ConvConfig::new(1, 1, 0));
+        let strided = cfg.encoder_channels.iter().map(|&channels| (channels, halve));
+        let hidden = cfg.encoder_hidden.iter().map(|&channels| (channels, same));
+        let (mut layers, mut from) = (Vec::new(), cfg.image.channels);
+        for (i, (channels, conv)) in strided.chain(hidden).chain([(cfg.code_channels, mix)]).enumerate() {
+            layers.push(SpikingLayer::conv(from, channels, conv, cfg.lif, vb.pp(i))?);
+            from = channels;
+        }
+        Ok(Self { layers: SpikingStack::new(layers), time_steps: cfg.time_steps })
     }
 
     /// Sums the last layer's spikes over time, with running statistics: `[N, channels, H, W]` -> `[readouts, N, C, H/4, W/4]`.

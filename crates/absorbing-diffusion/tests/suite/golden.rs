@@ -41,7 +41,8 @@ impl Golden {
     /// The model with the parameters and statistics of before the step.
     fn model(&self, token_input: TokenInput, dtype: DType) -> (ParamStore, Sdid) {
         let channels = [8, 16, 24, 32, 16];
-        let cfg = SdidConfig { channels, token_input, ..SdidConfig::released_code(20, (7, 7)) };
+        let cfg =
+            SdidConfig { channels: channels.to_vec(), token_input, ..SdidConfig::released_code(20, (7, 7)) };
         let params = ParamStore::new(Seed(0), dtype, &Device::Cpu);
         let sdid = Sdid::new(&cfg, params.builder()).unwrap();
         let mut checkpoint = Checkpoint::new(Sdid::KIND, &cfg).unwrap();

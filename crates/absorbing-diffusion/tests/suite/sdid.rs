@@ -16,7 +16,7 @@ pub(crate) const INPUTS: [TokenInput; 2] = [TokenInput::Raw, TokenInput::Embeddi
 pub(crate) fn narrow(token_input: TokenInput) -> SdidConfig {
     SdidConfig {
         time_steps: 4,
-        channels: [6, 5, 4, 3, 7],
+        channels: vec![6, 5, 4, 3, 7],
         token_input,
         ..SdidConfig::released_code(3, (2, 3))
     }
@@ -145,7 +145,7 @@ fn other_map_sizes_work() {
     for (h, w) in [(8, 8), (2, 5)] {
         for token_input in INPUTS {
             let released = SdidConfig::released_code(128, (h, w));
-            let cfg = SdidConfig { time_steps: 2, channels: [8; 5], token_input, ..released };
+            let cfg = SdidConfig { time_steps: 2, channels: vec![8; 5], token_input, ..released };
             let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
             let sdid = Sdid::new(&cfg, params.builder()).unwrap();
             let process = AbsorbingProcess::new(128, h * w).unwrap();
@@ -249,7 +249,7 @@ fn training_lowers_the_bound() {
     for token_input in INPUTS {
         let cfg = SdidConfig {
             time_steps: 4,
-            channels: [16; 5],
+            channels: vec![16; 5],
             token_input,
             ..SdidConfig::released_code(4, (3, 3))
         };

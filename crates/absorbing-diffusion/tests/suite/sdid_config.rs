@@ -170,7 +170,7 @@ fn bad_surrogates_are_rejected() {
 #[test]
 fn the_least_of_everything_is_accepted() {
     let token_input = TokenInput::Embedding { dim: 1 };
-    let least = SdidConfig { steps: 1, time_steps: 1, channels: [1; 5], token_input, ..good() };
+    let least = SdidConfig { steps: 1, time_steps: 1, channels: vec![1; 5], token_input, ..good() };
     for cfg in [good(), SdidConfig { codes: 2, height: 1, width: 1, ..least }] {
         cfg.validate().unwrap();
         build(&cfg);
@@ -203,7 +203,19 @@ fn unknown_and_missing_keys_are_rejected() {
         let error = serde_json::from_value::<SdidConfig>(value).unwrap_err().to_string();
         assert!(error.contains(&format!("`{key}`")), "{error}");
     }
-    assert!(serde_json::from_str::<SdidConfig>(&text.replace("[64,", "[64,64,")).is_err());
+}
+
+/// As many layers as are wanted, but a first and a last.
+#[test]
+fn two_layers_are_the_least() {
+    for (channels, value) in [(vec![], "[]"), (vec![8], "[8]")] {
+        rejects(SdidConfig { channels, ..good() }, "sdid.channels", value);
+    }
+    for channels in [vec![3, 2], vec![4; 8]] {
+        let (params, _) = build(&SdidConfig { channels: channels.clone(), ..good() });
+        let read: usize = params.vars().iter().filter(|(name, _)| name.ends_with("bn.weight")).count();
+        assert_eq!(read, channels.len());
+    }
 }
 
 fn number() -> impl Strategy<Value = f64> {
@@ -216,7 +228,7 @@ proptest! {
     #[test]
     fn configs_survive_json(
         sizes: [usize; 5],
-        channels: [usize; 5],
+        channels in prop::collection::vec(any::<usize>(), 0..7),
         dim: Option<usize>,
         tau in prop::option::of(number()),
         (v_threshold, v_reset, alpha) in (number(), prop::option::of(number()), number()),

@@ -59,7 +59,12 @@ fn autoencoder(cfg: &ExperimentConfig) -> Result<()> {
     let [e0, e1] = vqsvae.encoder_channels.map(|n| ("vqsvae.encoder_channels", n));
     let [d0, d1] = vqsvae.decoder_channels.map(|n| ("vqsvae.decoder_channels", n));
     let code = ("vqsvae.code_channels", vqsvae.code_channels);
-    let layers = [channels, e0, e1, code, code, d0, d1, channels];
+    let hidden = |field, sizes: &[usize]| sizes.iter().map(|&size| (field, size)).collect::<Vec<_>>();
+    let encoder_hidden = hidden("vqsvae.encoder_hidden", &vqsvae.encoder_hidden);
+    let decoder_hidden = hidden("vqsvae.decoder_hidden", &vqsvae.decoder_hidden);
+    let layers =
+        [&[channels, e0, e1][..], &encoder_hidden, &[code, code], &decoder_hidden, &[d0, d1, channels]]
+            .concat();
     layers.windows(2).try_for_each(|pair| fits("weights", &[pair[0], pair[1], ("", 9)]))?;
     fits("codebook entries", &[("vqsvae.codes", vqsvae.codes), code])?;
     let images = cfg.data.train_images.max(cfg.data.test_images);
@@ -68,7 +73,10 @@ fn autoencoder(cfg: &ExperimentConfig) -> Result<()> {
         ("evaluation.batch_size", cfg.evaluation.batch_size.min(images)),
     ];
     for batch in batches {
-        for (layer, stride) in [(e0, 2), (e1, 4), (code, 4), (d0, 2), (d1, 1)] {
+        let small = [&[e1, code][..], &encoder_hidden, &decoder_hidden].concat();
+        for (layer, stride) in
+            [(e0, 2), (d0, 2), (d1, 1)].into_iter().chain(small.into_iter().map(|l| (l, 4)))
+        {
             let time = ("vqsvae.time_steps", vqsvae.time_steps);
             fits("spikes", &[time, batch, layer, (high, height / stride), (wide, width / stride)])?;
         }
@@ -87,10 +95,10 @@ fn denoiser(cfg: &ExperimentConfig) -> Result<()> {
     fits("numbers of the embedding", &[codes, input])?;
     fits("numbers of the embedding", &[("sdid.steps", sdid.steps), input])?;
     fits("numbers of the embedding", &[height, width, input])?;
-    let layers = sdid.channels.map(|n| ("sdid.channels", n));
+    let layers: Vec<_> = sdid.channels.iter().map(|&n| ("sdid.channels", n)).collect();
     let all = [&[input][..], &layers, &[codes]].concat();
     all.windows(2).try_for_each(|pair| fits("weights", &[pair[0], pair[1], ("", 9)]))?;
-    fits("weights", &[layers[0], codes, ("", 9)])?;
+    layers.first().map_or(Ok(()), |&first| fits("weights", &[first, codes, ("", 9)]))?;
     let drawn = cfg.samples.max(evaluation.distance_images);
     let batches = [
         ("sdid_training.batch_size", cfg.sdid_training.batch_size),
@@ -98,7 +106,7 @@ fn denoiser(cfg: &ExperimentConfig) -> Result<()> {
         ("sampling.batch_size", cfg.sampling.batch_size.min(drawn)),
     ];
     for batch in batches {
-        for layer in layers {
+        for &layer in &layers {
             fits("spikes", &[("sdid.time_steps", sdid.time_steps), batch, layer, height, width])?;
         }
         fits("numbers of the input", &[batch, input, height, width])?;

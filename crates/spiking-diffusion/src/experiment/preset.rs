@@ -91,7 +91,7 @@ impl ExperimentConfig {
         let vqsvae = VqSvaeConfig { time_steps: 8, codebook_std: 0.1, ..VqSvaeConfig::released_code(image) };
         let sdid = SdidConfig {
             time_steps: 4,
-            channels: [128; 5],
+            channels: vec![128; 5],
             token_input: TokenInput::Embedding { dim: 32 },
             ..SdidConfig::released_code(vqsvae.codes, image.code_map())
         };

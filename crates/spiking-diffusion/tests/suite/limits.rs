@@ -25,7 +25,7 @@ fn smallest(preset: Preset, data: &Dataset) -> ExperimentConfig {
     let mut cfg = ExperimentConfig::for_data(preset, data).unwrap();
     (cfg.vqsvae.time_steps, cfg.vqsvae.codes, cfg.vqsvae.code_channels) = (2, 4, 2);
     (cfg.vqsvae.encoder_channels, cfg.vqsvae.decoder_channels) = ([2; 2], [2; 2]);
-    (cfg.sdid.time_steps, cfg.sdid.codes, cfg.sdid.steps, cfg.sdid.channels) = (2, 4, 2, [2; 5]);
+    (cfg.sdid.time_steps, cfg.sdid.codes, cfg.sdid.steps, cfg.sdid.channels) = (2, 4, 2, vec![2; 5]);
     for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
         (training.epochs, training.batch_size) = (2, 3);
     }

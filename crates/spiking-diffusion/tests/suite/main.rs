@@ -68,7 +68,7 @@ fn tiny(data: &Dataset) -> ExperimentConfig {
     cfg.vqsvae.decoder_channels = [8, 8];
     cfg.vqsvae.revival = Some(Revival { every: 2, until: 1. });
     cfg.sdid.time_steps = 2;
-    cfg.sdid.channels = [8; 5];
+    cfg.sdid.channels = vec![8; 5];
     for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
         training.epochs = 2;
         training.checkpoint_every = 3;

@@ -260,6 +260,7 @@ proptest! {
         readouts in (any_readout(), any_readout()),
         (straight_through, reduction, reconstruction, dense) in choices(),
         output in prop_oneof![Just(Activation::Tanh), Just(Activation::ClampedTanh)],
+        hidden in 0..4usize,
         revival in prop_oneof![Just(None), (any::<usize>(), number()).prop_map(|(every, until)| Some(Revival { every, until }))],
     ) {
         let [channels, height, width, time_steps, e0, e1, code_channels, codes, d0, d1] = sizes;
@@ -269,8 +270,10 @@ proptest! {
             time_steps,
             lif: LifConfig { v_threshold, ..LifConfig::default() },
             encoder_channels: [e0, e1],
+            encoder_hidden: vec![e0; hidden],
             code_channels,
             codes,
+            decoder_hidden: vec![d0; hidden / 2],
             decoder_channels: [d0, d1],
             codebook_std,
             features: readouts.0,
