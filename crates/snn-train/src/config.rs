@@ -1,7 +1,7 @@
 //! How one network is trained.
 
 use serde::{Deserialize, Serialize};
-use snn_core::{AdamWConfig, LrSchedule};
+use snn_core::{AdamWConfig, AveragingConfig, LrSchedule};
 
 use crate::error::{Error, Result};
 
@@ -25,10 +25,21 @@ pub struct TrainingConfig {
     pub adamw: AdamWConfig,
     /// How its learning rate changes over all steps.
     pub schedule: LrSchedule,
+    /// Steps over which the learning rate first rises, in a line, to the schedule's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub warm_up: usize,
     /// Largest norm of the gradients, above which they are clipped. `None` does not clip.
     pub clip: Option<f64>,
+    /// The moving average of the parameters that the trained network gets in the end, in the place of the last ones. `None`
+    /// keeps the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<AveragingConfig>,
     /// Steps between two checkpoints.
     pub checkpoint_every: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 impl TrainingConfig {
@@ -40,7 +51,9 @@ impl TrainingConfig {
             batch_size: 32,
             adamw: AdamWConfig::default(),
             schedule: LrSchedule::Constant,
+            warm_up: 0,
             clip: None,
+            average: None,
             checkpoint_every: 200,
         }
     }
@@ -71,11 +84,19 @@ impl TrainingConfig {
         Ok(steps * self.epochs)
     }
 
+    /// The factor on the base rate at step `step`, counted from 0, of `total` steps: the schedule's, times
+    /// `(step + 1) / warm_up` while that is below 1.
+    #[must_use]
+    pub fn rate(&self, step: usize, total: usize) -> f64 {
+        let risen = (step as f64 + 1.) / self.warm_up.max(1) as f64;
+        self.schedule.factor(step, total) * risen.min(1.)
+    }
+
     /// Checks that a training can work with these numbers.
     ///
     /// # Errors
     /// Returns an error, with the field and its value, if `epochs` or `checkpoint_every` is 0, if the batch size is below 2, if
-    /// `clip` is not positive and finite, if the schedule's floor lies outside [0, 1], if the optimiser does not
+    /// `clip` is not positive and finite, if the schedule's floor lies outside [0, 1], if the optimiser or the average does not
     /// [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
     pub fn validate(&self) -> Result<()> {
         let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
@@ -94,6 +115,7 @@ impl TrainingConfig {
             return Err(Error::config("schedule.cosine.floor", floor, "must lie in [0, 1]"));
         }
         self.adamw.validate()?;
+        self.average.map_or(Ok(()), |average| average.validate())?;
         // A parameter shrinks by `lr weight_decay` of itself at a step. (A rate above 1 goes off by itself, and says so.)
         let (decay, most) = (self.adamw.weight_decay, 1. / self.adamw.lr.min(1.));
         if decay > most {

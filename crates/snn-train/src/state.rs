@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
-use snn_core::{AdamW, Checkpoint, ParamStore};
+use snn_core::{AdamW, Average, Checkpoint, ParamStore};
 
 use crate::error::{Error, Result};
 use crate::{Progress, RunDir};
@@ -17,6 +17,14 @@ struct TrainingState {
 }
 
 const STATE_KIND: &str = "training-state";
+
+/// What moves while a network is trained.
+pub(crate) struct Moving<'a> {
+    pub(crate) params: &'a ParamStore,
+    pub(crate) optimiser: AdamW,
+    /// Of the parameters, where the config wants one.
+    pub(crate) average: Option<Average>,
+}
 
 /// Saves and restores the checkpoints of one stage in a run's folder.
 #[derive(Clone, Copy)]
@@ -36,14 +44,17 @@ impl States<'_> {
         self.files().iter().try_for_each(|path| remove(path))
     }
 
-    /// Writes parameters, moments and position to one file, so that no kill can leave them apart.
+    /// Writes parameters, moments, averages and position to one file, so that no kill can leave them apart.
     ///
     /// The state before it is kept, so that at any moment one of the two is whole.
-    pub(crate) fn save(&self, params: &ParamStore, optimiser: &AdamW) -> Result<()> {
-        let state = TrainingState { stage: self.stage.to_owned(), step: optimiser.steps() };
+    pub(crate) fn save(&self, moving: &Moving<'_>) -> Result<()> {
+        let state = TrainingState { stage: self.stage.to_owned(), step: moving.optimiser.steps() };
         let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
-        checkpoint.tensors = params.snapshot("model.")?;
-        checkpoint.tensors.extend(optimiser.snapshot("adamw.")?);
+        checkpoint.tensors = moving.params.snapshot("model.")?;
+        checkpoint.tensors.extend(moving.optimiser.snapshot("adamw.")?);
+        if let Some(average) = &moving.average {
+            checkpoint.tensors.extend(average.snapshot("average."));
+        }
         let [last, previous] = self.files();
         if last.exists() {
             std::fs::rename(&last, &previous).map_err(Error::io(&last))?;
@@ -55,17 +66,12 @@ impl States<'_> {
     ///
     /// # Errors
     /// Returns an error if there are states, but none that can be read.
-    pub(crate) fn restore(
-        &self,
-        params: &ParamStore,
-        optimiser: &mut AdamW,
-        progress: &mut dyn Progress,
-    ) -> Result<()> {
+    pub(crate) fn restore(&self, moving: &mut Moving<'_>, progress: &mut dyn Progress) -> Result<()> {
         let [last, previous] = self.files();
         if !last.exists() && !previous.exists() {
             return Ok(());
         }
-        let broken = match self.restore_from(&last, params, optimiser) {
+        let broken = match self.restore_from(&last, moving) {
             Ok(_) => return Ok(()),
             Err(e) => e,
         };
@@ -77,7 +83,7 @@ impl States<'_> {
             );
             return Err(Error::run(self.run.path(), message));
         }
-        let step = self.restore_from(&previous, params, optimiser).map_err(|e| {
+        let step = self.restore_from(&previous, moving).map_err(|e| {
             let message =
                 format!("{broken}; {e}; delete both to train stage `{}` from its start", self.stage);
             Error::run(self.run.path(), message)
@@ -87,7 +93,7 @@ impl States<'_> {
         remove(&last)
     }
 
-    fn restore_from(&self, path: &Path, params: &ParamStore, optimiser: &mut AdamW) -> Result<usize> {
+    fn restore_from(&self, path: &Path, moving: &mut Moving<'_>) -> Result<usize> {
         // Values are copied to where their variables live.
         let mut checkpoint = Checkpoint::load(path, STATE_KIND, &Device::Cpu)?;
         let state: TrainingState = checkpoint.config()?;
@@ -95,9 +101,12 @@ impl States<'_> {
             let message = format!("is the state of stage `{}`, not `{}`", state.stage, self.stage);
             return Err(Error::run(path, message));
         }
-        optimiser.restore(&checkpoint, "adamw.", state.step)?;
+        moving.optimiser.restore(&checkpoint, "adamw.", state.step)?;
+        if let Some(average) = &mut moving.average {
+            average.restore(&checkpoint, "average.")?;
+        }
         checkpoint.tensors.retain(|name, _| name.starts_with("model."));
-        params.restore(&checkpoint, "model.")?;
+        moving.params.restore(&checkpoint, "model.")?;
         Ok(state.step)
     }
 }

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use candle_core::{DType, Tensor};
-use snn_core::{AdamW, Checkpoint, Model, ParamStore, Seed, clip_gradients};
+use snn_core::{AdamW, Average, Checkpoint, Model, ParamStore, Seed, clip_gradients};
 
 use crate::csv::Csv;
 use crate::error::{Error, Result};
 use crate::progress::go_on;
-use crate::state::States;
+use crate::state::{Moving, States};
 use crate::{Progress, RunDir, TrainingConfig, epoch_order};
 
 /// What a step is given: the items of its batch, and where in the training it is.
@@ -41,7 +41,7 @@ impl From<Tensor> for StepLoss {
 /// Trains the parameters of one network, whatever it is.
 ///
 /// Each step gets the next batch of a seeded order and returns a loss, and the parameters go down its gradient by AdamW, with
-/// the config's schedule and clipping. With a [run's folder](Self::in_run), a stage named `net` writes a row for each step to
+/// the config's schedule and clipping. Where the config asks for their [average](TrainingConfig::average), they are that in the end. With a [run's folder](Self::in_run), a stage named `net` writes a row for each step to
 /// `net.csv`, and while it lasts keeps its state in `net.state.safetensors`, with the state before it. From there it resumes
 /// exactly: a training that was stopped and resumed ends with the same bytes as one that never was.
 ///
@@ -124,6 +124,9 @@ impl<'a> Trainer<'a> {
             progress.advance(session.done(), Some(loss));
             session.keep(progress)?;
         }
+        if let Some(average) = &session.moving.average {
+            average.apply(self.params).map_err(Error::from)?;
+        }
         progress.end();
         Ok(())
     }
@@ -177,7 +180,7 @@ impl<'a> Trainer<'a> {
 /// A training in progress.
 struct Session<'a> {
     trainer: &'a Trainer<'a>,
-    optimiser: AdamW,
+    moving: Moving<'a>,
     csv: Option<Csv>,
     steps_per_epoch: usize,
     total: usize,
@@ -193,20 +196,22 @@ impl<'a> Session<'a> {
         let (cfg, name) = (trainer.cfg, trainer.name);
         cfg.validate()?;
         let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
-        let mut optimiser = AdamW::new(trainer.params.trainable(), cfg.adamw)?;
+        let optimiser = AdamW::new(trainer.params.trainable(), cfg.adamw)?;
+        let average = cfg.average.map(|average| Average::new(trainer.params, average)).transpose()?;
+        let mut moving = Moving { params: trainer.params, optimiser, average };
         let (mut csv, mut before) = (None, 0.);
         if let Some(states) = trainer.states() {
-            states.restore(trainer.params, &mut optimiser, progress)?;
-            let (done, run) = (optimiser.steps(), states.run);
+            states.restore(&mut moving, progress)?;
+            let (done, run) = (moving.optimiser.steps(), states.run);
             csv = Some(Csv::open(run.file(&format!("{name}.csv")), &trainer.columns, done)?);
             before = if done == 0 { 0. } else { run.seconds()?.get(name).copied().unwrap_or(0.) };
         }
         let (order, clock) = (Vec::new(), Instant::now());
-        Ok(Self { trainer, optimiser, csv, steps_per_epoch, total, order, clock, before })
+        Ok(Self { trainer, moving, csv, steps_per_epoch, total, order, clock, before })
     }
 
     fn done(&self) -> usize {
-        self.optimiser.steps()
+        self.moving.optimiser.steps()
     }
 
     /// The next batch, unless all steps are done.
@@ -229,8 +234,11 @@ impl<'a> Session<'a> {
         let value = trainer.finite("loss", now, loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)?;
         let mut grads = trainer.params.gradients(&loss.backward()?)?;
         let norm = trainer.finite("gradient norm", now, clip_gradients(&mut grads, cfg.clip)?)?;
-        let factor = cfg.schedule.factor(now, self.total);
-        self.optimiser.step(&grads, factor)?;
+        let factor = cfg.rate(now, self.total);
+        self.moving.optimiser.step(&grads, factor)?;
+        if let Some(average) = &mut self.moving.average {
+            average.update(trainer.params, now + 1)?;
+        }
         if let Some(csv) = &mut self.csv {
             let values = [&[cfg.adamw.lr * factor, value], columns.as_slice(), &[norm]].concat();
             csv.row(now, now / self.steps_per_epoch, &values)?;
@@ -251,7 +259,7 @@ impl<'a> Session<'a> {
         }
         if let (Some(csv), Some(states)) = (&mut self.csv, trainer.states()) {
             csv.flush()?;
-            states.save(trainer.params, &self.optimiser)?;
+            states.save(&self.moving)?;
             states.run.record_seconds(trainer.name, self.before + self.clock.elapsed().as_secs_f64())?;
         }
         go_on(progress, trainer.name, done, total)

@@ -1,5 +1,6 @@
 //! What training takes: parameters and where they come from, the optimiser, checkpoints, seeded streams.
 
+mod average;
 mod checkpoint;
 pub(crate) mod init;
 mod model;
@@ -8,6 +9,7 @@ mod params;
 mod seed;
 mod statistic;
 
+pub use average::{Average, AveragingConfig};
 pub use checkpoint::{Checkpoint, write_atomically};
 pub use init::fan_in_bound;
 pub use model::Model;

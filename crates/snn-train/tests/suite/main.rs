@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Init;
-use snn_core::{Model, ParamStore, Seed, VarBuilder};
+use snn_core::{AveragingConfig, Model, ParamStore, Seed, VarBuilder};
 use snn_train::{Batch, Error, Progress, Result, RunDir, Silent, StepLoss, Trainer, TrainingConfig};
 
 /// `slope x + offset`.
@@ -57,11 +57,14 @@ impl Progress for StopAfter {
 
 /// Trains a line in this folder, with a column of its own.
 fn train(folder: &Path, resume: bool, progress: &mut dyn Progress) -> Result<()> {
-    let cfg = config();
-    let run = RunDir::open(folder, &cfg, resume)?;
+    train_as(&config(), folder, resume, progress)
+}
+
+fn train_as(cfg: &TrainingConfig, folder: &Path, resume: bool, progress: &mut dyn Progress) -> Result<()> {
+    let run = RunDir::open(folder, cfg, resume)?;
     let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
     let line = Line::build(&(), params.builder())?;
-    let trainer = Trainer::new("line", &cfg, &params, 22, Seed(3)).columns(&["first, item"]).in_run(&run);
+    let trainer = Trainer::new("line", cfg, &params, 22, Seed(3)).columns(&["first, item"]).in_run(&run);
     trainer.train_model(&line, progress, |batch: Batch<'_>| -> Result<StepLoss> {
         assert_eq!(batch.epoch, batch.step / 5);
         Ok(StepLoss { loss: line.loss(batch.items)?, columns: vec![batch.items[0].into()] })
@@ -99,6 +102,50 @@ fn a_training_that_was_stopped_ends_with_the_same_bytes() {
     assert!(!whole.join("line.state.safetensors").exists());
     // Finished, it trains nothing more.
     train(&whole, true, &mut StopAfter(0, 0)).unwrap();
+}
+
+/// The average of all 35 steps, recomputed from the parameters that each step saw.
+#[test]
+fn an_average_is_what_remains_and_survives_a_stop() {
+    let root = tempfile::tempdir().unwrap();
+    let cfg =
+        TrainingConfig { average: Some(AveragingConfig { decay: 0.9, every: 2 }), warm_up: 4, ..config() };
+    let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
+    train_as(&cfg, &whole, false, &mut Silent).unwrap();
+    stopped_at(train_as(&cfg, &parts, false, &mut StopAfter(7, 0)), 7);
+    stopped_at(train_as(&cfg, &parts, true, &mut StopAfter(20, 0)), 20);
+    train_as(&cfg, &parts, true, &mut Silent).unwrap();
+    for name in ["line.csv", "line.safetensors"] {
+        assert!(read(&whole, name) == read(&parts, name), "{name}");
+    }
+
+    let plain = TrainingConfig { average: None, ..cfg.clone() };
+    let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
+    let line = Line::build(&(), params.builder()).unwrap();
+    let mut seen = Vec::new();
+    let value = |line: &Line| line.slope.to_vec1::<f32>().unwrap()[0];
+    Trainer::new("line", &plain, &params, 22, Seed(3))
+        .train(&mut Silent, |batch: Batch<'_>| -> Result<StepLoss> {
+            seen.push(value(&line));
+            Ok(line.loss(batch.items)?.into())
+        })
+        .unwrap();
+    let mut average = f64::from(seen[0]);
+    for (update, &slope) in seen[2..].iter().step_by(2).enumerate() {
+        let kept = f64::min(0.9 * 0.9, (1. + update as f64) / (10. + update as f64));
+        average = kept * average + (1. - kept) * f64::from(slope);
+    }
+    let (found, averaged) = (ParamStore::new(Seed(0), DType::F32, &Device::Cpu), "line.safetensors");
+    let trained = Line::build(&(), found.builder()).unwrap();
+    let file = snn_core::Checkpoint::load(&whole.join(averaged), "line", &Device::Cpu).unwrap();
+    found.restore(&file, "").unwrap();
+    assert!((f64::from(value(&trained)) - average).abs() < 1e-6, "{} {average}", value(&trained));
+    assert!((f64::from(value(&line)) - average).abs() > 1e-4, "the average is not the last value");
+    // A quarter, a half, ... of the rate.
+    let table = String::from_utf8(read(&whole, "line.csv")).unwrap();
+    let rates: Vec<f64> =
+        table.lines().skip(1).take(6).map(|row| row.split(',').nth(2).unwrap().parse().unwrap()).collect();
+    assert_eq!(rates, [0.0125, 0.025, 0.0375, 0.05, 0.05, 0.05]);
 }
 
 #[test]
@@ -175,6 +222,9 @@ fn configs_that_make_no_sense_are_refused_by_field() {
     rejects(with(&|cfg| cfg.batch_size = 1), &["`batch_size` = 1"]);
     rejects(with(&|cfg| cfg.checkpoint_every = 0), &["`checkpoint_every` = 0"]);
     rejects(with(&|cfg| cfg.clip = Some(0.)), &["`clip` = 0"]);
+    let average = |decay, every| Some(AveragingConfig { decay, every });
+    rejects(with(&|cfg| cfg.average = average(1., 1)), &["`average.decay` = 1", "[0, 1)"]);
+    rejects(with(&|cfg| cfg.average = average(0.9, 0)), &["`average.every` = 0"]);
     rejects(with(&|cfg| cfg.schedule = snn_core::LrSchedule::Cosine { floor: 2. }), &["floor", "2"]);
     rejects(with(&|cfg| cfg.adamw.lr = f64::NAN), &["adamw.lr", "NaN"]);
     rejects(with(&|cfg| cfg.adamw.weight_decay = 30.), &["adamw.weight_decay", "30", "1 / lr"]);
