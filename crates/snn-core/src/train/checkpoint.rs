@@ -105,11 +105,19 @@ impl Checkpoint {
     /// Returns an error, with the file's name, if the file is missing or damaged, if this project did not write it, or if it is
     /// of another kind.
     pub fn load(path: &Path, kind: &str, device: &Device) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        Self::from_bytes(&std::fs::read(path).map_err(Error::io(path))?, path, kind, device)
+    }
+
+    /// Reads a checkpoint of this kind from the bytes of its file, such as one that a program carries in itself; `path` is what
+    /// errors call it.
+    ///
+    /// # Errors
+    /// Returns the errors of [`load`](Self::load), but for those of reading the file.
+    pub fn from_bytes(bytes: &[u8], path: &Path, kind: &str, device: &Device) -> Result<Self> {
         let damaged = |e: &dyn std::fmt::Display| {
             Error::checkpoint(path, format!("not a readable safetensors file: {e}"))
         };
-        let (length, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
+        let (length, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(&e))?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get(METADATA));
         let header = header.ok_or_else(|| {
             Error::checkpoint(
@@ -121,11 +129,11 @@ impl Checkpoint {
         if header.kind != kind {
             return Err(Error::checkpoint(path, format!("holds a `{}`, not a `{kind}`", header.kind)));
         }
-        let found = header.digest(behind_header(&bytes, length));
+        let found = header.digest(behind_header(bytes, length));
         if header.sha256.as_ref().is_some_and(|written| *written != found) {
             return Err(Error::checkpoint(path, "is damaged: its content does not fit its SHA-256"));
         }
-        let tensors = candle_core::safetensors::load_buffer(&bytes, device).map_err(|e| damaged(&e))?;
+        let tensors = candle_core::safetensors::load_buffer(bytes, device).map_err(|e| damaged(&e))?;
         Ok(Self {
             kind: header.kind,
             config: header.config,

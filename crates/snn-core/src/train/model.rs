@@ -69,6 +69,23 @@ pub trait Model: Sized {
         Ok(checkpoint)
     }
 
+    /// Builds a model of this config in f32 with the parameters named `<prefix><name>` of a checkpoint, which may hold those of
+    /// other models as well.
+    ///
+    /// # Errors
+    /// Returns an error, with the file's name, if the config makes no sense, or if the tensors do not fit it.
+    fn from_checkpoint(
+        cfg: &Self::Config,
+        checkpoint: &Checkpoint,
+        prefix: &str,
+        device: &Device,
+    ) -> Result<Self, Self::Error> {
+        let params = ParamStore::new(Seed(0), DType::F32, device);
+        let model = Self::build(cfg, params.builder()).map_err(|e| checkpoint.error(e))?;
+        params.restore(checkpoint, prefix)?;
+        Ok(model)
+    }
+
     /// Loads a model in f32 from a checkpoint, which also holds its config.
     ///
     /// # Errors
@@ -76,9 +93,6 @@ pub trait Model: Sized {
     /// sense, or if its tensors do not fit the config.
     fn load(path: &Path, device: &Device) -> Result<Self, Self::Error> {
         let checkpoint = Checkpoint::load(path, Self::KIND, device)?;
-        let params = ParamStore::new(Seed(0), DType::F32, device);
-        let model = Self::build(&checkpoint.config()?, params.builder()).map_err(|e| checkpoint.error(e))?;
-        params.restore(&checkpoint, "")?;
-        Ok(model)
+        Self::from_checkpoint(&checkpoint.config()?, &checkpoint, "", device)
     }
 }
