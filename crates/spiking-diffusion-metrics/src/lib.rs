@@ -23,6 +23,7 @@ mod source;
 mod spread;
 mod ssim;
 mod stats;
+mod weights;
 
 pub use builder::FeatureStatsBuilder;
 pub use classifier::{
@@ -47,3 +48,4 @@ pub use source::ImageFolder;
 pub use source::{ImageSource, TensorFile};
 pub use ssim::{Padding, SsimConfig, Window, ssim};
 pub use stats::FeatureStats;
+pub use weights::WeightFile;

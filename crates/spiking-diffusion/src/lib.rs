@@ -5,6 +5,7 @@ pub mod cli;
 pub mod data;
 pub mod error;
 mod experiment;
+pub mod pytorch;
 mod report;
 
 pub use error::{Error, Result};

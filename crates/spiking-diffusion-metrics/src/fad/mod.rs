@@ -7,9 +7,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::inception::InceptionWeights;
 use crate::resize::checked_dims;
-use crate::{Error, FeatureExtractor, FeatureStats, ImageSource, Result};
+use crate::{Error, FeatureExtractor, FeatureStats, ImageSource, Result, WeightFile};
 use network::Network;
 use pillow::Bilinear;
 
@@ -54,10 +53,10 @@ impl Fad {
     /// # Errors
     /// Returns an error, with the file and the tensor, if the file cannot be read or is not such a network.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::new(&InceptionWeights::open(path)?)
+        Self::new(&WeightFile::open(path)?)
     }
 
-    fn new(weights: &InceptionWeights) -> Result<Self> {
+    fn new(weights: &WeightFile) -> Result<Self> {
         Ok(Self { network: Network::new(weights)?, range: [0., 1.] })
     }
 
@@ -162,7 +161,7 @@ mod tests {
     use std::collections::HashMap;
 
     /// A narrow network of the published names.
-    fn weights(channels: [usize; 5], features: usize) -> InceptionWeights {
+    fn weights(channels: [usize; 5], features: usize) -> WeightFile {
         let mut tensors = HashMap::new();
         let mut put = |name: String, shape: &[usize]| {
             let n: usize = shape.iter().product();
@@ -177,7 +176,7 @@ mod tests {
         }
         put("latent_layer.weight".into(), &[features, 4 * channels[4]]);
         put("latent_layer.bias".into(), &[features]);
-        InceptionWeights::from_tensors("memory", tensors)
+        WeightFile::from_tensors("memory", tensors)
     }
 
     fn images(n: usize) -> Tensor {
@@ -234,7 +233,7 @@ mod tests {
         assert!(message(fad.features(&colour, 2)).contains("grey images"));
         let bad = (images(2) * f64::NAN).unwrap();
         assert!(message(fad.features(&bad, 2)).contains("NaN"));
-        let missing = InceptionWeights::from_tensors("memory", HashMap::new());
+        let missing = WeightFile::from_tensors("memory", HashMap::new());
         assert!(Fad::new(&missing).unwrap_err().to_string().contains("encoder.0.0.weight"));
     }
 }

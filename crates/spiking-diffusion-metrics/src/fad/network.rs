@@ -3,8 +3,7 @@
 use candle_core::{D, Device, Tensor};
 
 use super::SIDE;
-use crate::inception::InceptionWeights;
-use crate::{Error, Result};
+use crate::{Error, Result, WeightFile};
 
 /// PyTorch's defaults.
 const EPS: f64 = 1e-5;
@@ -29,9 +28,9 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(weights: &InceptionWeights) -> Result<Self> {
+    pub(super) fn new(weights: &WeightFile) -> Result<Self> {
         let tensor = |name: &str, shape: &[usize]| -> Result<Tensor> {
-            Ok(Tensor::from_vec(weights.get(name, shape)?, shape, &Device::Cpu)?)
+            Ok(Tensor::from_vec(weights.values(name, shape)?, shape, &Device::Cpu)?)
         };
         let channels = weights.rank_4(&first(0))?[1];
         let (mut layers, mut c_in) = (Vec::new(), channels);

@@ -3,7 +3,6 @@
 mod config;
 mod conv;
 mod graph;
-mod legacy;
 mod map;
 mod network;
 mod pool;

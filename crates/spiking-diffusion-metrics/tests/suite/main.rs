@@ -24,6 +24,7 @@ mod source;
 mod ssim;
 mod stats;
 mod threads;
+mod weight_file;
 
 use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};

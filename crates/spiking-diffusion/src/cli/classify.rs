@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     input: Input,
     /// Data set of the classifier: mnist, fashion-mnist, kmnist, emnist-letters or cifar-10 [default: that of --run, else mnist]
-    #[arg(long, value_name = "NAME", value_parser = data_set)]
+    #[arg(long, value_name = "NAME", value_parser = flags::data_set)]
     data_set: Option<KnownSet>,
     /// Take files of --data-set that hold less than the official ones; a lone split is cut 90/10 by --seed
     #[arg(long, requires = "data_set")]
@@ -64,10 +64,6 @@ pub(super) struct Arguments {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
-}
-
-fn data_set(name: &str) -> std::result::Result<KnownSet, String> {
-    KnownSet::named(name).ok_or_else(|| format!("known are {}", KnownSet::ALL.map(KnownSet::name).join(", ")))
 }
 
 /// What the program prints.

@@ -4,6 +4,8 @@
 
 use std::ffi::{OsStr, OsString};
 
+use crate::data::KnownSet;
+
 type Parsed<T> = std::result::Result<T, String>;
 
 /// How many of something. (As many as fit 32 bits, so that products of two do not overflow.)
@@ -15,6 +17,11 @@ pub(super) fn count(text: &str) -> Parsed<usize> {
 /// A seed.
 pub(super) fn seed(text: &str) -> Parsed<u64> {
     text.parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
+}
+
+/// The name of a data set.
+pub(super) fn data_set(name: &str) -> Parsed<KnownSet> {
+    KnownSet::named(name).ok_or_else(|| format!("known are {}", KnownSet::ALL.map(KnownSet::name).join(", ")))
 }
 
 /// What logits are divided by.

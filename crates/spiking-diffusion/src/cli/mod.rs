@@ -8,6 +8,7 @@ mod generate;
 mod input;
 mod output;
 mod program;
+mod pytorch;
 mod signals;
 mod sweep;
 mod table1;
@@ -26,6 +27,7 @@ pub use fid::fid;
 pub use generate::generate;
 pub use output::print;
 pub use program::program;
+pub use pytorch::{export_pytorch, import_pytorch};
 pub use table1::table1;
 
 use crate::data::{Dataset, KnownSet, Partial};

@@ -11,6 +11,7 @@ mod mnist;
 #[cfg(feature = "cli")]
 mod program;
 mod programs;
+mod pytorch;
 mod robust;
 mod run;
 mod sets;

@@ -1,0 +1,133 @@
+//! The commands `import_pytorch` and `export_pytorch`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use snn_core::Seed;
+
+use super::input::Input;
+use super::signals::Signals;
+use super::{answer, flags, parsed};
+use crate::Progress;
+use crate::data::{KnownSet, Partial};
+use crate::error::Result;
+use crate::pytorch;
+
+/// Make a run of networks that the released PyTorch code has trained: codes, images and logits stay the same.
+#[derive(Debug, Parser)]
+#[command(
+    name = "import_pytorch",
+    after_help = "OUT is then a finished run for `generate`, `sweep`, `fid`, `classify` and `export_pytorch`. Nothing in a .pth file is \
+    ever executed."
+)]
+pub(super) struct Import {
+    /// What the released code saves as model.pth: the state dict of its VQ-SVAE
+    #[arg(long, value_name = "FILE")]
+    vqsvae: PathBuf,
+    /// What it saves as diff_model.pth: the state dict of its denoiser
+    #[arg(long, value_name = "FILE")]
+    sdid: PathBuf,
+    /// The data set that they were trained on: mnist, fashion-mnist, kmnist, emnist-letters or cifar-10
+    #[arg(long, value_name = "NAME", default_value = "mnist", value_parser = flags::data_set)]
+    data_set: KnownSet,
+    #[command(flatten)]
+    input: Input,
+    /// Take files that hold less than the official ones
+    #[arg(long)]
+    allow_partial: bool,
+    /// Folder to write to: config.json, vqsvae.safetensors, sdid.safetensors
+    #[arg(long, value_name = "RUN")]
+    out: PathBuf,
+    /// Also write RUN/codes.safetensors, with the codes of the first N test images, and print their mean squared error
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
+    encode: Option<usize>,
+}
+
+/// Write the networks of a run as state dicts that the released PyTorch code loads.
+#[derive(Debug, Parser)]
+#[command(
+    name = "export_pytorch",
+    after_help = "In Python: `model.load_state_dict(torch.load('OUT/model.pth'))`, and the denoiser likewise from OUT/diff_model.pth."
+)]
+pub(super) struct Export {
+    /// Folder of a finished run
+    #[arg(long, value_name = "RUN_DIR")]
+    run: PathBuf,
+    /// Folder to write model.pth and diff_model.pth to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// The whole of the example `import_pytorch`.
+pub fn import_pytorch() -> ExitCode {
+    parsed(start_import)
+}
+
+/// The whole of the example `export_pytorch`.
+pub fn export_pytorch() -> ExitCode {
+    parsed(start_export)
+}
+
+pub(super) fn start_import(arguments: &Import) -> ExitCode {
+    let signals = Signals::listen();
+    match import(arguments, &mut signals.progress()) {
+        Ok(text) => answer(&text),
+        Err(e) => signals.failure(&e, "what was imported is there"),
+    }
+}
+
+pub(super) fn start_export(arguments: &Export) -> ExitCode {
+    let signals = Signals::listen();
+    match export(arguments) {
+        Ok(text) => answer(&text),
+        Err(e) => signals.failure(&e, "nothing is half written"),
+    }
+}
+
+fn import(arguments: &Import, progress: &mut dyn Progress) -> Result<String> {
+    let partial = Partial::when(arguments.allow_partial, Seed(0));
+    let data = arguments.input.load(arguments.data_set, partial, progress)?;
+    let trained = pytorch::import(&arguments.vqsvae, &arguments.sdid, &data, &arguments.out)?;
+    let mut text = format!(
+        "{}: a VQ-SVAE of {} codes and an SDID, {} time steps each, for {}",
+        arguments.out.display(),
+        trained.cfg.vqsvae.codes,
+        trained.cfg.vqsvae.time_steps,
+        data.name,
+    );
+    if let Some(count) = arguments.encode {
+        let path = arguments.out.join("codes.safetensors");
+        let mse = pytorch::encode(&trained, &data, count, &path, progress)?;
+        text += &format!("\n{}: codes of the first {count} test images\nMSE {mse}", path.display());
+    }
+    Ok(text)
+}
+
+fn export(arguments: &Export) -> Result<String> {
+    let paths = pytorch::export(&arguments.run, &arguments.out)?;
+    Ok(paths.map(|path| path.display().to_string()).join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_sound() {
+        Import::command().debug_assert();
+        Export::command().debug_assert();
+        let parse = |words: &str| Import::try_parse_from(words.split(' '));
+        let whole = "import_pytorch --vqsvae model.pth --sdid diff_model.pth --data-dir d --out r";
+        let arguments = parse(&format!("{whole} --encode 100")).unwrap();
+        assert_eq!((arguments.encode, arguments.data_set), (Some(100), KnownSet::Mnist));
+        assert_eq!(parse(&format!("{whole} --data-set kmnist")).unwrap().data_set, KnownSet::Kmnist);
+        for words in ["--encode -1", "--data-set imagenet", "--vqsvae again"] {
+            assert!(parse(&format!("{whole} {words}")).is_err(), "{words}");
+        }
+        assert!(parse("import_pytorch --vqsvae model.pth --out r").is_err());
+        assert!(Export::try_parse_from(["export_pytorch", "--run", "r"]).is_err());
+    }
+}
