@@ -84,14 +84,14 @@ impl Canvas<'_> {
 
     /// Draws the proposed tokens of these images, and keeps what the order keeps.
     pub(crate) fn reveal(&mut self, denoiser: &dyn LogitsAt, batch: &[Proposal], left: usize) -> Result<()> {
-        let t = self.time(left);
+        let (t, sharpening) = (self.time(left), self.config.sharpening(left, self.steps));
         let logits = self.logits(denoiser, batch, t)?;
         let mut rows = logits.chunks(self.process.codes());
         for Proposal { image, positions } in batch {
             let mut drawn = Vec::with_capacity(positions.len());
             for (&position, row) in positions.iter().zip(&mut rows) {
                 let u = self.images[*image].rng.random();
-                let (code, log_prob) = categorical(row, self.config.temperature, u)
+                let (code, log_prob) = categorical(row, sharpening, u)
                     .ok_or_else(|| self.bad_logits(*image, position, t, row))?;
                 drawn.push(Drawn { position, code, log_prob });
             }

@@ -1,17 +1,55 @@
 //! One draw from a softmax, on the host.
 
-/// Draws a code from `softmax(logits / temperature)`, by the inverse of its cumulative distribution at `u` in `[0, 1)`, and
-/// returns it with its log-probability.
+/// How far a draw prefers what is likely.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sharpening {
+    /// Divides the logits.
+    pub(crate) temperature: f64,
+    /// The most codes that can be drawn.
+    pub(crate) top_k: Option<usize>,
+    /// The share of the probability whose codes can be drawn.
+    pub(crate) top_p: Option<f64>,
+}
+
+impl Sharpening {
+    /// Sets the weights of the codes that can not be drawn to 0.
+    fn cut(self, weights: &mut [f64]) {
+        let top_k = self.top_k.filter(|&k| k < weights.len());
+        let top_p = self.top_p.filter(|&p| p < 1.);
+        if top_k.is_none() && top_p.is_none() {
+            return;
+        }
+        // The sort is stable: of equally likely codes the lower one comes first.
+        let mut codes: Vec<usize> = (0..weights.len()).collect();
+        codes.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+        let mut keep = top_k.unwrap_or(codes.len());
+        if let Some(p) = top_p {
+            let total: f64 = codes[..keep].iter().map(|&code| weights[code]).sum();
+            let mut cumulative = 0.;
+            let enough = codes[..keep].iter().position(|&code| {
+                cumulative += weights[code];
+                cumulative >= p * total
+            });
+            keep = enough.map_or(keep, |last| last + 1);
+        }
+        codes[keep..].iter().for_each(|&code| weights[code] = 0.);
+    }
+}
+
+/// Draws a code from `softmax(logits / temperature)`, cut to the codes that top-k and top-p leave, by the inverse of its
+/// cumulative distribution at `u` in `[0, 1)`, and returns it with its log-probability before the cut.
 ///
 /// `None` if there is no such distribution: a NaN, or no finite largest logit. (`-inf` is a probability of 0.)
-pub(crate) fn categorical(logits: &[f64], temperature: f64, u: f64) -> Option<(u32, f64)> {
+pub(crate) fn categorical(logits: &[f64], sharpening: Sharpening, u: f64) -> Option<(u32, f64)> {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if !max.is_finite() || logits.iter().any(|x| x.is_nan()) {
         return None;
     }
-    let weights: Vec<f64> = logits.iter().map(|x| ((x - max) / temperature).exp()).collect();
-    let total = weights.iter().sum::<f64>();
-    let target = u * total;
+    let temperature = sharpening.temperature;
+    let mut weights: Vec<f64> = logits.iter().map(|x| ((x - max) / temperature).exp()).collect();
+    let log_total = weights.iter().sum::<f64>().ln();
+    sharpening.cut(&mut weights);
+    let target = u * weights.iter().sum::<f64>();
     let mut cumulative = 0.;
     let drawn = weights.iter().position(|weight| {
         cumulative += weight;
@@ -19,22 +57,26 @@ pub(crate) fn categorical(logits: &[f64], temperature: f64, u: f64) -> Option<(u
     });
     // The cumulative sum ends at the very total, which `u < 1` keeps above the target; but for that, the last.
     let code = drawn.or_else(|| weights.iter().rposition(|&weight| weight > 0.))?;
-    Some((code as u32, (logits[code] - max) / temperature - total.ln()))
+    Some((code as u32, (logits[code] - max) / temperature - log_total))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::categorical;
+    use super::*;
+
+    fn at(temperature: f64) -> Sharpening {
+        Sharpening { temperature, top_k: None, top_p: None }
+    }
 
     #[test]
     fn inverts_the_cumulative_distribution() {
         let logits = [1f64, 2., 5.].map(f64::ln); // 1/8, 1/4, 5/8
-        let at = |u| categorical(&logits, 1., u).map(|(code, _)| code);
-        assert_eq!((at(0.), at(0.124), at(0.126)), (Some(0), Some(0), Some(1)));
-        assert_eq!((at(0.374), at(0.376), at(1. - f64::EPSILON / 2.)), (Some(1), Some(2), Some(2)));
+        let draw = |u| categorical(&logits, at(1.), u).map(|(code, _)| code);
+        assert_eq!((draw(0.), draw(0.124), draw(0.126)), (Some(0), Some(0), Some(1)));
+        assert_eq!((draw(0.374), draw(0.376), draw(1. - f64::EPSILON / 2.)), (Some(1), Some(2), Some(2)));
         // Squared weights at temperature 1/2: 1/30, 4/30, 25/30.
         for (u, code, p) in [(0.9, 0, 1f64), (1.1, 1, 4.), (5.1, 2, 25.)] {
-            let (drawn, log_prob) = categorical(&logits, 0.5, u / 30.).unwrap();
+            let (drawn, log_prob) = categorical(&logits, at(0.5), u / 30.).unwrap();
             assert_eq!(drawn, code);
             assert!((log_prob - (p / 30.).ln()).abs() < 1e-12);
         }
@@ -43,11 +85,66 @@ mod tests {
     #[test]
     fn extremes_are_drawn_or_refused() {
         const INF: f64 = f64::INFINITY;
-        assert_eq!(categorical(&[-INF, 0., -INF], 1., 0.), Some((1, 0.)));
-        assert_eq!(categorical(&[-INF, 0., -INF], 1., 0.999), Some((1, 0.)));
-        assert_eq!(categorical(&[3e4, -3e4], 1e-300, 0.999), Some((0, 0.)));
+        assert_eq!(categorical(&[-INF, 0., -INF], at(1.), 0.), Some((1, 0.)));
+        assert_eq!(categorical(&[-INF, 0., -INF], at(1.), 0.999), Some((1, 0.)));
+        assert_eq!(categorical(&[3e4, -3e4], at(1e-300), 0.999), Some((0, 0.)));
         for bad in [[f64::NAN, 0.], [INF, 0.], [-INF, -INF]] {
-            assert_eq!(categorical(&bad, 1., 0.5), None);
+            assert_eq!(categorical(&bad, at(1.), 0.5), None);
         }
+    }
+
+    /// The codes that can be drawn, each with its share, on a grid of `u` so fine that none is missed.
+    fn shares(logits: &[f64], sharpening: Sharpening) -> Vec<f64> {
+        const GRID: usize = 8000;
+        let powers: Vec<f64> = logits.iter().map(|x| (x / sharpening.temperature).exp()).collect();
+        let total: f64 = powers.iter().sum();
+        let mut shares = vec![0.; logits.len()];
+        for i in 0..GRID {
+            let u = (i as f64 + 0.5) / GRID as f64;
+            let (code, log_prob) = categorical(logits, sharpening, u).unwrap();
+            shares[code as usize] += 1. / GRID as f64;
+            // The log-probability is that of the whole distribution.
+            assert!((log_prob - (powers[code as usize] / total).ln()).abs() < 1e-12);
+        }
+        shares
+    }
+
+    #[test]
+    fn cuts_keep_the_most_likely_and_their_proportions() {
+        let p = [0.1f64, 0.3, 0.05, 0.3, 0.25];
+        let logits = p.map(f64::ln);
+        let close = |shares: Vec<f64>, wanted: [f64; 5]| {
+            let total: f64 = wanted.iter().sum();
+            shares.iter().zip(wanted).all(|(share, wanted)| (share - wanted / total).abs() < 1e-3)
+        };
+        let cut = |top_k, top_p| Sharpening { temperature: 1., top_k, top_p };
+        for (top_k, top_p, wanted) in [
+            (Some(1), None, [0., 1., 0., 0., 0.]),
+            (Some(2), None, [0., 0.3, 0., 0.3, 0.]),
+            (Some(3), None, [0., 0.3, 0., 0.3, 0.25]),
+            (Some(9), None, p),
+            (None, Some(1.), p),
+            (None, Some(0.96), p),
+            (None, Some(0.94), [0.1, 0.3, 0., 0.3, 0.25]),
+            (None, Some(0.61), [0., 0.3, 0., 0.3, 0.25]),
+            (None, Some(0.59), [0., 0.3, 0., 0.3, 0.]),
+            (None, Some(0.01), [0., 1., 0., 0., 0.]),
+            // Of the 0.85 that top-k leaves, half are 0.425.
+            (Some(3), Some(0.5), [0., 0.3, 0., 0.3, 0.]),
+            (Some(2), Some(0.99), [0., 0.3, 0., 0.3, 0.]),
+        ] {
+            let shares = shares(&logits, cut(top_k, top_p));
+            assert!(close(shares.clone(), wanted), "{top_k:?} {top_p:?}: {shares:?}");
+            assert!(shares.iter().zip(wanted).all(|(share, wanted)| (*share > 0.) == (wanted > 0.)));
+        }
+    }
+
+    /// The temperature comes first: at 1/2 the squares count, of which the largest is half.
+    #[test]
+    fn cuts_see_the_tempered_distribution() {
+        let logits = [4f64, 3., 2., 2., 1.].map(f64::ln); // squares 16, 9, 4, 4, 1 of 34
+        let sharpening = Sharpening { temperature: 0.5, top_k: None, top_p: Some(0.7) };
+        let shares = shares(&logits, sharpening);
+        assert!((shares[0] - 16. / 25.).abs() < 1e-3 && shares[2..] == [0.; 3], "{shares:?}");
     }
 }

@@ -3,6 +3,7 @@
 use rand::{Rng, RngCore};
 use serde::{Deserialize, Serialize};
 
+use crate::halton;
 use crate::reveal::remaining;
 use crate::{Draft, Drawn, Error, Result, RevealOrder, Settled};
 
@@ -26,6 +27,10 @@ pub enum Order {
         /// Weight of the Gumbel noise at the start, from which it falls to 0 with the steps left.
         noise: f64,
     },
+    /// As many tokens as in [`ExactK`](Self::ExactK), always in the same order: that of a two-dimensional Halton sequence
+    /// (Besnier et al. 2025), whose next points lie far from each other and from those before. Tokens of one step then know
+    /// little of each other, which costs less where steps are few.
+    Halton,
     /// The posterior of a process that also masks tokens again (ReMDM, Wang et al. 2025), so that what was drawn early and
     /// blindly can be drawn again. A step masks each token that earlier steps have revealed with probability
     /// `sigma = min(cap, (1 - a) / b)`, and reveals each masked one with probability `(a - (1 - sigma) b) / (1 - b)`, where
@@ -74,7 +79,7 @@ impl Order {
                 let steps = steps.max(1) as f64;
                 steps * (1. - (1. - 1. / steps).powf(length as f64))
             }
-            Self::ExactK | Self::Confidence { .. } => {
+            Self::ExactK | Self::Confidence { .. } | Self::Halton => {
                 let reveals = |t: &usize| remaining(length, *t, steps) > remaining(length, t - 1, steps);
                 (1..=steps).filter(reveals).count() as f64
             }
@@ -100,6 +105,12 @@ impl RevealOrder for Order {
             Self::ExactK => choose(masked, draft.due(), rng),
             Self::Confidence { .. } if draft.due() == 0 => Vec::new(),
             Self::Confidence { .. } => masked,
+            Self::Halton => {
+                let free = |at: usize| draft.codes.get(at) == Some(&draft.mask);
+                let mut positions = halton::visit(draft.map, free, draft.due());
+                positions.sort_unstable();
+                positions
+            }
             Self::Remasking { cap } => {
                 let (_, reveal) = remasking(*cap, draft.left, draft.steps);
                 masked.into_iter().filter(|_| rng.random::<f64>() < reveal).collect()
@@ -110,7 +121,7 @@ impl RevealOrder for Order {
     fn settle(&self, draft: &Draft<'_>, drawn: &[Drawn], rng: &mut dyn RngCore) -> Settled {
         let mut settled = Settled { keep: (0..drawn.len()).collect(), remask: Vec::new() };
         match self {
-            Self::Posterior | Self::ExactK => {}
+            Self::Posterior | Self::ExactK | Self::Halton => {}
             Self::Confidence { noise } => {
                 let noise = noise * (draft.left - 1) as f64 / draft.steps as f64;
                 let gumbel = |rng: &mut dyn RngCore| -(-(1. - rng.random::<f64>()).ln()).ln();

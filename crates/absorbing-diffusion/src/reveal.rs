@@ -103,7 +103,8 @@ pub struct Drawn {
     pub position: usize,
     /// The code that was drawn.
     pub code: u32,
-    /// The log-probability of the code in the distribution that it was drawn from, temperature included, in nats.
+    /// The log-probability of the code in `softmax(logits / temperature)`, in nats. Where `top_k` or `top_p` cut the
+    /// distribution it is that of before the cut, which still tells the certain from the doubtful.
     pub log_prob: f64,
 }
 

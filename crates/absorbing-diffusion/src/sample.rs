@@ -7,16 +7,43 @@ use serde::{Deserialize, Serialize};
 use snn_core::Seed;
 
 use crate::canvas::{Canvas, Image};
-use crate::{AbsorbingProcess, Denoiser, Error, Order, Result, RevealOrder, host};
+use crate::categorical::Sharpening;
+use crate::{AbsorbingProcess, Denoiser, Error, Order, Result, RevealOrder, Schedule, host};
 
-/// How a [`Sampler`] draws: in which order, at which temperature and in how many steps.
+/// How a [`Sampler`] draws: in which order, how far it prefers what is likely, and in how many steps.
+///
+/// At every masked position that a step draws, the logits become a distribution in three moves: the temperature divides them,
+/// `top_k` keeps the most likely codes, and `top_p` keeps the most likely of those; what is left is drawn in proportion. Any of
+/// them makes samples more typical and less varied, and moves them away from the distribution that the network has learned.
+/// Greedy sampling is `top_k = 1`: the likeliest code, always, so that images differ by their order alone.
+///
+/// # Examples
+/// ```
+/// use absorbing_diffusion::{Order, SamplingConfig, Schedule};
+/// let careful = SamplingConfig {
+///     order: Order::Confidence { noise: 3. },
+///     temperature: Schedule::Linear { from: 1., to: 0.6 },
+///     top_p: Some(0.95),
+///     ..Default::default()
+/// };
+/// careful.validate().unwrap();
+/// let plain = serde_json::to_string(&SamplingConfig::default()).unwrap();
+/// assert_eq!(plain, r#"{"order":"posterior","temperature":1.0,"batch_size":64}"#);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingConfig {
     /// How the tokens to reveal are picked.
     pub order: Order,
-    /// Divides the logits. Below 1, likely codes become even likelier.
-    pub temperature: f64,
+    /// Divides the logits. Below 1, likely codes become even likelier. It may change from the first step to the last.
+    pub temperature: Schedule,
+    /// The most codes that a token is drawn from, the likeliest; of equally likely ones the lowest. `None` is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// The share `p`: a token is drawn from the fewest of the likeliest codes that have at least this share of the probability
+    /// (of what the temperature made and `top_k` left). `None` is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
     /// Steps from all masked to no mask. `None` is as many as the process has, `T_d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
@@ -27,7 +54,14 @@ pub struct SamplingConfig {
 impl Default for SamplingConfig {
     /// The posterior at temperature 1 in `T_d` steps, 64 images at once.
     fn default() -> Self {
-        Self { order: Order::Posterior, temperature: 1., steps: None, batch_size: 64 }
+        Self {
+            order: Order::Posterior,
+            temperature: Schedule::Constant(1.),
+            top_k: None,
+            top_p: None,
+            steps: None,
+            batch_size: 64,
+        }
     }
 }
 
@@ -35,15 +69,16 @@ impl SamplingConfig {
     /// Checks that a sampler can work with these numbers.
     ///
     /// # Errors
-    /// Returns an error if the temperature is not positive and finite, the order does not [validate](Order::validate), or
-    /// the steps or the batch size are 0.
+    /// Returns an error if a temperature is not positive and finite, `top_k` is 0, `top_p` is not in `(0, 1]`, the order does
+    /// not [validate](Order::validate), or the steps or the batch size are 0.
     pub fn validate(&self) -> Result<()> {
-        if !(self.temperature.is_finite() && self.temperature > 0.) {
-            return Err(Error::config(
-                "sampling.temperature",
-                self.temperature,
-                "must be positive and finite",
-            ));
+        let positive = |t: f64| t.is_finite() && t > 0.;
+        self.temperature.validate("sampling.temperature", "must be positive and finite", positive)?;
+        if self.top_k == Some(0) {
+            return Err(Error::config("sampling.top_k", 0, "must be at least 1"));
+        }
+        if let Some(p) = self.top_p.filter(|&p| !(p > 0. && p <= 1.)) {
+            return Err(Error::config("sampling.top_p", p, "must lie in (0, 1]"));
         }
         if self.steps.is_some_and(|steps| !(1..=u32::MAX as usize).contains(&steps)) {
             let steps = self.steps.unwrap_or(0);
@@ -59,10 +94,15 @@ impl SamplingConfig {
     pub fn steps_of(&self, process: &AbsorbingProcess) -> usize {
         self.steps.unwrap_or(process.steps())
     }
+
+    /// What is done to the logits with `left` of `steps` steps left.
+    pub(crate) fn sharpening(&self, left: usize, steps: usize) -> Sharpening {
+        Sharpening { temperature: self.temperature.at(left, steps), top_k: self.top_k, top_p: self.top_p }
+    }
 }
 
 /// Generates code maps by the reverse process (Eq. 13-14): at each step an [order](RevealOrder) picks masked tokens, a code is
-/// drawn for each from `softmax(logits / temperature)`, and the order says which stay.
+/// drawn for each from `softmax(logits / temperature)` (cut, if [the config](SamplingConfig) says so), and the order says which stay.
 ///
 /// Positions are picked before the denoiser is asked, and images of which none was picked are left out of the batch.
 /// That is exact, since an unread logit changes nothing, and saves 36 % of the work of [`Order::Posterior`] at
@@ -86,7 +126,7 @@ impl SamplingConfig {
 ///     let (n, h, w) = h_t.dims3()?;
 ///     Tensor::zeros((n, 128, h, w), DType::F32, h_t.device())
 /// };
-/// let config = SamplingConfig { temperature: 0.65, ..Default::default() };
+/// let config = SamplingConfig { temperature: 0.65.into(), ..Default::default() };
 /// let sampler = Sampler::new(&process, &uniform, &config)?;
 /// let mut steps = 0;
 /// let codes = sampler.sample(0..16, (7, 7), Seed(0), &Device::Cpu, &mut |_, _| steps += 1)?;

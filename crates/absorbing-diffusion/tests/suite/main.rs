@@ -13,6 +13,7 @@ mod sample_distribution;
 mod sdid;
 mod sdid_checkpoint;
 mod sdid_config;
+mod total_variation;
 mod toy;
 
 use candle_core::{DType, Device, Result, Tensor};

@@ -1,7 +1,8 @@
 //! Orders that look at what was drawn, steps of any number, given tokens, conditions; and orders that misbehave.
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, Draft, Drawn, Order, Result, RevealOrder, Sampler, SamplingConfig, Settled,
+    AbsorbingProcess, Denoiser, Draft, Drawn, Order, Result, RevealOrder, Sampler, SamplingConfig, Schedule,
+    Settled,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::RngCore;
@@ -9,12 +10,13 @@ use snn_core::Seed;
 
 use crate::{constant, maps, oracle, rejects, uniform};
 
-pub(crate) const ORDERS: [Order; 5] = [
+pub(crate) const ORDERS: [Order; 6] = [
     Order::Posterior,
     Order::ExactK,
     Order::Confidence { noise: 0. },
     Order::Confidence { noise: 3. },
     Order::Remasking { cap: 0.3 },
+    Order::Halton,
 ];
 
 fn config(order: Order, steps: Option<usize>) -> SamplingConfig {
@@ -241,6 +243,16 @@ fn numbers_that_make_no_sense_are_refused() {
     }
     for cap in [-0.1, 1.1, f64::NAN] {
         refused(config(Order::Remasking { cap }, None), &["sampling.order.remasking.cap"]);
+    }
+    for top_p in [0., -0.5, 1.5, f64::NAN] {
+        let config = SamplingConfig { top_p: Some(top_p), ..Default::default() };
+        refused(config, &["sampling.top_p", &top_p.to_string(), "(0, 1]"]);
+    }
+    refused(SamplingConfig { top_k: Some(0), ..Default::default() }, &["sampling.top_k", "0"]);
+    for (from, to, end) in [(0., 1., "from"), (1., f64::INFINITY, "to"), (1., -1., "to")] {
+        let temperature = Schedule::Linear { from, to };
+        let config = SamplingConfig { temperature, ..Default::default() };
+        refused(config, &[&format!("sampling.temperature.{end}"), "positive and finite"]);
     }
     refused(config(Order::ExactK, Some(0)), &["sampling.steps", "0"]);
     refused(config(Order::ExactK, Some(1 << 40)), &["sampling.steps"]);

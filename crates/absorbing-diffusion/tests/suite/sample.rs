@@ -141,7 +141,7 @@ fn image_i_is_the_same_in_any_batch_and_range() {
     let process = AbsorbingProcess::new(3, 9).unwrap();
     for order in ORDERS {
         let draw = |images: std::ops::Range<usize>, batch_size| {
-            let config = SamplingConfig { temperature: 0.8, batch_size, ..config(order) };
+            let config = SamplingConfig { temperature: 0.8.into(), batch_size, ..config(order) };
             let sampler = Sampler::new(&process, &neighbour, &config).unwrap();
             let codes = sampler.sample(images, (3, 2), Seed(2), &Device::Cpu, &mut |_, _| ());
             codes.unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap()
@@ -199,7 +199,7 @@ fn nonsense_is_rejected_by_name() {
     };
     let good = uniform(3, (2, 2));
     for temperature in [0., -1., f64::NAN, f64::INFINITY] {
-        let config = SamplingConfig { temperature, ..Default::default() };
+        let config = SamplingConfig { temperature: temperature.into(), ..Default::default() };
         rejects(with(&good, 0..2, &config), &["sampling.temperature", &temperature.to_string()]);
     }
     rejects(with(&good, 0..2, &SamplingConfig { batch_size: 0, ..Default::default() }), &["batch_size"]);

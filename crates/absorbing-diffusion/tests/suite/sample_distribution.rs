@@ -16,7 +16,8 @@ fn frequencies(order: Order, temperature: f64, steps: usize) -> ([[f64; 3]; 4], 
     let process = AbsorbingProcess::new(3, steps).unwrap();
     let logits: Vec<f32> = (0..12).map(|i| MARGINALS[i % 4][i / 4].ln() as f32).collect();
     let denoiser = constant(Tensor::from_vec(logits, (3, 2, 2), &Device::Cpu).unwrap());
-    let config = SamplingConfig { order, temperature, batch_size: 1000, ..Default::default() };
+    let config =
+        SamplingConfig { order, temperature: temperature.into(), batch_size: 1000, ..Default::default() };
     let sampler = Sampler::new(&process, &denoiser, &config).unwrap();
     let codes = sampler.sample(0..IMAGES, (2, 2), Seed(6), &Device::Cpu, &mut |_, _| ()).unwrap();
     let codes: Vec<u32> = codes.flatten_all().unwrap().to_vec1().unwrap();

@@ -12,11 +12,11 @@ use snn_core::Seed;
 
 const STEPS: usize = 64;
 /// All maps there are, with their probabilities.
-const JOINT: [([u32; 4], f64); 4] =
+pub(crate) const JOINT: [([u32; 4], f64); 4] =
     [([0, 0, 1, 1], 0.4), ([1, 1, 0, 0], 0.3), ([2, 0, 0, 2], 0.2), ([0, 2, 2, 0], 0.1)];
 
 /// A row of 3x4 logits for each of the 4^4 partly masked maps: no network, so nothing it could not learn.
-struct Table(Var);
+pub(crate) struct Table(pub(crate) Var);
 
 impl Denoiser for Table {
     fn logits(&self, h_t: &Tensor, _t: &Tensor, _images: &[usize], _train: bool) -> Result<Tensor> {
@@ -79,7 +79,7 @@ fn ideal_bits_per_token() -> f64 {
 }
 
 /// The tokens of a row of the table.
-fn tokens(row: usize) -> [u32; 4] {
+pub(crate) fn tokens(row: usize) -> [u32; 4] {
     [row / 64, row / 16 % 4, row / 4 % 4, row % 4].map(|token| token as u32)
 }
 
@@ -91,7 +91,7 @@ fn conditional(h_t: [u32; 4], i: usize, code: usize) -> f64 {
     if all == 0. { 1. / 3. } else { of(&|map| fits(map) && map[i] == code as u32) / all }
 }
 
-fn ideal_table() -> Table {
+pub(crate) fn ideal_table() -> Table {
     let logits =
         (0..256).flat_map(|row| (0..12).map(move |x| conditional(tokens(row), x % 4, x / 4).ln() as f32));
     Table(Var::from_vec(logits.collect(), (256, 12), &Device::Cpu).unwrap())

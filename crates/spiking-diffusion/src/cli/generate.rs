@@ -116,7 +116,7 @@ fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<St
 impl Arguments {
     fn apply(&self, cfg: &mut ExperimentConfig) {
         cfg.seed = self.seed.map_or(cfg.seed, Seed);
-        cfg.sampling.temperature = self.temperature.unwrap_or(cfg.sampling.temperature);
+        cfg.sampling.temperature = self.temperature.map_or(cfg.sampling.temperature, Into::into);
         cfg.sampling.batch_size = self.batch_size.unwrap_or(cfg.sampling.batch_size);
     }
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use absorbing_diffusion::Order;
+use absorbing_diffusion::{Order, Schedule};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
@@ -49,7 +49,11 @@ struct Manifest {
     dataset: String,
     seed: Seed,
     order: Order,
-    temperature: f64,
+    temperature: Schedule,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    top_k: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
     /// Of sampling; none: as many as diffusion has.
     #[serde(default)]
     steps: Option<usize>,
@@ -68,7 +72,7 @@ struct Manifest {
 /// use spiking_diffusion::{Silent, Trained};
 /// # fn main() -> spiking_diffusion::Result<()> {
 /// let mut trained = Trained::load("runs/mnist-cpu-0".as_ref(), &Device::Cpu)?;
-/// trained.cfg.sampling.temperature = 0.9;
+/// trained.cfg.sampling.temperature = 0.9.into();
 /// let formats = Formats { png: true, safetensors: false };
 /// generation::save(&trained, 10_000, "images".as_ref(), formats, &Device::Cpu, &mut Silent)?;
 /// # Ok(()) }
@@ -120,6 +124,8 @@ fn check_manifest(trained: &Trained, folder: &Path) -> Result<()> {
         seed: cfg.seed,
         order: cfg.sampling.order,
         temperature: cfg.sampling.temperature,
+        top_k: cfg.sampling.top_k,
+        top_p: cfg.sampling.top_p,
         steps: cfg.sampling.steps,
     };
     if !path.exists() {

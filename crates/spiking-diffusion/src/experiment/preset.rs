@@ -71,7 +71,7 @@ impl ExperimentConfig {
             weighting: Weighting::Released,
             sampling: SamplingConfig {
                 order: Order::Posterior,
-                temperature: 0.65,
+                temperature: 0.65.into(),
                 ..SamplingConfig::default()
             },
             ..Self::paper(image)
@@ -102,7 +102,11 @@ impl ExperimentConfig {
             vqsvae_training: training(8, 2e-3),
             sdid_training: training(10, 2e-3),
             weighting: Weighting::Uniform,
-            sampling: SamplingConfig { order: Order::ExactK, temperature: 0.75, ..SamplingConfig::default() },
+            sampling: SamplingConfig {
+                order: Order::ExactK,
+                temperature: 0.75.into(),
+                ..SamplingConfig::default()
+            },
             ..Self::paper(image)
         }
     }

@@ -66,12 +66,14 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
             d.warnings.iter().map(|warning| format!(" Warning: {warning}.")).collect::<String>(),
         )
     });
+    let top_k = cfg.sampling.top_k.map_or(String::new(), |k| format!(", top-k {k}"));
+    let cuts = cfg.sampling.top_p.map_or(top_k.clone(), |p| format!("{top_k}, top-p {p}"));
     format!(
         "MSE and SSIM: all {} test images, pixels in [-0.5, 0.5]; SSIM with an 11x11 Gaussian window, sigma 1.5, zero \
          padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
          stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
          all test images. Firing rates: VQ-SVAE on all test images, SDID on the codes of the first {} test images masked at \
-         random times. Samples: seed {}, order {:?}, temperature {}.{distance}",
+         random times. Samples: seed {}, order {:?}, temperature {}{cuts}.{distance}",
         cfg.data.test_images,
         metrics.bits_per_token_images,
         cfg.evaluation.bound.strata,

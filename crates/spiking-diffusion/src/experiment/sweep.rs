@@ -95,7 +95,7 @@ pub fn temperatures(
         ));
     }
     for &temperature in temperatures {
-        SamplingConfig { temperature, ..trained.cfg.sampling }.validate()?;
+        SamplingConfig { temperature: temperature.into(), ..trained.cfg.sampling }.validate()?;
     }
     let total = count * temperatures.len();
     progress.begin(STAGE, total, 0);
@@ -137,7 +137,7 @@ impl<'a> Found<'a> {
         images: Range<usize>,
         device: &Device,
     ) -> Result<()> {
-        let sampling = SamplingConfig { temperature, ..trained.cfg.sampling };
+        let sampling = SamplingConfig { temperature: temperature.into(), ..trained.cfg.sampling };
         let cfg = ExperimentConfig { sampling, ..trained.cfg.clone() };
         let codes = draw_codes(&cfg, &trained.sdid, images, device, &mut |_, _| ())?;
         self.usage.record(&codes)?;

@@ -85,6 +85,8 @@ fn rejected_values_are_named() {
         ("sdid.height", "8"),
         ("sdid.width", "6"),
         ("sampling.temperature", "0"),
+        ("sampling.top_k", "0"),
+        ("sampling.top_p", "1.5"),
         ("sampling.batch_size", "0"),
         ("vqsvae_training.epochs", "0"),
         ("vqsvae_training.batch_size", "1"),
@@ -118,7 +120,7 @@ proptest! {
         let mut cfg = ExperimentConfig::new(PRESETS[preset], ImageSpec::CIFAR);
         cfg.seed.0 = seed;
         cfg.vqsvae_training.adamw.lr = lr;
-        cfg.sampling.temperature = temperature;
+        cfg.sampling.temperature = temperature.into();
         cfg.sdid.channels = channels;
         cfg.sdid_training.clip = clip;
         let json = serde_json::to_string_pretty(&cfg).unwrap();

@@ -104,9 +104,9 @@ fn a_stop_keeps_what_is_there_and_other_images_are_refused() {
     rejects(stopped, &["stopped", "`generate`", "2 of 5"]);
     assert_eq!(save(&trained, 5, &out, formats).unwrap(), Saved { drawn: 3, present: 2 });
 
-    trained.cfg.sampling.temperature = 0.5;
+    trained.cfg.sampling.temperature = 0.5.into();
     rejects(save(&trained, 5, &out, formats), &["out", "`temperature`", "0.75", "0.5"]);
-    trained.cfg.sampling.temperature = 0.75;
+    trained.cfg.sampling.temperature = 0.75.into();
     trained.cfg.seed = Seed(1);
     rejects(save(&trained, 5, &out, formats), &["`seed`"]);
     trained.cfg.seed = Seed(0);
