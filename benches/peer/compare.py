@@ -9,7 +9,11 @@ import statistics
 import subprocess
 import sys
 
-WORKS = ["vqsvae_train", "vqsvae_infer", "encode_256", "sdid_train", "sdid_infer", "sample_49"]
+WORKS = [
+    "vqsvae_train", "vqsvae_infer", "encode_256", "sdid_train", "sdid_infer", "sample_49",
+    "classifier_train", "classifier_infer",
+    "classifier_1", "vqsvae_1", "sample_49_1",  # one image
+]
 # A network that hardly fires, or fires at random, says nothing about a trained one.
 LEAST_DENSITY, MOST_DENSITY = 0.005, 0.5
 
@@ -49,6 +53,7 @@ def main():
     parser.add_argument("--inputs", default="/tmp/compare-peer.safetensors")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS, metavar="WORK")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
 
@@ -66,8 +71,8 @@ def main():
             sys.exit(f"{layer} fires at {rate:.4f} here and at {theirs[layer]:.4f} there: not the same network")
 
     rows = []
-    for work in WORKS:
-        long = work == "sample_49"
+    for work in args.works:
+        long = work.startswith("sample_49")
         # Steady state on both sides: a block begins with runs that are not timed, in which threads wake up, and caches
         # and allocators get their memory back from the other side. Its time is the median of its timed runs.
         def block(side):
@@ -81,9 +86,9 @@ def main():
             "work": work, "ours_ms": round(a, 2), "peer_ms": round(b, 2),
             "ratio": round(statistics.median(ratios), 2), "ratio_spread": spread(ratios), "density": density,
         })
-        print(f"{work:14} {a:10.1f} ms {b:10.1f} ms   {rows[-1]['ratio']:6.2f} x   ({spread(ratios)})", flush=True)
+        print(f"{work:16} {a:10.2f} ms {b:10.2f} ms   {rows[-1]['ratio']:6.2f} x   ({spread(ratios)})", flush=True)
     memory = {"ours_mib": round(ours.ask("memory"), 1), "peer_mib": round(peer.ask("memory"), 1)}
-    print(f"peak memory    {memory['ours_mib']:10.1f} MiB{memory['peer_mib']:10.1f} MiB")
+    print(f"peak memory      {memory['ours_mib']:10.1f} MiB{memory['peer_mib']:10.1f} MiB")
     for side in (ours, peer):
         side.process.stdin.write("quit\n")
     for row in rows:

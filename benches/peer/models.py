@@ -1,4 +1,4 @@
-"""The two networks of Spiking-Diffusion in PyTorch and SpikingJelly: the peer of the comparison.
+"""The two networks of Spiking-Diffusion, and a spiking classifier, in PyTorch and SpikingJelly: the peer of the comparison.
 
 Written from the paper and docs/deviations.md, with the parameter names of this project's checkpoints, so that both
 sides run on the same weights. `released` is the autoencoder of the released code, else that of the paper.
@@ -10,12 +10,13 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
 
 class Block(torch.nn.Module):
-    """conv + BN + LIF on [T, N, C, H, W]."""
+    """conv + BN + LIF on [T, N, C, H, W], or linear + BN + LIF on [T, N, C]."""
 
     def __init__(self, conv, c_in, c_out, **geometry):
         super().__init__()
         self.conv = conv(c_in, c_out, **geometry, step_mode="m")
-        self.bn = layer.BatchNorm2d(c_out, step_mode="m")
+        norm = layer.BatchNorm1d if conv is layer.Linear else layer.BatchNorm2d
+        self.bn = norm(c_out, step_mode="m")
         self.lif = neuron.LIFNode(surrogate_function=surrogate.ATan(2.0), detach_reset=False, step_mode="m")
         self.rate = None
 
@@ -134,3 +135,32 @@ class Sdid(torch.nn.Module):
             drawn = torch.distributions.Categorical(logits=logits.permute(0, 2, 3, 1)).sample()
             h = torch.where(reveal, drawn, h)
         return h
+
+
+class Classifier(torch.nn.Module):
+    """Two convolutions that halve the image, a hidden layer, ten logits; the mean over time comes before the last map."""
+
+    def __init__(self, steps=4):
+        super().__init__()
+        self.steps = steps
+        half = {"kernel_size": 3, "stride": 2, "padding": 1}
+        blocks = [Block(layer.Conv2d, 1, 32, **half), Block(layer.Conv2d, 32, 64, **half)]
+        self.parts = torch.nn.ModuleList([
+            torch.nn.Sequential(*blocks), layer.Flatten(step_mode="m"),
+            torch.nn.Sequential(Block(layer.Linear, 64 * 7 * 7, 256)),
+        ])
+        self.head = torch.nn.Linear(256, 10)
+
+    def forward(self, images):
+        spikes = images.expand(self.steps, *images.shape)
+        for part in self.parts:
+            spikes = part(spikes)
+        return self.head(spikes.mean(0))
+
+    def loss(self, images, labels):
+        return F.cross_entropy(self(images), labels)
+
+    def load(self, tensors):
+        """Loads tensors under the names of this project's checkpoints."""
+        ours = {name.replace("linear", "conv") if ".linear." in name else name: t for name, t in tensors.items()}
+        self.load_state_dict({name if name.startswith("head") else f"parts.{name}": t for name, t in ours.items()}, strict=False)

@@ -3,12 +3,15 @@
 //! Writes the inputs for both sides, then reads one word a line and answers one JSON object a line.
 #![allow(clippy::print_stdout, reason = "its output is its interface")]
 
+mod classifier;
+
 use std::collections::HashMap;
 use std::io::BufRead;
 use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
+use classifier::Classifier;
 use serde_json::json;
 use spiking_diffusion::absorbing_diffusion::{
     AbsorbingProcess, Sampler, SamplingConfig, Sdid, Weighting, draw_noise, loss,
@@ -23,8 +26,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const BATCH: usize = 32;
+/// Times that the work on a single image is repeated, of which the mean is taken.
+const REPEATS: u32 = 20;
 
 struct Ours {
+    classifier: Classifier,
     vqsvae: (VqSvae, ParamStore, AdamW),
     sdid: (Sdid, ParamStore, AdamW),
     process: AbsorbingProcess,
@@ -61,22 +67,27 @@ impl Ours {
     fn new(vqsvae: &Path, sdid: &Path, data_dir: &Path) -> Result<Self> {
         let digits = data::mnist(Some(data_dir))?;
         let (before, _) = memory()?;
+        let classifier = Classifier::new(&digits)?;
         let (vqsvae, sdid) = (model!(VqSvae, vqsvae), model!(Sdid, sdid));
         let cfg = sdid.0.config();
         let process = AbsorbingProcess::new(cfg.codes, cfg.steps)?;
         let images = digits.train.range(0..BATCH, &Device::Cpu)?;
         let codes = vqsvae.0.encode(&images)?;
         let (t, u) = draw_noise(&process, (BATCH, cfg.height, cfg.width), Seed(1), "peer")?;
-        Ok(Self { vqsvae, sdid, process, images, codes, t, u, before })
+        Ok(Self { classifier, vqsvae, sdid, process, images, codes, t, u, before })
     }
 
     fn write_inputs(&self, path: &Path) -> Result<()> {
-        let tensors = HashMap::from([
+        let inputs = [
             ("images", self.images.clone()),
             ("codes", self.codes.to_dtype(DType::I64)?),
             ("t", self.t.to_dtype(DType::I64)?),
             ("u", self.u.to_dtype(DType::F32)?),
-        ]);
+            ("classifier_images", self.classifier.images.clone()),
+            ("classifier_labels", self.classifier.labels.to_dtype(DType::I64)?),
+        ];
+        let inputs = inputs.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
+        let tensors: HashMap<String, Tensor> = inputs.chain(self.classifier.tensors()?).collect();
         Ok(candle_core::safetensors::save(&tensors, path)?)
     }
 
@@ -96,6 +107,13 @@ impl Ours {
             "vqsvae_infer" => {
                 self.vqsvae.0.decode(&self.vqsvae.0.encode(&self.images)?)?;
             }
+            "classifier_train" => self.classifier.train()?,
+            "classifier_infer" => self.classifier.infer()?,
+            "classifier_1" => return repeated(|| self.classifier.one_image()),
+            "vqsvae_1" => {
+                let image = self.images.narrow(0, 0, 1)?;
+                return repeated(|| Ok(drop(self.vqsvae.0.decode(&self.vqsvae.0.encode(&image)?)?)));
+            }
             "encode_256" => {
                 for _ in 0..256 / BATCH {
                     self.vqsvae.0.encode(&self.images)?;
@@ -104,13 +122,8 @@ impl Ours {
             "sdid_infer" => {
                 self.sdid.0.forward_t(&self.codes.narrow(0, 0, 16)?, &self.t.narrow(0, 0, 16)?, false)?;
             }
-            "sample_49" => {
-                let (cfg, device) = (self.sdid.0.config(), Device::Cpu);
-                let (sampling, map) = (SamplingConfig::default(), (cfg.height, cfg.width));
-                let sampler = Sampler::new(&self.process, &self.sdid.0, &sampling)?;
-                let codes = sampler.sample(0..16, map, Seed(2), &device, &mut |_, _| {})?;
-                self.vqsvae.0.decode(&codes)?;
-            }
+            "sample_49" => self.sample(16)?,
+            "sample_49_1" => self.sample(1)?,
             "memory" => return Ok(json!(memory()?.1 - self.before)),
             "density" => return self.density(),
             _ => return Err(format!("no such work: {word}").into()),
@@ -118,8 +131,19 @@ impl Ours {
         Ok(json!(start.elapsed().as_secs_f64()))
     }
 
+    /// So many images in all diffusion steps, decoded.
+    fn sample(&self, images: usize) -> Result<()> {
+        let (cfg, device) = (self.sdid.0.config(), Device::Cpu);
+        let (sampling, map) = (SamplingConfig::default(), (cfg.height, cfg.width));
+        let sampler = Sampler::new(&self.process, &self.sdid.0, &sampling)?;
+        let codes = sampler.sample(0..images, map, Seed(2), &device, &mut |_, _| {})?;
+        self.vqsvae.0.decode(&codes)?;
+        Ok(())
+    }
+
     fn density(&self) -> Result<serde_json::Value> {
         let mut rates = FiringRates::default();
+        self.classifier.record(&mut rates)?;
         self.vqsvae
             .0
             .forward_observed(&self.images, false, &mut |l, s| rates.record(&format!("vqsvae.{l}"), s))?;
@@ -127,6 +151,15 @@ impl Ours {
         self.sdid.0.logits_observed(&codes, &t, false, &mut |l, s| rates.record(&format!("sdid.{l}"), s))?;
         Ok(json!(rates.rates()))
     }
+}
+
+/// The mean time of a work that is over too soon to be timed once.
+fn repeated(mut work: impl FnMut() -> Result<()>) -> Result<serde_json::Value> {
+    let start = Instant::now();
+    for _ in 0..REPEATS {
+        work()?;
+    }
+    Ok(json!(start.elapsed().as_secs_f64() / f64::from(REPEATS)))
 }
 
 fn main() -> Result<()> {

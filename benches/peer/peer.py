@@ -10,11 +10,12 @@ import sys
 import time
 
 import torch
-from models import Sdid, VqSvae, blocks
+from models import Classifier, Sdid, VqSvae, blocks
 from safetensors.torch import load_file
 from spikingjelly.activation_based import functional
 
 BATCH = 32
+REPEATS = 20  # of works on a single image, of which the mean is taken
 
 
 def resident():
@@ -31,8 +32,13 @@ class Peer:
         data = load_file(args.inputs)
         self.images, self.h0 = data["images"], data["codes"].long()
         self.t, self.u = data["t"].long(), data["u"]
+        self.classifier = Classifier()
+        prefix = "classifier."
+        self.classifier.load({n.removeprefix(prefix): t for n, t in data.items() if n.startswith(prefix)})
+        self.labelled = data["classifier_images"], data["classifier_labels"]
         optimiser = lambda m: torch.optim.AdamW(m.parameters(), 1e-3, weight_decay=1e-3)
         self.vqsvae_optimiser, self.sdid_optimiser = optimiser(self.vqsvae), optimiser(self.sdid)
+        self.classifier_optimiser = optimiser(self.classifier)
 
     def train(self, model, optimiser, loss):
         model.train()
@@ -49,11 +55,35 @@ class Peer:
     def sdid_train(self):
         return self.train(self.sdid, self.sdid_optimiser, lambda: self.sdid.loss(self.h0, self.t, self.u))
 
+    def classifier_train(self):
+        loss = lambda: self.classifier.loss(*self.labelled)
+        return self.train(self.classifier, self.classifier_optimiser, loss)
+
+    def classifier_infer(self):
+        return self.classify(self.labelled[0])
+
+    def classifier_1(self):
+        return sum(self.classify(self.labelled[0][:1]) for _ in range(REPEATS)) / REPEATS
+
     @torch.no_grad()
+    def classify(self, images):
+        self.classifier.eval()
+        start = time.perf_counter()
+        self.classifier(images)
+        functional.reset_net(self.classifier)
+        return time.perf_counter() - start
+
     def vqsvae_infer(self):
+        return self.reconstruct(self.images)
+
+    def vqsvae_1(self):
+        return sum(self.reconstruct(self.images[:1]) for _ in range(REPEATS)) / REPEATS
+
+    @torch.no_grad()
+    def reconstruct(self, images):
         self.vqsvae.eval()
         start = time.perf_counter()
-        codes = self.vqsvae.quantise(self.images)[2]
+        codes = self.vqsvae.quantise(images)[2]
         self.vqsvae.decode(codes)
         functional.reset_net(self.vqsvae)
         return time.perf_counter() - start
@@ -75,11 +105,17 @@ class Peer:
         functional.reset_net(self.sdid)
         return time.perf_counter() - start
 
-    @torch.no_grad()
     def sample_49(self):
+        return self.sample(16)
+
+    def sample_49_1(self):
+        return self.sample(1)
+
+    @torch.no_grad()
+    def sample(self, images):
         self.sdid.eval(), self.vqsvae.eval()
         start = time.perf_counter()
-        self.vqsvae.decode(self.sdid.sample(16))
+        self.vqsvae.decode(self.sdid.sample(images))
         functional.reset_net(self.vqsvae)
         return time.perf_counter() - start
 
@@ -88,10 +124,10 @@ class Peer:
 
     def density(self):
         with torch.no_grad():
-            self.vqsvae_infer(), self.sdid_infer()
+            self.vqsvae_infer(), self.sdid_infer(), self.classifier_infer()
         rate = lambda block: (block.rate != 0).float().mean().item()
-        both = {"vqsvae": self.vqsvae, "sdid": self.sdid}
-        return {f"{name}.{key}": rate(b) for name, m in both.items() for key, b in blocks(m).items()}
+        networks = [("vqsvae", self.vqsvae), ("sdid", self.sdid), ("classifier", self.classifier.parts)]
+        return {f"{name}.{key}": rate(b) for name, m in networks for key, b in blocks(m).items()}
 
 
 def main():

@@ -181,7 +181,11 @@ pub(super) fn make_by_chain(
     let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
     let mut specs = specs(layers, drive.map())?;
     specs.iter().try_for_each(|spec| spec.geometry.room())?;
-    let weights = layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?;
+    let weights = match layers {
+        // As it is: a view would have a gradient of its own.
+        [one] => one.synapse.weight.clone(),
+        _ => cat(&layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?)?,
+    };
     let mut affines = Vec::with_capacity(2 * layers.len());
     for (layer, spec) in layers.iter().zip(&mut specs) {
         if train && layer.norm.is_some() {
@@ -191,7 +195,7 @@ pub(super) fn make_by_chain(
     }
     let constant = drive.constant();
     let chain = Chain { layers: &specs, constant, keep: train, end: finish.end(time_steps)? };
-    let (ys, statistics) = chain::run(xs, &cat(&weights)?, &cat(&affines)?, &chain)?;
+    let (ys, statistics) = chain::run(xs, &weights, &cat(&affines)?, &chain)?;
     let batch = |(i, statistics): (usize, &Option<Statistics>)| {
         let Some(statistics) = statistics else { return Ok(None) };
         // Only the first layer's currents are constant in time.

@@ -1,18 +1,21 @@
 //! The dense product backward: from the gradient of a layer's currents to that of its input.
 
+use std::borrow::Cow;
+
 use super::dense::Direction;
 use super::layer::{FORWARD_ROWS, Layer};
 use super::scratch::Scratch;
 use super::winograd::Winograd;
+use crate::geometry::Kind;
 
 /// The weights of a layer's input gradient.
 pub(super) enum Adjoint<'a> {
     Winograd(Winograd),
-    Product(Direction<'a>, Vec<f32>),
+    Product(Direction<'a>, Cow<'a, [f32]>),
 }
 
 impl<'a> Adjoint<'a> {
-    pub(super) fn new(layer: &'a Layer, weights: &[f32]) -> Self {
+    pub(super) fn new(layer: &'a Layer, weights: &'a [f32]) -> Self {
         let (source, target) = layer.channels;
         match layer.links.same_3x3 {
             Some(map) if source.min(target) >= 16 => {
@@ -23,8 +26,11 @@ impl<'a> Adjoint<'a> {
             }
             _ => {
                 let direction = Direction::backward(&layer.links, layer.channels);
-                let packed = direction.pack(|t, tap, c| weights[layer.weight_index(c, tap, t)]);
-                Self::Product(direction, packed)
+                let packed = || direction.pack(|t, tap, c| weights[layer.weight_index(c, tap, t)]);
+                // The weights of a single tap already lie as the product reads them.
+                let as_it_is = layer.links.kind == Kind::Conv && layer.links.taps == 1;
+                let weights = if as_it_is { Cow::Borrowed(weights) } else { Cow::Owned(packed()) };
+                Self::Product(direction, weights)
             }
         }
     }

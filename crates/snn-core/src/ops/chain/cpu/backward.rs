@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::adjoint::Adjoint;
-use super::events::{channels_first, channels_last};
+use super::events::{Events, channels_first, channels_last};
 use super::forward::{Kept, parts};
 use super::layer::{Layer, WeightGradient, pieces};
+use super::linear;
 use super::memory::{Buffer, Workspace};
 use super::neuron::{Neurons, SpikeGradient, Sums};
 use super::norm::InputGradient;
@@ -161,6 +162,9 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// From the gradient of the normalised currents to that of the input, by group, and of the weights.
     fn run(&self, normalised: Vec<Buffer>, weights: &mut [f32]) -> Vec<Buffer> {
+        if let Some(events) = linear::events(self.layer, &self.kept.signals) {
+            return self.run_linear(normalised, &events, weights);
+        }
         let each = self.kept.each();
         let size = normalised.first().map_or(1, |group| group.len() / each);
         let group = |(g, mut grads): (usize, Buffer)| {
@@ -183,6 +187,27 @@ impl Pass<'_> {
         }
         total.write(weights);
         inputs
+    }
+
+    /// The same of a linear layer.
+    fn run_linear(
+        &self,
+        mut normalised: Vec<Buffer>,
+        events: &[&Events],
+        weights: &mut [f32],
+    ) -> Vec<Buffer> {
+        let each = self.kept.each();
+        let size = normalised.first().map_or(1, |group| group.len() / each);
+        let group = |(g, grads): (usize, &mut Buffer)| {
+            for (n, grads) in (g * size..).zip(grads.chunks_exact_mut(each)) {
+                self.map.apply_in_place(grads, &self.kept.currents[n]);
+            }
+            let adjoint = self.adjoint.as_ref();
+            adjoint.map(|adjoint| Workspace::with(|workspace| self.input(adjoint, grads, workspace)))
+        };
+        let inputs: Vec<_> = normalised.par_iter_mut().enumerate().map(group).collect();
+        linear::weight_gradient(self.layer, events, &normalised, size, weights);
+        inputs.into_iter().flatten().collect()
     }
 
     /// The input gradient of a group of items, whose time steps are all alike to it.

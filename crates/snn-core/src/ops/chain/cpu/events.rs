@@ -112,7 +112,7 @@ impl Events {
     }
 }
 
-/// See [`Events::by_channel`].
+/// The spikes of each channel: where they happened, ascending. See [`Events::by_channel`].
 #[derive(Default)]
 pub(super) struct ByChannel {
     offsets: Vec<u32>,
@@ -120,6 +120,27 @@ pub(super) struct ByChannel {
 }
 
 impl ByChannel {
+    /// The spikes of items that have one position: `item * time steps + time`.
+    pub(super) fn collect(&mut self, items: &[&Events]) {
+        let channels = items.first().map_or(0, |events| events.channels);
+        self.offsets.clear();
+        self.offsets.resize(channels + 2, 0);
+        let all = || items.iter().flat_map(|events| &events.fired);
+        all().for_each(|&c| self.offsets[usize::from(c) + 2] += 1);
+        for c in 2..self.offsets.len() {
+            self.offsets[c] += self.offsets[c - 1];
+        }
+        self.places.resize(self.offsets.last().map_or(0, |&end| end as usize), 0);
+        let rows = items.iter().flat_map(|events| (0..events.time_steps()).map(|t| events.at(t, 0)));
+        for (row, fired) in rows.enumerate() {
+            for &c in fired {
+                let next = &mut self.offsets[usize::from(c) + 1];
+                self.places[*next as usize] = row as u32;
+                *next += 1;
+            }
+        }
+    }
+
     #[inline(always)]
     pub(super) fn at(&self, channel: usize) -> &[u32] {
         &self.places[self.offsets[channel] as usize..self.offsets[channel + 1] as usize]
@@ -133,12 +154,11 @@ impl Signal {
         positions: usize,
         channels: usize,
     ) -> Self {
-        let binary = steps.clone().all(|step| step.iter().all(|&x| x == 0. || x == 1.));
         let size = positions * channels;
-        if binary {
+        if steps.clone().all(is_binary) {
             let mut bytes = vec![0; steps.clone().count() * size];
             for (step, bytes) in steps.zip(bytes.chunks_exact_mut(size)) {
-                channels_last(step, positions, bytes, |x| x as u8);
+                channels_last(step, positions, bytes, |x| u8::from(x == 1.));
             }
             return Self::Events(Events::pack(&bytes, positions, channels));
         }
@@ -150,8 +170,18 @@ impl Signal {
     }
 }
 
+vectorised! {
+    /// Whether all values are 0 or 1.
+    fn is_binary(values: &[f32]) -> bool {
+        values.chunks(256).all(|part| part.iter().fold(true, |all, &x| all & ((x == 0.) | (x == 1.))))
+    }
+}
+
 /// `[channels, positions]` -> `[positions, channels]`.
 pub(super) fn channels_last<A: Copy, B>(from: &[A], positions: usize, to: &mut [B], f: impl Fn(A) -> B) {
+    if positions == 1 {
+        return to.iter_mut().zip(from).for_each(|(to, &x)| *to = f(x));
+    }
     let channels = from.len() / positions.max(1);
     for (c, plane) in from.chunks_exact(positions).enumerate() {
         for (p, &x) in plane.iter().enumerate() {
@@ -163,6 +193,9 @@ pub(super) fn channels_last<A: Copy, B>(from: &[A], positions: usize, to: &mut [
 /// `[positions, channels]` -> `[channels, positions]`.
 pub(super) fn channels_first<A: Copy, B>(from: &[A], channels: usize, to: &mut [B], f: impl Fn(A) -> B) {
     let positions = from.len() / channels.max(1);
+    if positions == 1 {
+        return to.iter_mut().zip(from).for_each(|(to, &x)| *to = f(x));
+    }
     for (p, row) in from.chunks_exact(channels).enumerate() {
         for (c, &x) in row.iter().enumerate() {
             to[c * positions + p] = f(x);

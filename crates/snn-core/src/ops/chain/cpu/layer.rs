@@ -32,7 +32,7 @@ fn forced_dense_above() -> Option<f64> {
 
 /// Rows of a tile that the forward kernel, and the gradient kernel, work on at once.
 pub(super) const FORWARD_ROWS: usize = 400;
-const GRADIENT_ROWS: usize = 200;
+pub(super) const GRADIENT_ROWS: usize = 200;
 
 #[derive(Debug)]
 pub(super) struct Layer {
@@ -93,9 +93,14 @@ impl Layer {
     }
 
     /// `(width, number)` of the tiles of target channels.
-    fn tiles(&self) -> (usize, usize) {
+    pub(super) fn tiles(&self) -> (usize, usize) {
         let width = tile(self.channels.1);
         (width, self.channels.1.div_ceil(width))
+    }
+
+    /// The fraction of ones above which the weight gradient goes through matrix products.
+    pub(super) fn gradient_dense_above(&self) -> f64 {
+        if self.channels.1 < WIDE { NARROW_DENSE_ABOVE } else { DENSE_ABOVE }
     }
 
     pub(super) fn pack<'a>(&self, weights: Cow<'a, [f32]>) -> Packed<'a> {
@@ -234,8 +239,7 @@ impl<'a> WeightGradient<'a> {
     pub(super) fn add(&mut self, signal: &Signal, grads: &[f32], workspace: &mut Workspace) {
         let (links, channels) = (&self.layer.links, self.layer.channels);
         let block = (GRADIENT_ROWS / links.targets).max(1);
-        let dense_above = if channels.1 < WIDE { NARROW_DENSE_ABOVE } else { DENSE_ABOVE };
-        match sparse_events(signal, dense_above) {
+        match sparse_events(signal, self.layer.gradient_dense_above()) {
             Some(events) => {
                 let (width, tiles) = self.layer.tiles();
                 self.sparse.resize(tiles * width * links.taps * channels.0, 0.);

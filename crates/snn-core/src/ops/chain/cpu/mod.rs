@@ -6,6 +6,7 @@ mod dense;
 mod events;
 mod forward;
 mod layer;
+mod linear;
 mod memory;
 mod neuron;
 mod norm;

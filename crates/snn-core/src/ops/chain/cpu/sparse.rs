@@ -130,7 +130,7 @@ fn accumulate<const L: usize, const G: usize>(
 }
 
 #[inline(always)]
-fn add<const L: usize>(sum: &mut [f32; L], row: &[f32; L]) {
+pub(super) fn add<const L: usize>(sum: &mut [f32; L], row: &[f32; L]) {
     for i in 0..L {
         sum[i] += row[i];
     }
