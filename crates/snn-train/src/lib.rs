@@ -5,16 +5,16 @@ mod csv;
 mod difference;
 mod error;
 mod json;
-mod order;
 mod progress;
 mod run;
+mod shuffle;
 mod state;
 mod trainer;
 
 pub use config::TrainingConfig;
 pub use difference::{Difference, differences, most_readable};
 pub use error::{Error, Result};
-pub use order::epoch_order;
 pub use progress::{Progress, Silent, flow, go_on};
 pub use run::{CONFIG, RunDir, claim, read_config, read_json, write_json};
+pub use shuffle::epoch_order;
 pub use trainer::{Batch, StepLoss, Trainer};

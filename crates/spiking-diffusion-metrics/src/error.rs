@@ -11,6 +11,12 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// The training of a classifier failed, or was stopped.
+    #[error(transparent)]
+    Training(#[from] snn_train::Error),
+    /// Parameters could not be made.
+    #[error(transparent)]
+    Core(#[from] snn_core::Error),
     /// An argument has the wrong number of axes or the wrong sizes.
     #[error("{what}: expected {expected}, got {got:?}")]
     Shape {

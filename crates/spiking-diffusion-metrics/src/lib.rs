@@ -26,9 +26,7 @@ mod stats;
 mod weights;
 
 pub use builder::FeatureStatsBuilder;
-pub use classifier::{
-    ClassScore, Classifier, ClassifierCard, ClassifierConfig, Labelled, TrainingStep, score_samples,
-};
+pub use classifier::{ClassScore, Classifier, ClassifierCard, ClassifierConfig, Labelled, score_samples};
 pub use error::{Error, Result};
 pub use fad::{FAD_BATCH, Fad};
 pub use features::{FeatureExtractor, Pixels, extract_batches};

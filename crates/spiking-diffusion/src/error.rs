@@ -45,22 +45,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// A rejected config field.
+    /// Makes the error of a config field whose value makes no sense.
     pub fn config(field: impl Into<String>, value: impl ToString, reason: impl Into<String>) -> Self {
         snn_core::Error::config(field, value, reason).into()
     }
 
-    /// A data file that cannot be used.
+    /// Makes the error of a data file that cannot be used.
     pub fn data(path: &Path, message: impl Into<String>) -> Self {
         Self::Data { path: path.to_owned(), message: message.into() }
     }
 
-    /// A run's folder or file that cannot be used.
+    /// Makes the error of a run's folder or file that cannot be used.
     pub fn run(path: &Path, message: impl Into<String>) -> Self {
         snn_train::Error::run(path, message).into()
     }
 
-    /// A failed file operation.
+    /// Makes the error of a failed file operation, for `map_err`.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         |source| snn_core::Error::io(path)(source).into()
     }

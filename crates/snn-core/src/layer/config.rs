@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::neuron::is_false;
 use crate::{Error, LifConfig};
 
-/// How a layer's currents are normalised on their way from the synapse to the neurons.
+/// Says how a layer's currents are normalised on their way from the synapse to the neurons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -44,7 +44,7 @@ impl Norm {
     }
 }
 
-/// What a [`SpikingLayer`](crate::SpikingLayer) is behind its synapse. A [`LifConfig`] alone is such a layer with batch norm.
+/// Says what a [`SpikingLayer`](crate::SpikingLayer) is behind its synapse. A [`LifConfig`] alone is such a layer with batch norm.
 ///
 /// # Examples
 /// ```
@@ -75,13 +75,13 @@ impl From<LifConfig> for LayerConfig {
 }
 
 impl LayerConfig {
-    /// The same with this norm.
+    /// Returns the same config with this norm.
     #[must_use]
     pub fn with_norm(self, norm: Norm) -> Self {
         Self { norm, ..self }
     }
 
-    /// The same with a learned time constant.
+    /// Returns the same config with a learned time constant.
     #[must_use]
     pub fn with_learned_tau(self) -> Self {
         Self { learn_tau: true, ..self }

@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use crate::Connections;
 
-/// One layer of a model: its name, whose spikes it reads, and its connections. What counts operations, or lists layers, asks for
+/// Describes one layer of a model: its name, whose spikes it reads, and its connections. What counts operations, or lists layers, asks for
 /// these and knows no names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,13 +18,13 @@ pub struct LayerDescription {
 }
 
 impl LayerDescription {
-    /// A layer that reads the spikes of these.
+    /// Describes a layer that reads the spikes of these.
     pub fn new(name: impl Into<String>, reads: &[&str], connections: Connections) -> Self {
         let reads = reads.iter().map(|&name| name.to_owned()).collect();
         Self { name: name.into(), reads, connections }
     }
 
-    /// Layers in a row, `<part>.0`, `<part>.1`, ..., each of which reads the one before; the first reads these.
+    /// Describes layers in a row, `<part>.0`, `<part>.1`, ..., each of which reads the one before; the first reads these.
     pub fn in_a_row(part: &str, reads: &[&str], connections: Vec<Connections>) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::with_capacity(connections.len());
         for (i, connections) in connections.into_iter().enumerate() {
@@ -38,7 +38,7 @@ impl LayerDescription {
         all
     }
 
-    /// The same layer of a model that is a part of another: all names begin with `<model>.`.
+    /// Describes the same layer of a model that is a part of another: all names begin with `<model>.`.
     #[must_use]
     pub fn within(self, model: &str) -> Self {
         let longer = |name: String| format!("{model}.{name}");
@@ -47,9 +47,9 @@ impl LayerDescription {
     }
 }
 
-/// A model that can tell which layers it has.
+/// Tells which layers a model has.
 pub trait DescribeLayers {
-    /// Every layer, in the order of the forward pass.
+    /// Lists every layer, in the order of the forward pass.
     ///
     /// # Errors
     /// Returns an error if maps do not fit: never for a model that runs.

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor, bail};
 use crate::Readout;
 use crate::ops::chain::End;
 
-/// What drives the first layer.
+/// Says what drives the first layer.
 #[derive(Clone, Copy, Debug)]
 pub enum Drive<'a> {
     /// Spikes, or any values, `[T, N, C, H, W]`; `[T, N, C]` in front of linear layers.

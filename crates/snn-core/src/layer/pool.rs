@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 
 use crate::Error;
 
-/// What makes one value of each square window of a map.
+/// Makes one value of each square window of a map.
 ///
 /// Windows do not overlap: the kernel is the stride, as PyTorch's `AvgPool2d(k)` and `MaxPool2d(k)` have it by default. Rows and
 /// columns that fill no window are left out.
@@ -24,14 +24,14 @@ pub enum Pool {
 }
 
 impl Pool {
-    /// Side of a window, and the step from one to the next.
+    /// Returns the side of a window, and the step from one to the next.
     pub fn kernel(self) -> usize {
         match self {
             Self::Average { kernel } | Self::Max { kernel } => kernel,
         }
     }
 
-    /// The map that it makes of one of `[C, H, W]`.
+    /// Returns the size of the map that it makes of one of `[C, H, W]`.
     ///
     /// # Errors
     /// Returns an error if the kernel is 0, or larger than the map.

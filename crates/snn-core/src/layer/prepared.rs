@@ -46,7 +46,7 @@ impl SpikingStack {
     /// Prepares the stack for inputs whose items are `[C, H, W]` (or `[C]` in front of linear layers).
     ///
     /// # Errors
-    /// A map that does not fit or has more positions than memory, no layers.
+    /// Returns an error if the map does not fit or has more positions than memory, or if there are no layers.
     pub fn prepare(&self, map: &[usize]) -> Result<PreparedStack> {
         let layers = self.layers();
         let specs = specs(layers, map)?;
@@ -69,7 +69,7 @@ impl SpikingStack {
 }
 
 impl PreparedStack {
-    /// [`SpikingStack::forward`] with running statistics, without gradient.
+    /// Computes [`SpikingStack::forward`] with running statistics, without gradient.
     ///
     /// # Shapes
     /// -> `[T, N, C, H, W]`; of linear layers `[T, N, C]`.
@@ -79,21 +79,22 @@ impl PreparedStack {
         self.run(drive, Finish::Spikes, None)
     }
 
-    /// [`SpikingStack::readout`] with running statistics, without gradient.
+    /// Computes [`SpikingStack::readout`] with running statistics, without gradient.
     ///
     /// # Errors
-    /// An input of other items than the stack was prepared for.
+    /// Returns an error if the input has other items than the stack was prepared for.
     pub fn readout(&self, drive: Drive<'_>, readout: Readout) -> Result<Tensor> {
         self.run(drive, Finish::Sums(&[readout]), None)?.squeeze(0)
     }
 
-    /// The same at some positions only, those of item `n` being `positions[n]`, counted row by row; zero elsewhere.
+    /// Computes the same at some positions only, those of item `n` being `positions[n]`, counted row by row; zero elsewhere.
     ///
     /// Each layer computes what these positions depend on, and nothing else. Values are those of
     /// [`readout`](Self::readout), and do not depend on the rest of the batch.
     ///
     /// # Errors
-    /// As [`readout`](Self::readout); not one list for each item, a position outside the map.
+    /// Returns the errors of [`readout`](Self::readout), and an error if there is not one list for each item or if a position lies outside the
+    /// map.
     pub fn readout_at(&self, drive: Drive<'_>, readout: Readout, positions: &[Vec<u32>]) -> Result<Tensor> {
         let sorted = |positions: &Vec<u32>| {
             let mut positions = positions.clone();

@@ -7,7 +7,7 @@ use super::synapse::{Map, Synapse, add_to_channels};
 use crate::ops::conv::{check, conv2d_at, select};
 use crate::{Connections, ConvConfig, Readout};
 
-/// The last layer: a synapse without neurons, its output summed over time by a [`Readout`].
+/// Makes numbers of spikes, as the last layer of a network: a synapse without neurons, its output summed over time by a [`Readout`].
 ///
 /// The read-out is linear, so the *spikes* are summed first and the synapse runs once; its bias counts once for
 /// every unit of weight. Parameters: `weight`, `bias`.
@@ -21,7 +21,7 @@ pub struct ReadoutLayer {
 }
 
 impl ReadoutLayer {
-    /// A convolution.
+    /// Makes a convolution.
     ///
     /// # Errors
     /// Returns an error, with the field and its value, if `cfg` or `readout` does not [validate](Readout::validate) or there
@@ -37,10 +37,10 @@ impl ReadoutLayer {
         Ok(Self { synapse: Synapse::conv(c_in, c_out, cfg, &vb)?, readout })
     }
 
-    /// A transposed convolution.
+    /// Makes a transposed convolution.
     ///
     /// # Errors
-    /// As [`conv`](Self::conv).
+    /// Returns the errors of [`conv`](Self::conv).
     pub fn conv_transpose(
         c_in: usize,
         c_out: usize,
@@ -52,32 +52,32 @@ impl ReadoutLayer {
         Ok(Self { synapse: Synapse::conv_transpose(c_in, c_out, cfg, &vb)?, readout })
     }
 
-    /// A linear map, such as the logits of a classifier.
+    /// Makes a linear map, such as the logits of a classifier.
     ///
     /// # Errors
-    /// As [`conv`](Self::conv).
+    /// Returns the errors of [`conv`](Self::conv).
     pub fn linear(c_in: usize, c_out: usize, readout: Readout, vb: VarBuilder<'_>) -> Result<Self> {
         readout.validate("readout")?;
         Ok(Self { synapse: Synapse::linear(c_in, c_out, &vb)?, readout })
     }
 
-    /// The read-out of the synapse's output.
+    /// Computes the read-out of the synapse's output.
     ///
     /// # Shapes
     /// `spikes: [T, N, C_in, H, W]` -> `[N, C_out, H', W']`; for linear layers `[T, N, C_in]` -> `[N, C_out]`.
     /// # Errors
-    /// Shapes or element types that do not fit, no time steps.
+    /// Returns an error if shapes or element types do not fit, or if there are no time steps.
     pub fn forward(&self, spikes: &Tensor) -> Result<Tensor> {
         self.forward_cat(&[spikes])
     }
 
-    /// [`forward`](Self::forward) of several spike trains side by side, concatenated by channel after the sum.
+    /// Computes [`forward`](Self::forward) of several spike trains side by side, concatenated by channel after the sum.
     ///
     /// # Shapes
     /// `[T, N, C_i, H, W]` each, the `C_i` adding up to `C_in` -> `[N, C_out, H', W']`; for linear layers `[T, N, C_i]` each
     /// -> `[N, C_out]`.
     /// # Errors
-    /// As [`forward`](Self::forward); no trains, trains of unequal length.
+    /// Returns the errors of [`forward`](Self::forward), and an error if there are no trains or if they differ in length.
     pub fn forward_cat(&self, spikes: &[&Tensor]) -> Result<Tensor> {
         let time_steps = spikes.first().map_or(Ok(0), |s| s.dim(0))?;
         if spikes.iter().any(|s| s.dims().first() != Some(&time_steps)) {
@@ -87,7 +87,7 @@ impl ReadoutLayer {
         self.forward_sums(&sums, time_steps)
     }
 
-    /// The same of trains that have been summed already, by [`SpikingStack::readout`](crate::SpikingStack::readout) with
+    /// Computes the same of trains that have been summed already, by [`SpikingStack::readout`](crate::SpikingStack::readout) with
     /// this layer's [`readout`](Self::readout).
     ///
     /// # Shapes
@@ -123,13 +123,13 @@ impl ReadoutLayer {
         &self.synapse.bias * self.readout.weights(time_steps)?.iter().sum::<f64>()
     }
 
-    /// [`forward_sums`](Self::forward_sums) at some positions of each item's output, without gradient.
+    /// Computes [`forward_sums`](Self::forward_sums) at some positions of each item's output, without gradient.
     ///
     /// # Shapes
     /// Sums as there, `positions[n]` those of item `n`, counted row by row -> `[all positions, C_out]`, item by item. A
     /// linear layer's output has one position, 0.
     /// # Errors
-    /// As there; not one list for each item, a position outside the map.
+    /// Returns the same errors, and an error if there is not one list for each item or if a position lies outside the map.
     pub fn forward_sums_at(
         &self,
         sums: &[Tensor],
@@ -143,7 +143,7 @@ impl ReadoutLayer {
         ys.broadcast_add(&self.bias(time_steps)?.detach())
     }
 
-    /// The positions of its input, a map of these rows and columns (a linear layer has one of each), that some positions of
+    /// Finds the positions of its input, a map of these rows and columns (a linear layer has one of each), that some positions of
     /// its output depend on; ascending, item by item.
     ///
     /// # Errors
@@ -161,15 +161,15 @@ impl ReadoutLayer {
         !matches!(self.synapse.map, Map::Linear)
     }
 
-    /// The sum over time.
+    /// Returns how it sums over time.
     pub fn readout(&self) -> Readout {
         self.readout
     }
 
-    /// Its connections on a map of `source`: channels, rows, columns (a linear layer has one row and one column).
+    /// Counts its connections on a map of `source`: channels, rows, columns (a linear layer has one row and one column).
     ///
     /// # Errors
-    /// A map that does not fit.
+    /// Returns an error if the map does not fit.
     pub fn connections(&self, source: [usize; 3]) -> Result<Connections> {
         self.synapse.connections(source)
     }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// The spike-element-wise function of a residual block (SEW ResNet, Fang et al. 2021): `y = g(f(x), x)`.
+/// Joins the two ways through a residual block: the spike-element-wise function of a residual block (SEW ResNet, Fang et al. 2021): `y = g(f(x), x)`.
 ///
 /// `x` is what goes round the block, `f(x)` what its layers make of it; SpikingJelly calls this `cnf`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use crate::time::{check_time_steps, merge_time, split_time};
 use crate::{Readout, SpikingLayer};
 
 impl SpikingLayer {
-    /// Spikes in, spikes out. With `train`, normalises by batch statistics and moves the running ones, unless it returns an
+    /// Turns spikes into spikes. With `train`, normalises by batch statistics and moves the running ones, unless it returns an
     /// error.
     ///
     /// # Shapes
@@ -24,12 +24,13 @@ impl SpikingLayer {
         run(std::slice::from_ref(self), Drive::Spikes(xs), Finish::Spikes, train)
     }
 
-    /// The first layer behind direct encoding. Synapse and norm run once, not `T` times.
+    /// Runs the first layer behind direct encoding. Synapse and norm run once, not `T` times.
     ///
     /// # Shapes
     /// `x: [N, C_in, H, W]` -> `[T, N, C_out, H', W']`; for linear layers `[N, C_in]` -> `[T, N, C_out]`.
     /// # Errors
-    /// As [`forward_t`](Self::forward_t); with `train`, the value of each time step counts. More time steps than memory.
+    /// Returns the errors of [`forward_t`](Self::forward_t), where with `train` the value of each time step counts, and an error if there
+    /// are more time steps than memory.
     pub fn forward_constant(&self, x: &Tensor, time_steps: usize, train: bool) -> Result<Tensor> {
         run(std::slice::from_ref(self), Drive::Constant(x, time_steps), Finish::Spikes, train)
     }

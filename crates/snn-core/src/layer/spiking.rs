@@ -38,7 +38,7 @@ pub struct SpikingLayer {
 }
 
 impl SpikingLayer {
-    /// Convolution, norm, neurons.
+    /// Makes a layer of a convolution, a norm and neurons.
     ///
     /// # Errors
     /// Returns an error, with the field and its value, if `layer` or `cfg` does not [validate](LayerConfig::validate) or there are
@@ -54,10 +54,10 @@ impl SpikingLayer {
         Self::new(Synapse::conv(c_in, c_out, cfg, &vb.pp("conv"))?, layer, &vb)
     }
 
-    /// Transposed convolution, norm, neurons.
+    /// Makes a layer of a transposed convolution, a norm and neurons.
     ///
     /// # Errors
-    /// As [`conv`](Self::conv).
+    /// Returns the errors of [`conv`](Self::conv).
     pub fn conv_transpose(
         c_in: usize,
         c_out: usize,
@@ -69,10 +69,10 @@ impl SpikingLayer {
         Self::new(Synapse::conv_transpose(c_in, c_out, cfg, &vb.pp("conv"))?, layer, &vb)
     }
 
-    /// Linear map, norm, neurons.
+    /// Makes a layer of a linear map, a norm and neurons.
     ///
     /// # Errors
-    /// As [`conv`](Self::conv).
+    /// Returns the errors of [`conv`](Self::conv).
     pub fn linear(
         c_in: usize,
         c_out: usize,
@@ -89,7 +89,7 @@ impl SpikingLayer {
         Ok(Self { synapse, norm, neurons })
     }
 
-    /// The same with neurons of your own in place of the configured ones.
+    /// Returns the same layer with neurons of your own in place of the configured ones.
     ///
     /// In a [`SpikingStack`](crate::SpikingStack) such a layer runs operation by operation; the layers in front of it, and those
     /// behind it, stay fused. Its parameters are the model's: those of the configured neurons, if they learn, get no gradient.
@@ -110,10 +110,10 @@ impl SpikingLayer {
         Ok([Some(scale), Some(shift), self.neurons.rate()?].into_iter().flatten().collect())
     }
 
-    /// Its connections on a map of `source`: channels, rows, columns (a linear layer has one row and one column).
+    /// Counts its connections on a map of `source`: channels, rows, columns (a linear layer has one row and one column).
     ///
     /// # Errors
-    /// A map that does not fit.
+    /// Returns an error if the map does not fit.
     pub fn connections(&self, source: [usize; 3]) -> Result<Connections> {
         self.synapse.connections(source)
     }

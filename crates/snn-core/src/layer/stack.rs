@@ -33,18 +33,18 @@ pub struct SpikingStack {
 }
 
 impl SpikingStack {
-    /// Layers in the order in which spikes pass through them: maps (convolutions) or features (linear layers), not both.
+    /// Stacks layers in the order in which spikes pass through them: maps (convolutions) or features (linear layers), not both.
     /// From the one to the other it takes two stacks, and `flatten_from(2)` between them.
     pub fn new(layers: Vec<SpikingLayer>) -> Self {
         Self { layers }
     }
 
-    /// Its layers.
+    /// Returns its layers.
     pub fn layers(&self) -> &[SpikingLayer] {
         &self.layers
     }
 
-    /// The last layer's spikes. With `train`, normalises by batch statistics and moves the running ones, those of all layers
+    /// Computes the last layer's spikes. With `train`, normalises by batch statistics and moves the running ones, those of all layers
     /// or, where one returns an error, of none.
     ///
     /// # Shapes
@@ -56,30 +56,31 @@ impl SpikingStack {
         run(&self.layers, drive, Finish::Spikes, train)
     }
 
-    /// The sum of the last layer's spikes over time; the spikes themselves are never stored.
+    /// Computes the sum of the last layer's spikes over time; the spikes themselves are never stored.
     ///
     /// # Shapes
     /// -> `[N, C, H, W]`; of linear layers `[N, C]`.
     /// # Errors
-    /// As [`forward`](Self::forward); no time steps, a read-out that does not [validate](Readout::validate).
+    /// Returns the errors of [`forward`](Self::forward), and an error if there are no time steps or if the read-out does not
+    /// [validate](Readout::validate).
     pub fn readout(&self, drive: Drive<'_>, readout: Readout, train: bool) -> Result<Tensor> {
         self.readouts(drive, &[readout], train)?.squeeze(0)
     }
 
-    /// Several such sums of the same spikes.
+    /// Computes several such sums of the same spikes.
     ///
     /// # Shapes
     /// -> `[readouts, N, C, H, W]`; of linear layers `[readouts, N, C]`.
     /// # Errors
-    /// As [`readout`](Self::readout), no read-outs.
+    /// Returns the errors of [`readout`](Self::readout), and an error if there are no read-outs.
     pub fn readouts(&self, drive: Drive<'_>, readouts: &[Readout], train: bool) -> Result<Tensor> {
         run(&self.layers, drive, Finish::Sums(readouts), train)
     }
 
-    /// [`forward`](Self::forward), layer by layer, with a look at the number (from 0) and the spikes of each.
+    /// Computes [`forward`](Self::forward), layer by layer, with a look at the number (from 0) and the spikes of each.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and the observer's own. No running statistic is moved then.
+    /// Returns the errors of [`forward`](Self::forward) and those of the observer. No running statistic is moved then.
     pub fn forward_observed(
         &self,
         drive: Drive<'_>,
@@ -89,11 +90,11 @@ impl SpikingStack {
         settle(&self.layers, make_observed(&self.layers, drive, train, observe)?)
     }
 
-    /// The connections of each layer, the first on a map of `source`: channels, rows, columns (in front of linear layers one
+    /// Counts the connections of each layer, the first on a map of `source`: channels, rows, columns (in front of linear layers one
     /// row and one column).
     ///
     /// # Errors
-    /// Maps that do not fit.
+    /// Returns an error if maps do not fit.
     pub fn connections(&self, mut source: [usize; 3]) -> Result<Vec<Connections>> {
         let next = |layer: &SpikingLayer| {
             let connections = layer.connections(source)?;

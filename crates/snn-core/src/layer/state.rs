@@ -7,7 +7,7 @@ use super::run::{check, currents};
 use crate::time::{merge_time, split_time};
 use crate::{Readout, SpikingLayer, SpikingStack};
 
-/// What spiking layers keep from one time step to the next, for networks that see their input as it comes.
+/// Holds what spiking layers keep from one time step to the next, for networks that see their input as it comes.
 ///
 /// It starts empty ([`Default`]), grows when the first step is made, and belongs to the batch that it was made with: another
 /// batch wants another state. A clone is another course of events from here on. It holds no gradients. A step that returns an
@@ -142,7 +142,7 @@ pub(super) fn one_step(x: &Tensor, chunk: impl FnOnce(&Tensor) -> Result<Tensor>
 }
 
 impl SpikingLayer {
-    /// One time step, with running statistics and without gradient: after `T` of them, the spikes of
+    /// Takes one time step, with running statistics and without gradient: after `T` of them, the spikes of
     /// [`forward_t`](Self::forward_t) with `train` off.
     ///
     /// # Shapes
@@ -154,35 +154,35 @@ impl SpikingLayer {
         one_step(x, |xs| self.step_chunk(xs, state))
     }
 
-    /// Several time steps: see [`step`](Self::step).
+    /// Takes several time steps: see [`step`](Self::step).
     ///
     /// # Shapes
     /// `xs: [t, N, C_in, H, W]` -> `[t, N, C_out, H', W']`; for linear layers `[t, N, C_in]` -> `[t, N, C_out]`.
     /// # Errors
-    /// As [`step`](Self::step); a chunk of no time steps.
+    /// Returns the errors of [`step`](Self::step), and an error if the chunk has no time steps.
     pub fn step_chunk(&self, xs: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
         step_all(std::slice::from_ref(self), xs, state)
     }
 }
 
 impl SpikingStack {
-    /// One time step, with running statistics and without gradient: after `T` of them, the spikes of
+    /// Takes one time step, with running statistics and without gradient: after `T` of them, the spikes of
     /// [`forward`](Self::forward) with `train` off.
     ///
     /// # Shapes
     /// `x: [N, C, H, W]` -> the same of the last layer; for linear layers `[N, C]`.
     /// # Errors
-    /// As [`SpikingLayer::step`], with the layer's number.
+    /// Returns the errors of [`SpikingLayer::step`], with the layer's number.
     pub fn step(&self, x: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
         one_step(x, |xs| self.step_chunk(xs, state))
     }
 
-    /// Several time steps: see [`step`](Self::step).
+    /// Takes several time steps: see [`step`](Self::step).
     ///
     /// # Shapes
     /// `xs: [t, N, C, H, W]` -> the same of the last layer; for linear layers `[t, N, C]`.
     /// # Errors
-    /// As [`step`](Self::step); a chunk of no time steps.
+    /// Returns the errors of [`step`](Self::step), and an error if the chunk has no time steps.
     pub fn step_chunk(&self, xs: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
         step_all(self.layers(), xs, state)
     }

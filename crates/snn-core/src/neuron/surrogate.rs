@@ -229,6 +229,19 @@ impl Surrogate {
     }
 }
 
+#[cfg(test)]
+impl Surrogate {
+    /// One of each, for tests that go through all.
+    pub(crate) const EACH: [Self; 6] = [
+        Self::Atan { alpha: 2. },
+        Self::Sigmoid { alpha: 4. },
+        Self::Rectangle { width: 1.5 },
+        Self::Triangle { width: 0.8 },
+        Self::Gaussian { sigma: 0.6 },
+        Self::Window { centre: 0.3, width: 1.25, height: 0.8 },
+    ];
+}
+
 /// `height` within this distance of 0, NaN where `x` is.
 #[inline(always)]
 fn within<F: Real>(x: F, distance: F, height: F) -> F {

@@ -29,7 +29,7 @@ pub struct ClassifierConfig {
     pub features: usize,
     /// Passes over the training images.
     pub epochs: usize,
-    /// Images in each training step.
+    /// Images in each training step; a last batch that is not full is dropped.
     pub batch_size: usize,
     /// The learning rate of AdamW at the first step, from which it falls to 0 along half a cosine.
     pub learning_rate: f64,

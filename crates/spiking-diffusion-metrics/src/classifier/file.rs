@@ -32,7 +32,7 @@ impl Classifier {
     /// # Examples
     /// ```
     /// use candle_core::{Device, Tensor};
-    /// use std::ops::ControlFlow;
+    /// use snn_train::Silent;
     /// use spiking_diffusion_metrics::{Classifier, ClassifierConfig, Labelled};
     ///
     /// # let folder = tempfile::tempdir()?;
@@ -40,7 +40,7 @@ impl Classifier {
     /// let images = Tensor::full(0.4f32, (2, 1, 16, 16), &Device::Cpu)?;
     /// let set = Labelled { images: &images, labels: &[0, 0] };
     /// let cfg = ClassifierConfig { epochs: 1, ..ClassifierConfig::new("grey", 2) };
-    /// let classifier = Classifier::train(&cfg, set, set, &mut |_| ControlFlow::Continue(()))?;
+    /// let classifier = Classifier::train(&cfg, set, set, &mut Silent)?;
     /// classifier.save(&path)?;
     /// assert_eq!(Classifier::load(&path)?.card(), classifier.card());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -14,7 +14,7 @@ use candle_nn::ops::softmax;
 
 pub use config::{ClassifierCard, ClassifierConfig};
 pub use score::{ClassScore, score_samples};
-pub use train::{Labelled, TrainingStep};
+pub use train::Labelled;
 
 use crate::{Error, FeatureExtractor, Result};
 use net::Net;

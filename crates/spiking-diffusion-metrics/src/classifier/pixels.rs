@@ -38,18 +38,18 @@ impl Images {
 
     /// These images, moved by `(down, right)`, plus 0.5, so that black, and what comes in from outside, is 0
     /// -> `[n, H, W, C]`.
-    pub(super) fn batch(&self, indices: &[usize], shifts: &[(isize, isize)]) -> Result<Tensor> {
+    pub(super) fn batch(&self, indices: &[u32], shifts: &[(isize, isize)]) -> candle_core::Result<Tensor> {
         let [channels, height, width] = self.image;
         let mut batch = vec![0f32; indices.len() * self.size()];
         for ((out, &index), &shift) in batch.chunks_exact_mut(self.size()).zip(indices).zip(shifts) {
-            self.copy_shifted(index, shift, out);
+            self.copy_shifted(index as usize, shift, out);
         }
-        Ok(Tensor::from_vec(batch, (indices.len(), height, width, channels), &Device::Cpu)?)
+        Tensor::from_vec(batch, (indices.len(), height, width, channels), &Device::Cpu)
     }
 
     /// All images as they are, as [`batch`](Self::batch).
-    pub(super) fn all(&self) -> Result<Tensor> {
-        let indices: Vec<usize> = (0..self.len()).collect();
+    pub(super) fn all(&self) -> candle_core::Result<Tensor> {
+        let indices: Vec<u32> = (0..self.len() as u32).collect();
         self.batch(&indices, &vec![(0, 0); indices.len()])
     }
 

@@ -1,10 +1,9 @@
-use std::ops::ControlFlow;
-
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use snn_train::{Progress, Silent};
 use spiking_diffusion_metrics::{
-    Classifier, ClassifierConfig, FeatureExtractor, Labelled, TrainingStep, extract_batches, score_samples,
+    Classifier, ClassifierConfig, FeatureExtractor, Labelled, extract_batches, score_samples,
 };
 
 use crate::{message, with_value};
@@ -42,8 +41,7 @@ fn labelled((images, labels): &(Tensor, Vec<u32>)) -> Labelled<'_> {
 
 fn trained(epochs: usize, image: (usize, usize, usize)) -> Classifier {
     let (train, test) = (bars(300, image, 0), bars(90, image, 1));
-    Classifier::train(&config(epochs), labelled(&train), labelled(&test), &mut |_| ControlFlow::Continue(()))
-        .unwrap()
+    Classifier::train(&config(epochs), labelled(&train), labelled(&test), &mut Silent).unwrap()
 }
 
 fn bytes(classifier: &Classifier) -> Vec<u8> {
@@ -100,9 +98,7 @@ fn the_seed_alone_decides_the_bytes() {
     assert_eq!(one, with(5));
     let data = bars(300, (1, 16, 16), 0);
     let other = ClassifierConfig { seed: 1, ..config(2) };
-    let other =
-        Classifier::train(&other, labelled(&data), labelled(&data), &mut |_| ControlFlow::Continue(()))
-            .unwrap();
+    let other = Classifier::train(&other, labelled(&data), labelled(&data), &mut Silent).unwrap();
     assert_ne!(one, bytes(&other));
 }
 
@@ -190,7 +186,7 @@ fn nonsense_is_named() {
     let (images, labels) = bars(9, (1, 16, 16), 0);
     let with = |cfg: &ClassifierConfig, images: &Tensor, labels: &[u32]| {
         let set = Labelled { images, labels };
-        message(Classifier::train(cfg, set, set, &mut |_| ControlFlow::Continue(())))
+        message(Classifier::train(cfg, set, set, &mut Silent))
     };
     let good = config(1);
     assert_eq!(with(&good, &images, &labels[..8]), "training labels differ: [9] and [8]");
@@ -226,15 +222,15 @@ fn nonsense_is_named() {
     }
     // One step, after which no loss is computed.
     let last = ClassifierConfig { learning_rate: 1e300, ..good.clone() };
-    assert!(with(&last, &images, &labels).contains("after the last step"));
+    assert!(with(&last, &images, &labels).contains("after the update of step 0"));
     let widest = ClassifierConfig { max_shift: 15, batch_size: most, ..good.clone() };
     let set = Labelled { images: &images, labels: &labels };
-    Classifier::train(&widest, set, set, &mut |_| ControlFlow::Continue(())).unwrap();
+    Classifier::train(&widest, set, set, &mut Silent).unwrap();
     let wild = ClassifierConfig { learning_rate: 1e30, epochs: 9, ..good.clone() };
     assert!(with(&wild, &images, &labels).contains("lower the rate"));
 
     let (set, larger) = (Labelled { images: &images, labels: &labels }, bars(9, (1, 17, 16), 0));
-    let error = message(Classifier::train(&good, set, labelled(&larger), &mut |_| ControlFlow::Continue(())));
+    let error = message(Classifier::train(&good, set, labelled(&larger), &mut Silent));
     assert_eq!(error, "images: expected [N, 1, 16, 16], got [1, 1, 17, 16]");
 }
 
@@ -268,18 +264,37 @@ fn scores_count_every_image_once() {
     assert_eq!(json["predicted"].as_array().unwrap().len(), 3);
 }
 
+/// What it was told: totals, then steps with their losses. Stops after one step, if it is to.
+#[derive(Default)]
+struct Told {
+    totals: Vec<usize>,
+    steps: Vec<(usize, f64)>,
+    stops: bool,
+}
+
+impl Progress for Told {
+    fn begin(&mut self, stage: &str, total: usize, done: usize) {
+        assert_eq!((stage, done), ("classifier", 0));
+        self.totals.push(total);
+    }
+    fn advance(&mut self, done: usize, loss: Option<f64>) {
+        self.steps.push((done, loss.unwrap()));
+    }
+    fn stop_requested(&self) -> bool {
+        self.stops
+    }
+}
+
 #[test]
 fn every_step_is_told() {
     let data = bars(45, (1, 16, 16), 0);
-    let mut steps: Vec<TrainingStep> = Vec::new();
-    let observe = &mut |step| {
-        steps.push(step);
-        ControlFlow::Continue(())
-    };
-    Classifier::train(&config(2), labelled(&data), labelled(&data), observe).unwrap();
-    assert!(steps.iter().map(|step| (step.done, step.total)).eq((1..=6).map(|done| (done, 6))));
-    assert!(steps.iter().all(|step| step.loss.is_finite()));
-    let stop = &mut |_| ControlFlow::Break(());
-    let stopped = Classifier::train(&config(2), labelled(&data), labelled(&data), stop);
-    assert!(message(stopped).contains("step 1 of 6"));
+    let train = |told: &mut Told| Classifier::train(&config(2), labelled(&data), labelled(&data), told);
+    let mut told = Told::default();
+    // Two epochs of two batches of 20; the last 5 images of each are left out.
+    assert_eq!(train(&mut told).unwrap().card().steps, 4);
+    assert_eq!(told.totals, [4]);
+    assert!(told.steps.iter().map(|(done, _)| *done).eq(1..=4));
+    assert!(told.steps.iter().all(|(_, loss)| loss.is_finite()));
+    let stopped = train(&mut Told { stops: true, ..Told::default() });
+    assert!(message(stopped).contains("`classifier` at 1 of 4"));
 }

@@ -84,7 +84,7 @@ struct Samples {
     score: ClassScore,
 }
 
-/// The whole of the example `classify`.
+/// Runs the whole of the example `classify`.
 pub fn classify() -> ExitCode {
     parsed(start)
 }

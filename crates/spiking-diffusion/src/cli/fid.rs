@@ -61,7 +61,7 @@ pub(super) struct Arguments {
     save_stats: Option<PathBuf>,
 }
 
-/// The whole of the example `fid`.
+/// Runs the whole of the example `fid`.
 pub fn fid() -> ExitCode {
     parsed(start)
 }
@@ -156,22 +156,20 @@ impl Arguments {
     }
 }
 
-/// What the Fréchet distance is called, printed and in JSON: of an Inception, and by FAD.
-const NAMES: [(&str, &str); 2] = [("FID", "fid"), ("FAD", "fad")];
-
 fn json(found: &Evaluation) -> serde_json::Result<String> {
     let mut tree = serde_json::to_value(found)?;
     if let (Protocol::Fad, Some(fields)) = (found.protocol, tree.as_object_mut())
-        && let Some(distance) = fields.remove(NAMES[0].1)
+        && let Some(distance) = fields.remove("fid")
     {
-        fields.insert(NAMES[1].1.to_owned(), distance);
+        fields.insert("fad".to_owned(), distance);
     }
     serde_json::to_string(&tree)
 }
 
 fn table(found: &Evaluation) -> String {
-    let mut lines =
-        vec![format!("{}:  {}", NAMES[usize::from(found.protocol == Protocol::Fad)].0, found.fid)];
+    // By the network of FAD's authors, or by an Inception.
+    let distance = if found.protocol == Protocol::Fad { "FAD" } else { "FID" };
+    let mut lines = vec![format!("{distance}:  {}", found.fid)];
     if let (Some(mean), Some(std)) = (found.kid_mean, found.kid_std) {
         lines.push(format!("KID:  {mean} +- {std}"));
     }

@@ -71,7 +71,7 @@ pub(super) enum Format {
     Safetensors,
 }
 
-/// The whole of the example `generate`.
+/// Runs the whole of the example `generate`.
 pub fn generate() -> ExitCode {
     parsed(start)
 }

@@ -32,8 +32,8 @@ pub use table1::table1;
 
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
-use crate::experiment::{Starter, run_started};
-use crate::{ExperimentConfig, Features, Preset, Progress, Report};
+use crate::experiment::Starter;
+use crate::{Experiment, ExperimentConfig, Features, Preset, Progress, Report};
 use input::Input;
 use output::{answer, parsed, say, usage};
 use signals::{Signals, command_line};
@@ -91,7 +91,7 @@ struct Arguments {
     set: Vec<String>,
 }
 
-/// One data set's example: parses the arguments, loads the data, runs, prints where the results are.
+/// Runs the example of one data set: parses the arguments, loads the data, runs, prints where the results are.
 #[must_use]
 pub fn main(set: KnownSet) -> ExitCode {
     let name = set.name();
@@ -130,8 +130,15 @@ fn train_on(
         data = data.limit(limit)?;
     }
     let cfg = config(arguments, &data)?;
-    let folder = || format!("runs/{}-{}-{}", data.name, cfg.preset.name(), cfg.seed.0).into();
-    let out: PathBuf = arguments.out.clone().unwrap_or_else(folder);
+    let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
+    let mut experiment = Experiment::new(&cfg, &data)
+        .resume(arguments.resume)
+        .device(&device)
+        .features(features)
+        .started_by(starter);
+    if let Some(out) = &arguments.out {
+        experiment = experiment.out(out);
+    }
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
     say(&format!(
         "{}{kind}: {} training and {} test images; preset {}, seed {}; writing to {}",
@@ -140,11 +147,10 @@ fn train_on(
         data.test.len(),
         cfg.preset.name(),
         cfg.seed.0,
-        out.display(),
+        experiment.folder().display(),
     ));
-    let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
-    let report = run_started(&cfg, &data, &out, arguments.resume, &device, (&features, starter), progress)?;
-    say(&summary(&report, &out));
+    let report = experiment.run(progress)?;
+    say(&summary(&report, experiment.folder()));
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 /// Prints what a program was asked for, and a line break after it.
 ///
 /// # Errors
-/// Standard output that cannot be written, such as a file on a full disk. A pipe whose reader has gone (`program | head`)
+/// Returns an error if standard output cannot be written, such as a file on a full disk. A pipe whose reader has gone (`program | head`)
 /// is no error: nobody wants the rest.
 pub fn print(text: &str) -> Result<()> {
     write(&mut std::io::stdout().lock(), text)

@@ -65,7 +65,7 @@ fn command() -> clap::Command {
     })
 }
 
-/// The whole of the program `spiking-diffusion`.
+/// Runs the whole of the program `spiking-diffusion`.
 #[must_use]
 pub fn program() -> ExitCode {
     let matches = command().try_get_matches();

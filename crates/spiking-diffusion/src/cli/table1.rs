@@ -69,7 +69,7 @@ struct Run {
     protocol: Option<String>,
 }
 
-/// The whole of the example `table1`; it fails if one of the runs cannot be read, after the others.
+/// Runs the whole of the example `table1`; it fails if one of the runs cannot be read, after the others.
 pub fn table1() -> ExitCode {
     parsed(start)
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::split::Split;
 use crate::error::{Error, Result};
 
-/// A data set: two splits of images of one shape.
+/// Holds the images that a run trains on and those that it is tested on: two splits of images of one shape.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     /// Its name, as in reports and default folders.
@@ -24,7 +24,7 @@ impl Dataset {
     /// Joins two splits.
     ///
     /// # Errors
-    /// The splits' images have different shapes.
+    /// Returns an error if the splits' images have different shapes.
     /// # Examples
     /// ```
     /// use spiking_diffusion::data::{Dataset, Split};
@@ -42,7 +42,7 @@ impl Dataset {
         Ok(Self { name: name.into(), synthetic: false, partial: None, train, test })
     }
 
-    /// `(channels, height, width)` of every image.
+    /// Returns `(channels, height, width)`, the same for every image.
     #[must_use]
     pub fn image(&self) -> (usize, usize, usize) {
         self.train.image()
@@ -55,10 +55,10 @@ impl Dataset {
         format!("{:x}", hash.finalize())
     }
 
-    /// With at most the first `n` training images. The test images stay.
+    /// Keeps at most the first `n` training images. The test images stay.
     ///
     /// # Errors
-    /// `n = 0`.
+    /// Returns an error if `n` is 0.
     pub fn limit(self, n: usize) -> Result<Self> {
         Ok(Self { train: self.train.first(n)?, ..self })
     }

@@ -30,7 +30,8 @@ pub(super) fn loader(set: KnownSet) -> Option<Loader> {
 /// Writes the official files of the set, unpacked, from what `load` gives: each with its official checksum, or none at all.
 ///
 /// # Errors
-/// What `load` says, or panics with; pixels or labels that are not the official ones; a file that cannot be written.
+/// Returns the errors of `load`, its panics among them, and an error if pixels or labels are not the official ones or a file cannot be
+/// written.
 pub(super) fn fill(
     set: KnownSet,
     folder: &Path,

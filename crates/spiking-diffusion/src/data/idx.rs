@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::gzip;
 use crate::error::{Error, Result};
 
-/// An array of bytes.
+/// Holds an array of bytes, as the files of MNIST and its like do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idx {
     /// Length of each axis.
@@ -33,8 +33,8 @@ const OTHERS: [(&[u8], &str); 6] = [
 /// zeros behind them.
 ///
 /// # Errors
-/// A file that is missing, no IDX file, damaged, of another element type or number of axes, too short or too long;
-/// the file and the offending value are named.
+/// Returns an error, with the file and the offending value, if the file is missing, is no IDX file, is damaged, has another element type or
+/// number of axes, or is too short or too long.
 /// # Examples
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,10 +50,10 @@ pub fn read(path: &Path, axes: usize) -> Result<Idx> {
     parse(&mut content, axes).map_err(|message| Error::data(path, message))
 }
 
-/// `folder/name` or `folder/name.gz`, whichever exists, or the same with `.idx` for `-idx`, as 7-Zip unpacks it.
+/// Finds `folder/name` or `folder/name.gz`, whichever exists, or the same with `.idx` for `-idx`, as 7-Zip unpacks it.
 ///
 /// # Errors
-/// None does.
+/// Returns an error if none does.
 pub fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let found = names(name).into_iter().map(|name| folder.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| Error::data(folder, format!("holds neither `{name}` nor `{name}.gz`")))

@@ -21,17 +21,17 @@ pub enum KnownSet {
 }
 
 impl KnownSet {
-    /// All of them.
+    /// All known sets.
     pub const ALL: [Self; 5] = [Self::Mnist, Self::FashionMnist, Self::Kmnist, Self::Letters, Self::Cifar10];
 
-    /// Its official numbers of training and test images.
+    /// Returns the official numbers of training and test images.
     #[must_use]
     pub fn counts(self) -> (usize, usize) {
         let [(_, train), (_, test)] = self.splits();
         (train, test)
     }
 
-    /// Its name in reports, and of its folder.
+    /// Returns the name that the set has in reports, which is also that of its folder.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,13 +43,13 @@ impl KnownSet {
         }
     }
 
-    /// The one of this [name](Self::name).
+    /// Finds the set of this [name](Self::name).
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|set| set.name() == name)
     }
 
-    /// URL of its official files: of the archive that holds them, or, with a slash at its end, of their folder. MNIST's is a
+    /// Returns the URL of the official files: of the archive that holds them, or, with a slash at its end, of their folder. MNIST's is a
     /// mirror, because its own server no longer serves everybody. The feature `download` takes them from there.
     #[must_use]
     pub fn source(self) -> &'static str {
@@ -62,7 +62,7 @@ impl KnownSet {
         }
     }
 
-    /// Its official files, without `.gz`.
+    /// Lists the official files, without `.gz`.
     #[must_use]
     pub fn files(self) -> Vec<String> {
         if self == Self::Cifar10 {

@@ -20,13 +20,13 @@ const BY_NETWORK: &str = if cfg!(feature = "download") {
 };
 
 impl KnownSet {
-    /// From the folder that holds its files (IDX plain or gzipped), or has a folder of its [name](Self::name) that does, or
-    /// those that torchvision (`MNIST/raw`) or the official archive (`cifar-10-batches-bin`) make. Without a folder MNIST is the [built-in digits](synthetic_digits). The network is never asked: that is what
-    /// `load_or_download` does (feature `download`).
+    /// Loads the set from the folder that holds its files (IDX plain or gzipped), or has a folder of its [name](Self::name) that does, or
+    /// those that torchvision (`MNIST/raw`) or the official archive (`cifar-10-batches-bin`) make. Without a folder MNIST is the
+    /// [built-in digits](synthetic_digits). The network is never asked: that is what `load_or_download` does (feature `download`).
     ///
     /// # Errors
-    /// No folder (but for MNIST); a file that is missing (the message names what comes near it there), damaged or, unless
-    /// allowed, partial.
+    /// Returns an error if there is no folder (but for MNIST), or if a file is missing (the message names what comes near it there),
+    /// damaged or, unless that is allowed, partial.
     pub fn load(self, folder: Option<&Path>, partial: Partial) -> Result<Dataset> {
         let Some(folder) = folder else {
             return if self == Self::Mnist { synthetic_digits() } else { Err(self.unnamed()) };

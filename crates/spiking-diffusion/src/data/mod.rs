@@ -26,42 +26,42 @@ pub use synthetic::synthetic_digits;
 
 use crate::error::Result;
 
-/// MNIST from a [folder](KnownSet::load); without one, the [built-in digits](synthetic_digits).
+/// Loads MNIST from a [folder](KnownSet::load); without one, the [built-in digits](synthetic_digits).
 ///
 /// # Errors
-/// A folder was named and is wrong in any way: it never falls back.
+/// Returns an error if a folder was named and is wrong in any way: it never falls back.
 pub fn mnist(folder: Option<&Path>) -> Result<Dataset> {
     KnownSet::Mnist.load(folder, Partial::Reject)
 }
 
-/// Fashion-MNIST from a [folder](KnownSet::load).
+/// Loads Fashion-MNIST from a [folder](KnownSet::load).
 ///
 /// # Errors
-/// See [`KnownSet::load`].
+/// Returns the errors of [`KnownSet::load`].
 pub fn fashion_mnist(folder: &Path) -> Result<Dataset> {
     KnownSet::FashionMnist.load(Some(folder), Partial::Reject)
 }
 
-/// KMNIST from a [folder](KnownSet::load).
+/// Loads KMNIST from a [folder](KnownSet::load).
 ///
 /// # Errors
-/// See [`KnownSet::load`].
+/// Returns the errors of [`KnownSet::load`].
 pub fn kmnist(folder: &Path) -> Result<Dataset> {
     KnownSet::Kmnist.load(Some(folder), Partial::Reject)
 }
 
-/// EMNIST Letters from a [folder](KnownSet::load), upright, labels 0 (A) to 25 (Z).
+/// Loads EMNIST Letters from a [folder](KnownSet::load), upright, labels 0 (A) to 25 (Z).
 ///
 /// # Errors
-/// See [`KnownSet::load`].
+/// Returns the errors of [`KnownSet::load`].
 pub fn letters(folder: &Path) -> Result<Dataset> {
     KnownSet::Letters.load(Some(folder), Partial::Reject)
 }
 
-/// CIFAR-10 from a [folder](KnownSet::load), `[3, 32, 32]` in the order red, green, blue.
+/// Loads CIFAR-10 from a [folder](KnownSet::load), `[3, 32, 32]` in the order red, green, blue.
 ///
 /// # Errors
-/// See [`KnownSet::load`].
+/// Returns the errors of [`KnownSet::load`].
 pub fn cifar10(folder: &Path) -> Result<Dataset> {
     KnownSet::Cifar10.load(Some(folder), Partial::Reject)
 }

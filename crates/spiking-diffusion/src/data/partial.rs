@@ -6,7 +6,7 @@ use snn_core::Seed;
 
 use crate::error::{Error, Result};
 
-/// What to do with files that hold less than the official ones.
+/// Says what to do with files that hold less than the official ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partial {
     /// It is an error.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Images of one shape with their labels, a byte a pixel.
+/// Holds images of one shape with their labels, a byte a pixel, and makes batches of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     pixels: Vec<u8>,
@@ -16,11 +16,11 @@ pub struct Split {
 }
 
 impl Split {
-    /// From bytes: images one after the other, each `[channels, height, width]` (the autoencoder wants 1 or 3 channels and
+    /// Makes a split from bytes: images one after the other, each `[channels, height, width]` (the autoencoder wants 1 or 3 channels and
     /// sides divisible by 4), and a label for each. Labels serve classifiers alone; zeros will do elsewhere.
     ///
     /// # Errors
-    /// No images, an empty shape, pixels or labels that are not as many as they should be.
+    /// Returns an error if there are no images, if the shape is empty, or if there are not as many pixels or labels as there should be.
     pub fn new(pixels: Vec<u8>, labels: Vec<u8>, image: (usize, usize, usize)) -> Result<Self> {
         let images = || format!("{} images of {image:?}", labels.len());
         let size = image.0.checked_mul(image.1).and_then(|size| size.checked_mul(image.2));
@@ -39,50 +39,50 @@ impl Split {
         Ok(Self { pixels, labels, image })
     }
 
-    /// Number of images, at least 1.
+    /// Returns the number of images, at least 1.
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     #[must_use]
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// `(channels, height, width)` of every image.
+    /// Returns `(channels, height, width)`, the same for every image.
     #[must_use]
     pub fn image(&self) -> (usize, usize, usize) {
         self.image
     }
 
-    /// The labels.
+    /// Returns the labels.
     #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }
 
-    /// The bytes of image `i`, `[channels, height, width]`.
+    /// Returns the bytes of image `i`, `[channels, height, width]`.
     ///
     /// # Errors
-    /// There are fewer images.
+    /// Returns an error if there are fewer images.
     pub fn bytes(&self, i: usize) -> Result<&[u8]> {
         let bytes = self.pixels.chunks_exact(self.size()).nth(i);
         bytes.ok_or_else(|| Error::config("image", i, format!("there are {}", self.len())))
     }
 
-    /// These images, in [-0.5, 0.5] (`byte / 255 - 1/2`).
+    /// Makes a tensor of these images, in [-0.5, 0.5] (`byte / 255 - 1/2`).
     ///
     /// # Shapes
     /// -> f32 `[n, channels, height, width]` of `n` indices.
     /// # Errors
-    /// An index of no image.
+    /// Returns an error if an index is that of no image.
     pub fn batch(&self, indices: &[u32], device: &Device) -> Result<Tensor> {
         self.to_tensor(self.gather(indices)?, device)
     }
 
-    /// The images of a range, as [`batch`](Self::batch).
+    /// Makes a tensor of the images of a range, as [`batch`](Self::batch).
     ///
     /// # Shapes
     /// -> f32 `[range.len(), channels, height, width]`.
     /// # Errors
-    /// A range that goes beyond the images, or backwards.
+    /// Returns an error if the range goes beyond the images, or backwards.
     pub fn range(&self, range: Range<usize>, device: &Device) -> Result<Tensor> {
         if range.start > range.end || range.end > self.len() {
             return Err(Error::config("images", format!("{range:?}"), format!("there are {}", self.len())));
@@ -91,10 +91,10 @@ impl Split {
         self.to_tensor(bytes.to_vec(), device)
     }
 
-    /// The population variance of all pixels in [0, 1] (MNIST's training images: 0.0949).
+    /// Computes the population variance of all pixels in [0, 1] (MNIST's training images: 0.0949).
     ///
     /// # Errors
-    /// None today; kept for readers that stream.
+    /// Returns no error today; the result is kept for readers that stream.
     pub fn pixel_variance(&self) -> Result<f64> {
         let mut counts = [0u64; 256];
         self.pixels.iter().for_each(|&byte| counts[usize::from(byte)] += 1);

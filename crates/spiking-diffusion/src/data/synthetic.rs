@@ -21,10 +21,10 @@ const SEED: Seed = Seed(28);
 
 type Point = (f64, f64);
 
-/// 6,000 + 1,000 drawn digits, 28x28, ten classes of equal size in random order; always the same.
+/// Draws 6,000 + 1,000 digits, 28x28, ten classes of equal size in random order; always the same.
 ///
 /// # Errors
-/// None in practice.
+/// Returns no error in practice.
 pub fn synthetic_digits() -> Result<Dataset> {
     let data = Dataset::new(NAME, draw("train", TRAIN)?, draw("test", TEST)?)?;
     Ok(Dataset { synthetic: true, ..data })

@@ -10,7 +10,7 @@ use vq_svae::VqSvaeConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 
-/// A named starting point.
+/// Names a config to start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -27,7 +27,7 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// Its name on the command line and in reports.
+    /// Returns the name that the preset has on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Preset {
     }
 }
 
-/// What is measured after training, and on how much.
+/// Says what is measured after training, and on how much.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationConfig {
@@ -61,7 +61,7 @@ impl EvaluationConfig {
     }
 }
 
-/// Which data a run is made on.
+/// Says which data a run is made on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -81,7 +81,7 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// What is to be said of a data set.
+    /// Describes a data set.
     #[must_use]
     pub fn of(data: &Dataset) -> Self {
         Self {
@@ -95,7 +95,7 @@ impl DataConfig {
     }
 }
 
-/// Everything that a run depends on.
+/// Describes a whole run as plain data: everything that it depends on.
 ///
 /// # Examples
 /// ```
@@ -134,10 +134,11 @@ pub struct ExperimentConfig {
 }
 
 impl ExperimentConfig {
-    /// The same config with one field set; `key` is dotted, `value` JSON (a bare word counts as a string).
+    /// Returns the same config with one field set; `key` is dotted, `value` JSON (a bare word counts as a string).
     ///
     /// # Errors
-    /// No such field, a value that does not fit it, or a field that says what the run is: `data`, `preset`, `seed`.
+    /// Returns an error if there is no such field, if the value does not fit it, or if the field says what the run is: `data`, `preset`,
+    /// `seed`.
     pub fn with(&self, key: &str, value: &str) -> Result<Self> {
         if matches!(key.split('.').next(), Some("data" | "preset" | "seed")) {
             return Err(Error::config(

@@ -19,7 +19,7 @@ use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::report::metrics::Distance;
 
-/// Whose features distances are taken between.
+/// Says whose features distances are taken between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Features {
@@ -64,7 +64,7 @@ pub(super) struct Images<'a> {
 /// The distance of `generated` to as many of the first test images, and of those to their reconstructions by `vqsvae`.
 ///
 /// # Errors
-/// Fewer than two images, a stop that was asked for.
+/// Returns an error if there are fewer than two images, or if a stop was asked for.
 pub(super) fn measure(
     cfg: &ExperimentConfig,
     extractor: &dyn FeatureExtractor,

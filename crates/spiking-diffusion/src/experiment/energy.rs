@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use absorbing_diffusion::Sdid;
 use candle_core::Tensor;
 use snn_core::{Connections, DescribeLayers, FiringRates, LayerDescription, spikes_by_position};
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
+use super::networks::SpikingDenoiser;
 use crate::error::{Error, Result};
 use crate::report::energy::{Cost, Energy, Line, PROTOCOL};
 
@@ -43,36 +43,39 @@ impl Activity {
 }
 
 impl Energy {
-    /// Of networks whose layers have been observed on images and codes.
+    /// Of networks whose layers have been observed on images and codes. `foretold`: the order is the config's, so that the passes
+    /// that an image takes are known.
     pub(crate) fn new(
         cfg: &ExperimentConfig,
-        (vqsvae, sdid): (&VqSvae, &Sdid),
+        (vqsvae, denoiser): (&VqSvae, Option<&dyn SpikingDenoiser>),
+        foretold: bool,
         activity: &Activity,
     ) -> Result<Self> {
-        let layers = |network: &str, model: &dyn DescribeLayers| -> Result<Vec<LayerDescription>> {
-            Ok(model.describe_layers()?.into_iter().map(|layer| layer.within(network)).collect())
+        let layers = |network: &str, layers: Vec<LayerDescription>| -> Vec<LayerDescription> {
+            layers.into_iter().map(|layer| layer.within(network)).collect()
         };
-        let (in_autoencoder, in_denoiser) = (layers("vqsvae", vqsvae)?, layers("sdid", sdid)?);
-        let (autoencoder, denoiser) = (lines(&in_autoencoder, activity)?, lines(&in_denoiser, activity)?);
         let sum = |lines: &[Line], part: &dyn Fn(&str) -> bool| {
             let chosen = lines.iter().filter(|line| part(&line.name));
             chosen.fold(Cost::default(), |sum, line| line.cost.times_plus(1., &sum))
         };
-        let pass = sum(&denoiser, &|_| true);
-        let decoding = upstream(&in_autoencoder);
-        let decode = sum(&autoencoder, &|name| decoding.contains(name));
-        let steps = cfg.sampling.steps.unwrap_or(cfg.sdid.steps);
-        let passes = cfg.sampling.order.mean_passes(cfg.sdid.height * cfg.sdid.width, steps);
         let line = |name: String, cost: Cost| Line { name, cost };
-        let work = vec![
-            line("reconstruct an image".to_owned(), sum(&autoencoder, &|_| true)),
-            line("one pass of the denoiser".to_owned(), pass.clone()),
-            line(
-                format!("generate an image: {passes:.1} passes, then decode"),
-                pass.times_plus(passes, &decode),
-            ),
-        ];
-        Ok(Self { protocol: PROTOCOL.to_owned(), layers: [autoencoder, denoiser].concat(), work })
+        let in_autoencoder = layers("vqsvae", vqsvae.describe_layers()?);
+        let mut all = lines(&in_autoencoder, activity)?;
+        let mut work = vec![line("reconstruct an image".to_owned(), sum(&all, &|_| true))];
+        if let Some(denoiser) = denoiser {
+            let of_denoiser = lines(&layers(denoiser.name(), denoiser.describe_layers()?), activity)?;
+            let (pass, decoding) = (sum(&of_denoiser, &|_| true), upstream(&in_autoencoder));
+            let decode = sum(&all, &|name| decoding.contains(name));
+            work.push(line("one pass of the denoiser".to_owned(), pass.clone()));
+            if foretold {
+                let steps = cfg.sampling.steps.unwrap_or(cfg.sdid.steps);
+                let passes = cfg.sampling.order.mean_passes(cfg.sdid.height * cfg.sdid.width, steps);
+                let name = format!("generate an image: {passes:.1} passes, then decode");
+                work.push(line(name, pass.times_plus(passes, &decode)));
+            }
+            all.extend(of_denoiser);
+        }
+        Ok(Self { protocol: PROTOCOL.to_owned(), layers: all, work })
     }
 }
 

@@ -1,17 +1,19 @@
 //! Measuring a trained pair of networks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use absorbing_diffusion::{BitsPerToken, Sdid, bits_per_token, draw_noise};
+use absorbing_diffusion::{BitsPerToken, Denoiser, bits_per_token, draw_noise};
 use candle_core::{Device, Tensor};
 use snn_train::{Progress, go_on};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
-use vq_svae::CodeUsage;
+use vq_svae::{CodeUsage, VqSvae};
 
 use super::config::ExperimentConfig;
 use super::energy::Activity;
-use super::stages::{Networks, batches, process};
+use super::networks::{Networks, SpikingDenoiser};
+use super::stages::{batches, process};
 use crate::data::Split;
 use crate::error::Result;
 use crate::report::energy::Energy;
@@ -20,23 +22,28 @@ use crate::report::metrics::Metrics;
 /// Test images whose codes the denoiser's firing rates are measured on.
 pub(crate) const RATE_IMAGES: usize = 64;
 
-/// What [`evaluate`] finds.
+/// Holds what [`evaluate`] finds.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
     /// The numbers.
     pub metrics: Metrics,
     /// Fraction of neuron-steps with a spike, by layer (`vqsvae.encoder.0`, `sdid.layers.0`, ...).
     pub firing_rates: BTreeMap<String, f64>,
-    /// Operations and energy, by layer and in all.
+    /// Operations and energy, by layer and in all. Without those of a denoiser that is not observed, and without a sum for generating an
+    /// image where the order is the user's own, whose passes nobody can foretell.
     pub energy: Energy,
     /// How often each code occurs in the test images.
     pub code_counts: Vec<u64>,
 }
 
-/// Reconstruction on the whole test set, the bound on its first images, firing rates and operations of all layers.
+/// Measures trained networks: reconstruction on the whole test set, the bound on its first images, firing rates and operations of all
+/// layers.
+///
+/// The denoiser is told the numbers of the test images. Its rates and operations are measured where the networks were given it
+/// as a [spiking](Networks::spiking) one.
 ///
 /// # Errors
-/// Images or codes that do not fit the networks.
+/// Returns an error if images or codes do not fit the networks, or if a stop was asked for.
 pub fn evaluate(
     cfg: &ExperimentConfig,
     networks: Networks<'_>,
@@ -45,25 +52,67 @@ pub fn evaluate(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
-    let Networks { vqsvae, denoiser: sdid } = networks;
-    let mut activity = Activity::default();
-    let mut usage = CodeUsage::new(cfg.vqsvae.codes);
-    let (mut errors, mut similarities) = (Vec::new(), Vec::new());
-    progress.begin("evaluate", test.len(), 0);
-    for range in batches(test.len(), cfg.evaluation.batch_size) {
-        let images = test.range(range.clone(), device)?;
-        let out = vqsvae.forward_observed(&images, false, &mut |layer, spikes| {
-            activity.record(&format!("vqsvae.{layer}"), spikes)
-        })?;
-        usage.record(&out.codes)?;
-        errors.extend(mse(&images, &out.reconstruction)?);
-        similarities.extend(ssim(&images, &out.reconstruction, &SsimConfig::paper())?);
-        progress.advance(range.end, None);
-        go_on(progress, "evaluate", range.end, test.len())?;
+    let (found, _) = Reconstructions::measure(cfg, networks.vqsvae, test, device, progress)?;
+    evaluate_denoiser(cfg, networks, found, test_codes, device, progress)
+}
+
+/// What the autoencoder makes of all test images.
+#[derive(Debug)]
+pub(super) struct Reconstructions {
+    errors: Vec<f64>,
+    similarities: Vec<f64>,
+    usage: CodeUsage,
+    activity: Activity,
+    /// How long that took.
+    pub(super) seconds: f64,
+}
+
+impl Reconstructions {
+    /// Encodes the test images, once and observed, decodes them, and compares; also returns their codes, on the CPU.
+    pub(super) fn measure(
+        cfg: &ExperimentConfig,
+        vqsvae: &VqSvae,
+        test: &Split,
+        device: &Device,
+        progress: &mut dyn Progress,
+    ) -> Result<(Self, Tensor)> {
+        let (clock, mut activity, mut codes) = (Instant::now(), Activity::default(), Vec::new());
+        let mut usage = CodeUsage::new(cfg.vqsvae.codes);
+        let (mut errors, mut similarities) = (Vec::new(), Vec::new());
+        progress.begin("evaluate", test.len(), 0);
+        for range in batches(test.len(), cfg.evaluation.batch_size) {
+            let images = test.range(range.clone(), device)?;
+            let out = vqsvae.forward_observed(&images, false, &mut |layer, spikes| {
+                activity.record(&format!("vqsvae.{layer}"), spikes)
+            })?;
+            usage.record(&out.codes)?;
+            errors.extend(mse(&images, &out.reconstruction)?);
+            similarities.extend(ssim(&images, &out.reconstruction, &SsimConfig::paper())?);
+            codes.push(out.codes.to_device(&Device::Cpu)?);
+            progress.advance(range.end, None);
+            go_on(progress, "evaluate", range.end, test.len())?;
+        }
+        progress.end();
+        let seconds = clock.elapsed().as_secs_f64();
+        Ok((Self { errors, similarities, usage, activity, seconds }, Tensor::cat(&codes, 0)?))
     }
-    progress.end();
-    let bound = bound(cfg, sdid, test_codes, device, progress)?;
-    denoiser_rates(cfg, sdid, test_codes, device, &mut activity)?;
+}
+
+/// The rest of [`evaluate`], where reconstructions are measured already.
+pub(super) fn evaluate_denoiser(
+    cfg: &ExperimentConfig,
+    networks: Networks<'_>,
+    found: Reconstructions,
+    test_codes: &Tensor,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Evaluation> {
+    let Networks { vqsvae, denoiser, spiking, order } = networks;
+    let Reconstructions { errors, similarities, usage, mut activity, .. } = found;
+    let bound = bound(cfg, denoiser, test_codes, device, progress)?;
+    if let Some(denoiser) = spiking {
+        denoiser_rates(cfg, denoiser, test_codes, device, &mut activity)?;
+    }
     let metrics = Metrics {
         mse: mean(&errors)?,
         ssim: mean(&similarities)?,
@@ -77,15 +126,34 @@ pub fn evaluate(
     Ok(Evaluation {
         metrics,
         firing_rates: activity.rates.rates(),
-        energy: Energy::new(cfg, (vqsvae, sdid), &activity)?,
+        energy: Energy::new(cfg, (vqsvae, spiking), order.is_none(), &activity)?,
         code_counts: usage.counts().to_vec(),
     })
 }
 
-/// Eq. 14 on the first test codes, through a denoiser that counts its batches and refuses when the run is to stop.
+/// A denoiser that counts its batches, and refuses when the run is to stop.
+struct Watched<'a> {
+    denoiser: &'a dyn Denoiser,
+    progress: RefCell<&'a mut dyn Progress>,
+    done: Cell<usize>,
+}
+
+impl Denoiser for Watched<'_> {
+    fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> candle_core::Result<Tensor> {
+        let mut progress = self.progress.borrow_mut();
+        if progress.stop_requested() {
+            candle_core::bail!("stopped");
+        }
+        self.done.set(self.done.get() + 1);
+        progress.advance(self.done.get(), None);
+        self.denoiser.logits(h_t, t, images, train)
+    }
+}
+
+/// Eq. 14 on the first test codes.
 fn bound(
     cfg: &ExperimentConfig,
-    sdid: &Sdid,
+    denoiser: &dyn Denoiser,
     codes: &Tensor,
     device: &Device,
     progress: &mut dyn Progress,
@@ -94,18 +162,9 @@ fn bound(
     let codes = codes.narrow(0, 0, images)?.to_device(device)?;
     let total = images.div_ceil(config.batch_size) * config.strata;
     progress.begin("bound", total, 0);
-    let state = RefCell::new((progress, 0));
-    let watched = |h_t: &Tensor, t: &Tensor, train: bool| {
-        let (progress, done) = &mut *state.borrow_mut();
-        if progress.stop_requested() {
-            candle_core::bail!("stopped");
-        }
-        *done += 1;
-        progress.advance(*done, None);
-        sdid.forward_t(h_t, t, train)
-    };
+    let watched = Watched { denoiser, progress: RefCell::new(&mut *progress), done: Cell::new(0) };
     let bits = bits_per_token(&process(cfg)?, &watched, &codes, config, cfg.seed);
-    let (progress, done) = state.into_inner();
+    let done = watched.done.get();
     go_on(progress, "bound", done, total)?;
     progress.end();
     Ok(bits?)
@@ -114,7 +173,7 @@ fn bound(
 /// The denoiser on the first test codes, masked at random times.
 fn denoiser_rates(
     cfg: &ExperimentConfig,
-    sdid: &Sdid,
+    denoiser: &dyn SpikingDenoiser,
     codes: &Tensor,
     device: &Device,
     activity: &mut Activity,
@@ -125,8 +184,9 @@ fn denoiser_rates(
     let (t, u) = draw_noise(&process, (n, h, w), cfg.seed, "evaluate/rates")?;
     let h_t =
         process.q_sample(&codes.narrow(0, 0, n)?.to_device(&Device::Cpu)?, &t, &u)?.to_device(device)?;
-    sdid.logits_observed(&h_t, &t.to_device(device)?, false, &mut |layer, spikes| {
-        activity.record(&format!("sdid.{layer}"), spikes)
+    let (images, name): (Vec<usize>, _) = ((0..n).collect(), denoiser.name());
+    denoiser.observe(&h_t, &t.to_device(device)?, &images, &mut |layer, spikes| {
+        activity.record(&format!("{name}.{layer}"), spikes)
     })?;
     Ok(())
 }

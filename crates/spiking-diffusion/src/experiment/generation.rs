@@ -7,12 +7,14 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use absorbing_diffusion::{Order, Schedule};
+use absorbing_diffusion::{Denoiser, Order, Schedule};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
 use snn_train::{Progress, claim, differences, go_on, most_readable, read_json, write_json};
 
+use super::config::ExperimentConfig;
+use super::networks::Networks;
 use super::stages::{batches, draw};
 use super::trained::Trained;
 use crate::error::{Error, Result};
@@ -23,7 +25,7 @@ pub const BLOCK: usize = 500;
 const MANIFEST: &str = "generation.json";
 const STAGE: &str = "generate";
 
-/// Which files to write.
+/// Says which files to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Formats {
     /// A PNG an image.
@@ -32,7 +34,7 @@ pub struct Formats {
     pub safetensors: bool,
 }
 
-/// What [`save`] did.
+/// Says what [`save`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saved {
     /// Images drawn now.
@@ -57,14 +59,34 @@ struct Manifest {
     /// Of sampling; none: as many as diffusion has.
     #[serde(default)]
     steps: Option<usize>,
+    /// The name of the user's own order, in place of `order`.
+    #[serde(default)]
+    own_order: Option<String>,
+}
+
+impl Manifest {
+    fn of<D>(trained: &Trained<D>) -> Self {
+        let cfg = &trained.cfg;
+        Self {
+            networks_sha256: trained.sha256.clone(),
+            dataset: cfg.data.name.clone(),
+            seed: cfg.seed,
+            order: cfg.sampling.order,
+            temperature: cfg.sampling.temperature,
+            top_k: cfg.sampling.top_k,
+            top_p: cfg.sampling.top_p,
+            steps: cfg.sampling.steps,
+            own_order: trained.order.as_ref().map(|own| own.name.clone()),
+        }
+    }
 }
 
 /// Writes images `0..count` of the config's seed and sampling into a folder, and draws only those that are not yet there,
 /// whole, in every format. At most [`BLOCK`] images are in memory.
 ///
 /// # Errors
-/// A folder of other images, of something else or of another process; no images or formats; a stop that was asked for;
-/// files that cannot be written.
+/// Returns an error if the folder holds other images or something else or another process has it, if no images or no formats are
+/// asked for, if the networks do not fit each other, if a stop was asked for, or if a file cannot be written.
 /// # Examples
 /// ```no_run
 /// use candle_core::Device;
@@ -77,8 +99,8 @@ struct Manifest {
 /// generation::save(&trained, 10_000, "images".as_ref(), formats, &Device::Cpu, &mut Silent)?;
 /// # Ok(()) }
 /// ```
-pub fn save(
-    trained: &Trained,
+pub fn save<D: Denoiser>(
+    trained: &Trained<D>,
     count: usize,
     folder: &Path,
     formats: Formats,
@@ -93,7 +115,7 @@ pub fn save(
         return Err(Error::config("formats.png", true, "needs a build with the feature `report`"));
     }
     let _lock = claim(folder, MANIFEST)?;
-    check_manifest(trained, folder)?;
+    check_manifest(&Manifest::of(trained), folder)?;
     let image = &trained.cfg.vqsvae.image;
     let files = Files { folder, formats, image: [image.channels, image.height, image.width] };
     if formats.png {
@@ -108,7 +130,7 @@ pub fn save(
         if missing.is_empty() {
             progress.advance(block.end, None);
         }
-        files.write(&block, trained, &missing, device, progress, count)?;
+        files.write(&block, (&trained.cfg, trained.networks()), &missing, device, progress, count)?;
         go_on(progress, STAGE, block.end, count)?;
     }
     progress.end();
@@ -116,24 +138,14 @@ pub fn save(
 }
 
 /// Writes what the images follow from, or compares it with what is there.
-fn check_manifest(trained: &Trained, folder: &Path) -> Result<()> {
-    let (cfg, path) = (&trained.cfg, folder.join(MANIFEST));
-    let now = Manifest {
-        networks_sha256: trained.sha256.clone(),
-        dataset: cfg.data.name.clone(),
-        seed: cfg.seed,
-        order: cfg.sampling.order,
-        temperature: cfg.sampling.temperature,
-        top_k: cfg.sampling.top_k,
-        top_p: cfg.sampling.top_p,
-        steps: cfg.sampling.steps,
-    };
+fn check_manifest(now: &Manifest, folder: &Path) -> Result<()> {
+    let path = folder.join(MANIFEST);
     if !path.exists() {
-        return Ok(write_json(&path, &now)?);
+        return Ok(write_json(&path, now)?);
     }
     let then: Manifest = read_json(&path)?;
     let tree = |value: &Manifest| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));
-    match most_readable(differences(&tree(&then)?, &tree(&now)?)) {
+    match most_readable(differences(&tree(&then)?, &tree(now)?)) {
         None => Ok(()),
         Some((field, [then, now])) => Err(Error::run(
             folder,
@@ -188,15 +200,15 @@ impl Files<'_> {
     fn write(
         &self,
         block: &Range<usize>,
-        trained: &Trained,
+        (cfg, networks): (&ExperimentConfig, Networks<'_>),
         missing: &[usize],
         device: &Device,
         progress: &mut dyn Progress,
         total: usize,
     ) -> Result<()> {
         let mut drawn = Vec::new();
-        for batch in runs(missing, trained.cfg.sampling.batch_size) {
-            let images = draw(&trained.cfg, trained.networks(), batch.clone(), device, &mut |_, _| ())?;
+        for batch in runs(missing, cfg.sampling.batch_size) {
+            let images = draw(cfg, networks, batch.clone(), device, &mut |_, _| ())?;
             for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
                 let path = self.png(number);
                 write_unsynced(&path, &png::encode(&path, &images.get(i)?)?)?;

@@ -92,6 +92,7 @@ fn denoiser(cfg: &ExperimentConfig) -> Result<()> {
         TokenInput::Raw => ("", 2),
         TokenInput::Embedding { dim } => ("sdid.token_input.embedding.dim", dim),
     };
+    // The mask and t = 0 add a row each, which a limit so round need not count.
     fits("numbers of the embedding", &[codes, input])?;
     fits("numbers of the embedding", &[("sdid.steps", sdid.steps), input])?;
     fits("numbers of the embedding", &[height, width, input])?;

@@ -8,6 +8,7 @@ mod energy;
 mod evaluation;
 pub mod generation;
 mod limits;
+mod networks;
 mod preset;
 mod run;
 mod shell;
@@ -21,14 +22,14 @@ mod validation;
 pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
 pub use distance::Features;
 pub use evaluation::{Evaluation, evaluate};
-pub use run::{run_experiment, run_experiment_with};
-pub use stages::{Codes, Networks, encode_dataset, generate, train_sdid, train_vqsvae};
+pub use networks::{Networks, SpikingDenoiser};
+pub use run::Experiment;
+pub use stages::{Codes, encode_dataset, generate, train_denoiser, train_sdid, train_vqsvae};
 pub use trained::Trained;
 
 #[cfg(feature = "cli")]
 pub(crate) use {
     distance::{in_8_bits, inception},
-    run::run_started,
     shell::quoted,
     starter::Starter,
 };

@@ -10,11 +10,11 @@ use crate::data::Dataset;
 use crate::error::Result;
 
 impl ExperimentConfig {
-    /// The preset's config for a data set: its image shape, its sizes and, where the reconstruction term is divided by
+    /// Makes the preset's config for a data set: its image shape, its sizes and, where the reconstruction term is divided by
     /// the variance of the training pixels, that variance.
     ///
     /// # Errors
-    /// Pixels that cannot be read.
+    /// Returns an error if pixels cannot be read.
     pub fn for_data(preset: Preset, data: &Dataset) -> Result<Self> {
         let (channels, height, width) = data.image();
         let mut cfg = Self::new(preset, ImageSpec { channels, height, width });
@@ -25,7 +25,7 @@ impl ExperimentConfig {
         Ok(cfg)
     }
 
-    /// The preset's config for images of this shape.
+    /// Makes the preset's config for images of this shape.
     #[must_use]
     pub fn new(preset: Preset, image: ImageSpec) -> Self {
         match preset {

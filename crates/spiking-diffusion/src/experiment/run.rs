@@ -1,118 +1,181 @@
 //! A whole run, from data to report.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use snn_train::{Progress, RunDir};
+use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
 use super::distance::{self, Features, Images};
-use super::evaluation::evaluate;
+use super::evaluation::{Reconstructions, evaluate_denoiser};
+use super::networks::Networks;
 #[cfg(feature = "report")]
 use super::stages::process;
-use super::stages::{Networks, encode_dataset, generate, generate_observed, train_sdid, train_vqsvae};
+use super::stages::{Codes, encode, encode_by, generate, generate_observed, train_sdid, train_vqsvae};
 use super::starter::Starter;
 use super::summary;
-use crate::data::Dataset;
-#[cfg(feature = "report")]
-use crate::data::Split;
+use crate::data::{Dataset, Split};
 use crate::error::Result;
 #[cfg(feature = "report")]
 use crate::report::{self, Unmasking, picture, size::square};
 use crate::report::{Machine, Report};
-#[cfg(feature = "report")]
-use vq_svae::VqSvae;
 
-/// Trains, encodes, samples, measures and reports, all into the folder `out`.
+/// Makes a whole run: trains, encodes, samples, measures and reports, all into one folder.
 ///
-/// With `resume`, goes on where an earlier run of the same config in that folder stopped, and ends with the same
-/// bytes as one that never did (times aside).
+/// # Examples
+/// ```no_run
+/// use spiking_diffusion::{Experiment, ExperimentConfig, Features, Preset, Silent, data};
 ///
-/// # Errors
-/// A config that does not [validate](ExperimentConfig::validate) or was made for other data; a folder that
-/// [cannot be taken](RunDir::open); a loss that is not finite; files that cannot be read or written.
-pub fn run_experiment(
-    cfg: &ExperimentConfig,
-    data: &Dataset,
-    out: &Path,
+/// # fn main() -> spiking_diffusion::Result<()> {
+/// let digits = data::mnist(None)?;
+/// let cfg = ExperimentConfig::for_data(Preset::Quick, &digits)?;
+/// let experiment = Experiment::new(&cfg, &digits).out("runs/mine").features(Features::Classifier);
+/// let report = experiment.resume(true).run(&mut Silent)?;
+/// println!("test MSE {:.4}", report.metrics.mse);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "an experiment does nothing until it is run"]
+pub struct Experiment<'a> {
+    cfg: &'a ExperimentConfig,
+    data: &'a Dataset,
+    out: PathBuf,
     resume: bool,
-    device: &Device,
-    progress: &mut dyn Progress,
-) -> Result<Report> {
-    run_experiment_with(cfg, data, out, resume, device, &Features::None, progress)
+    device: Device,
+    features: Features,
+    starter: Starter,
 }
 
-/// [`run_experiment`], and the distances of `cfg.evaluation.distance_images` generated images to as many test images.
-///
-/// # Errors
-/// As [`run_experiment`]; features that cannot be had: weights that cannot be read or lack a layer, images that the
-/// network does not take.
-pub fn run_experiment_with(
-    cfg: &ExperimentConfig,
-    data: &Dataset,
-    out: &Path,
-    resume: bool,
-    device: &Device,
-    features: &Features,
-    progress: &mut dyn Progress,
-) -> Result<Report> {
-    run_started(cfg, data, out, resume, device, (features, Starter::Example), progress)
-}
+impl<'a> Experiment<'a> {
+    /// Describes a new run on the CPU in the folder `runs/<data set>-<preset>-<seed>`, without distances.
+    pub fn new(cfg: &'a ExperimentConfig, data: &'a Dataset) -> Self {
+        let out = format!("runs/{}-{}-{}", data.name, cfg.preset.name(), cfg.seed.0).into();
+        let (device, features, starter) = (Device::Cpu, Features::None, Starter::Example);
+        Self { cfg, data, out, resume: false, device, features, starter }
+    }
 
-/// [`run_experiment_with`], whose report says how to start the same program again.
-pub(crate) fn run_started(
-    cfg: &ExperimentConfig,
-    data: &Dataset,
-    out: &Path,
-    resume: bool,
-    device: &Device,
-    (features, starter): (&Features, Starter),
-    progress: &mut dyn Progress,
-) -> Result<Report> {
-    cfg.validate_for(data)?;
-    let count = cfg.evaluation.distance_images;
-    let features = if count > 0 { features } else { &Features::None };
-    features.validate(data)?;
-    let run = RunDir::open(out, cfg, resume)?;
-    let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
-    let codes = encode_dataset(cfg, &vqsvae, data, &run, device, progress)?;
-    #[cfg(feature = "report")]
-    save_reconstructions(&vqsvae, &data.test, &codes.test, &run)?;
-    let sdid = train_sdid(cfg, &codes.train, &run, device, progress)?;
-    #[cfg(feature = "report")]
-    report::save_losses(&run, &cfg.data.name, cfg.weighting)?;
-    let networks = Networks { vqsvae: &vqsvae, denoiser: &sdid };
-    let samples = draw_samples(cfg, networks, &run, device, progress)?;
+    /// Puts the run into another folder.
+    pub fn out(self, folder: impl Into<PathBuf>) -> Self {
+        Self { out: folder.into(), ..self }
+    }
 
-    let clock = Instant::now();
-    let mut evaluation = evaluate(cfg, networks, &data.test, &codes.test, device, progress)?;
-    run.record_seconds("evaluate", clock.elapsed().as_secs_f64())?;
+    /// Says whether the run goes on where an earlier one of the same config in that folder stopped. It then ends with the same bytes as
+    /// one that never did (times aside).
+    pub fn resume(self, resume: bool) -> Self {
+        Self { resume, ..self }
+    }
 
-    if let Some(extractor) = distance::extractor(cfg, features, data, &run, progress)? {
-        let clock = Instant::now();
-        // The first ones are there already, and image i is the same in any range.
-        let (there, wanted) = (samples.narrow(0, 0, cfg.samples.min(count))?, cfg.samples.min(count)..count);
-        let generated = match wanted.is_empty() {
-            true => there,
-            false => Tensor::cat(&[there, generate(cfg, networks, wanted, device, progress)?], 0)?,
+    /// Puts the run on another device.
+    pub fn device(self, device: &Device) -> Self {
+        Self { device: device.clone(), ..self }
+    }
+
+    /// Also measures the distances of `evaluation.distance_images` generated images to as many test images.
+    pub fn features(self, features: Features) -> Self {
+        Self { features, ..self }
+    }
+
+    /// Lets the report say how to start this program again.
+    #[cfg(feature = "cli")]
+    pub(crate) fn started_by(self, starter: Starter) -> Self {
+        Self { starter, ..self }
+    }
+
+    /// Returns the folder that everything is written to.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.out
+    }
+
+    /// Runs the experiment.
+    ///
+    /// # Errors
+    /// Returns an error if the config does not [validate](ExperimentConfig::validate) or was made for other data, if the folder
+    /// [cannot be taken](RunDir::open), if features cannot be had (weights that cannot be read or lack a layer, images that the network
+    /// does not take), if a loss is not finite, if a stop was asked for, or if a file cannot be read or written.
+    pub fn run(&self, progress: &mut dyn Progress) -> Result<Report> {
+        let Self { cfg, data, device, starter, .. } = self;
+        cfg.validate_for(data)?;
+        let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
+        features.validate(data)?;
+        let run = RunDir::open(&self.out, *cfg, self.resume)?;
+        let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
+        let (codes, measured) = self.encode(&vqsvae, &run, progress)?;
+        #[cfg(feature = "report")]
+        save_reconstructions(&vqsvae, &data.test, &codes.test, &run)?;
+        let sdid = train_sdid(cfg, &codes.train, &run, device, progress)?;
+        #[cfg(feature = "report")]
+        report::save_losses(&run, &cfg.data.name, cfg.weighting)?;
+        let networks = Networks::spiking(&vqsvae, &sdid);
+        let samples = draw_samples(cfg, networks, &run, device, progress)?;
+
+        let measured = match measured {
+            Some(measured) => measured,
+            None => Reconstructions::measure(cfg, &vqsvae, &data.test, device, progress)?.0,
         };
-        let images = Images { test: &data.test, test_codes: &codes.test, generated: &generated };
-        let found = distance::measure(cfg, &*extractor, images, &vqsvae, progress)?;
-        evaluation.metrics.distance = Some(found);
-        run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
+        let (clock, before) = (Instant::now(), measured.seconds);
+        let mut evaluation = evaluate_denoiser(cfg, networks, measured, &codes.test, device, progress)?;
+        run.record_seconds("evaluate", before + clock.elapsed().as_secs_f64())?;
+
+        if let Some(extractor) = distance::extractor(cfg, features, data, &run, progress)? {
+            let clock = Instant::now();
+            let generated = self.generated(networks, &samples, progress)?;
+            let images = Images { test: &data.test, test_codes: &codes.test, generated: &generated };
+            let found = distance::measure(cfg, &*extractor, images, &vqsvae, progress)?;
+            evaluation.metrics.distance = Some(found);
+            run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
+        }
+        #[cfg(feature = "report")]
+        report::save_codebook(&evaluation.code_counts, &run)?;
+        let machine = Machine::here(&name_of(device));
+        let report = summary::report(cfg, evaluation, (features, *starter), run.seconds()?, machine);
+        run.write_json("report.json", &report)?;
+        #[cfg(feature = "report")]
+        {
+            report::save_firing_rates(&report, &run)?;
+            report.save_pages(&run)?;
+        }
+        Ok(report)
     }
-    #[cfg(feature = "report")]
-    report::save_codebook(&evaluation.code_counts, &run)?;
-    let machine = Machine::here(&name_of(device));
-    let report = summary::report(cfg, evaluation, (features, starter), run.seconds()?, machine);
-    run.write_json("report.json", &report)?;
-    #[cfg(feature = "report")]
-    {
-        report::save_firing_rates(&report, &run)?;
-        report.save_pages(&run)?;
+
+    /// The codes of all images. Test images are encoded once, by the pass that measures what comes back of them; in an earlier
+    /// session, if nothing is returned of that.
+    fn encode(
+        &self,
+        vqsvae: &VqSvae,
+        run: &RunDir,
+        progress: &mut dyn Progress,
+    ) -> Result<(Codes, Option<Reconstructions>)> {
+        let (cfg, device) = (self.cfg, &self.device);
+        let mut measured = None;
+        let mut of_train =
+            |split: &Split, progress: &mut dyn Progress| encode(cfg, vqsvae, split, device, progress);
+        let mut of_test = |split: &Split, progress: &mut dyn Progress| {
+            let (found, codes) = Reconstructions::measure(cfg, vqsvae, split, device, progress)?;
+            measured = Some(found);
+            Ok(codes)
+        };
+        let codes = encode_by(cfg, self.data, run, device, progress, [&mut of_train, &mut of_test])?;
+        Ok((codes, measured))
     }
-    Ok(report)
+
+    /// As many images as distances are measured on. The first samples are among them: image i is the same in any range.
+    fn generated(
+        &self,
+        networks: Networks<'_>,
+        samples: &Tensor,
+        progress: &mut dyn Progress,
+    ) -> Result<Tensor> {
+        let (cfg, count) = (self.cfg, self.cfg.evaluation.distance_images);
+        let there = cfg.samples.min(count);
+        let first = samples.narrow(0, 0, there)?;
+        if there == count {
+            return Ok(first);
+        }
+        Ok(Tensor::cat(&[first, generate(cfg, networks, there..count, &self.device, progress)?], 0)?)
+    }
 }
 
 /// The first samples, and how they come to be.

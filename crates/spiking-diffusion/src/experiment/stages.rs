@@ -9,18 +9,20 @@ use std::time::Instant;
 use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sampler, Sdid, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
-use snn_core::{Checkpoint, ParamStore, Seed};
+use snn_core::{Checkpoint, Model, ParamStore, Seed};
 use snn_train::{Progress, RunDir, StepLoss, Trainer, go_on};
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
+use super::networks::Networks;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 
 /// Trains the autoencoder into `vqsvae.safetensors`.
 ///
 /// # Errors
-/// See [`run_experiment`](crate::run_experiment).
+/// Returns the errors of [`Trainer::train_model`], and an error if the config's `vqsvae` does not
+/// [validate](vq_svae::VqSvaeConfig::validate) or does not fit the images.
 pub fn train_vqsvae(
     cfg: &ExperimentConfig,
     images: &Split,
@@ -58,7 +60,7 @@ fn revive_codes(model: &VqSvae, images: &Split, seed: Seed, step: usize, device:
     Ok(())
 }
 
-/// The codes of a data set, u32 `[N, H', W']`, on the device that trains on them.
+/// Holds the codes of a data set, u32 `[N, H', W']`, on the device that trains on them.
 #[derive(Clone, Debug)]
 pub struct Codes {
     /// Of the training images.
@@ -72,7 +74,7 @@ const CODES_KIND: &str = "codes";
 /// Encodes all images into `codes.safetensors`.
 ///
 /// # Errors
-/// See [`run_experiment`](crate::run_experiment).
+/// Returns an error if images do not fit the model, if a stop was asked for, or if a file cannot be read or written.
 pub fn encode_dataset(
     cfg: &ExperimentConfig,
     model: &VqSvae,
@@ -81,25 +83,28 @@ pub fn encode_dataset(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Codes> {
+    let encode = |split: &Split, progress: &mut dyn Progress| encode(cfg, model, split, device, progress);
+    encode_by(cfg, data, run, device, progress, [&mut { encode }, &mut { encode }])
+}
+
+/// What makes codes of a split, on the CPU.
+pub(super) type Encode<'a> = dyn FnMut(&Split, &mut dyn Progress) -> Result<Tensor> + 'a;
+
+/// [`encode_dataset`], with a way to encode the training images and one for the test images; only the first is timed.
+pub(super) fn encode_by(
+    cfg: &ExperimentConfig,
+    data: &Dataset,
+    run: &RunDir,
+    device: &Device,
+    progress: &mut dyn Progress,
+    [train, test]: [&mut Encode<'_>; 2],
+) -> Result<Codes> {
     let path = run.file("codes.safetensors");
     if !path.exists() {
-        let clock = Instant::now();
-        let total = data.train.len() + data.test.len();
-        progress.begin("encode", total, 0);
-        let mut checkpoint = Checkpoint::new(CODES_KIND, &cfg.data)?;
-        let mut done = 0;
-        for (name, split) in [("train", &data.train), ("test", &data.test)] {
-            let mut parts = Vec::new();
-            for range in batches(split.len(), cfg.evaluation.batch_size) {
-                done += range.len();
-                parts.push(model.encode(&split.range(range, device)?)?.to_device(&Device::Cpu)?);
-                progress.advance(done, None);
-                go_on(progress, "encode", done, total)?;
-            }
-            checkpoint.tensors.insert(name.to_owned(), Tensor::cat(&parts, 0)?);
-        }
-        progress.end();
+        let (clock, mut checkpoint) = (Instant::now(), Checkpoint::new(CODES_KIND, &cfg.data)?);
+        checkpoint.tensors.insert("train".to_owned(), train(&data.train, progress)?);
         run.record_seconds("encode", clock.elapsed().as_secs_f64())?;
+        checkpoint.tensors.insert("test".to_owned(), test(&data.test, progress)?);
         checkpoint.save(&path)?;
     }
     let checkpoint = Checkpoint::load(&path, CODES_KIND, device)?;
@@ -110,10 +115,31 @@ pub fn encode_dataset(
     Ok(Codes { train: get("train")?, test: get("test")? })
 }
 
-/// Trains the denoiser on codes into `sdid.safetensors`.
+/// The codes of a split, on the CPU.
+pub(super) fn encode(
+    cfg: &ExperimentConfig,
+    model: &VqSvae,
+    split: &Split,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Tensor> {
+    progress.begin("encode", split.len(), 0);
+    let mut parts = Vec::new();
+    for range in batches(split.len(), cfg.evaluation.batch_size) {
+        let done = range.end;
+        parts.push(model.encode(&split.range(range, device)?)?.to_device(&Device::Cpu)?);
+        progress.advance(done, None);
+        go_on(progress, "encode", done, split.len())?;
+    }
+    progress.end();
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// Trains an SDID on codes into `sdid.safetensors`.
 ///
 /// # Errors
-/// See [`run_experiment`](crate::run_experiment).
+/// Returns the errors of [`train_denoiser`], and an error if the config's `sdid` does not
+/// [validate](absorbing_diffusion::SdidConfig::validate).
 pub fn train_sdid(
     cfg: &ExperimentConfig,
     codes: &Tensor,
@@ -122,34 +148,54 @@ pub fn train_sdid(
     progress: &mut dyn Progress,
 ) -> Result<Sdid> {
     let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, device);
-    let (process, model) = (process(cfg)?, Sdid::new(&cfg.sdid, params.builder())?);
-    let ((items, h, w), codes) = (codes.dims3()?, codes.to_device(device)?);
-    let trainer = Trainer::new("sdid", &cfg.sdid_training, &params, items, cfg.seed).in_run(run);
-    trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
-        let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
-        let label = format!("sdid/noise/{}", batch.step);
-        let (t, u) = draw_noise(&process, (batch.items.len(), h, w), cfg.seed, &label)?;
-        Ok(absorbing_diffusion::loss(&process, &model, &h0, &t, &u, cfg.weighting, true)?.into())
-    })?;
+    let model = Sdid::new(&cfg.sdid, params.builder())?;
+    train_denoiser(cfg, (&model, &params), &model, codes, run, progress)?;
     Ok(model)
 }
 
-/// An autoencoder and a denoiser of its codes: what draws images.
-#[derive(Debug)]
-pub struct Networks<'a, D: ?Sized = Sdid> {
-    /// Codes to images.
-    pub vqsvae: &'a VqSvae,
-    /// The run's SDID, or any other of the same codes, map and steps.
-    pub denoiser: &'a D,
+/// Trains any denoiser on codes by the config's `sdid_training` and `weighting`, and writes the model to the file
+/// `<M::KIND>.safetensors` of the run's folder, or reads it from there if it was trained before.
+///
+/// `model` is what is saved, with its parameters, and `denoiser` is what is trained: the same value twice, unless the denoiser is
+/// made of the model and something that is not saved, such as the class of each training image. The denoiser is told the
+/// numbers of the training images that a batch is made of.
+///
+/// # Shapes
+/// `codes: u32 [N, H', W']` in `0..sdid.codes`, those of all training images.
+/// # Errors
+/// Returns the errors of [`Trainer::train_model`] and of [`absorbing_diffusion::loss`](absorbing_diffusion::loss()).
+pub fn train_denoiser<M: Model>(
+    cfg: &ExperimentConfig,
+    (model, params): (&M, &ParamStore),
+    denoiser: &dyn Denoiser,
+    codes: &Tensor,
+    run: &RunDir,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let (device, process, stage) = (params.device(), process(cfg)?, M::KIND);
+    let ((items, h, w), codes) = (codes.dims3()?, codes.to_device(device)?);
+    let trainer = Trainer::new(stage, &cfg.sdid_training, params, items, cfg.seed).in_run(run);
+    trainer.train_model(model, progress, |batch| -> Result<StepLoss> {
+        let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
+        let label = format!("{stage}/noise/{}", batch.step);
+        let (t, u) = draw_noise(&process, (batch.items.len(), h, w), cfg.seed, &label)?;
+        let denoiser = OfBatch { denoiser, items: batch.items };
+        Ok(absorbing_diffusion::loss(&process, &denoiser, &h0, &t, &u, cfg.weighting, true)?.into())
+    })
 }
 
-impl<D: ?Sized> Clone for Networks<'_, D> {
-    fn clone(&self) -> Self {
-        *self
+/// A denoiser that is told the numbers of the training images, where the loss counts from 0 in each batch.
+struct OfBatch<'a> {
+    denoiser: &'a dyn Denoiser,
+    items: &'a [u32],
+}
+
+impl Denoiser for OfBatch<'_> {
+    fn logits(&self, h_t: &Tensor, t: &Tensor, places: &[usize], train: bool) -> candle_core::Result<Tensor> {
+        let images: Vec<usize> = places.iter().map(|&place| self.items[place] as usize).collect();
+        self.denoiser.logits(h_t, t, &images, train)
     }
 }
-
-impl<D: ?Sized> Copy for Networks<'_, D> {}
 
 /// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU, pixels as of
 /// [`VqSvae::decode`].
@@ -157,10 +203,11 @@ impl<D: ?Sized> Copy for Networks<'_, D> {}
 /// Image `i` follows from the seed and `i`, whatever the range and the batch size.
 ///
 /// # Errors
-/// Networks that do not fit each other, logits that are not finite.
-pub fn generate<D: Denoiser>(
+/// Returns an error if the networks do not fit each other, if logits are not finite, if an own order
+/// [breaks its rules](absorbing_diffusion::RevealOrder), or if a stop was asked for.
+pub fn generate(
     cfg: &ExperimentConfig,
-    networks: Networks<'_, D>,
+    networks: Networks<'_>,
     images: Range<usize>,
     device: &Device,
     progress: &mut dyn Progress,
@@ -170,9 +217,9 @@ pub fn generate<D: Denoiser>(
 
 /// [`generate`], with a look at every step: `observe(first, step, codes)` sees the codes of images `first`, `first + 1`, ..
 /// after it, one after the other, masks included.
-pub(super) fn generate_observed<D: Denoiser>(
+pub(super) fn generate_observed(
     cfg: &ExperimentConfig,
-    networks: Networks<'_, D>,
+    networks: Networks<'_>,
     images: Range<usize>,
     device: &Device,
     progress: &mut dyn Progress,
@@ -198,30 +245,32 @@ pub(super) fn generate_observed<D: Denoiser>(
 }
 
 /// [`generate`] in one batch; `observe` as in [`Sampler::sample`].
-pub(super) fn draw<D: Denoiser>(
+pub(super) fn draw(
     cfg: &ExperimentConfig,
-    networks: Networks<'_, D>,
+    networks: Networks<'_>,
     images: Range<usize>,
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
-    Ok(networks
-        .vqsvae
-        .decode(&draw_codes(cfg, networks.denoiser, images, device, observe)?)?
-        .to_device(&Device::Cpu)?)
+    let codes = draw_codes(cfg, networks, images, device, observe)?;
+    Ok(networks.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?)
 }
 
 /// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in
 /// [`Sampler::sample`].
 pub(crate) fn draw_codes(
     cfg: &ExperimentConfig,
-    denoiser: &dyn Denoiser,
+    networks: Networks<'_>,
     images: Range<usize>,
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
     let (process, map) = (process(cfg)?, (cfg.sdid.height, cfg.sdid.width));
-    Ok(Sampler::new(&process, denoiser, &cfg.sampling)?.sample(images, map, cfg.seed, device, observe)?)
+    let mut sampler = Sampler::new(&process, networks.denoiser, &cfg.sampling)?;
+    if let Some(order) = networks.order {
+        sampler = sampler.with_order(order);
+    }
+    Ok(sampler.sample(images, map, cfg.seed, device, observe)?)
 }
 
 pub(crate) fn process(cfg: &ExperimentConfig) -> Result<AbsorbingProcess> {

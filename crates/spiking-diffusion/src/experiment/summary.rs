@@ -21,11 +21,11 @@ pub(super) fn report(
     machine: Machine,
 ) -> Report {
     let epochs = Epochs { vqsvae: cfg.vqsvae_training.epochs, sdid: cfg.sdid_training.epochs };
-    let (train, test) = (cfg.data.train_images, cfg.data.test_images);
+    let train = cfg.data.train_images;
     let seen = |training: &TrainingConfig| training.steps(train).unwrap_or(0) * training.batch_size;
     let images = [
         ("vqsvae", seen(&cfg.vqsvae_training)),
-        ("encode", train + test),
+        ("encode", train),
         ("sdid", seen(&cfg.sdid_training)),
         ("sample", cfg.samples),
     ];
@@ -38,7 +38,7 @@ pub(super) fn report(
         preset: cfg.preset.name().to_owned(),
         epochs,
         train_images: train,
-        test_images: test,
+        test_images: cfg.data.test_images,
         samples: cfg.samples,
         protocol: protocol(cfg, &evaluation.metrics),
         command: command::of(cfg, features, starter),

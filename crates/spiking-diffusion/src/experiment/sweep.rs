@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::path::Path;
 
-use absorbing_diffusion::SamplingConfig;
+use absorbing_diffusion::{Denoiser, SamplingConfig};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_train::{Progress, go_on, write_json};
@@ -13,6 +13,7 @@ use vq_svae::CodeUsage;
 
 use super::config::ExperimentConfig;
 use super::distance::{extract, in_8_bits};
+use super::networks::Networks;
 use super::stages::{batches, draw_codes};
 use super::trained::Trained;
 use crate::data::Split;
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 const STAGE: &str = "sweep";
 const FILE: &str = "temperature-sweep";
 
-/// What samples are compared with: features of real images.
+/// Holds what samples are compared with: features of real images.
 pub struct Reference<'a> {
     extractor: &'a dyn FeatureExtractor,
     stats: FeatureStats,
@@ -29,11 +30,11 @@ pub struct Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// The first `count` images of a split (training images: a temperature must not be chosen on test images), in
+    /// Takes the first `count` images of a split (training images: a temperature must not be chosen on test images), in
     /// [-0.5, 0.5] as the extractor will also see the samples, rounded to 8 bits.
     ///
     /// # Errors
-    /// Images that the extractor does not take, fewer than two; a stop that was asked for.
+    /// Returns an error if the extractor does not take the images, if there are fewer than two, or if a stop was asked for.
     pub fn new(
         extractor: &'a dyn FeatureExtractor,
         images: &Split,
@@ -48,7 +49,7 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// The samples of one temperature.
+/// Says what the samples of one temperature are like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What the logits were divided by.
@@ -61,7 +62,7 @@ pub struct Row {
     pub distance: Option<f64>,
 }
 
-/// All temperatures.
+/// Compares temperatures: a table with a row for each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
     /// Images a temperature.
@@ -77,9 +78,10 @@ pub struct Sweep {
 /// Draws images `0..count` of the config's seed at each temperature.
 ///
 /// # Errors
-/// No temperatures, one that is not positive and finite, fewer than two images; a stop that was asked for.
-pub fn temperatures(
-    trained: &Trained,
+/// Returns an error if there are no temperatures, if one is not positive and finite, if there are fewer than two images, or if a
+/// stop was asked for.
+pub fn temperatures<D: Denoiser>(
+    trained: &Trained<D>,
     temperatures: &[f64],
     count: usize,
     reference: Option<&Reference<'_>>,
@@ -104,7 +106,7 @@ pub fn temperatures(
         let mut found = Found::new(trained.cfg.vqsvae.codes, reference)?;
         for range in batches(count, trained.cfg.sampling.batch_size) {
             let done = i * count + range.end;
-            found.add(trained, temperature, range, device)?;
+            found.add(&trained.cfg, trained.networks(), temperature, range, device)?;
             progress.advance(done, None);
             go_on(progress, STAGE, done, total)?;
         }
@@ -132,17 +134,18 @@ impl<'a> Found<'a> {
 
     fn add(
         &mut self,
-        trained: &Trained,
+        cfg: &ExperimentConfig,
+        networks: Networks<'_>,
         temperature: f64,
         images: Range<usize>,
         device: &Device,
     ) -> Result<()> {
-        let sampling = SamplingConfig { temperature: temperature.into(), ..trained.cfg.sampling };
-        let cfg = ExperimentConfig { sampling, ..trained.cfg.clone() };
-        let codes = draw_codes(&cfg, &trained.sdid, images, device, &mut |_, _| ())?;
+        let sampling = SamplingConfig { temperature: temperature.into(), ..cfg.sampling };
+        let cfg = ExperimentConfig { sampling, ..cfg.clone() };
+        let codes = draw_codes(&cfg, networks, images, device, &mut |_, _| ())?;
         self.usage.record(&codes)?;
         if let Some((reference, stats)) = &mut self.features {
-            let images: Tensor = trained.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?;
+            let images: Tensor = networks.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?;
             stats.update(&reference.extractor.extract(&in_8_bits(&images)?)?)?;
         }
         Ok(())
@@ -159,7 +162,7 @@ impl<'a> Found<'a> {
 }
 
 impl Sweep {
-    /// A Markdown table, `-` where there is no distance.
+    /// Writes a Markdown table, `-` where there is no distance.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let head =
@@ -182,7 +185,7 @@ impl Sweep {
     /// Writes `temperature-sweep.json` and `temperature-sweep.md` into a folder.
     ///
     /// # Errors
-    /// Files that cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         write_json(&folder.join(format!("{FILE}.json")), self)?;

@@ -1,8 +1,8 @@
 //! The networks of a finished run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use absorbing_diffusion::Sdid;
+use absorbing_diffusion::{Denoiser, RevealOrder, Sdid};
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 use snn_core::Model;
@@ -10,27 +10,45 @@ use snn_train::{Progress, read_config};
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
-use super::stages::{Networks, generate};
+use super::networks::{Networks, SpikingDenoiser};
+use super::stages::generate;
 use crate::error::{Error, Result};
 
-/// What a run has trained, read from its folder; nothing is written there.
+/// Draws images from a finished run, by [`samples`](Self::samples), [`generation::save`](crate::generation::save) and
+/// [`sweep::temperatures`](crate::sweep::temperatures): holds its networks, or an own denoiser in the place of the run's.
 #[derive(Debug)]
-pub struct Trained {
+#[non_exhaustive]
+pub struct Trained<D = Sdid> {
     /// The run's config, its seed among it.
     pub cfg: ExperimentConfig,
     /// The autoencoder.
     pub vqsvae: VqSvae,
     /// The denoiser.
-    pub sdid: Sdid,
-    /// SHA-256 of the files of both networks: two runs with equal ones have equal networks.
+    pub denoiser: D,
+    /// SHA-256 of what both networks come from: two runs with equal ones have equal networks.
     pub sha256: String,
+    pub(super) order: Option<OwnOrder>,
+    /// The denoiser as one that can be observed.
+    spiking: Option<fn(&D) -> &dyn SpikingDenoiser>,
+}
+
+/// An order of the user's own, by the name that tells its images from others.
+pub(super) struct OwnOrder {
+    pub(super) name: String,
+    order: Box<dyn RevealOrder + Send + Sync>,
+}
+
+impl std::fmt::Debug for OwnOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OwnOrder").field(&self.name).finish()
+    }
 }
 
 impl Trained {
-    /// Reads `config.json`, `vqsvae.safetensors` and `sdid.safetensors`.
+    /// Reads `config.json`, `vqsvae.safetensors` and `sdid.safetensors` from a run's folder, to which nothing is written.
     ///
     /// # Errors
-    /// A file that is missing, damaged or of another kind; a config that does not
+    /// Returns an error if a file is missing, damaged or of another kind, or if the config does not
     /// [validate](ExperimentConfig::validate).
     /// # Examples
     /// ```no_run
@@ -42,38 +60,93 @@ impl Trained {
     /// # Ok(()) }
     /// ```
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let cfg: ExperimentConfig = read_config(folder)?;
-        cfg.validate()?;
-        let files = ["vqsvae.safetensors", "sdid.safetensors"].map(|name| folder.join(name));
-        if let Some(file) = files.iter().find(|file| !file.exists()) {
-            let message = "is not there: the run is not finished; go on with its command and --resume";
-            return Err(Error::run(file, message));
-        }
-        let vqsvae = VqSvae::load(&files[0], device)?;
-        let sdid = Sdid::load(&files[1], device)?;
-        let mut hash = Sha256::new();
-        for file in &files {
-            hash.update(std::fs::read(file).map_err(Error::io(file))?);
-        }
-        let sha256 = format!("{:x}", hash.finalize());
-        Ok(Self { cfg, vqsvae, sdid, sha256 })
+        let (cfg, [vqsvae, sdid]) = finished(folder, ["vqsvae.safetensors", "sdid.safetensors"])?;
+        let denoiser = Sdid::load(&sdid, device)?;
+        let (sha256, vqsvae) = (sha256(&[&read(&vqsvae)?, &read(&sdid)?]), VqSvae::load(&vqsvae, device)?);
+        Ok(Self { cfg, vqsvae, denoiser, sha256, order: None, spiking: Some(|sdid| sdid) })
+    }
+}
+
+impl<D: Denoiser> Trained<D> {
+    /// Reads the config and the autoencoder of a run's folder, and takes a denoiser of your own: any, with whatever it knows
+    /// of each image that is to be drawn.
+    ///
+    /// `name` says which denoiser it is, conditions included: [`generation::save`](crate::generation::save) takes the images of two
+    /// denoisers with one name for the same.
+    ///
+    /// # Errors
+    /// Returns an error if a file is missing, damaged or of another kind, or if the config does not
+    /// [validate](ExperimentConfig::validate).
+    pub fn with_denoiser(folder: &Path, denoiser: D, name: &str, device: &Device) -> Result<Self> {
+        let (cfg, [vqsvae]) = finished(folder, ["vqsvae.safetensors"])?;
+        let (sha256, vqsvae) = (sha256(&[&read(&vqsvae)?, name.as_bytes()]), VqSvae::load(&vqsvae, device)?);
+        Ok(Self { cfg, vqsvae, denoiser, sha256, order: None, spiking: None })
     }
 
-    /// Both networks.
+    /// Returns the same networks with an order of your own in place of the config's.
+    ///
+    /// `name` says which order it is: [`generation::save`](crate::generation::save) takes the images of two orders with one name for
+    /// the same.
+    #[must_use]
+    pub fn with_order(self, name: &str, order: impl RevealOrder + Send + Sync + 'static) -> Self {
+        Self { order: Some(OwnOrder { name: name.to_owned(), order: Box::new(order) }), ..self }
+    }
+
+    /// Returns the same networks, whose denoiser [`evaluate`](crate::evaluate) observes, to measure its firing rates and energy.
+    /// The run's own SDID is observed in any case.
+    #[must_use]
+    pub fn spiking(self) -> Self
+    where
+        D: SpikingDenoiser,
+    {
+        Self { spiking: Some(|denoiser| denoiser), ..self }
+    }
+
+    /// Borrows both networks, and the order if it is an own one.
     #[must_use]
     pub fn networks(&self) -> Networks<'_> {
-        Networks { vqsvae: &self.vqsvae, denoiser: &self.sdid }
+        let networks = match self.spiking {
+            Some(spiking) => Networks::spiking(&self.vqsvae, spiking(&self.denoiser)),
+            None => Networks::new(&self.vqsvae, &self.denoiser),
+        };
+        match &self.order {
+            Some(own) => networks.with_order(&*own.order),
+            None => networks,
+        }
     }
 
-    /// The first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU, pixels as of
+    /// Draws the first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU, pixels as of
     /// [`VqSvae::decode`]. [`generation::save`](crate::generation::save) writes them as files instead, clamped.
     ///
     /// # Errors
-    /// As [`generate`]; `count = 0`.
+    /// Returns the errors of [`generate`], and an error if `count` is 0.
     pub fn samples(&self, count: usize, device: &Device, progress: &mut dyn Progress) -> Result<Tensor> {
         if count == 0 {
             return Err(Error::config("samples", count, "must be at least 1"));
         }
         generate(&self.cfg, self.networks(), 0..count, device, progress)
     }
+}
+
+/// The config of a finished run, and the paths of some of its files.
+fn finished<const N: usize>(folder: &Path, names: [&str; N]) -> Result<(ExperimentConfig, [PathBuf; N])> {
+    let cfg: ExperimentConfig = read_config(folder)?;
+    cfg.validate()?;
+    let files = names.map(|name| folder.join(name));
+    if let Some(file) = files.iter().find(|file| !file.exists()) {
+        let message = "is not there: the run is not finished; go on with its command and --resume";
+        return Err(Error::run(file, message));
+    }
+    Ok((cfg, files))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).map_err(Error::io(file))
+}
+
+/// Of these bytes, one after the other.
+fn sha256(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    format!("{:x}", hash.finalize())
 }

@@ -9,12 +9,12 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 
 impl ExperimentConfig {
-    /// Rejects what cannot work, by field, value and reason.
+    /// Checks that a run can work with this config, before anything is trained.
     ///
     /// # Errors
-    /// Also where the parts do not fit each other (`sdid` must have the codebook size and map of `vqsvae`), and what is
-    /// beyond all size: numbers that f32 does not hold, tensors of more than 2^32 numbers, more samples than a picture has
-    /// room for.
+    /// Returns an error, with the field, its value and the reason, if a part does not validate, if the parts do not fit each other
+    /// (`sdid` must have the codebook size and map of `vqsvae`), or if something is beyond all size: a number that f32 does not hold,
+    /// a tensor of more than 2^32 numbers, more samples than a picture has room for.
     pub fn validate(&self) -> Result<()> {
         let tree = self.to_value()?;
         for part in ["vqsvae", "vqsvae_training", "sdid", "sdid_training"] {

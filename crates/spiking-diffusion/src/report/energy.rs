@@ -16,7 +16,7 @@ pub const PROTOCOL: &str = "A compute-only proxy: 4.6 pJ a multiply-accumulate, 
     side. Not counted: memory traffic (which dominates on real hardware), membrane updates, batch norms (folded into the \
     weights), the codebook's search.";
 
-/// Operations and energy of a piece of work on one image.
+/// Counts the operations and the energy of a piece of work on one image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// Multiply-accumulates of the network without spikes.
@@ -38,7 +38,7 @@ impl Cost {
         Self { dense_macs, macs, accumulates, dense_nanojoules, nanojoules }
     }
 
-    /// How many times the energy of the spiking network the other one needs.
+    /// Returns how many times the energy of the spiking network the other one needs.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.dense_nanojoules / self.nanojoules
@@ -54,7 +54,7 @@ impl Cost {
     }
 }
 
-/// One named line of the table.
+/// Names one line of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// A layer, or a piece of work.
@@ -64,7 +64,7 @@ pub struct Line {
     pub cost: Cost,
 }
 
-/// The whole table.
+/// Compares a spiking network with the same one without spikes, layer by layer and in all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Energy {
     /// [`PROTOCOL`].

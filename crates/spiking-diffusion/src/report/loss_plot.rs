@@ -16,7 +16,7 @@ const WINDOW: f64 = 0.02;
 /// Reads `vqsvae.csv` and `sdid.csv`, of trainings on this data set and with these weights, and draws `loss.png`.
 ///
 /// # Errors
-/// A table that is missing, has no rows, or has a row of another form; the message names file and line.
+/// Returns an error, with file and line, if a table is missing, has no rows, or has a row of another form.
 pub(crate) fn save_losses(run: &RunDir, dataset: &str, weighting: Weighting) -> Result<()> {
     let charts = [vqsvae(run, dataset)?, sdid(run, dataset, weighting)?];
     plot::save(&run.file("loss.png"), &charts, 1)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The numbers of a run. Smaller is better but for `ssim` and the codebook's.
+/// Holds the numbers of a run. Smaller is better but for `ssim` and the codebook's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Mean squared error of the test reconstructions, pixels in [-0.5, 0.5].
@@ -24,7 +24,7 @@ pub struct Metrics {
     pub distance: Option<Distance>,
 }
 
-/// Distances of one run; smaller is better.
+/// Holds the distances of one run; smaller is better.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distance {
     /// Fréchet distance.

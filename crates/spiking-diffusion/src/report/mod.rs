@@ -38,7 +38,7 @@ pub(crate) use {
     unmasking::Unmasking,
 };
 
-/// How long a training was.
+/// Says how long a training was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epochs {
     /// Of the autoencoder.
@@ -47,7 +47,7 @@ pub struct Epochs {
     pub sdid: usize,
 }
 
-/// One finished run.
+/// Reports one finished run: what `report.json` holds and the pages show.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Name of the data set.
@@ -89,7 +89,7 @@ pub struct Report {
     pub command: Option<String>,
 }
 
-/// What the run ran on.
+/// Says what the run ran on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// `cpu` or `cuda:N`.

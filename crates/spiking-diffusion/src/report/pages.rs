@@ -9,16 +9,16 @@ use super::{Report, html, markdown, page};
 use crate::error::Result;
 
 impl Report {
-    /// The report as a page of Markdown beside the pictures of the run.
+    /// Writes the report as a page of Markdown beside the pictures of the run.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         markdown::render(&page::of(self))
     }
 
-    /// The report as one self-contained page: styles and pictures inside, no scripts, nothing to fetch.
+    /// Writes the report as one self-contained page: styles and pictures inside, no scripts, nothing to fetch.
     ///
     /// # Errors
-    /// A picture of the run's folder that is there and cannot be read. Those that are missing are left out.
+    /// Returns an error if a picture of the run's folder is there and cannot be read. Pictures that are missing are left out.
     pub fn to_html(&self, folder: &Path) -> Result<String> {
         html::render(&page::of(self), folder)
     }

@@ -7,7 +7,7 @@ use spiking_diffusion::generation::{self, Formats, Saved};
 use spiking_diffusion::metrics::Pixels;
 use spiking_diffusion::snn_core::Seed;
 use spiking_diffusion::sweep::{self, Reference, Sweep};
-use spiking_diffusion::{Progress, Result, Silent, Trained, run_experiment};
+use spiking_diffusion::{Experiment, Progress, Result, Silent, Trained};
 
 use crate::{few_digits, rejects, tiny};
 
@@ -18,7 +18,7 @@ fn trained(folder: &Path) -> Trained {
     let mut cfg = tiny(&data);
     // Enough for images that differ.
     (cfg.vqsvae.time_steps, cfg.vqsvae.codebook_std, cfg.vqsvae_training.epochs) = (4, 1., 12);
-    run_experiment(&cfg, &data, &run, false, &Device::Cpu, &mut Silent).unwrap();
+    Experiment::new(&cfg, &data).out(&run).run(&mut Silent).unwrap();
     Trained::load(&run, &Device::Cpu).unwrap()
 }
 

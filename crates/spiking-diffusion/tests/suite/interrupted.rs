@@ -5,11 +5,10 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
 use rand::Rng;
 use spiking_diffusion::data::{Dataset, Split};
 use spiking_diffusion::snn_core::Seed;
-use spiking_diffusion::{Progress, RunDir, run_experiment};
+use spiking_diffusion::{Experiment, Progress, RunDir};
 
 use crate::{assert_same_bytes, tiny};
 
@@ -21,7 +20,7 @@ const OUT: &str = "SPIKING_TEST_OUT";
 fn child() {
     let Some(out) = std::env::var_os(OUT) else { return };
     let data = noise();
-    run_experiment(&tiny(&data), &data, Path::new(&out), true, &Device::Cpu, &mut Announce).unwrap();
+    Experiment::new(&tiny(&data), &data).out(out).resume(true).run(&mut Announce).unwrap();
 }
 
 /// Images that are there at once: most of a child's time would go into drawing digits.

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::Device;
 use serde_json::{Value, json};
 use spiking_diffusion::data::{Dataset, Split};
-use spiking_diffusion::{
-    Error, ExperimentConfig, Features, Preset, Result, Silent, run_experiment, run_experiment_with,
-};
+use spiking_diffusion::{Error, Experiment, ExperimentConfig, Features, Preset, Result, Silent};
 
 use crate::rejects;
 
@@ -63,7 +60,7 @@ fn bad_values(good: &Value) -> Vec<Value> {
 fn run(cfg: &ExperimentConfig, data: &Dataset) -> (Result<()>, bool) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
-    let result = run_experiment(cfg, data, &out, false, &Device::Cpu, &mut Silent).map(|_| ());
+    let result = Experiment::new(cfg, data).out(&out).run(&mut Silent).map(|_| ());
     (result, out.exists())
 }
 
@@ -156,9 +153,8 @@ fn two_images_have_a_distance() {
     let data = Dataset::new("spots", split(6), split(2)).unwrap();
     let cfg = smallest(Preset::Quick, &data).with("evaluation.distance_images", "2").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let (cpu, features) = (Device::Cpu, Features::Classifier);
-    let report =
-        run_experiment_with(&cfg, &data, folder.path(), false, &cpu, &features, &mut Silent).unwrap();
+    let experiment = Experiment::new(&cfg, &data).out(folder.path()).features(Features::Classifier);
+    let report = experiment.run(&mut Silent).unwrap();
     assert!(report.metrics.distance.unwrap().fid.is_finite());
 }
 

@@ -8,6 +8,7 @@ mod idx;
 mod interrupted;
 mod limits;
 mod mnist;
+mod own;
 #[cfg(feature = "cli")]
 mod program;
 mod programs;

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use candle_core::Device;
-use spiking_diffusion::{Silent, run_experiment};
+use spiking_diffusion::{Experiment, Silent};
 
 use crate::{example, few_digits, tiny};
 
@@ -24,7 +23,7 @@ fn with_full_disk(mut command: Command) -> Output {
 /// A finished run in this folder.
 fn finish(run: &Path) {
     let data = few_digits();
-    run_experiment(&tiny(&data), &data, run, false, &Device::Cpu, &mut Silent).unwrap();
+    Experiment::new(&tiny(&data), &data).out(run).run(&mut Silent).unwrap();
 }
 
 #[track_caller]

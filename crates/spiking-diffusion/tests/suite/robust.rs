@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use spiking_diffusion::data::Dataset;
-use spiking_diffusion::{Error, ExperimentConfig, Progress, Report, Result, RunDir, Silent, run_experiment};
+use spiking_diffusion::{Error, Experiment, ExperimentConfig, Progress, Report, Result, RunDir, Silent};
 
 use crate::{assert_same_bytes, example, few_digits, rejects, tiny};
 
@@ -39,7 +39,7 @@ impl Progress for StopAt {
 }
 
 fn run(cfg: &ExperimentConfig, data: &Dataset, out: &Path, progress: &mut dyn Progress) -> Result<Report> {
-    run_experiment(cfg, data, out, true, &Device::Cpu, progress)
+    Experiment::new(cfg, data).out(out).resume(true).run(progress)
 }
 
 /// A run stopped in the autoencoder's training after so many steps.

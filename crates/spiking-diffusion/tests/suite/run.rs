@@ -7,14 +7,13 @@ use spiking_diffusion::data::{Dataset, Split};
 use spiking_diffusion::metrics::{Classifier, FeatureExtractor, frechet_distance_of_features};
 use spiking_diffusion::snn_core::Seed;
 use spiking_diffusion::{
-    ExperimentConfig, Features, Preset, Report, Result, RunDir, Silent, Trained, run_experiment,
-    run_experiment_with,
+    Experiment, ExperimentConfig, Features, Preset, Report, Result, RunDir, Silent, Trained, evaluate,
 };
 
 use crate::{REPRODUCIBLE, assert_same_bytes, few_digits, rejects, tiny};
 
 fn run(cfg: &ExperimentConfig, data: &Dataset, out: &Path, resume: bool) -> Result<Report> {
-    run_experiment(cfg, data, out, resume, &Device::Cpu, &mut Silent)
+    Experiment::new(cfg, data).out(out).resume(resume).run(&mut Silent)
 }
 
 #[test]
@@ -74,7 +73,7 @@ fn distances_are_those_of_the_features_asked_for() {
     let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
     let cfg = tiny(&data).with("evaluation.distance_images", "20").unwrap();
     let with = |features: Features, resume: bool| {
-        run_experiment_with(&cfg, &data, folder.path(), resume, &Device::Cpu, &features, &mut Silent)
+        Experiment::new(&cfg, &data).out(folder.path()).resume(resume).features(features).run(&mut Silent)
     };
     let report = with(Features::Classifier, false).unwrap();
     let distance = report.metrics.distance.clone().unwrap();
@@ -105,10 +104,35 @@ fn data_that_no_classifier_can_be_trained_on_are_refused_before_the_training() {
     let data = Dataset::new("own", unlabelled(&digits.train), unlabelled(&digits.test)).unwrap();
     let cfg = tiny(&data).with("evaluation.distance_images", "20").unwrap();
     let out = folder.path().join("run");
-    let features = Features::Classifier;
-    let result = run_experiment_with(&cfg, &data, &out, false, &Device::Cpu, &features, &mut Silent);
+    let result = Experiment::new(&cfg, &data).out(&out).features(Features::Classifier).run(&mut Silent);
     rejects(result, &["classes", "at least 2"]);
     assert!(!out.exists());
+}
+
+/// A run takes the codes of the test images from the pass that measures their reconstructions.
+#[test]
+fn codes_are_those_of_every_image_encoded_by_itself() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    let report = run(&cfg, &data, folder.path(), false).unwrap();
+    let trained = Trained::load(folder.path(), &Device::Cpu).unwrap();
+    let codes =
+        candle_core::safetensors::load(folder.path().join("codes.safetensors"), &Device::Cpu).unwrap();
+    // Measured again, all is as in the run.
+    let (networks, test) = (trained.networks(), &codes["test"]);
+    let found = evaluate(&cfg, networks, &data.test, test, &Device::Cpu, &mut Silent).unwrap();
+    assert_eq!((found.metrics, found.firing_rates), (report.metrics, report.firing_rates));
+    assert_eq!(Some(found.energy), report.energy);
+    for (name, split) in [("train", &data.train), ("test", &data.test)] {
+        assert_eq!(codes[name].dims(), [split.len(), 7, 7]);
+        for i in 0..split.len() {
+            let own = trained.vqsvae.encode(&split.range(i..i + 1, &Device::Cpu).unwrap()).unwrap();
+            assert_eq!(
+                codes[name].get(i).unwrap().to_vec2::<u32>().unwrap(),
+                own.get(0).unwrap().to_vec2::<u32>().unwrap()
+            );
+        }
+    }
 }
 
 #[test]

@@ -84,31 +84,31 @@ impl<'a> NetworkBuilder<'a> {
         }
     }
 
-    /// The neurons of all layers from here on.
+    /// Sets the neurons of all layers from here on.
     pub fn neuron(mut self, lif: LifConfig) -> Self {
         self.lif = lif;
         self
     }
 
-    /// A spiking convolution, as [`SpikingLayer::conv`].
+    /// Adds a spiking convolution, as [`SpikingLayer::conv`].
     pub fn conv(self, channels: usize, cfg: ConvConfig) -> Self {
         let lif = self.lif;
         self.layer(|from, vb| SpikingLayer::conv(from, channels, cfg, lif, vb))
     }
 
-    /// A spiking transposed convolution, as [`SpikingLayer::conv_transpose`].
+    /// Adds a spiking transposed convolution, as [`SpikingLayer::conv_transpose`].
     pub fn conv_transpose(self, channels: usize, cfg: ConvConfig) -> Self {
         let lif = self.lif;
         self.layer(|from, vb| SpikingLayer::conv_transpose(from, channels, cfg, lif, vb))
     }
 
-    /// A spiking linear layer, as [`SpikingLayer::linear`]. Maps are [flattened](Self::flatten) in front of it.
+    /// Adds a spiking linear layer, as [`SpikingLayer::linear`]. Maps are [flattened](Self::flatten) in front of it.
     pub fn linear(self, features: usize) -> Self {
         let lif = self.lif;
         self.layer(|from, vb| SpikingLayer::linear(from, features, lif, vb))
     }
 
-    /// Any spiking layer: `make` gets the channels (or features) that it reads, and where its parameters lie.
+    /// Adds any spiking layer: `make` gets the channels (or features) that it reads, and where its parameters lie.
     pub fn layer(self, make: impl FnOnce(usize, VarBuilder<'a>) -> Result<SpikingLayer>) -> Self {
         let name = format!("{}{}.{}", self.prefix, self.parts.len(), self.open.len());
         self.then(name.clone(), |network| {
@@ -131,7 +131,7 @@ impl<'a> NetworkBuilder<'a> {
         })
     }
 
-    /// Maps become features: `[C, H, W]` -> `[C H W]`, in this order.
+    /// Turns maps into features: `[C, H, W]` -> `[C H W]`, in this order.
     pub fn flatten(self) -> Self {
         let name = self.part_name();
         self.then(name, |network| {
@@ -146,7 +146,7 @@ impl<'a> NetworkBuilder<'a> {
         })
     }
 
-    /// Pooling of maps.
+    /// Adds a pooling of maps.
     pub fn pool(self, pool: Pool) -> Self {
         let name = self.part_name();
         self.then(name.clone(), |network| {
@@ -158,12 +158,12 @@ impl<'a> NetworkBuilder<'a> {
         })
     }
 
-    /// A residual block `y = g(f(x), x)`, where `f` is what `block` adds to the builder that it gets, and `g` is `join`.
+    /// Adds a residual block `y = g(f(x), x)`, where `f` is what `block` adds to the builder that it gets, and `g` is `join`.
     pub fn residual(self, join: SewFunction, block: impl FnOnce(Self) -> Self) -> Self {
         self.residual_with_shortcut(join, block, |shortcut| shortcut)
     }
 
-    /// The same with layers on the way round, such as a 1x1 convolution where the block changes the number of channels.
+    /// Adds a residual block with layers on the way round, such as a 1x1 convolution where the block changes the number of channels.
     pub fn residual_with_shortcut(
         self,
         join: SewFunction,
@@ -194,17 +194,17 @@ impl<'a> NetworkBuilder<'a> {
         })
     }
 
-    /// The linear read-out behind the last part, as [`ReadoutLayer::linear`].
+    /// Adds the linear read-out behind the last part, as [`ReadoutLayer::linear`].
     pub fn readout(self, features: usize, readout: Readout) -> Self {
         self.head(|from, vb| ReadoutLayer::linear(from, features, readout, vb))
     }
 
-    /// A read-out of maps, as [`ReadoutLayer::conv`].
+    /// Adds a read-out of maps, as [`ReadoutLayer::conv`].
     pub fn readout_conv(self, channels: usize, cfg: ConvConfig, readout: Readout) -> Self {
         self.head(|from, vb| ReadoutLayer::conv(from, channels, cfg, readout, vb))
     }
 
-    /// A read-out of maps, as [`ReadoutLayer::conv_transpose`].
+    /// Adds a read-out of maps, as [`ReadoutLayer::conv_transpose`].
     pub fn readout_conv_transpose(self, channels: usize, cfg: ConvConfig, readout: Readout) -> Self {
         self.head(|from, vb| ReadoutLayer::conv_transpose(from, channels, cfg, readout, vb))
     }
@@ -232,7 +232,7 @@ impl<'a> NetworkBuilder<'a> {
         })
     }
 
-    /// The network.
+    /// Builds the network.
     ///
     /// # Errors
     /// Returns an error, with the name of the part, if a part does not fit what comes out of the part before it, or if its

@@ -100,7 +100,7 @@ impl SpikingNetwork {
         NetworkBuilder::new(item, lif, vb)
     }
 
-    /// The spikes that come out of the last part. With `train`, normalises by batch statistics and moves the running ones, those
+    /// Computes the spikes that come out of the last part. With `train`, normalises by batch statistics and moves the running ones, those
     /// of all layers or, where it returns an error, of none.
     ///
     /// # Shapes
@@ -113,20 +113,20 @@ impl SpikingNetwork {
         })
     }
 
-    /// What the read-out makes of them, such as logits.
+    /// Computes what the read-out makes of the last part's spikes, such as logits.
     ///
     /// # Shapes
     /// Items as it was built for -> `[N, C, H, W]` or `[N, C]`.
     /// # Errors
-    /// As [`forward`](Self::forward); a network without a read-out, no time steps.
+    /// Returns the errors of [`forward`](Self::forward), and an error if the network has no read-out or there are no time steps.
     pub fn readout(&self, drive: Drive<'_>, train: bool) -> Result<Tensor> {
         self.read(drive, Pass::new(train, None))
     }
 
-    /// [`forward`](Self::forward) with a look at the spikes of every layer, and at what pooling and residual parts make.
+    /// Computes [`forward`](Self::forward) with a look at the spikes of every layer, and at what pooling and residual parts make.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and the observer's own.
+    /// Returns the errors of [`forward`](Self::forward) and those of the observer.
     pub fn forward_observed(
         &self,
         drive: Drive<'_>,
@@ -138,10 +138,10 @@ impl SpikingNetwork {
         })
     }
 
-    /// [`readout`](Self::readout) with the same look.
+    /// Computes [`readout`](Self::readout) with the same look.
     ///
     /// # Errors
-    /// As [`readout`](Self::readout), and the observer's own.
+    /// Returns the errors of [`readout`](Self::readout) and those of the observer.
     pub fn readout_observed(
         &self,
         drive: Drive<'_>,
@@ -172,7 +172,7 @@ impl SpikingNetwork {
         Ok(made)
     }
 
-    /// One time step, with running statistics and without gradient: after `T` of them, the spikes of
+    /// Takes one time step, with running statistics and without gradient: after `T` of them, the spikes of
     /// [`forward`](Self::forward) with `train` off.
     ///
     /// # Shapes
@@ -184,12 +184,12 @@ impl SpikingNetwork {
         one_step(x, |xs| self.step_chunk(xs, state))
     }
 
-    /// Several time steps: see [`step`](Self::step).
+    /// Takes several time steps: see [`step`](Self::step).
     ///
     /// # Shapes
     /// `xs: [t, N, ...]` -> `[t, N, C, H, W]` or `[t, N, C]`.
     /// # Errors
-    /// As [`step`](Self::step); a chunk of no time steps.
+    /// Returns the errors of [`step`](Self::step), and an error if the chunk has no time steps.
     pub fn step_chunk(&self, xs: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
         check_item(&self.item, Drive::Spikes(xs))?;
         let (signal, mut next) = (Signal::Spikes(xs.detach()), state.clone());
@@ -202,7 +202,7 @@ impl SpikingNetwork {
         Ok(spikes)
     }
 
-    /// The read-out of all time steps that a state has been through: after `T` of them, what [`readout`](Self::readout) makes of
+    /// Computes the read-out of all time steps that a state has been through: after `T` of them, what [`readout`](Self::readout) makes of
     /// the sequence with `train` off.
     ///
     /// # Shapes
@@ -223,7 +223,7 @@ impl SpikingNetwork {
         PreparedNetwork::new(self)
     }
 
-    /// The read-out, if there is one.
+    /// Returns the read-out, if there is one.
     pub fn head(&self) -> Option<&ReadoutLayer> {
         self.head.as_ref()
     }

@@ -43,7 +43,7 @@ impl PreparedNetwork {
         Ok(Self { item: network.item.clone(), parts, head: network.head.clone() })
     }
 
-    /// [`SpikingNetwork::forward`] with running statistics, without gradient.
+    /// Computes [`SpikingNetwork::forward`] with running statistics, without gradient.
     ///
     /// # Shapes
     /// Items as the network was built for -> `[T, N, C, H, W]` or `[T, N, C]`.
@@ -54,12 +54,12 @@ impl PreparedNetwork {
         Ok(flow(&self.parts, "", Signal::of(drive), &mut Fixed)?.spikes()?.detach())
     }
 
-    /// [`SpikingNetwork::readout`] with running statistics, without gradient.
+    /// Computes [`SpikingNetwork::readout`] with running statistics, without gradient.
     ///
     /// # Shapes
     /// Items as the network was built for -> `[N, C, H, W]` or `[N, C]`.
     /// # Errors
-    /// As [`forward`](Self::forward); a network without a read-out, no time steps.
+    /// Returns the errors of [`forward`](Self::forward), and an error if the network has no read-out or there are no time steps.
     pub fn readout(&self, drive: Drive<'_>) -> Result<Tensor> {
         let head = head_of(self.head.as_ref())?;
         check_item(&self.item, drive)?;

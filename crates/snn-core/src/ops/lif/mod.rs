@@ -18,7 +18,7 @@ pub(crate) use neuron::{Neuron, by_division};
 /// # Shapes
 /// `xs: [T, N, ...]` input currents -> spikes `[T, N, ...]`, each 0 or 1. f32 or f64.
 /// # Errors
-/// A tensor without a time axis, or of another element type.
+/// Returns an error if the tensor has no time axis or another element type.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -38,13 +38,13 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
     xs.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: None })
 }
 
-/// [`lif`] under a current that does not change: equal to `lif(direct_encode(x, T))`, without the copies.
+/// Runs [`lif`] under a current that does not change: equal to `lif(direct_encode(x, T))`, without the copies.
 ///
 /// # Shapes
 /// `x: [N, ...]` -> spikes `[T, N, ...]`.
 /// # Errors
-/// On the CPU, an element type other than f32 and f64; elsewhere, as [`lif_reference`]. More time steps than
-/// [`direct_encode`](crate::direct_encode) takes.
+/// Returns an error if, on the CPU, the element type is another than f32 and f64, the errors of [`lif_reference`] elsewhere, and an error if
+/// there are more time steps than [`direct_encode`](crate::direct_encode) takes.
 pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Tensor> {
     check_time_steps(time_steps)?;
     room("lif_constant", &[&[time_steps], x.dims()].concat(), x.dtype())?;
@@ -54,12 +54,12 @@ pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Te
     x.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: Some(time_steps) })
 }
 
-/// The twin of [`lif`]: [`lif_step`] in a loop, with Candle's own operations. Any device; slow.
+/// Runs the twin of [`lif`]: [`lif_step`] in a loop, with Candle's own operations. Any device; slow.
 ///
 /// # Shapes
 /// `xs: [T, N, ...]` -> spikes `[T, N, ...]`, as [`lif`].
 /// # Errors
-/// A tensor without a time axis, or without time steps.
+/// Returns an error if the tensor has no time axis or no time steps.
 pub fn lif_reference(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
     let time_steps = xs.dim(0)?;
     let mut v = (xs.get(0)?.zeros_like()? + cfg.v_reset.potential())?;
@@ -72,12 +72,12 @@ pub fn lif_reference(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
     Tensor::stack(&spikes, 0)
 }
 
-/// One time step, for streaming: `(X[t], V[t-1]) -> (S[t], V[t])`. The state is a value; nothing is kept.
+/// Takes one time step, for streaming: `(X[t], V[t-1]) -> (S[t], V[t])`. The state is a value; nothing is kept.
 ///
 /// # Shapes
 /// `x, v: [N, ...]` -> spikes and potentials `[N, ...]`; any shape, the same for all.
 /// # Errors
-/// Shapes or element types that differ.
+/// Returns an error if shapes or element types differ.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -93,12 +93,12 @@ pub fn lif_step(x: &Tensor, v: &Tensor, cfg: &LifConfig) -> Result<(Tensor, Tens
     spike(&charge(x, v, cfg)?, cfg)
 }
 
-/// [`lif_step`] of a parametric LIF neuron: `1/tau = sigmoid(w)`, with `w` a scalar that learns, in place of the config's `tau`.
+/// Takes [`lif_step`] of a parametric LIF neuron: `1/tau = sigmoid(w)`, with `w` a scalar that learns, in place of the config's `tau`.
 ///
 /// # Shapes
 /// `x, v: [N, ...]`, `w: []` -> spikes and potentials `[N, ...]`.
 /// # Errors
-/// Shapes or element types that differ, a `w` of more than one element.
+/// Returns an error if shapes or element types differ, or if `w` has more than one element.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};

@@ -13,19 +13,17 @@ use crate::{Seed, Surrogate, direct_encode};
 const RESETS: [Reset; 3] = [Reset::Hard(0.), Reset::Hard(-0.25), Reset::Soft];
 /// `tau` and `decay_input`: an undecayed LIF, the paper's, an integrate-and-fire neuron.
 const LEAKS: [(Option<f64>, bool); 3] = [(Some(2.), true), (Some(3.7), false), (None, true)];
-const SURROGATES: [Surrogate; 6] = [
-    Surrogate::Atan { alpha: 2. },
-    Surrogate::Sigmoid { alpha: 4. },
-    Surrogate::Rectangle { width: 1.5 },
-    Surrogate::Triangle { width: 0.8 },
-    Surrogate::Gaussian { sigma: 0.6 },
-    Surrogate::Window { centre: 0.3, width: 1.25, height: 0.8 },
-];
 
 fn configs() -> impl Iterator<Item = LifConfig> {
     let all = RESETS.into_iter().flat_map(|v_reset| LEAKS.map(|leak| (v_reset, leak)));
     all.flat_map(|(v_reset, (tau, decay_input))| {
-        SURROGATES.map(|surrogate| LifConfig { tau, decay_input, v_reset, surrogate, ..Default::default() })
+        Surrogate::EACH.map(|surrogate| LifConfig {
+            tau,
+            decay_input,
+            v_reset,
+            surrogate,
+            ..Default::default()
+        })
     })
 }
 
@@ -75,12 +73,12 @@ proptest! {
         neurons in prop_oneof![Just(1usize), 2usize..40, 255usize..=257, 1000usize..=3000],
         reset in 0usize..3,
         leak in prop_oneof![Just((Some(2.), true)), Just((Some(2.), false)), Just((None, true))],
-        surrogate in 0usize..SURROGATES.len(),
+        surrogate in 0usize..Surrogate::EACH.len(),
         flags in [any::<bool>(), any::<bool>(), any::<bool>()],
 
         seed: u64,
     ) {
-        let (v_reset, surrogate) = (RESETS[reset], SURROGATES[surrogate]);
+        let (v_reset, surrogate) = (RESETS[reset], Surrogate::EACH[surrogate]);
         let [detach_reset, double, strict_threshold] = flags;
         let cfg =
             LifConfig { tau: leak.0, decay_input: leak.1, v_reset, surrogate, detach_reset, ..Default::default() };

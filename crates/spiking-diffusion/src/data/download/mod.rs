@@ -21,7 +21,7 @@ use remote::{Remote, RemoteFile};
 use unpack::unpack;
 
 impl KnownSet {
-    /// Folder in the user's cache with its official files. Those that it lacks are loaded from the network.
+    /// Returns a folder in the user's cache that has the official files. Those that it lacks are loaded from the network.
     ///
     /// What was cut off, or [stopped](Progress::stop_requested), goes on where it was the next time. A file is there
     /// under its name once its SHA-256 is right; of an archive only what is needed is kept. Two processes may ask for the
@@ -29,8 +29,8 @@ impl KnownSet {
     /// taken from the Hugging Face hub where their server does not answer, if their unpacked bytes have the official checksums.
     ///
     /// # Errors
-    /// The network or the server fails, or its file has another checksum ([`Error::Download`] says what to do instead);
-    /// a file cannot be written; the progress asks to stop.
+    /// Returns an error if the network or the server fails or its file has another checksum ([`Error::Download`] says what to do instead),
+    /// if a file cannot be written, or if the progress asks to stop.
     ///
     /// # Examples
     /// ```no_run
@@ -52,10 +52,10 @@ impl KnownSet {
         Ok(store.folder)
     }
 
-    /// From a folder that has at least one of its files ([`KnownSet::load`]), else by [`KnownSet::download`].
+    /// Loads the set from a folder that has at least one of its files ([`KnownSet::load`]), else by [`KnownSet::download`].
     ///
     /// # Errors
-    /// Those of the one or the other. A folder with one of the files is final: what else is wrong there is an error.
+    /// Returns the errors of the one or the other. A folder with one of the files is final: what else is wrong there is an error.
     pub fn load_or_download(
         self,
         folder: Option<&Path>,

@@ -16,7 +16,7 @@ type Visit<'a> = &'a mut dyn FnMut(&Path, &mut dyn Read) -> Result<()>;
 /// Writes the files of these names, whichever folder of the archive (`.zip`, else `.tar.gz`) they are in, to `folder`.
 ///
 /// # Errors
-/// The archive lacks one of them or is damaged; a file cannot be written.
+/// Returns an error if the archive lacks one of them or is damaged, or if a file cannot be written.
 pub(super) fn unpack(archive: &Path, names: &[String], folder: &Path) -> Result<()> {
     let mut missing: Vec<&String> = names.iter().collect();
     let mut take = |path: &Path, content: &mut dyn Read| -> Result<()> {

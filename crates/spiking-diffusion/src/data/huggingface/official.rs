@@ -69,7 +69,7 @@ pub(super) fn of_test(test: &Split) -> Result<Option<KnownSet>> {
 /// Names and bytes of the official files, whichever order they are in.
 ///
 /// # Errors
-/// A part of the data is none of the official files, or one of these is not there.
+/// Returns an error if a part of the data is none of the official files, or if one of these is not there.
 pub(super) fn files(set: KnownSet, data: &Dataset, folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     if data.image() != shape(set) {
         return Err(Error::data(

@@ -30,7 +30,8 @@ pub struct Frame {
 /// Draws frames one after the other, each a grid of `columns` images, the last one longest, without end.
 ///
 /// # Errors
-/// As [`save_grid`](super::save_grid); no frames, frames of different sizes, places that do not divide the images.
+/// Returns the errors of [`save_grid`](super::save_grid), and an error if there are no frames, if frames differ in size, or if places do not
+/// divide the images.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};

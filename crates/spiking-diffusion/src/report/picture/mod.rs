@@ -30,7 +30,8 @@ const NOT_A_NUMBER: [u8; 3] = [255, 0, 255];
 /// # Shapes
 /// `images: [N, C, H, W]`, `C` = 1 or 3 (red, green, blue), a float type.
 /// # Errors
-/// No images, other shapes, no columns, a picture of more than 2^31 bytes, a file that cannot be written.
+/// Returns an error if there are no images or no columns, if images have another shape, if the picture has more than 2^31 bytes, or if
+/// the file cannot be written.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};
@@ -61,7 +62,7 @@ pub fn save_grid(path: &Path, images: &Tensor, columns: usize) -> Result<()> {
 /// # Shapes
 /// Both `[N, C, H, W]`, as in [`save_grid`].
 /// # Errors
-/// As [`save_grid`]; two different shapes.
+/// Returns the errors of [`save_grid`], and an error if the two shapes differ.
 /// # Examples
 /// ```
 /// # use candle_core::{DType, Device, Tensor};

@@ -163,7 +163,7 @@ pub struct Bar {
 /// Draws named bars, one below the other, into one PNG.
 ///
 /// # Errors
-/// No bars or more than 200, a value that is negative or not finite, a file that cannot be written.
+/// Returns an error if there are no bars or more than 200, if a value is negative or not finite, or if the file cannot be written.
 /// # Examples
 /// ```
 /// use spiking_diffusion::plot::{self, Bar, PALETTE};
@@ -194,7 +194,7 @@ pub fn save_bars(path: &Path, title: &str, bars: &[Bar]) -> Result<()> {
 /// Draws charts side by side, `columns` a row, into one PNG.
 ///
 /// # Errors
-/// No charts or no columns, more than 100 charts, a file that cannot be written.
+/// Returns an error if there are no charts or no columns, if there are more than 100 charts, or if the file cannot be written.
 /// # Examples
 /// ```
 /// use spiking_diffusion::plot::{self, Chart};

@@ -34,7 +34,7 @@ fn check_surrogate<F: Real>(surrogate: Surrogate, x: f64) {
 
 #[test]
 fn surrogates_are_defined_everywhere() {
-    for surrogate in SURROGATES {
+    for surrogate in Surrogate::EACH {
         distances(DType::F32).into_iter().for_each(|x| check_surrogate::<f32>(surrogate, x));
         distances(DType::F64).into_iter().for_each(|x| check_surrogate::<f64>(surrogate, x));
         assert!(surrogate.value(f64::NAN).is_nan() && surrogate.derivative(f64::NAN).is_nan());
@@ -46,7 +46,7 @@ fn surrogates_are_defined_everywhere() {
 #[test]
 fn firing_is_defined_everywhere() -> Result<()> {
     for dtype in [DType::F16, DType::F32, DType::F64] {
-        for surrogate in SURROGATES {
+        for surrogate in Surrogate::EACH {
             let xs = [distances(dtype), vec![f64::NAN, -f64::NAN]].concat();
             let x = candle_core::Var::from_tensor(&Tensor::new(&xs[..], &Device::Cpu)?.to_dtype(dtype)?)?;
             let spikes = surrogate.fire(&x)?;
@@ -112,7 +112,7 @@ fn both(xs: &[[f32; 3]], cfg: &LifConfig) -> Result<[Vec<Vec<f64>>; 2]> {
 #[test]
 fn infinite_currents_fire_or_not_and_have_no_gradient() -> Result<()> {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
-    for surrogate in SURROGATES {
+    for surrogate in Surrogate::EACH {
         for v_reset in RESETS {
             let cfg = LifConfig { surrogate, v_reset, ..Default::default() };
             for out in both(&[[inf, -inf, nan]], &cfg)? {

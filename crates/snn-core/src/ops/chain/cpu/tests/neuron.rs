@@ -8,20 +8,12 @@ const RESETS: [Reset; 3] = [Reset::Hard(0.), Reset::Hard(-0.25), Reset::Soft];
 /// Time constants by which a float divides exactly.
 const LEAKS: [(Option<f64>, bool); 5] =
     [(Some(2.), true), (Some(2.), false), (Some(4.), true), (Some(4.), false), (None, true)];
-const SURROGATES: [Surrogate; 6] = [
-    Surrogate::Atan { alpha: 2. },
-    Surrogate::Sigmoid { alpha: 4. },
-    Surrogate::Rectangle { width: 1.5 },
-    Surrogate::Triangle { width: 0.8 },
-    Surrogate::Gaussian { sigma: 0.6 },
-    Surrogate::Window { centre: 0.3, width: 1.25, height: 0.8 },
-];
 
 fn configs() -> Vec<LifConfig> {
     let mut all = Vec::new();
     for v_reset in RESETS {
         for (tau, decay_input) in LEAKS {
-            for surrogate in SURROGATES {
+            for surrogate in Surrogate::EACH {
                 for detach_reset in [false, true] {
                     all.push(LifConfig {
                         tau,
