@@ -64,8 +64,7 @@ fn the_heads_gradient_is_the_slope_of_the_loss() {
                 at(i, 0.);
                 assert!(
                     (slope - grad).abs() <= 1e-7 + 1e-5 * slope.abs(),
-                    "{name}[{i}]: {slope}, not {}",
-                    grad
+                    "{name}[{i}]: {slope}, not {grad}"
                 );
             }
             assert!(grad.iter().any(|g| g.abs() > 1e-3), "{name}: {grad:?}");
