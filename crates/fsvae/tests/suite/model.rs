@@ -1,0 +1,119 @@
+//! Steps against prefixes, what draws do, files.
+
+use candle_core::{DType, Device, Tensor};
+use fsvae::{Draws, Fsvae, FsvaeConfig};
+use snn_core::{Model, Seed};
+
+use crate::{Fixture, assert_same, both, flat, images, rejects, tiny};
+
+fn draws(cfg: &FsvaeConfig, n: usize, seed: u64) -> Draws {
+    Draws::new(cfg, n, 0.5, Seed(seed), "draws", &Device::Cpu).unwrap()
+}
+
+fn distinct(xs: &Tensor) -> bool {
+    let values = flat(xs);
+    values.iter().any(|x| *x != values[0])
+}
+
+/// What the latent spikes are at a time step depends on the image, on the picks so far and on nothing after.
+#[test]
+fn a_draw_sees_the_past_and_never_the_future() {
+    for cfg in both() {
+        let Fixture { model, .. } = Fixture::lively(&cfg, 1, DType::F64);
+        let (images, picks) = (images(3, DType::F64), draws(&cfg, 3, 1).picks);
+        let z = model.encode(&images, &picks).unwrap();
+        assert!(distinct(&z), "nothing happens");
+        let late = Tensor::cat(&[picks.narrow(0, 0, 5).unwrap(), picks.narrow(0, 0, 3).unwrap()], 0).unwrap();
+        let other = model.encode(&images, &late).unwrap();
+        assert_same("the first steps", &other.narrow(0, 0, 5).unwrap(), &z.narrow(0, 0, 5).unwrap());
+        assert_ne!(flat(&other), flat(&z));
+    }
+}
+
+/// Without a norm the passes of training are those of evaluation, whichever way their draws are made.
+#[test]
+fn training_without_norms_between_maps_draws_what_evaluation_draws() {
+    let cfg = tiny(FsvaeConfig::table1());
+    let Fixture { model, .. } = Fixture::lively(&cfg, 2, DType::F64);
+    let z = model.encode(&images(3, DType::F64), &draws(&cfg, 3, 2).picks).unwrap();
+    // The prior is told spikes and picks candidates, both the same in either mode.
+    let out = model.forward_t(&images(3, DType::F64), &draws(&cfg, 3, 2), false).unwrap();
+    assert_same("z", &out.z, &z);
+    assert!(distinct(&out.q_z) && distinct(&out.p_z));
+}
+
+#[test]
+fn an_image_does_not_depend_on_its_batch_in_evaluation() {
+    for cfg in both() {
+        let Fixture { model, .. } = Fixture::lively(&cfg, 3, DType::F32);
+        let picks = draws(&cfg, 3, 3).picks;
+        let all = model.sample(&picks).unwrap();
+        let one = model.sample(&picks.narrow(1, 1, 1).unwrap()).unwrap();
+        assert_same("sample 1", &one, &all.narrow(0, 1, 1).unwrap());
+        assert!(distinct(&all));
+    }
+}
+
+#[test]
+fn scheduled_draws_reach_the_prior_and_nothing_else() {
+    let cfg = tiny(FsvaeConfig::original(1));
+    let with = draws(&cfg, 4, 5);
+    let scheduled: Vec<usize> = (0..8).filter(|t| with.scheduled[*t].is_some()).collect();
+    assert!(!scheduled.is_empty() && scheduled.iter().all(|t| (5..7).contains(t)), "{scheduled:?}");
+    let pass = |draws: &Draws, train| {
+        Fixture::lively(&cfg, 5, DType::F64).model.forward_t(&images(4, DType::F64), draws, train).unwrap()
+    };
+    let without = Draws { scheduled: Vec::new(), ..with.clone() };
+    for train in [true, false] {
+        let (a, b) = (pass(&with, train), pass(&without, train));
+        assert_same("z", &a.z, &b.z);
+        assert_same("reconstruction", &a.reconstruction, &b.reconstruction);
+        assert_eq!(flat(&a.p_z) != flat(&b.p_z), train);
+    }
+}
+
+#[test]
+fn draws_follow_from_seed_and_label() {
+    let cfg = tiny(FsvaeConfig::original(1));
+    let picks = |seed, label: &str| flat(&Draws::picks(&cfg, 50, Seed(seed), label, &Device::Cpu).unwrap());
+    assert_eq!(picks(1, "a"), picks(1, "a"));
+    assert_ne!(picks(1, "a"), picks(2, "a"));
+    assert_ne!(picks(1, "a"), picks(1, "b"));
+    let count = |k: f64| picks(1, "a").iter().filter(|pick| **pick == k).count();
+    assert!((0..4).all(|k| (420..580).contains(&count(k.into()))) && count(4.) == 0);
+    let never = Draws::new(&cfg, 2, 0., Seed(1), "a", &Device::Cpu).unwrap();
+    let always = Draws::new(&cfg, 2, 1., Seed(1), "a", &Device::Cpu).unwrap();
+    assert!(never.scheduled.iter().all(Option::is_none));
+    assert_eq!(
+        always.scheduled.iter().map(Option::is_some).collect::<Vec<_>>()[4..],
+        [false, true, true, false]
+    );
+}
+
+#[test]
+fn a_model_is_saved_and_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fsvae.safetensors");
+    for cfg in both() {
+        let Fixture { params, model } = Fixture::lively(&cfg, 4, DType::F32);
+        model.checkpoint(&params).unwrap().save(&path).unwrap();
+        let loaded = Fsvae::load(&path, &Device::Cpu).unwrap();
+        assert_eq!(loaded.config(), &cfg);
+        let picks = draws(&cfg, 2, 1).picks;
+        assert_same("samples", &loaded.sample(&picks).unwrap(), &model.sample(&picks).unwrap());
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let cfg = tiny(FsvaeConfig::table1());
+    let Fixture { model, .. } = Fixture::lively(&cfg, 1, DType::F32);
+    let (good, images) = (draws(&cfg, 2, 1), images(2, DType::F32));
+    let wide = Tensor::zeros((2, 1, 8, 12), DType::F32, &Device::Cpu).unwrap();
+    rejects(model.forward_t(&wide, &good, true), &["[2, 1, 8, 12]", "[1, 8, 8]"]);
+    rejects(model.encode(&images, &draws(&cfg, 3, 1).picks), &["[8, 3, 5]", "[8, 2, 5]"]);
+    rejects(model.sample(&good.picks.narrow(0, 0, 4).unwrap()), &["[4, 2, 5]", "[8, 2, 5]"]);
+    rejects(model.sample(&good.picks.to_dtype(DType::F32).unwrap()), &["F32", "u32"]);
+    let beyond = Tensor::full(4u32, (8, 2, 5), &Device::Cpu).unwrap();
+    assert!(model.sample(&beyond).is_err());
+}
