@@ -163,7 +163,7 @@ fn gradients_of_the_read_out_are_those_of_finite_differences() {
 #[test]
 fn the_gradient_goes_straight_through_the_clamp() {
     let wide = tiny(VqSvaeConfig::paper);
-    let clamped = Pass::new(&VqSvaeConfig { output: Activation::ClampedTanh, ..wide.clone() });
+    let clamped = Pass::new(&VqSvaeConfig { output: Activation::ClampedTanh, ..wide });
     let pass = Pass::new(&wide);
     let out = pass.fixture.model.forward_t(&pass.images, true).unwrap();
     // As if tanh itself were shown the errors of the clamped pixels.

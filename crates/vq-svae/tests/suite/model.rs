@@ -64,7 +64,7 @@ fn errors_of_observers_come_through() {
 #[test]
 fn a_clamped_output_is_the_other_one_within_the_pixels_range() {
     let wide = tiny(VqSvaeConfig::paper);
-    let clamped = VqSvaeConfig { output: Activation::ClampedTanh, ..wide.clone() };
+    let clamped = VqSvaeConfig { output: Activation::ClampedTanh, ..wide };
     let [wide, clamped] = [wide, clamped].map(|cfg| (Fixture::lively(&cfg, 1, DType::F32), cfg));
     for train in [true, false] {
         let image = |(fixture, cfg): &(Fixture, VqSvaeConfig)| {
