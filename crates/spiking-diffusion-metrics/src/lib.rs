@@ -45,3 +45,6 @@ pub use source::ImageFolder;
 pub use source::{ImageSource, TensorFile};
 pub use ssim::{Padding, SsimConfig, Window, ssim};
 pub use stats::FeatureStats;
+
+/// Trains the [`Classifier`], and shows its progress.
+pub use snn_train;
