@@ -31,6 +31,7 @@ impl Weighting {
     /// assert_eq!(Weighting::Elbo.factor(1, 49), 49.);
     /// assert_eq!(Weighting::Released.factor(49, 49), 0.);
     /// ```
+    #[must_use]
     pub fn factor(self, t: usize, steps: usize) -> f64 {
         match self {
             Self::Elbo => steps as f64 / t as f64,

@@ -72,6 +72,7 @@ impl Order {
     /// assert!((Order::Posterior.mean_passes(1, 10) - 1.).abs() < 1e-12);
     /// assert!((Order::Posterior.mean_passes(49, 49) - 31.16).abs() < 0.01);
     /// ```
+    #[must_use]
     pub fn mean_passes(self, length: usize, steps: usize) -> f64 {
         match self {
             // Each token is revealed at one of the steps, all alike.

@@ -51,26 +51,31 @@ impl AbsorbingProcess {
     }
 
     /// The number of codes `K`.
+    #[must_use]
     pub fn codes(&self) -> usize {
         self.codes
     }
 
     /// The number of steps `T_d`.
+    #[must_use]
     pub fn steps(&self) -> usize {
         self.steps
     }
 
     /// The mask token, `K`.
+    #[must_use]
     pub fn mask(&self) -> u32 {
         self.codes as u32
     }
 
     /// The probability `1 / (T_d - t + 1)` that step `t`, in `1..=T_d`, masks a token that is not masked yet (Eq. 12).
+    #[must_use]
     pub fn gamma(&self, t: usize) -> f64 {
         1. / (self.steps as f64 - t as f64 + 1.)
     }
 
     /// The probability `t / T_d` that a token is masked after step `t`, in `0..=T_d`.
+    #[must_use]
     pub fn mask_probability(&self, t: usize) -> f64 {
         t as f64 / self.steps as f64
     }

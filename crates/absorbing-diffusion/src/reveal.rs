@@ -78,17 +78,20 @@ pub struct Draft<'a> {
 
 impl Draft<'_> {
     /// The positions that are masked, in ascending order.
+    #[must_use]
     pub fn masked(&self) -> Vec<usize> {
         (0..self.codes.len()).filter(|&i| self.codes[i] == self.mask).collect()
     }
 
     /// The positions that earlier steps have revealed, in ascending order.
+    #[must_use]
     pub fn revealed(&self) -> Vec<usize> {
         (0..self.codes.len()).filter(|&i| self.codes[i] != self.mask && !self.given[i]).collect()
     }
 
     /// How many masked tokens this step has to reveal, if tokens are revealed evenly over the steps, so that
     /// `round(free * (left - 1) / steps)` of the `free` tokens that were not given are masked after it.
+    #[must_use]
     pub fn due(&self) -> usize {
         let free = self.given.iter().filter(|given| !**given).count();
         let masked = self.codes.iter().filter(|code| **code == self.mask).count();

@@ -91,6 +91,7 @@ impl SamplingConfig {
     }
 
     /// The number of steps in which a process is sampled.
+    #[must_use]
     pub fn steps_of(&self, process: &AbsorbingProcess) -> usize {
         self.steps.unwrap_or(process.steps())
     }

@@ -58,6 +58,7 @@ const LARGEST: usize = 1 << 24;
 
 impl SdidConfig {
     /// The released code: raw numbers in, 64-128-256-512-256 channels, `T_s = 16`, one diffusion step a token.
+    #[must_use]
     pub fn released_code(codes: usize, (height, width): (usize, usize)) -> Self {
         Self {
             codes,

@@ -40,6 +40,7 @@ impl FiringRates {
     }
 
     /// The firing rate of each layer so far, by name: the fraction of its neurons' time steps that had a spike.
+    #[must_use]
     pub fn rates(&self) -> BTreeMap<String, f64> {
         self.counts.iter().map(|(name, (spikes, steps))| (name.clone(), spikes / steps.max(1.))).collect()
     }

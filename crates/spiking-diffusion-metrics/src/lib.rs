@@ -47,3 +47,6 @@ pub use source::{ImageSource, TensorFile};
 pub use ssim::{Padding, SsimConfig, Window, ssim};
 pub use stats::FeatureStats;
 pub use weights::WeightFile;
+
+/// Trains the [`Classifier`], and shows its progress.
+pub use snn_train;

@@ -63,6 +63,7 @@ pub struct CodeUsage {
 
 impl CodeUsage {
     /// Starts counting for a codebook of this size.
+    #[must_use]
     pub fn new(codes: usize) -> Self {
         Self { counts: vec![0; codes] }
     }
@@ -83,16 +84,19 @@ impl CodeUsage {
     }
 
     /// How often each code has occurred, by code.
+    #[must_use]
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
     /// The number of codes that have occurred at all.
+    #[must_use]
     pub fn used(&self) -> usize {
         self.counts.iter().filter(|&&n| n > 0).count()
     }
 
     /// The perplexity `exp(-sum p ln p)`: how many codes there would be if all were used equally often.
+    #[must_use]
     pub fn perplexity(&self) -> f64 {
         let total = self.counts.iter().sum::<u64>() as f64;
         let share = self.counts.iter().filter(|&&n| n > 0).map(|&n| n as f64 / total);

@@ -25,6 +25,7 @@ impl ImageSpec {
     pub const CIFAR: Self = Self { channels: 3, height: 32, width: 32 };
 
     /// Rows and columns of the code map, a quarter of the image's.
+    #[must_use]
     pub fn code_map(&self) -> (usize, usize) {
         (self.height / 4, self.width / 4)
     }
@@ -189,6 +190,7 @@ impl Revival {
     /// assert!(revival.is_due(100, 1000) && !revival.is_due(150, 1000));
     /// assert!(!revival.is_due(0, 1000) && !revival.is_due(600, 1000));
     /// ```
+    #[must_use]
     pub fn is_due(self, step: usize, total: usize) -> bool {
         step > 0 && step.is_multiple_of(self.every.max(1)) && step as f64 <= self.until * total as f64
     }
@@ -200,6 +202,7 @@ const SMALLEST_VARIANCE: f64 = 1e-12;
 
 impl VqSvaeConfig {
     /// The config of the paper's text. Where the paper gives no value, it has the released code's, except for `codebook_std`.
+    #[must_use]
     pub fn paper(image: ImageSpec) -> Self {
         Self {
             image,
@@ -228,6 +231,7 @@ impl VqSvaeConfig {
 
     /// The config of the released PyTorch code. Its reconstruction term is divided by the variance of the training pixels, which
     /// is MNIST's here: set that of your own images.
+    #[must_use]
     pub fn released_code(image: ImageSpec) -> Self {
         Self {
             codebook_std: 1.,

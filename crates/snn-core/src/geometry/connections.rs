@@ -48,11 +48,13 @@ impl Connections {
     }
 
     /// The shape of the layer's output: channels, rows and columns.
+    #[must_use]
     pub fn target(&self) -> [usize; 3] {
         self.target
     }
 
     /// The multiply-accumulates of one pass over real-valued inputs, for one image and one time step: one for each connection.
+    #[must_use]
     pub fn macs(&self) -> f64 {
         let pairs = |axis: &Axis| (0..axis.kernel).map(|k| axis.joined(k).len() as f64).sum::<f64>();
         let each = self.axes.iter().map(pairs).product::<f64>();
@@ -63,6 +65,7 @@ impl Connections {
     ///
     /// `spikes` holds the number of spikes at each position, row by row, over all channels, and over as many images and time
     /// steps as are to be counted; [`spikes_by_position`] makes it.
+    #[must_use]
     pub fn accumulates(&self, spikes: &[f64]) -> f64 {
         let [rows, columns] = &self.axes;
         let width = if self.kind == Kind::Conv { columns.image } else { columns.map };

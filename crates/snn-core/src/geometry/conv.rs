@@ -22,11 +22,13 @@ pub struct ConvConfig {
 
 impl ConvConfig {
     /// The geometry with this kernel, stride and padding, and without output padding.
+    #[must_use]
     pub fn new(kernel: usize, stride: usize, padding: usize) -> Self {
         Self { kernel, stride, padding, output_padding: 0 }
     }
 
     /// The same geometry with output padding.
+    #[must_use]
     pub fn with_output_padding(self, output_padding: usize) -> Self {
         Self { output_padding, ..self }
     }

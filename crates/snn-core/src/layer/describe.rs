@@ -25,6 +25,7 @@ impl LayerDescription {
     }
 
     /// Describes layers in a row, `<part>.0`, `<part>.1`, ..., each of which reads the one before; the first reads these.
+    #[must_use]
     pub fn in_a_row(part: &str, reads: &[&str], connections: Vec<Connections>) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::with_capacity(connections.len());
         for (i, connections) in connections.into_iter().enumerate() {

@@ -25,6 +25,7 @@ pub enum Pool {
 
 impl Pool {
     /// Returns the side of a window, and the step from one to the next.
+    #[must_use]
     pub fn kernel(self) -> usize {
         match self {
             Self::Average { kernel } | Self::Max { kernel } => kernel,

@@ -162,6 +162,7 @@ impl ReadoutLayer {
     }
 
     /// Returns how it sums over time.
+    #[must_use]
     pub fn readout(&self) -> Readout {
         self.readout
     }

@@ -35,11 +35,13 @@ pub struct SpikingStack {
 impl SpikingStack {
     /// Stacks layers in the order in which spikes pass through them: maps (convolutions) or features (linear layers), not both.
     /// From the one to the other it takes two stacks, and `flatten_from(2)` between them.
+    #[must_use]
     pub fn new(layers: Vec<SpikingLayer>) -> Self {
         Self { layers }
     }
 
     /// Returns its layers.
+    #[must_use]
     pub fn layers(&self) -> &[SpikingLayer] {
         &self.layers
     }

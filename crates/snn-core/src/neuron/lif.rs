@@ -85,6 +85,7 @@ impl Default for LifConfig {
 
 impl LifConfig {
     /// The integrate-and-fire neuron: no leak, otherwise as the default.
+    #[must_use]
     pub fn integrate_and_fire() -> Self {
         Self { tau: None, ..Self::default() }
     }

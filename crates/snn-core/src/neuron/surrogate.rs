@@ -91,11 +91,13 @@ pub(crate) use by_surrogate;
 
 impl Surrogate {
     /// `g(x)`.
+    #[must_use]
     pub fn value(&self, x: f64) -> f64 {
         self.value_of(x - self.origin(0.))
     }
 
     /// `g'(x)`.
+    #[must_use]
     pub fn derivative(&self, x: f64) -> f64 {
         self.derivative_of(x - self.origin(0.))
     }

@@ -147,6 +147,7 @@ macro_rules! by_dtype {
 pub(crate) use by_dtype;
 
 /// Threads that operations compute on: those of rayon's pool, which `RAYON_NUM_THREADS` sets. They never change a result.
+#[must_use]
 pub fn threads() -> usize {
     rayon::current_num_threads()
 }

@@ -14,6 +14,7 @@ use candle_nn::{Init, VarBuilder};
 /// ```
 /// assert_eq!(snn_core::fan_in_bound(&[32, 1, 3, 3]), 1. / 3.);
 /// ```
+#[must_use]
 pub fn fan_in_bound(weight: &[usize]) -> f64 {
     1. / weight.iter().skip(1).map(|&len| len as f64).product::<f64>().sqrt()
 }

@@ -85,6 +85,7 @@ impl LrSchedule {
     /// let cosine = snn_core::LrSchedule::Cosine { floor: 0. };
     /// assert_eq!((cosine.factor(0, 10), cosine.factor(10, 10)), (1., 0.));
     /// ```
+    #[must_use]
     pub fn factor(self, step: usize, total: usize) -> f64 {
         match self {
             Self::Constant => 1.,
@@ -150,6 +151,7 @@ impl AdamW {
     }
 
     /// The number of steps taken so far.
+    #[must_use]
     pub fn steps(&self) -> usize {
         self.step
     }

@@ -64,26 +64,31 @@ impl std::fmt::Debug for ParamStore {
 
 impl ParamStore {
     /// An empty store, in which parameters are created as layers ask for them.
+    #[must_use]
     pub fn new(seed: Seed, dtype: DType, device: &Device) -> Self {
         Self { seed, dtype, device: device.clone(), entries: Arc::default() }
     }
 
     /// The builder from which a model gets its parameters.
+    #[must_use]
     pub fn builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), self.dtype, self.device.clone())
     }
 
     /// The device that the variables are on.
+    #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
     }
 
     /// All variables with their names, running statistics included, in the order of the names.
+    #[must_use]
     pub fn vars(&self) -> Vec<(String, Var)> {
         self.lock().iter().map(|(name, entry)| (name.clone(), entry.var.clone())).collect()
     }
 
     /// The variables that an optimiser moves, with their names.
+    #[must_use]
     pub fn trainable(&self) -> Vec<(String, Var)> {
         let entries = self.lock();
         let trainable = entries.iter().filter(|(_, entry)| entry.role == Role::Parameter);
@@ -105,6 +110,7 @@ impl ParamStore {
     }
 
     /// The number of trainable parameters, counted by element.
+    #[must_use]
     pub fn parameter_count(&self) -> usize {
         self.trainable().iter().map(|(_, var)| var.elem_count()).sum()
     }

@@ -32,12 +32,14 @@ impl Seed {
     ///
     /// It is a generator of rand 0.9: to draw from it by `rand::Rng`, depend on `rand = "0.9"`. The traits of other versions,
     /// such as 0.10, are not implemented for it.
+    #[must_use]
     pub fn rng(self, label: &str) -> ChaCha8Rng {
         let key = Sha256::new().chain_update(self.0.to_le_bytes()).chain_update(label.as_bytes()).finalize();
         ChaCha8Rng::from_seed(key.into())
     }
 
     /// Another seed, for a part of the program whose labels may coincide with another part's.
+    #[must_use]
     pub fn child(self, label: &str) -> Self {
         Self(self.rng(label).random())
     }

@@ -95,7 +95,7 @@ fn damaged_files_are_told_apart_from_foreign_ones() -> Result {
     let good = std::fs::read(&path)?;
     // Nothing, half a length, half a header, all but one byte; a longer file; another format.
     let cuts = [0, 4, 100, good.len() / 2, good.len() - 1].map(|end| good[..end].to_vec());
-    let longer = [good.clone(), vec![0]].concat();
+    let longer = [good, vec![0]].concat();
     for bytes in cuts.into_iter().chain([longer, b"PK\x03\x04 not a safetensors file".to_vec()]) {
         std::fs::write(&path, bytes)?;
         let message = load_error(&path);

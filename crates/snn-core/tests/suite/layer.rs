@@ -120,7 +120,7 @@ fn naive(kind: Kind, store: &ParamStore, xs: &Tensor, train: bool) -> Result<(Te
         let after = [moved(&running[0], mean.clone())?, moved(&running[1], (&squares / (n - 1.))?)?];
         (mean, (squares / n)?, after)
     } else {
-        (running[0].clone(), running[1].clone(), running.clone())
+        (running[0].clone(), running[1].clone(), running)
     };
     let flat = |xs: &Tensor| by_channel(xs, ys.rank() - 1);
     let normed = ys.broadcast_sub(&flat(&mean)?)?.broadcast_div(&flat(&(variance + EPS)?.sqrt()?)?)?;

@@ -178,7 +178,7 @@ fn optimiser_restores_strictly() -> Result {
     good.tensors = trained.snapshot("o.")?;
     let mut missing = good.clone();
     missing.tensors.remove("o.v.b");
-    let mut misshapen = good.clone();
+    let mut misshapen = good;
     misshapen.tensors.insert("o.v.b".into(), Tensor::zeros(6, DType::F32, &Device::Cpu)?);
 
     for (damaged, words) in [(missing, ["`o.v.b`", "missing"]), (misshapen, ["`o.v.b`", "[6]"])] {

@@ -37,7 +37,7 @@ pub struct ClassScore {
 /// # Examples
 /// ```
 /// use candle_core::{Device, Tensor};
-/// use std::ops::ControlFlow;
+/// use snn_train::Silent;
 /// use spiking_diffusion_metrics::{Classifier, ClassifierConfig, Labelled, score_samples};
 ///
 /// let bright = Tensor::full(0.4f32, (8, 1, 16, 16), &Device::Cpu)?;
@@ -45,7 +45,7 @@ pub struct ClassScore {
 /// let labels = [[0; 8], [1; 8]].concat();
 /// let set = Labelled { images: &images, labels: &labels };
 /// let cfg = ClassifierConfig { epochs: 20, batch_size: 8, ..ClassifierConfig::new("two greys", 2) };
-/// let classifier = Classifier::train(&cfg, set, set, &mut |_| ControlFlow::Continue(()))?;
+/// let classifier = Classifier::train(&cfg, set, set, &mut Silent)?;
 ///
 /// let score = score_samples(&classifier, &bright, 0.9)?;
 /// assert_eq!((score.predicted, score.confident_classes), (vec![0, 8], vec![1]));

@@ -67,11 +67,13 @@ impl Fad {
     }
 
     /// Names the network, the protocol and the batch size, as they should stand beside a result.
+    #[must_use]
     pub fn name(&self, batch_size: usize) -> String {
         format!("FSVAE's autoencoder, {} features, statistics of batches of {batch_size}", self.dims())
     }
 
     /// The number of features.
+    #[must_use]
     pub fn dims(&self) -> usize {
         self.network.features()
     }

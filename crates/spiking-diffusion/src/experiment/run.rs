@@ -13,10 +13,12 @@ use super::evaluation::{Reconstructions, evaluate_denoiser};
 use super::networks::Networks;
 #[cfg(feature = "report")]
 use super::stages::process;
-use super::stages::{Codes, encode, encode_by, generate, generate_observed, train_sdid, train_vqsvae};
+use super::stages::{Codes, encode_with, generate, generate_observed, train_sdid, train_vqsvae};
 use super::starter::Starter;
 use super::summary;
-use crate::data::{Dataset, Split};
+use crate::data::Dataset;
+#[cfg(feature = "report")]
+use crate::data::Split;
 use crate::error::Result;
 #[cfg(feature = "report")]
 use crate::report::{self, Unmasking, picture, size::square};
@@ -150,14 +152,12 @@ impl<'a> Experiment<'a> {
     ) -> Result<(Codes, Option<Reconstructions>)> {
         let (cfg, device) = (self.cfg, &self.device);
         let mut measured = None;
-        let mut of_train =
-            |split: &Split, progress: &mut dyn Progress| encode(cfg, vqsvae, split, device, progress);
-        let mut of_test = |split: &Split, progress: &mut dyn Progress| {
-            let (found, codes) = Reconstructions::measure(cfg, vqsvae, split, device, progress)?;
+        let mut of_test = |progress: &mut dyn Progress| {
+            let (found, codes) = Reconstructions::measure(cfg, vqsvae, &self.data.test, device, progress)?;
             measured = Some(found);
             Ok(codes)
         };
-        let codes = encode_by(cfg, self.data, run, device, progress, [&mut of_train, &mut of_test])?;
+        let codes = encode_with(cfg, vqsvae, self.data, run, device, progress, &mut of_test)?;
         Ok((codes, measured))
     }
 

@@ -1,4 +1,4 @@
-//! The stages of a run, in order: train the VQ-SVAE, encode, train the SDID, sample and decode.
+//! The stages of a run, in order: train the VQ-SVAE, encode, train the denoiser, sample and decode.
 //!
 //! Each reads only what the stages before it have written into the run's folder, and does nothing where its own
 //! result is already there.
@@ -83,28 +83,27 @@ pub fn encode_dataset(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Codes> {
-    let encode = |split: &Split, progress: &mut dyn Progress| encode(cfg, model, split, device, progress);
-    encode_by(cfg, data, run, device, progress, [&mut { encode }, &mut { encode }])
+    let mut test = |progress: &mut dyn Progress| encode(cfg, model, &data.test, device, progress);
+    encode_with(cfg, model, data, run, device, progress, &mut test)
 }
 
-/// What makes codes of a split, on the CPU.
-pub(super) type Encode<'a> = dyn FnMut(&Split, &mut dyn Progress) -> Result<Tensor> + 'a;
-
-/// [`encode_dataset`], with a way to encode the training images and one for the test images; only the first is timed.
-pub(super) fn encode_by(
+/// [`encode_dataset`], with a way of its own to the codes of the test images, on the CPU. Its time is not that of the stage.
+pub(super) fn encode_with(
     cfg: &ExperimentConfig,
+    model: &VqSvae,
     data: &Dataset,
     run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
-    [train, test]: [&mut Encode<'_>; 2],
+    test: &mut dyn FnMut(&mut dyn Progress) -> Result<Tensor>,
 ) -> Result<Codes> {
     let path = run.file("codes.safetensors");
     if !path.exists() {
         let (clock, mut checkpoint) = (Instant::now(), Checkpoint::new(CODES_KIND, &cfg.data)?);
-        checkpoint.tensors.insert("train".to_owned(), train(&data.train, progress)?);
+        let train = encode(cfg, model, &data.train, device, progress)?;
+        checkpoint.tensors.insert("train".to_owned(), train);
         run.record_seconds("encode", clock.elapsed().as_secs_f64())?;
-        checkpoint.tensors.insert("test".to_owned(), test(&data.test, progress)?);
+        checkpoint.tensors.insert("test".to_owned(), test(progress)?);
         checkpoint.save(&path)?;
     }
     let checkpoint = Checkpoint::load(&path, CODES_KIND, device)?;
@@ -116,7 +115,7 @@ pub(super) fn encode_by(
 }
 
 /// The codes of a split, on the CPU.
-pub(super) fn encode(
+fn encode(
     cfg: &ExperimentConfig,
     model: &VqSvae,
     split: &Split,
@@ -149,14 +148,14 @@ pub fn train_sdid(
 ) -> Result<Sdid> {
     let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, device);
     let model = Sdid::new(&cfg.sdid, params.builder())?;
-    train_denoiser(cfg, (&model, &params), &model, codes, run, progress)?;
+    train_denoiser(cfg, &model, &params, &model, codes, run, progress)?;
     Ok(model)
 }
 
 /// Trains any denoiser on codes by the config's `sdid_training` and `weighting`, and writes the model to the file
 /// `<M::KIND>.safetensors` of the run's folder, or reads it from there if it was trained before.
 ///
-/// `model` is what is saved, with its parameters, and `denoiser` is what is trained: the same value twice, unless the denoiser is
+/// `model` is what is saved, with its `params`, and `denoiser` is what is trained: the same value twice, unless the denoiser is
 /// made of the model and something that is not saved, such as the class of each training image. The denoiser is told the
 /// numbers of the training images that a batch is made of.
 ///
@@ -166,7 +165,8 @@ pub fn train_sdid(
 /// Returns the errors of [`Trainer::train_model`] and of [`absorbing_diffusion::loss`](absorbing_diffusion::loss()).
 pub fn train_denoiser<M: Model>(
     cfg: &ExperimentConfig,
-    (model, params): (&M, &ParamStore),
+    model: &M,
+    params: &ParamStore,
     denoiser: &dyn Denoiser,
     codes: &Tensor,
     run: &RunDir,

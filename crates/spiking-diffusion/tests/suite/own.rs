@@ -135,7 +135,7 @@ fn run(folder: &Path) -> Run {
     let params = ParamStore::new(cfg.seed.child("class-net"), DType::F32, &CPU);
     let net = Net::build(&(), params.builder()).unwrap();
     let denoiser = OfClass { net: &net, classes: data.train.labels().to_vec() };
-    train_denoiser(&cfg, (&net, &params), &denoiser, &codes.train, &run, &mut Silent).unwrap();
+    train_denoiser(&cfg, &net, &params, &denoiser, &codes.train, &run, &mut Silent).unwrap();
     Run { data, cfg, vqsvae, codes, net }
 }
 
@@ -211,6 +211,11 @@ fn an_own_denoiser_with_a_condition_per_image_is_trained_drawn_from_and_measured
     assert_eq!(plain.energy.work.len(), 1);
     let own_order = run.evaluate(Networks::spiking(&run.vqsvae, &right).with_order(&LineByLine));
     assert_eq!(own_order.energy.work[..], found.energy.work[..2]);
+
+    // A finished run with this denoiser is measured in the same two ways.
+    let trained = Trained::with_denoiser(folder.path(), right, "the true classes", &CPU).unwrap();
+    assert_eq!(run.evaluate(trained.networks()).firing_rates, plain.firing_rates);
+    assert_eq!(run.evaluate(trained.spiking().networks()).firing_rates, found.firing_rates);
 }
 
 #[test]

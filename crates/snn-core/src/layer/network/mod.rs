@@ -224,6 +224,7 @@ impl SpikingNetwork {
     }
 
     /// Returns the read-out, if there is one.
+    #[must_use]
     pub fn head(&self) -> Option<&ReadoutLayer> {
         self.head.as_ref()
     }
