@@ -11,7 +11,7 @@ mod report;
 pub use error::{Error, Result};
 pub use experiment::{
     Codes, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig, FadFiles, Features,
-    Networks, Preset, SpikingDenoiser, Trained, encode_dataset, evaluate, generate, generation, sweep,
+    Networks, Preset, SpikingDenoiser, Trained, encode_dataset, evaluate, generate, generation, pack, sweep,
     train_denoiser, train_sdid, train_vqsvae,
 };
 pub use report::metrics::{Distance, Metrics};

@@ -7,6 +7,7 @@ mod flags;
 mod generate;
 mod input;
 mod output;
+mod pack;
 mod program;
 mod published;
 mod pytorch;

@@ -12,6 +12,7 @@ mod limits;
 mod networks;
 mod preset;
 mod run;
+mod saved;
 mod shell;
 mod stages;
 mod starter;
@@ -26,6 +27,7 @@ pub use evaluation::{Evaluation, evaluate};
 pub use fad::FadFiles;
 pub use networks::{Networks, SpikingDenoiser};
 pub use run::Experiment;
+pub use saved::pack;
 pub use stages::{Codes, encode_dataset, generate, train_denoiser, train_sdid, train_vqsvae};
 pub use trained::Trained;
 

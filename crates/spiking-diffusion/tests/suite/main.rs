@@ -9,6 +9,7 @@ mod interrupted;
 mod limits;
 mod mnist;
 mod own;
+mod pack;
 #[cfg(feature = "cli")]
 mod program;
 mod programs;
