@@ -18,13 +18,13 @@ pub(crate) struct Chain {
 impl Chain {
     pub(crate) fn new(inputs: usize, cfg: &FsvaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let (mut layers, mut c_in) = (Vec::new(), inputs);
-        for (i, &c_out) in cfg.hidden.iter().chain([&(cfg.latent * cfg.candidates)]).enumerate() {
+        for (i, &c_out) in cfg.hidden.iter().chain([&(cfg.body.latent * cfg.candidates)]).enumerate() {
             layers.push(SpikingLayer::linear(c_in, c_out, cfg.chains, vb.pp(i))?);
             c_in = c_out;
         }
         Ok(Self {
             layers: SpikingStack::new(layers),
-            latent: cfg.latent,
+            latent: cfg.body.latent,
             normed: cfg.chains.norm != Norm::None,
         })
     }
@@ -122,7 +122,8 @@ mod tests {
     fn steps_are_what_prefixes_from_rest_end_with() {
         let values = |xs: &Tensor| xs.flatten_all().unwrap().to_vec1::<f64>().unwrap();
         for cfg in [FsvaeConfig::table1(), FsvaeConfig::original(1)] {
-            let cfg = FsvaeConfig { time_steps: 6, latent: 4, candidates: 3, hidden: vec![7, 9], ..cfg };
+            let mut cfg = FsvaeConfig { candidates: 3, hidden: vec![7, 9], ..cfg };
+            (cfg.body.time_steps, cfg.body.latent) = (6, 4);
             let params = ParamStore::new(Seed(3), DType::F64, &Device::Cpu);
             let vb = params.builder();
             let (posterior, prior) =

@@ -45,14 +45,14 @@ impl Draws {
         let picks = Self::picks(cfg, items, seed, label, device)?;
         let Some(schedule) = cfg.scheduled else { return Ok(Self { picks, scheduled: Vec::new() }) };
         let mut rng = seed.rng(&format!("{label}/scheduled"));
-        let mut scheduled = Vec::with_capacity(cfg.time_steps);
-        for t in 0..cfg.time_steps {
+        let mut scheduled = Vec::with_capacity(cfg.body.time_steps);
+        for t in 0..cfg.body.time_steps {
             let replaced =
-                t >= schedule.first_step && t + 1 < cfg.time_steps && rng.random::<f64>() < probability;
+                t >= schedule.first_step && t + 1 < cfg.body.time_steps && rng.random::<f64>() < probability;
             let noise = replaced.then(|| {
                 let noise: Vec<f32> =
-                    (0..items * cfg.latent).map(|_| standard_normal(&mut rng) as f32).collect();
-                Tensor::from_vec(noise, (items, cfg.latent), device)
+                    (0..items * cfg.body.latent).map(|_| standard_normal(&mut rng) as f32).collect();
+                Tensor::from_vec(noise, (items, cfg.body.latent), device)
             });
             scheduled.push(noise.transpose()?);
         }
@@ -73,7 +73,7 @@ impl Draws {
         device: &Device,
     ) -> Result<Tensor> {
         let mut rng = seed.rng(&format!("{label}/picks"));
-        let shape = (cfg.time_steps, items, cfg.latent);
+        let shape = (cfg.body.time_steps, items, cfg.body.latent);
         let draw = (0..shape.0 * shape.1 * shape.2).map(|_| rng.random_range(0..cfg.candidates as u32));
         Ok(Tensor::from_vec(draw.collect::<Vec<_>>(), shape, device)?)
     }

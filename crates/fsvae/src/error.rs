@@ -13,8 +13,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn config(field: &str, value: impl ToString, reason: impl Into<String>) -> Self {
-        snn_core::Error::config(format!("fsvae.{field}"), value, reason).into()
+    pub(crate) fn config(field: impl Into<String>, value: impl ToString, reason: impl Into<String>) -> Self {
+        snn_core::Error::config(field, value, reason).into()
     }
 }
 

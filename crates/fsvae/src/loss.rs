@@ -5,12 +5,12 @@ use snn_core::psp_distance;
 
 use crate::{Divergence, FsvaeConfig, Output};
 
-/// What the training of an FSVAE minimises: two scalars with gradients, whose sum is the loss.
+/// What the training of an FSVAE or ESVAE minimises: two scalars with gradients, whose sum is the loss.
 #[derive(Clone, Debug)]
 pub struct Losses {
     /// The mean squared error of the reconstruction.
     pub reconstruction: Tensor,
-    /// How far posterior and prior are apart (see [`Divergence`]), its weight included.
+    /// How far posterior and prior are apart, its weight included (see [`Divergence`]; of an ESVAE, their rates).
     pub divergence: Tensor,
 }
 
@@ -35,13 +35,16 @@ impl Losses {
     }
 
     pub(crate) fn new(cfg: &FsvaeConfig, images: &Tensor, out: &Output) -> Result<Self> {
-        let reconstruction = (images - &out.reconstruction)?.sqr()?.mean_all()?;
         let (q, p) = (out.q_z.mean(3)?, out.p_z.mean(3)?);
         let divergence = match cfg.divergence {
             Divergence::Mmd { tau } => (psp_distance(&q, &p, tau)? / q.elem_count() as f64)?,
             Divergence::Kld { weight, floor } => (kld(&q, &p, floor)? * (weight / images.dim(0)? as f64))?,
         };
-        Ok(Self { reconstruction, divergence })
+        Self::of(images, &out.reconstruction, divergence)
+    }
+
+    pub(crate) fn of(images: &Tensor, reconstruction: &Tensor, divergence: Tensor) -> Result<Self> {
+        Ok(Self { reconstruction: (images - reconstruction)?.sqr()?.mean_all()?, divergence })
     }
 }
 

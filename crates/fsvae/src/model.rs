@@ -1,9 +1,10 @@
 //! The FSVAE: encoder, posterior, prior, decoder.
 
-use candle_core::{DType, Tensor, bail};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::{ConvConfig, Drive, Model, ReadoutLayer, SpikingLayer, SpikingStack};
+use snn_core::Model;
 
+use crate::body::Body;
 use crate::chain::{Chain, Course, pick};
 use crate::{Draws, Error, FsvaeConfig, Losses, Result};
 
@@ -34,7 +35,8 @@ pub struct Output {
 /// use snn_core::{AdamW, AdamWConfig, ParamStore, Seed};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let cfg = FsvaeConfig { time_steps: 4, ..FsvaeConfig::table1() };
+/// let mut cfg = FsvaeConfig::table1();
+/// cfg.body.time_steps = 4;
 /// let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
 /// let model = Fsvae::new(&cfg, params.builder())?;
 /// let mut optimiser = AdamW::new(params.trainable(), AdamWConfig::default())?;
@@ -52,13 +54,9 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Fsvae {
     cfg: FsvaeConfig,
-    encoder: SpikingStack,
-    to_latent: SpikingStack,
+    body: Body,
     posterior: Chain,
     prior: Chain,
-    from_latent: SpikingStack,
-    decoder: SpikingStack,
-    head: ReadoutLayer,
     dtype: DType,
 }
 
@@ -69,38 +67,10 @@ impl Fsvae {
     /// Returns an error if the config does not [validate](FsvaeConfig::validate), or if `vb` holds parameters of other shapes.
     pub fn new(cfg: &FsvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
-        let (halve, mix) = (ConvConfig::new(3, 2, 1), ConvConfig::new(1, 1, 0));
-        let double = halve.with_output_padding(1);
-        let (mut encoder, mut c_in) = (Vec::new(), cfg.image[0]);
-        let convolutions = cfg.encoder.iter().map(|c| (*c, halve)).chain(cfg.mix.map(|c| (c, mix)));
-        for (i, (c_out, conv)) in convolutions.enumerate() {
-            encoder.push(SpikingLayer::conv(c_in, c_out, conv, cfg.maps, vb.pp("encoder").pp(i))?);
-            c_in = c_out;
-        }
-        let flat = cfg.latent_map().iter().product();
-        let linear = |c_in, c_out, name: &str| -> Result<SpikingStack> {
-            Ok(SpikingStack::new(vec![SpikingLayer::linear(c_in, c_out, cfg.linear, vb.pp(name))?]))
-        };
-        let mut decoder = Vec::new();
-        for (i, &c_out) in cfg.decoder.iter().enumerate() {
-            decoder.push(SpikingLayer::conv_transpose(
-                c_in,
-                c_out,
-                double,
-                cfg.maps,
-                vb.pp("decoder").pp(i),
-            )?);
-            c_in = c_out;
-        }
-        let head = ConvConfig::new(3, 1, 1);
         Ok(Self {
-            encoder: SpikingStack::new(encoder),
-            to_latent: linear(flat, cfg.latent, "to_latent")?,
-            posterior: Chain::new(2 * cfg.latent, cfg, &vb.pp("posterior"))?,
-            prior: Chain::new(cfg.latent, cfg, &vb.pp("prior"))?,
-            from_latent: linear(cfg.latent, flat, "from_latent")?,
-            decoder: SpikingStack::new(decoder),
-            head: ReadoutLayer::conv_transpose(c_in, cfg.image[0], head, cfg.readout, vb.pp("head"))?,
+            body: Body::new(&cfg.body, &vb)?,
+            posterior: Chain::new(2 * cfg.body.latent, cfg, &vb.pp("posterior"))?,
+            prior: Chain::new(cfg.body.latent, cfg, &vb.pp("prior"))?,
             dtype: vb.dtype(),
             cfg: cfg.clone(),
         })
@@ -118,13 +88,13 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if images or draws have another shape, or if a pick is `k` or more.
     pub fn forward_t(&self, images: &Tensor, draws: &Draws, train: bool) -> candle_core::Result<Output> {
-        let xs = self.features(images, train)?;
-        self.check_picks(&draws.picks, images.dim(0)?)?;
+        let xs = self.body.encode(images, train)?;
+        self.body.check("picks", &draws.picks, images.dim(0)?, DType::U32)?;
         let q_z = self.posterior(&xs, &draws.picks, train)?;
         let z = pick(&q_z, &draws.picks)?;
         let told = self.told_to_prior(&z.detach(), draws, train)?;
         let p_z = self.prior.forward(&told, train)?;
-        let reconstruction = self.decode_t(&z, train)?;
+        let reconstruction = self.body.decode(&z, train)?;
         Ok(Output { q_z, p_z, z, reconstruction })
     }
 
@@ -145,8 +115,8 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if images or picks have another shape, or if a pick is `k` or more.
     pub fn encode(&self, images: &Tensor, picks: &Tensor) -> candle_core::Result<Tensor> {
-        let xs = self.features(images, false)?;
-        self.check_picks(picks, images.dim(0)?)?;
+        let xs = self.body.encode(images, false)?;
+        self.body.check("picks", picks, images.dim(0)?, DType::U32)?;
         pick(&self.posterior(&xs, picks, false)?, picks)
     }
 
@@ -157,7 +127,7 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if the spikes have another shape.
     pub fn decode(&self, z: &Tensor) -> candle_core::Result<Tensor> {
-        self.decode_t(z, false)
+        self.body.decode(z, false)
     }
 
     /// Draws images from the prior, one time step after the other, and with running statistics.
@@ -167,30 +137,9 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if the picks have another shape, or if one is `k` or more.
     pub fn sample(&self, picks: &Tensor) -> candle_core::Result<Tensor> {
-        self.check_picks(picks, picks.dims3()?.1)?;
+        self.body.check("picks", picks, picks.dims3()?.1, DType::U32)?;
         let course = self.prior.by_steps(None, picks, self.dtype)?;
-        self.decode_t(&pick(&course.candidates, picks)?, false)
-    }
-
-    /// What the posterior is told of images: `[N, channels, H, W]` -> `[T, N, C]`.
-    fn features(&self, images: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        if images.dims().get(1..) != Some(&self.cfg.image) {
-            bail!("fsvae: images are {:?}, the model wants [N, ..] of {:?}", images.dims(), self.cfg.image)
-        }
-        let spikes = self.encoder.forward(Drive::Constant(images, self.cfg.time_steps), train)?;
-        self.to_latent.forward(Drive::Spikes(&spikes.flatten_from(2)?), train)
-    }
-
-    fn check_picks(&self, picks: &Tensor, items: usize) -> candle_core::Result<()> {
-        let wanted = [self.cfg.time_steps, items, self.cfg.latent];
-        if picks.dims() != wanted || picks.dtype() != DType::U32 {
-            bail!(
-                "fsvae: picks are {:?} of {:?}, the model wants {wanted:?} of u32",
-                picks.dims(),
-                picks.dtype()
-            )
-        }
-        Ok(())
+        self.body.decode(&pick(&course.candidates, picks)?, false)
     }
 
     /// The posterior's candidates, with gradient in training.
@@ -227,14 +176,6 @@ impl Fsvae {
         let rates = self.prior.last(told)?.mean(2)?;
         let noisy = (rates + (noise.to_dtype(told.dtype())? * scale)?)?;
         noisy.gt(0.5)?.to_dtype(told.dtype())
-    }
-
-    fn decode_t(&self, z: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        let (steps, n, _) = z.dims3()?;
-        let [c, h, w] = self.cfg.latent_map();
-        let spikes = self.from_latent.forward(Drive::Spikes(z), train)?.reshape((steps, n, c, h, w))?;
-        let sum = self.decoder.readout(Drive::Spikes(&spikes), self.head.readout(), train)?;
-        self.head.forward_sums(&[sum], steps)?.tanh()
     }
 }
 

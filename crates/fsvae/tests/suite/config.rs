@@ -38,7 +38,7 @@ fn the_published_networks_have_their_sizes() {
         normed(128, 1024) + conv(256, 128) + conv(128, 64) + conv(64, 32) + conv(32, 32) + linear(9 * 32, 1);
     let chains = normed(128, 256) + normed(256, 256) + 2 * (normed(256, 512) + normed(512, 2560));
     assert_eq!(parameters(&FsvaeConfig::original(1)), encoder + decoder + chains);
-    assert_eq!(FsvaeConfig::original_large(3).latent_map(), [512, 2, 2]);
+    assert_eq!(FsvaeConfig::original_large(3).body.latent_map(), [512, 2, 2]);
 }
 
 #[test]
@@ -48,21 +48,21 @@ fn what_cannot_be_built_is_named() {
         change(&mut cfg);
         rejects(cfg.validate(), parts);
     };
-    reject(&|cfg| cfg.time_steps = 0, &["fsvae.time_steps", "0", "at least 1"]);
+    reject(&|cfg| cfg.body.time_steps = 0, &["fsvae.body.time_steps", "0", "at least 1"]);
     reject(&|cfg| cfg.candidates = 0, &["fsvae.candidates"]);
-    reject(&|cfg| cfg.latent = 0, &["fsvae.latent"]);
-    reject(&|cfg| cfg.image[0] = 0, &["fsvae.image"]);
-    reject(&|cfg| cfg.mix = Some(0), &["fsvae.mix"]);
+    reject(&|cfg| cfg.body.latent = 0, &["fsvae.body.latent"]);
+    reject(&|cfg| cfg.body.image[0] = 0, &["fsvae.body.image"]);
+    reject(&|cfg| cfg.body.mix = Some(0), &["fsvae.body.mix"]);
     reject(&|cfg| cfg.hidden = vec![4, 0], &["fsvae.hidden"]);
-    reject(&|cfg| cfg.image = [1, 28, 28], &["fsvae.image", "[1, 28, 28]", "2^4"]);
-    reject(&|cfg| cfg.image = [1, 8, 32], &["fsvae.image"]);
-    reject(&|cfg| cfg.encoder = vec![1; 70], &["fsvae.decoder"]);
-    reject(&|cfg| (cfg.encoder, cfg.decoder) = (vec![1; 70], vec![1; 70]), &["fsvae.image"]);
-    reject(&|cfg| cfg.decoder = vec![1], &["fsvae.decoder", "which has 4"]);
-    reject(&|cfg| (cfg.encoder, cfg.decoder) = (vec![], vec![]), &["fsvae.decoder"]);
+    reject(&|cfg| cfg.body.image = [1, 28, 28], &["fsvae.body.image", "[1, 28, 28]", "2^4"]);
+    reject(&|cfg| cfg.body.image = [1, 8, 32], &["fsvae.body.image"]);
+    reject(&|cfg| cfg.body.encoder = vec![1; 70], &["fsvae.body.decoder"]);
+    reject(&|cfg| (cfg.body.encoder, cfg.body.decoder) = (vec![1; 70], vec![1; 70]), &["fsvae.body.image"]);
+    reject(&|cfg| cfg.body.decoder = vec![1], &["fsvae.body.decoder", "which has 4"]);
+    reject(&|cfg| (cfg.body.encoder, cfg.body.decoder) = (vec![], vec![]), &["fsvae.body.decoder"]);
     let lif = LifConfig { tau: Some(0.5), ..LifConfig::default() };
     reject(&|cfg| cfg.chains = LayerConfig::from(lif), &["fsvae.chains", "tau", "0.5"]);
-    reject(&|cfg| cfg.readout = Readout::Psp { tau: 0. }, &["fsvae.readout"]);
+    reject(&|cfg| cfg.body.readout = Readout::Psp { tau: 0. }, &["fsvae.body.readout"]);
     reject(&|cfg| cfg.divergence = Divergence::Mmd { tau: 0.5 }, &["fsvae.divergence.mmd.tau"]);
     reject(
         &|cfg| cfg.divergence = Divergence::Kld { weight: 1., floor: 0. },

@@ -3,12 +3,13 @@
 
 mod autotraits;
 mod config;
+mod esvae;
 mod golden;
 mod gradients;
 mod model;
 
 use candle_core::{DType, Device, Tensor};
-use fsvae::{Fsvae, FsvaeConfig};
+use fsvae::{BodyConfig, Fsvae, FsvaeConfig};
 use snn_core::{ParamStore, Seed};
 
 /// A model and the parameters that it was built on.
@@ -44,16 +45,18 @@ impl Fixture {
 
 /// Narrow, on images of 8 x 8; these are the sizes of the golden files.
 fn tiny(cfg: FsvaeConfig) -> FsvaeConfig {
-    FsvaeConfig {
+    FsvaeConfig { body: tiny_body(cfg.body), candidates: 4, hidden: vec![10, 12], ..cfg }
+}
+
+fn tiny_body(body: BodyConfig) -> BodyConfig {
+    BodyConfig {
         image: [1, 8, 8],
         time_steps: 8,
         encoder: vec![4, 6],
-        mix: cfg.mix.map(|_| 3),
+        mix: body.mix.map(|_| 3),
         decoder: vec![6, 4],
         latent: 5,
-        candidates: 4,
-        hidden: vec![10, 12],
-        ..cfg
+        ..body
     }
 }
 

@@ -113,7 +113,7 @@ fn what_does_not_fit_is_an_error() {
     rejects(model.forward_t(&wide, &good, true), &["[2, 1, 8, 12]", "[1, 8, 8]"]);
     rejects(model.encode(&images, &draws(&cfg, 3, 1).picks), &["[8, 3, 5]", "[8, 2, 5]"]);
     rejects(model.sample(&good.picks.narrow(0, 0, 4).unwrap()), &["[4, 2, 5]", "[8, 2, 5]"]);
-    rejects(model.sample(&good.picks.to_dtype(DType::F32).unwrap()), &["F32", "u32"]);
+    rejects(model.sample(&good.picks.to_dtype(DType::F32).unwrap()), &["F32", "U32"]);
     let beyond = Tensor::full(4u32, (8, 2, 5), &Device::Cpu).unwrap();
     assert!(model.sample(&beyond).is_err());
 }

@@ -31,6 +31,9 @@ impl Norm {
         *self == Self::Batch
     }
 
+    /// Checks that a layer can be normalised with these numbers.
+    ///
+    /// # Errors
     /// Returns an error, with the field and its value, if `alpha` or `v_threshold` is not positive and finite.
     pub fn validate(&self) -> crate::Result<()> {
         let Self::ThresholdDependent { alpha, v_threshold } = *self else { return Ok(()) };
@@ -87,6 +90,9 @@ impl LayerConfig {
         Self { learn_tau: true, ..self }
     }
 
+    /// Checks that a layer can be built of this.
+    ///
+    /// # Errors
     /// Returns an error, with the field and its value, if its neuron or its norm does not
     /// [validate](LifConfig::validate), or if it learns a time constant that is not above 1 at first.
     pub fn validate(&self) -> crate::Result<()> {
