@@ -108,15 +108,23 @@ impl<D: Denoiser + ?Sized> LogitsAt for Everywhere<'_, D> {
         images: &[usize],
         positions: &[Vec<u32>],
     ) -> crate::Result<Tensor> {
-        let ((n, h, w), logits) = (h_t.dims3()?, self.0.logits(h_t, t, images, false)?);
-        let k = logits.dims().get(1).copied().unwrap_or(0);
-        crate::Error::check_shape("what the denoiser returned", logits.dims(), &[n, k, h, w])?;
-        let first = |i: usize| (i * h * w) as u32;
-        let rows = positions.iter().enumerate().flat_map(|(i, at)| at.iter().map(move |p| first(i) + p));
-        let rows = Tensor::new(rows.collect::<Vec<_>>(), h_t.device())?;
-        let logits = logits.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
-        Ok(logits.index_select(&rows, 0)?)
+        pick(&self.0.logits(h_t, t, images, false)?, h_t.dims3()?, positions)
     }
+}
+
+/// The logits `[N, K, H', W']` at these positions of each map, `[all positions, K]`.
+pub(crate) fn pick(
+    logits: &Tensor,
+    (n, h, w): (usize, usize, usize),
+    positions: &[Vec<u32>],
+) -> crate::Result<Tensor> {
+    let k = logits.dims().get(1).copied().unwrap_or(0);
+    crate::Error::check_shape("what the denoiser returned", logits.dims(), &[n, k, h, w])?;
+    let first = |i: usize| (i * h * w) as u32;
+    let rows = positions.iter().enumerate().flat_map(|(i, at)| at.iter().map(move |p| first(i) + p));
+    let rows = Tensor::new(rows.collect::<Vec<_>>(), logits.device())?;
+    let logits = logits.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
+    Ok(logits.index_select(&rows, 0)?)
 }
 
 impl<F: Fn(&Tensor, &Tensor, bool) -> Result<Tensor>> Denoiser for F {

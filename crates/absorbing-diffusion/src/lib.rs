@@ -2,11 +2,13 @@
 
 mod canvas;
 mod categorical;
+mod classes;
 mod denoiser;
 mod elbo;
 mod error;
 mod halton;
 mod host;
+mod input;
 mod loss;
 mod order;
 mod process;
@@ -15,6 +17,7 @@ mod sample;
 mod schedule;
 mod sdid;
 
+pub use classes::{Conditional, ConditionalAt, Conditioned, drop_labels};
 pub use denoiser::{Denoiser, LogitsAt};
 pub use elbo::{BitsPerToken, ElboConfig, bits_per_token};
 pub use error::{Error, Result};

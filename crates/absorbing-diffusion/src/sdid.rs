@@ -1,14 +1,15 @@
 //! The spiking diffusion image decoder (SDID): a denoiser of spiking layers. The one file here that knows of spikes.
 
 use candle_core::{DType, Tensor, bail};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 use snn_core::{
     ConvConfig, DescribeLayers, Drive, LayerDescription, LifConfig, Model, Observer, PreparedStack, Readout,
     ReadoutLayer, SpikingLayer, SpikingStack,
 };
 
-use crate::{Denoiser, Error, LogitsAt, Result};
+use crate::input::Input;
+use crate::{Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result};
 
 /// How tokens and diffusion time become the network's input current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,10 @@ pub struct SdidConfig {
     pub channels: Vec<usize>,
     /// The input.
     pub token_input: TokenInput,
+    /// Classes `C` that images can have. Each is one more learned vector in the input's sum, as is no class, and so they need
+    /// [`TokenInput::Embedding`]. `None` (the paper, the released code) knows nothing of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
 }
 
 /// Most codes, and diffusion steps.
@@ -69,18 +74,29 @@ impl SdidConfig {
             lif: LifConfig::default(),
             channels: vec![64, 128, 256, 512, 256],
             token_input: TokenInput::Raw,
+            classes: None,
         }
     }
 
     /// # Errors
     /// Returns an error, with the field, its value and the reason, if there are fewer than two codes or layers, if any size is
-    /// 0, and if there are more codes or diffusion steps than 2^24: as the network's input they are f32 numbers, which do not
+    /// 0, if there are classes without an embedding, and if there are more codes, classes or diffusion steps than 2^24: as the network's input they are f32 numbers, which do not
     /// tell larger ones apart.
     pub fn validate(&self) -> Result<()> {
         for (field, value, least) in [("codes", self.codes, 2), ("steps", self.steps, 1)] {
             if !(least..=LARGEST).contains(&value) {
                 let reason = format!("must be at least {least} and at most 2^24, to which f32 counts");
                 return Err(snn_core::Error::config(format!("sdid.{field}"), value, reason).into());
+            }
+        }
+        if let Some(classes) = self.classes {
+            if !(1..=LARGEST).contains(&classes) {
+                let reason = "must be at least 1 and at most 2^24";
+                return Err(snn_core::Error::config("sdid.classes", classes, reason).into());
+            }
+            if self.token_input == TokenInput::Raw {
+                let reason = "a class is a learned vector: needs `token_input` to be `embedding`";
+                return Err(snn_core::Error::config("sdid.classes", classes, reason).into());
             }
         }
         if self.channels.len() < 2 {
@@ -98,42 +114,6 @@ impl SdidConfig {
                 Err(snn_core::Error::config(format!("sdid.{field}"), size, "must be at least 1").into())
             }
             None => Ok(self.lif.validate().map_err(|e| e.within("sdid"))?),
-        }
-    }
-}
-
-/// Tokens and diffusion time to `[N, channels, H', W']`.
-#[derive(Debug)]
-enum Input {
-    Raw,
-    Embedding { token: Tensor, position: Tensor, time: Tensor },
-}
-
-impl Input {
-    fn new(cfg: &SdidConfig, vb: &VarBuilder<'_>) -> candle_core::Result<(Self, usize)> {
-        let TokenInput::Embedding { dim } = cfg.token_input else { return Ok((Self::Raw, 2)) };
-        let table = |name: &str, rows: usize| {
-            vb.get_with_hints((rows, dim), &format!("{name}.weight"), Init::Randn { mean: 0., stdev: 1. })
-        };
-        let token = table("token", cfg.codes + 1)?;
-        let position = table("position", cfg.height * cfg.width)?;
-        let time = table("time", cfg.steps + 1)?;
-        Ok((Self::Embedding { token, position, time }, dim))
-    }
-
-    fn forward(&self, h_t: &Tensor, t: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
-        let (n, h, w) = h_t.dims3()?;
-        match self {
-            Self::Raw => {
-                let t = t.reshape((n, 1, 1))?.broadcast_as((n, h, w))?;
-                Tensor::stack(&[h_t, &t], 1)?.to_dtype(dtype)
-            }
-            Self::Embedding { token, position, time } => {
-                let tokens = token.index_select(&h_t.flatten_all()?, 0)?.reshape((n, h * w, ()))?;
-                let times = time.index_select(t, 0)?.unsqueeze(1)?;
-                let sum = tokens.broadcast_add(position)?.broadcast_add(&times)?;
-                sum.transpose(1, 2)?.contiguous()?.reshape((n, (), h, w))
-            }
         }
     }
 }
@@ -191,15 +171,26 @@ impl Sdid {
         Ok(Self { input, first, rest, all, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
     }
 
-    /// [`Denoiser::logits`]: the logits of every code at every position. It knows no condition, so it need not know which
-    /// images it is asked about.
+    /// [`Denoiser::logits`]: the logits of every code at every position, of images without a class. It need not know which images
+    /// it is asked about. With classes, [`Conditioned`](crate::Conditioned) is the denoiser.
     ///
     /// # Shapes
     /// `h_t: u32 [N, H', W']`, `t: u32 [N]` -> `[N, K, H', W']`.
     /// # Errors
     /// Returns an error for maps of another size than the config's, and if there is not one time for each.
     pub fn forward_t(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        let (current, readout) = (self.current(h_t, t)?, self.head.readout());
+        self.forward_of(h_t, t, None, train)
+    }
+
+    /// [`forward_t`](Self::forward_t), of images of these classes.
+    fn forward_of(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: Option<&Tensor>,
+        train: bool,
+    ) -> candle_core::Result<Tensor> {
+        let (current, readout) = (self.current(h_t, t, classes)?, self.head.readout());
         let drive = self.drive(&current);
         let sums = if train {
             let first = self.first.forward(drive, true)?;
@@ -221,7 +212,7 @@ impl Sdid {
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
-        let current = self.current(h_t, t)?;
+        let current = self.current(h_t, t, None)?;
         let first = self.first.forward(self.drive(&current), train)?;
         observe("layers.0", &first)?;
         let mut name = |i: usize, spikes: &Tensor| observe(&format!("layers.{}", i + 1), spikes);
@@ -235,7 +226,7 @@ impl Sdid {
     }
 
     /// The input current, `[N, channels, H', W']`.
-    fn current(&self, h_t: &Tensor, t: &Tensor) -> candle_core::Result<Tensor> {
+    fn current(&self, h_t: &Tensor, t: &Tensor, classes: Option<&Tensor>) -> candle_core::Result<Tensor> {
         let (n, h, w) = h_t.dims3()?;
         if t.dims() != [n] {
             bail!("sdid: diffusion times are {:?}, the codes want [{n}]", t.dims())
@@ -247,7 +238,10 @@ impl Sdid {
                 self.cfg.width
             )
         }
-        self.input.forward(h_t, t, self.dtype)
+        if let Some(classes) = classes.filter(|classes| classes.dims() != [n]) {
+            bail!("sdid: classes are {:?}, the codes want [{n}]", classes.dims())
+        }
+        self.input.forward(h_t, t, classes, self.dtype)
     }
 }
 
@@ -285,9 +279,27 @@ impl Denoiser for Sdid {
     }
 
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
-        let map = [self.input_channels, self.cfg.height, self.cfg.width];
-        let (first, all) = (self.first.prepare(&map)?, self.all.prepare(&map)?);
-        Ok(Box::new(Prepared { sdid: self, first, all }))
+        Ok(Box::new(Prepared::new(self)?))
+    }
+}
+
+impl Conditional for Sdid {
+    fn classes(&self) -> usize {
+        self.cfg.classes.unwrap_or(0)
+    }
+
+    fn logits_of(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: &Tensor,
+        train: bool,
+    ) -> candle_core::Result<Tensor> {
+        self.forward_of(h_t, t, Some(classes), train)
+    }
+
+    fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
+        Ok(Box::new(Prepared::new(self)?))
     }
 }
 
@@ -298,14 +310,38 @@ struct Prepared<'a> {
     all: PreparedStack,
 }
 
-impl LogitsAt for Prepared<'_> {
-    fn logits_at(&self, h_t: &Tensor, t: &Tensor, _: &[usize], positions: &[Vec<u32>]) -> Result<Tensor> {
+impl<'a> Prepared<'a> {
+    fn new(sdid: &'a Sdid) -> candle_core::Result<Self> {
+        let map = [sdid.input_channels, sdid.cfg.height, sdid.cfg.width];
+        let (first, all) = (sdid.first.prepare(&map)?, sdid.all.prepare(&map)?);
+        Ok(Self { sdid, first, all })
+    }
+
+    fn at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: Option<&Tensor>,
+        positions: &[Vec<u32>],
+    ) -> Result<Tensor> {
         let Sdid { cfg, head, .. } = self.sdid;
-        let current = self.sdid.current(h_t, t)?;
+        let current = self.sdid.current(h_t, t, classes)?;
         let (drive, readout) = (self.sdid.drive(&current), head.readout());
         let seen = head.reach((cfg.height, cfg.width), positions)?;
         let sums =
             [self.all.readout_at(drive, readout, &seen)?, self.first.readout_at(drive, readout, &seen)?];
         Ok(head.forward_sums_at(&sums, cfg.time_steps, positions)?)
+    }
+}
+
+impl LogitsAt for Prepared<'_> {
+    fn logits_at(&self, h_t: &Tensor, t: &Tensor, _: &[usize], positions: &[Vec<u32>]) -> Result<Tensor> {
+        self.at(h_t, t, None, positions)
+    }
+}
+
+impl ConditionalAt for Prepared<'_> {
+    fn logits_of_at(&self, h_t: &Tensor, t: &Tensor, classes: &Tensor, at: &[Vec<u32>]) -> Result<Tensor> {
+        self.at(h_t, t, Some(classes), at)
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod autotraits;
+mod classes;
 mod elbo;
 mod golden;
 mod loss;

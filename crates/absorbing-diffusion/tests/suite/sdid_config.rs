@@ -229,7 +229,7 @@ proptest! {
     fn configs_survive_json(
         sizes: [usize; 5],
         channels in prop::collection::vec(any::<usize>(), 0..7),
-        dim: Option<usize>,
+        (dim, classes) in any::<(Option<usize>, Option<usize>)>(),
         tau in prop::option::of(number()),
         (v_threshold, v_reset, alpha) in (number(), prop::option::of(number()), number()),
         (decay_input, detach_reset) in any::<(bool, bool)>(),
@@ -239,7 +239,7 @@ proptest! {
         let surrogate = Surrogate::Sigmoid { alpha };
         let lif = LifConfig { tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, ..LifConfig::default() };
         let token_input = dim.map_or(TokenInput::Raw, |dim| TokenInput::Embedding { dim });
-        let cfg = SdidConfig { codes, height, width, steps, time_steps, lif, channels, token_input };
+        let cfg = SdidConfig { codes, height, width, steps, time_steps, lif, channels, token_input, classes };
         let text = serde_json::to_string(&cfg).unwrap();
         prop_assert_eq!(serde_json::from_str::<SdidConfig>(&text).unwrap(), cfg, "{}", text);
     }

@@ -83,17 +83,20 @@ pub(crate) fn tokens(row: usize) -> [u32; 4] {
     [row / 64, row / 16 % 4, row / 4 % 4, row % 4].map(|token| token as u32)
 }
 
-/// `p(h_0(i) = code | h_t)` of one who knows the joint; even where no map fits.
-fn conditional(h_t: [u32; 4], i: usize, code: usize) -> f64 {
+/// `p(h_0(i) = code | h_t)` of one who knows the joint, whose four maps have these weights; even where no map fits.
+pub(crate) fn conditional(weights: [f64; 4], h_t: [u32; 4], i: usize, code: usize) -> f64 {
     let fits = |map: &[u32; 4]| (0..4).all(|j| h_t[j] == 3 || h_t[j] == map[j]);
-    let of = |map: &dyn Fn(&[u32; 4]) -> bool| JOINT.iter().filter(|x| map(&x.0)).map(|x| x.1).sum::<f64>();
+    let weighted = JOINT.map(|x| x.0).into_iter().zip(weights);
+    let of =
+        |map: &dyn Fn(&[u32; 4]) -> bool| weighted.clone().filter(|x| map(&x.0)).map(|x| x.1).sum::<f64>();
     let all = of(&fits);
     if all == 0. { 1. / 3. } else { of(&|map| fits(map) && map[i] == code as u32) / all }
 }
 
 pub(crate) fn ideal_table() -> Table {
-    let logits =
-        (0..256).flat_map(|row| (0..12).map(move |x| conditional(tokens(row), x % 4, x / 4).ln() as f32));
+    let logits = (0..256).flat_map(|row| {
+        (0..12).map(move |x| conditional(JOINT.map(|x| x.1), tokens(row), x % 4, x / 4).ln() as f32)
+    });
     Table(Var::from_vec(logits.collect(), (256, 12), &Device::Cpu).unwrap())
 }
 
@@ -113,7 +116,7 @@ fn posterior_chain(steps: usize, cap: f64) -> Vec<f64> {
             for (next, q) in after.iter_mut().enumerate() {
                 let step = |(i, code): (usize, u32)| match (h[i], code) {
                     (3, 3) => 1. - reveal,
-                    (3, code) => reveal * conditional(h, i, code as usize),
+                    (3, code) => reveal * conditional(JOINT.map(|x| x.1), h, i, code as usize),
                     (_, 3) => sigma,
                     (before, after) => f64::from(before == after) * (1. - sigma),
                 };
