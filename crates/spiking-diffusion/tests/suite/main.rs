@@ -12,6 +12,7 @@ mod mnist;
 mod program;
 mod programs;
 mod pytorch;
+mod pytorch_fsvae;
 mod robust;
 mod run;
 mod sets;
