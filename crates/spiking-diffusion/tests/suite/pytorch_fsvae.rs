@@ -143,6 +143,29 @@ fn what_is_no_fsvae_is_named() {
     );
 }
 
+/// Whatever shape a tensor has, it is refused, and nothing is built of it.
+#[test]
+fn tensors_of_odd_shapes_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let (changed, out) = (folder.path().join("changed.pth"), folder.path().join("out.safetensors"));
+    for name in BOTH {
+        let theirs = WeightFile::open(file(name)).unwrap();
+        let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+        for at in theirs.names() {
+            for odd in [&[0][..], &[0, 0], &[7, 1, 1, 1, 1], &[1, 2, 3, 1, 0], &[3, 400]] {
+                let tensor = |name: String| {
+                    let dims = if name == at { odd.to_vec() } else { theirs.dims(&name).unwrap() };
+                    (name, zeros(&dims))
+                };
+                let tensors: Vec<_> = theirs.names().into_iter().map(tensor).collect();
+                pytorch::write_pth(&changed, &tensors).unwrap();
+                rejects(pytorch::import_fsvae(&changed, &out), &[""]);
+                assert!(!out.exists(), "{at}: {odd:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn other_layers_are_not_exported() {
     let folder = tempfile::tempdir().unwrap();
