@@ -1,7 +1,8 @@
 """One whole FSVAE training step (and an evaluation pass, and samples) at fixed weights and draws, by PyTorch.
 
 Run: python scripts/golden/fsvae.py
-Writes crates/fsvae/tests/golden/{table1,original,esvae}.safetensors: the network of the released Spiking-Diffusion code (SpikingJelly's
+Writes crates/fsvae/tests/golden/{table1,original,esvae}.safetensors, and of the first two the state dicts as their authors' code saves them,
+crates/spiking-diffusion/tests/golden/fsvae_{table1,original}.pth. They are the network of the released Spiking-Diffusion code (SpikingJelly's
 neurons, batch norm between maps only) and that of the FSVAE paper (its neurons and tdBN, scheduled sampling), both narrow and on small
 images. Every pass starts from resting neurons: the prefix passes, the last pass, and each sampled batch. Prefixes are rerun in
 sampling and evaluation too, where the Rust side keeps membranes. `esvae` is the network of the ESVAE paper, its distance of rates
@@ -12,7 +13,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from common import generator, save
+from common import REPO, generator, save
 from layers import FsvaeSpike
 from spikingjelly.activation_based import neuron, surrogate
 
@@ -331,6 +332,52 @@ def make(original, seed):
     return {"seed": seed, "margin": NEAR["now"], **rates}, tensors, lively and bool(told)
 
 
+def released_name(ours):
+    """That of the released Spiking-Diffusion code."""
+    part, *place, synapse, kind = ours.replace("head.", "head.conv.").split(".")
+    if part == "head":
+        return f"decoder.snn_convs.6.{kind}"
+    if part in ("to_latent", "from_latent"):
+        return f"{'before_latent_layer' if part == 'to_latent' else 'decoder_input'}.0.{kind}"
+    if part in ("posterior", "prior"):
+        return f"{part}.layers.{2 * int(place[0])}.{kind}"
+    return f"{part}.snn_convs.{3 * int(place[0]) + (synapse == 'bn')}.{kind}"
+
+
+def original_name(ours):
+    """That of the FSVAE paper's code; the decoder has two layers here."""
+    part, *place, synapse, kind = ours.replace("head.", "head.conv.").split(".")
+    kind = f"bn.{kind}" if synapse == "bn" else kind
+    if part == "head":
+        return f"final_layer.1.{kind}"
+    if part == "decoder" and place == ["1"]:
+        return f"final_layer.0.{kind}"
+    if part in ("to_latent", "from_latent"):
+        return f"{'before_latent_layer' if part == 'to_latent' else 'decoder_input'}.{kind}"
+    return f"{part}.layers.{place[0]}.{kind}" if part in ("posterior", "prior") else f"{part}.{place[0]}.{kind}"
+
+
+def save_state_dict(name, tensors):
+    """The trained state as the authors' code saves it: `after.*` and `param.*`, from which `eval.*` and `sample.*` follow."""
+    state = {key.removeprefix("param."): value for key, value in tensors.items() if key.startswith("param.")}
+    state |= {key.removeprefix("after."): value for key, value in tensors.items() if key.startswith("after.")}
+    original, coefficients = name == "original", 0.8 ** torch.arange(STEPS - 1, -1, -1.0)
+    zeros = torch.zeros(1, LATENT, 1) if original else torch.zeros(1, 1, LATENT)
+    named, out = original_name if original else released_name, {}
+    for key, value in state.items():
+        # Their kernels are those of three dimensions, time the last.
+        value = value[..., None] if original and value.dim() == 4 else value
+        theirs = named(key)
+        out[theirs] = value
+        if key.endswith("running_var"):
+            out[theirs.replace("running_var", "num_batches_tracked")] = torch.tensor(1)
+    out |= {f"{chain}.initial_input": zeros for chain in ("prior", "posterior")}
+    shape = [1, 1, 1, 1, STEPS] if original else [STEPS, 1, 1, 1, 1]
+    out["membrane_output_layer.coef"] = coefficients.reshape(shape)
+    path = REPO / f"crates/spiking-diffusion/tests/golden/fsvae_{name}.pth"
+    torch.save({key: value.float() if value.is_floating_point() else value for key, value in out.items()}, path)
+
+
 def main():
     makers = {"table1": lambda seed: make(False, seed), "original": lambda seed: make(True, seed), "esvae": make_esvae}
     for name, maker in makers.items():
@@ -341,6 +388,8 @@ def main():
                 best = found
         print(name, best[0])
         save("fsvae", name, best[1], **best[0])
+        if name != "esvae":
+            save_state_dict(name, best[1])
 
 
 if __name__ == "__main__":

@@ -20,4 +20,4 @@ pub use report::{Epochs, Machine, Report, energy};
 pub use report::{picture, plot};
 pub use snn_train::{Progress, RunDir, Silent, TrainingConfig};
 
-pub use {absorbing_diffusion, snn_core, snn_train, spiking_diffusion_metrics as metrics, vq_svae};
+pub use {absorbing_diffusion, fsvae, snn_core, snn_train, spiking_diffusion_metrics as metrics, vq_svae};

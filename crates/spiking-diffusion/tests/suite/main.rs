@@ -14,6 +14,7 @@ mod pack;
 mod program;
 mod programs;
 mod pytorch;
+mod pytorch_fsvae;
 mod robust;
 mod run;
 mod sets;
