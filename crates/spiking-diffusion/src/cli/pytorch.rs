@@ -18,7 +18,7 @@ use crate::pytorch;
 #[derive(Debug, Parser)]
 #[command(
     name = "import_pytorch",
-    after_help = "OUT is then a finished run for `generate`, `sweep`, `fid`, `classify` and `export_pytorch`. Nothing in a .pth file is \
+    after_help = "OUT is then a finished run for `generate`, `sweep`, `classify` and `export_pytorch`. Nothing in a .pth file is \
     ever executed."
 )]
 pub(super) struct Import {

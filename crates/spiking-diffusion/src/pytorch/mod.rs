@@ -1,7 +1,7 @@
 //! The way in from PyTorch, and the way out: state dicts of the released code as runs, and runs as state dicts.
 //!
 //! [`import`] makes a run's folder of the two files that the released code saves, `model.pth` (its VQ-SVAE) and `diff_model.pth` (its
-//! SDID); everything that a finished run can do then follows: `generate`, `sweep`, `fid`, `classify`. [`export`] writes the networks of
+//! SDID); everything that a finished run can do then follows: `generate`, `sweep`, `classify`. [`export`] writes the networks of
 //! a run as two such files, which `load_state_dict` takes strictly. Codes, reconstructions and logits are those of PyTorch.
 //!
 //! A `.pth` file is a pickle; nothing in it is ever executed (see [`WeightFile`](crate::metrics::WeightFile)).
