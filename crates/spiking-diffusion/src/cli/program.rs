@@ -128,8 +128,17 @@ mod tests {
 
     #[test]
     fn every_command_explains_itself_and_has_the_version() {
-        let names =
-            ["train", "generate", "sweep", "classify", "fid", "table1", "import_pytorch", "export_pytorch"];
+        let names = [
+            "train",
+            "generate",
+            "sweep",
+            "classify",
+            "fid",
+            "table1",
+            "pack",
+            "import_pytorch",
+            "export_pytorch",
+        ];
         let listed: Vec<String> =
             command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
         assert_eq!(listed, names);
