@@ -162,5 +162,5 @@ class Classifier(torch.nn.Module):
 
     def load(self, tensors):
         """Loads tensors under the names of this project's checkpoints."""
-        ours = {name.replace("linear", "conv") if ".linear." in name else name: t for name, t in tensors.items()}
-        self.load_state_dict({name if name.startswith("head") else f"parts.{name}": t for name, t in ours.items()}, strict=False)
+        here = lambda name: name if name.startswith("head") else f"parts.{name}".replace(".linear.", ".conv.")
+        self.load_state_dict({here(name): t for name, t in tensors.items()}, strict=False)

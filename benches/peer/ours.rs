@@ -112,7 +112,10 @@ impl Ours {
             "classifier_1" => return repeated(|| self.classifier.one_image()),
             "vqsvae_1" => {
                 let image = self.images.narrow(0, 0, 1)?;
-                return repeated(|| Ok(drop(self.vqsvae.0.decode(&self.vqsvae.0.encode(&image)?)?)));
+                return repeated(|| {
+                    self.vqsvae.0.decode(&self.vqsvae.0.encode(&image)?)?;
+                    Ok(())
+                });
             }
             "encode_256" => {
                 for _ in 0..256 / BATCH {

@@ -4,7 +4,7 @@
 //! - between layers spikes are lists of events, not tensors, and every spike costs additions only (`events`, `sparse`);
 //! - one list of a layer's spikes serves the forward pass and the weight gradient;
 //! - batch norm and LIF are one pass, backward too; membranes and normalised currents are never stored (`neuron`);
-//! - the dense gradient of the input goes through Winograd's minimal filtering (`winograd`);
+//! - the dense gradient of the input goes through Winograd's minimal filtering (`winograd`), or is formed in registers (`direct`);
 //! - everything inside is channels last, so that spikes, weights and gradients are read in rows;
 //! - Candle's backward pass adds every gradient to a tensor of zeros first: a chain has one gradient to hand over, not
 //!   five a layer.
