@@ -10,9 +10,9 @@ mod report;
 
 pub use error::{Error, Result};
 pub use experiment::{
-    Codes, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig, Features, Networks,
-    Preset, SpikingDenoiser, Trained, encode_dataset, evaluate, generate, generation, sweep, train_denoiser,
-    train_sdid, train_vqsvae,
+    Codes, Condition, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig, Features,
+    Inpainted, Networks, Preset, SpikingDenoiser, Trained, encode_dataset, evaluate, generate, generation,
+    inpaint, neighbours, steps, sweep, train_denoiser, train_sdid, train_vqsvae,
 };
 pub use report::metrics::{Distance, Metrics};
 pub use report::{Epochs, Machine, Report, energy};
