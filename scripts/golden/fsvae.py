@@ -1,18 +1,19 @@
 """One whole FSVAE training step (and an evaluation pass, and samples) at fixed weights and draws, by PyTorch.
 
 Run: python scripts/golden/fsvae.py
-Writes crates/fsvae/tests/golden/{table1,original,esvae}.safetensors: the network of the released Spiking-Diffusion code (SpikingJelly's
-neurons, batch norm between maps only) and that of the FSVAE paper (its neurons and tdBN, scheduled sampling), both narrow and on small
-images. Every pass starts from resting neurons: the prefix passes, the last pass, and each sampled batch. Prefixes are rerun in
-sampling and evaluation too, where the Rust side keeps membranes. `esvae` is the network of the ESVAE paper, its distance of rates
-computed from the matrix of kernels. Seeds are tried until no potential is near a threshold.
+Writes crates/fsvae/tests/golden/{table1,original}.safetensors, and the state dicts as their authors' code saves them,
+crates/spiking-diffusion/tests/golden/fsvae_{table1,original}.pth. They are the network of the released Spiking-Diffusion code
+(SpikingJelly's neurons, batch norm between maps only) and that of the FSVAE paper (its neurons and tdBN, scheduled sampling), both
+narrow and on small images. Every pass starts from resting neurons: the prefix passes, the last pass, and each sampled batch. Prefixes
+are rerun in sampling and evaluation too, where the Rust side keeps membranes. Of 400 seeds, that is taken whose potentials stay
+farthest from their thresholds.
 """
 
 import math
 
 import torch
 import torch.nn.functional as F
-from common import generator, save
+from common import REPO, generator, save
 from layers import FsvaeSpike
 from spikingjelly.activation_based import neuron, surrogate
 
@@ -162,85 +163,6 @@ class Model(torch.nn.Module):
         return told[1:], self.decode(told[1:])
 
 
-class RateSpike(torch.autograd.Function):
-    """Theta(rate - u); derivative 1 where |rate - u| < 0.5."""
-
-    @staticmethod
-    def forward(ctx, rate, uniform):
-        ctx.save_for_backward(rate, uniform)
-        return (rate > uniform).to(rate.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        rate, uniform = ctx.saved_tensors
-        return grad * ((rate - uniform).abs() < 0.5).to(grad.dtype), None
-
-
-class Esvae(Model):
-    """Encoder and decoder of the original FSVAE, latent spikes by their rates."""
-
-    def __init__(self):
-        super().__init__(True)
-        del self.posterior
-        self.prior = torch.nn.Linear(LATENT, LATENT)
-
-    def spikes(self, rates, uniform):
-        rates = rates.expand(STEPS, *rates.shape)
-        see(rates, uniform)
-        see((rates - uniform).abs(), 0.5)
-        return RateSpike.apply(rates, uniform)
-
-    def forward(self, images, uniform, noise):
-        r_q = self.to_latent(self.encoder(images.expand(STEPS, *images.shape)).flatten(2)).mean(0)
-        z = self.spikes(r_q, uniform)
-        return {"r_q": r_q, "r_p": self.prior(noise).sigmoid(), "z": z, "reconstruction": self.decode(z)}
-
-    def sample(self, uniform, noise):
-        return self.decode(self.spikes(self.prior(noise).sigmoid(), uniform))
-
-
-def rbf_mmd(a, b, count=5):
-    x = torch.cat([a, b])
-    squares = (x[:, None] - x[None]).square().sum(-1)
-    n = len(x)
-    width = squares.detach().sum() / (n * n - n)
-    kernel = sum(torch.exp(-squares / (width * 2.0 ** (i - count // 2))) for i in range(count))
-    n = len(a)
-    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - kernel[:n, n:].mean() - kernel[n:, :n].mean()
-
-
-def make_esvae(seed):
-    torch.manual_seed(seed)
-    rng = generator(seed)
-    NEAR["now"] = math.inf
-    model = Esvae()
-    liven(model, rng)
-    images = torch.rand(BATCH, 1, SIDE, SIDE, generator=rng) - 0.5
-    uniform = torch.rand(STEPS, BATCH, LATENT, generator=rng)
-    noise = torch.randn(BATCH, LATENT, generator=rng)
-    tensors = {"in.images": images, "in.uniform": uniform, "in.noise": noise}
-    tensors |= {f"param.{key}": value for key, value in state(model).items()}
-    model.train()
-    out = model(images, uniform, noise)
-    tensors |= {f"out.{key}": value for key, value in out.items()}
-    tensors |= {f"after.{key}": value for key, value in state(model).items() if "running" in key}
-    terms = {
-        "reconstruction": F.mse_loss(out["reconstruction"], images),
-        "divergence": 1e-3 * rbf_mmd(out["r_q"], out["r_p"]),
-    }
-    tensors |= {f"loss.{key}": value for key, value in terms.items()}
-    sum(terms.values()).backward()
-    tensors |= {f"grad.{name}": parameter.grad.clone() for name, parameter in model.named_parameters()}
-    model.eval()
-    with torch.no_grad():
-        tested = model(images, uniform, noise)
-        tensors |= {f"eval.{key}": value for key, value in tested.items()}
-        tensors["sample.images"] = model.sample(uniform, noise)
-    rates = {"r_q": out["r_q"].mean().item(), "eval r_q": tested["r_q"].mean().item()}
-    lively = all(0.1 < rate < 0.8 for rate in rates.values()) and out["r_q"].std() > 0.1
-    return {"seed": seed, "margin": NEAR["now"], **rates}, tensors, bool(lively)
-
-
 def pick(candidates, picks):
     return candidates.gather(-1, picks[..., None])[..., 0]
 
@@ -331,16 +253,68 @@ def make(original, seed):
     return {"seed": seed, "margin": NEAR["now"], **rates}, tensors, lively and bool(told)
 
 
+def released_name(ours):
+    """That of the released Spiking-Diffusion code."""
+    part, *place, synapse, kind = ours.replace("head.", "head.conv.").split(".")
+    if part == "head":
+        return f"decoder.snn_convs.6.{kind}"
+    if part in ("to_latent", "from_latent"):
+        return f"{'before_latent_layer' if part == 'to_latent' else 'decoder_input'}.0.{kind}"
+    if part in ("posterior", "prior"):
+        return f"{part}.layers.{2 * int(place[0])}.{kind}"
+    return f"{part}.snn_convs.{3 * int(place[0]) + (synapse == 'bn')}.{kind}"
+
+
+def original_name(ours):
+    """That of the FSVAE paper's code; the decoder has two layers here."""
+    part, *place, synapse, kind = ours.replace("head.", "head.conv.").split(".")
+    kind = f"bn.{kind}" if synapse == "bn" else kind
+    if part == "head":
+        return f"final_layer.1.{kind}"
+    if part == "decoder" and place == ["1"]:
+        return f"final_layer.0.{kind}"
+    if part in ("to_latent", "from_latent"):
+        return f"{'before_latent_layer' if part == 'to_latent' else 'decoder_input'}.{kind}"
+    return f"{part}.layers.{place[0]}.{kind}" if part in ("posterior", "prior") else f"{part}.{place[0]}.{kind}"
+
+
+def save_state_dict(name, tensors):
+    """The trained state as the authors' code saves it: `after.*` and `param.*`, from which `eval.*` and `sample.*` follow."""
+    state = {key.removeprefix("param."): value for key, value in tensors.items() if key.startswith("param.")}
+    state |= {key.removeprefix("after."): value for key, value in tensors.items() if key.startswith("after.")}
+    original, coefficients = name == "original", 0.8 ** torch.arange(STEPS - 1, -1, -1.0)
+    zeros = torch.zeros(1, LATENT, 1) if original else torch.zeros(1, 1, LATENT)
+    named, out = original_name if original else released_name, {}
+    for key, value in state.items():
+        # Their kernels are those of three dimensions, time the last.
+        value = value[..., None] if original and value.dim() == 4 else value
+        theirs = named(key)
+        out[theirs] = value
+        if key.endswith("running_var"):
+            out[theirs.replace("running_var", "num_batches_tracked")] = torch.tensor(1)
+    out |= {f"{chain}.initial_input": zeros for chain in ("prior", "posterior")}
+    shape = [1, 1, 1, 1, STEPS] if original else [STEPS, 1, 1, 1, 1]
+    out["membrane_output_layer.coef"] = coefficients.reshape(shape)
+    path = REPO / f"crates/spiking-diffusion/tests/golden/fsvae_{name}.pth"
+    torch.save({key: value.float() if value.is_floating_point() else value for key, value in out.items()}, path)
+
+
+def best_of(maker, seeds=400):
+    """The lively case whose potentials stay farthest from their thresholds."""
+    best = None
+    for seed in range(seeds):
+        found = maker(seed)
+        if found[2] and (best is None or found[0]["margin"] > best[0]["margin"]):
+            best = found
+    return best
+
+
 def main():
-    makers = {"table1": lambda seed: make(False, seed), "original": lambda seed: make(True, seed), "esvae": make_esvae}
-    for name, maker in makers.items():
-        best = None
-        for seed in range(400):
-            found = maker(seed)
-            if found[2] and (best is None or found[0]["margin"] > best[0]["margin"]):
-                best = found
-        print(name, best[0])
-        save("fsvae", name, best[1], **best[0])
+    for name, original in [("table1", False), ("original", True)]:
+        notes, tensors, _ = best_of(lambda seed: make(original, seed))
+        print(name, notes)
+        save("fsvae", name, tensors, **notes)
+        save_state_dict(name, tensors)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,37 @@
 
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::{Drive, Norm, SpikingLayer, SpikingStack, SpikingState};
+use snn_core::{Drive, LayerDescription, Norm, Observer, SpikingLayer, SpikingStack, SpikingState};
 
 use crate::FsvaeConfig;
+use crate::body::run;
 
 /// Linear spiking layers that end in `k` candidates for each latent variable. Their membranes carry what has been; what they are told at
 /// a time step is what was drawn at the step before.
 #[derive(Debug)]
 pub(crate) struct Chain {
+    name: &'static str,
     layers: SpikingStack,
     latent: usize,
     normed: bool,
 }
 
 impl Chain {
-    pub(crate) fn new(inputs: usize, cfg: &FsvaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    /// `name` is that of its parameters and of its layers.
+    pub(crate) fn new(
+        name: &'static str,
+        inputs: usize,
+        cfg: &FsvaeConfig,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
+        let vb = vb.pp(name);
         let (mut layers, mut c_in) = (Vec::new(), inputs);
         for (i, &c_out) in cfg.hidden.iter().chain([&(cfg.body.latent * cfg.candidates)]).enumerate() {
             layers.push(SpikingLayer::linear(c_in, c_out, cfg.chains, vb.pp(i))?);
             c_in = c_out;
         }
         Ok(Self {
+            name,
             layers: SpikingStack::new(layers),
             latent: cfg.body.latent,
             normed: cfg.chains.norm != Norm::None,
@@ -30,9 +40,22 @@ impl Chain {
     }
 
     /// The candidates at every time step: `[T, N, inputs]` -> `[T, N, C, k]`.
-    pub(crate) fn forward(&self, inputs: &Tensor, train: bool) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        inputs: &Tensor,
+        train: bool,
+        observe: Option<&mut Observer<'_>>,
+    ) -> Result<Tensor> {
         let (t, n, _) = inputs.dims3()?;
-        self.layers.forward(Drive::Spikes(inputs), train)?.reshape((t, n, self.latent, ()))
+        let name = |i: usize| format!("{}.{i}", self.name);
+        let spikes = run(&self.layers, Drive::Spikes(inputs), train, &name, observe)?;
+        spikes.reshape((t, n, self.latent, ()))
+    }
+
+    /// Its layers, the first of which reads these.
+    pub(crate) fn describe(&self, reads: &[&str]) -> Result<Vec<LayerDescription>> {
+        let connections = self.layers.connections([self.latent * reads.len(), 1, 1])?;
+        Ok(LayerDescription::in_a_row(self.name, reads, connections))
     }
 
     /// Draws one time step after the other, by running statistics and without gradient, the membranes kept: `O(T)`.
@@ -72,7 +95,7 @@ impl Chain {
 
     /// The candidates of the last time step of a pass in training, without gradient: `[N, C, k]`.
     pub(crate) fn last(&self, told: &Tensor) -> Result<Tensor> {
-        Ok(self.forward(told, true)?.get(told.dim(0)? - 1)?.detach())
+        Ok(self.forward(told, true, None)?.get(told.dim(0)? - 1)?.detach())
     }
 
     /// Whether a pass in training depends on how long it is.
@@ -110,7 +133,7 @@ mod tests {
         for t in 0..steps {
             let own = before.clone();
             let tell = |xs: &Tensor| Tensor::cat(&[xs.narrow(0, 0, t + 1).unwrap(), own.clone()], 2).unwrap();
-            let all = chain.forward(&xs.map_or(own.clone(), tell), false).unwrap();
+            let all = chain.forward(&xs.map_or(own.clone(), tell), false, None).unwrap();
             let z = pick(&all.get(t).unwrap(), &picks.get(t).unwrap()).unwrap();
             before = Tensor::cat(&[before, z.unsqueeze(0).unwrap()], 0).unwrap();
             told = Some(all);
@@ -127,7 +150,7 @@ mod tests {
             let params = ParamStore::new(Seed(3), DType::F64, &Device::Cpu);
             let vb = params.builder();
             let (posterior, prior) =
-                (Chain::new(8, &cfg, &vb.pp("q")).unwrap(), Chain::new(4, &cfg, &vb.pp("p")).unwrap());
+                (Chain::new("q", 8, &cfg, &vb).unwrap(), Chain::new("p", 4, &cfg, &vb).unwrap());
             for (_, var) in params.trainable() {
                 let wide = Seed(5).normal("wide", var.dims(), (0.5, 1.5), DType::F64, &Device::Cpu).unwrap();
                 var.set(&wide).unwrap();

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
-use snn_core::Model;
+use snn_core::{DescribeLayers, LayerDescription, Model, Observer};
 
-use crate::body::Body;
+use crate::body::{Body, Z};
 use crate::chain::{Chain, Course, pick};
 use crate::{Draws, Error, FsvaeConfig, Losses, Result};
 
@@ -69,8 +69,8 @@ impl Fsvae {
         cfg.validate()?;
         Ok(Self {
             body: Body::new(&cfg.body, &vb)?,
-            posterior: Chain::new(2 * cfg.body.latent, cfg, &vb.pp("posterior"))?,
-            prior: Chain::new(cfg.body.latent, cfg, &vb.pp("prior"))?,
+            posterior: Chain::new("posterior", 2 * cfg.body.latent, cfg, &vb)?,
+            prior: Chain::new("prior", cfg.body.latent, cfg, &vb)?,
             dtype: vb.dtype(),
             cfg: cfg.clone(),
         })
@@ -88,13 +88,39 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if images or draws have another shape, or if a pick is `k` or more.
     pub fn forward_t(&self, images: &Tensor, draws: &Draws, train: bool) -> candle_core::Result<Output> {
-        let xs = self.body.encode(images, train)?;
+        self.pass(images, draws, train, None)
+    }
+
+    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes, and at the latent spikes `z`.
+    ///
+    /// # Shapes
+    /// As [`forward_t`](Self::forward_t).
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t), and the observer's own.
+    pub fn forward_observed(
+        &self,
+        images: &Tensor,
+        draws: &Draws,
+        train: bool,
+        observe: &mut Observer<'_>,
+    ) -> candle_core::Result<Output> {
+        self.pass(images, draws, train, Some(observe))
+    }
+
+    fn pass(
+        &self,
+        images: &Tensor,
+        draws: &Draws,
+        train: bool,
+        mut observe: Option<&mut Observer<'_>>,
+    ) -> candle_core::Result<Output> {
+        let xs = self.body.encode(images, train, observe.as_deref_mut())?;
         self.body.check("picks", &draws.picks, images.dim(0)?, DType::U32)?;
-        let q_z = self.posterior(&xs, &draws.picks, train)?;
+        let q_z = self.posterior(&xs, &draws.picks, train, observe.as_deref_mut())?;
         let z = pick(&q_z, &draws.picks)?;
         let told = self.told_to_prior(&z.detach(), draws, train)?;
-        let p_z = self.prior.forward(&told, train)?;
-        let reconstruction = self.body.decode(&z, train)?;
+        let p_z = self.prior.forward(&told, train, observe.as_deref_mut())?;
+        let reconstruction = self.body.decode(&z, train, observe)?;
         Ok(Output { q_z, p_z, z, reconstruction })
     }
 
@@ -115,9 +141,9 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if images or picks have another shape, or if a pick is `k` or more.
     pub fn encode(&self, images: &Tensor, picks: &Tensor) -> candle_core::Result<Tensor> {
-        let xs = self.body.encode(images, false)?;
+        let xs = self.body.encode(images, false, None)?;
         self.body.check("picks", picks, images.dim(0)?, DType::U32)?;
-        pick(&self.posterior(&xs, picks, false)?, picks)
+        pick(&self.posterior(&xs, picks, false, None)?, picks)
     }
 
     /// Makes images of latent spikes, with running statistics.
@@ -127,7 +153,7 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if the spikes have another shape.
     pub fn decode(&self, z: &Tensor) -> candle_core::Result<Tensor> {
-        self.body.decode(z, false)
+        self.body.decode(z, false, None)
     }
 
     /// Draws images from the prior, one time step after the other, and with running statistics.
@@ -139,22 +165,28 @@ impl Fsvae {
     pub fn sample(&self, picks: &Tensor) -> candle_core::Result<Tensor> {
         self.body.check("picks", picks, picks.dims3()?.1, DType::U32)?;
         let course = self.prior.by_steps(None, picks, self.dtype)?;
-        self.body.decode(&pick(&course.candidates, picks)?, false)
+        self.body.decode(&pick(&course.candidates, picks)?, false, None)
     }
 
     /// The posterior's candidates, with gradient in training.
-    fn posterior(&self, xs: &Tensor, picks: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+    fn posterior(
+        &self,
+        xs: &Tensor,
+        picks: &Tensor,
+        train: bool,
+        observe: Option<&mut Observer<'_>>,
+    ) -> candle_core::Result<Tensor> {
         let before = if train && self.posterior.is_normed() {
             self.posterior.by_prefixes(xs, picks)?
         } else {
             let Course { before, candidates } =
                 self.posterior.by_steps(Some(&xs.detach()), picks, self.dtype)?;
-            if !train {
+            if !train && observe.is_none() {
                 return Ok(candidates);
             }
             before
         };
-        self.posterior.forward(&Tensor::cat(&[xs, &before], 2)?, train)
+        self.posterior.forward(&Tensor::cat(&[xs, &before], 2)?, train, observe)
     }
 
     /// `z_{t-1}` at every time step, in training some of them the prior's own draws.
@@ -176,6 +208,16 @@ impl Fsvae {
         let rates = self.prior.last(told)?.mean(2)?;
         let noisy = (rates + (noise.to_dtype(told.dtype())? * scale)?)?;
         noisy.gt(0.5)?.to_dtype(told.dtype())
+    }
+}
+
+/// Every layer by the name that [`forward_observed`](Fsvae::forward_observed) gives, and the `head`. `z` is no layer: what reads it reads the
+/// latent spikes, which are seen under this name.
+impl DescribeLayers for Fsvae {
+    fn describe_layers(&self) -> candle_core::Result<Vec<LayerDescription>> {
+        let (encoder, decoder) = (self.body.describe_encoder()?, self.body.describe_decoder()?);
+        let (posterior, prior) = (self.posterior.describe(&["to_latent", Z])?, self.prior.describe(&[Z])?);
+        Ok([encoder, posterior, prior, decoder].concat())
     }
 }
 

@@ -18,6 +18,9 @@ pub enum Error {
     /// The autoencoder rejected something.
     #[error(transparent)]
     VqSvae(#[from] vq_svae::Error),
+    /// The FSVAE rejected something.
+    #[error(transparent)]
+    Fsvae(#[from] fsvae::Error),
     /// The diffusion or its denoiser rejected something.
     #[error(transparent)]
     Diffusion(#[from] absorbing_diffusion::Error),

@@ -10,14 +10,14 @@ mod report;
 
 pub use error::{Error, Result};
 pub use experiment::{
-    Codes, Condition, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig, Features,
-    Inpainted, Networks, Preset, SpikingDenoiser, Trained, encode_dataset, evaluate, generate, generation,
-    inpaint, neighbours, steps, sweep, train_denoiser, train_sdid, train_vqsvae,
+    Codes, Condition, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig, FadFiles,
+    Features, Inpainted, Networks, Preset, SpikingDenoiser, Trained, encode_dataset, evaluate, generate,
+    generation, inpaint, neighbours, pack, steps, sweep, train_denoiser, train_sdid, train_vqsvae,
 };
 pub use report::metrics::{Distance, Metrics};
-pub use report::{Epochs, Machine, Report, energy};
+pub use report::{Epochs, Machine, Neighbours, Report, energy};
 #[cfg(feature = "report")]
 pub use report::{picture, plot};
 pub use snn_train::{Progress, RunDir, Silent, TrainingConfig};
 
-pub use {absorbing_diffusion, snn_core, snn_train, spiking_diffusion_metrics as metrics, vq_svae};
+pub use {absorbing_diffusion, fsvae, snn_core, snn_train, spiking_diffusion_metrics as metrics, vq_svae};

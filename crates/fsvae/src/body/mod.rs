@@ -4,7 +4,9 @@ mod config;
 
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
-use snn_core::{ConvConfig, Drive, ReadoutLayer, SpikingLayer, SpikingStack};
+use snn_core::{
+    Connections, ConvConfig, Drive, LayerDescription, Observer, ReadoutLayer, SpikingLayer, SpikingStack,
+};
 
 pub use config::BodyConfig;
 pub(crate) use config::{bare_layer, original_layer};
@@ -57,21 +59,64 @@ impl Body {
     }
 
     /// The spikes of the latent neurons: `[N, channels, H, W]` -> `[T, N, C]`.
-    pub(crate) fn encode(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+    pub(crate) fn encode(
+        &self,
+        images: &Tensor,
+        train: bool,
+        mut observe: Option<&mut Observer<'_>>,
+    ) -> Result<Tensor> {
         if images.dims().get(1..) != Some(&self.cfg.image) {
             bail!("fsvae: images are {:?}, the model wants [N, ..] of {:?}", images.dims(), self.cfg.image)
         }
-        let spikes = self.encoder.forward(Drive::Constant(images, self.cfg.time_steps), train)?;
-        self.to_latent.forward(Drive::Spikes(&spikes.flatten_from(2)?), train)
+        let drive = Drive::Constant(images, self.cfg.time_steps);
+        let name = |i: usize| format!("encoder.{i}");
+        let spikes = run(&self.encoder, drive, train, &name, observe.as_deref_mut())?;
+        let drive = spikes.flatten_from(2)?;
+        run(&self.to_latent, Drive::Spikes(&drive), train, &|_| "to_latent".to_owned(), observe)
     }
 
     /// Images of latent spikes: `[T, N, C]` -> `[N, channels, H, W]`.
-    pub(crate) fn decode(&self, z: &Tensor, train: bool) -> Result<Tensor> {
+    pub(crate) fn decode(
+        &self,
+        z: &Tensor,
+        train: bool,
+        observe: Option<&mut Observer<'_>>,
+    ) -> Result<Tensor> {
         let (steps, n, _) = z.dims3()?;
         let [c, h, w] = self.cfg.latent_map();
         let spikes = self.from_latent.forward(Drive::Spikes(z), train)?.reshape((steps, n, c, h, w))?;
-        let sum = self.decoder.readout(Drive::Spikes(&spikes), self.head.readout(), train)?;
-        self.head.forward_sums(&[sum], steps)?.tanh()
+        let drive = Drive::Spikes(&spikes);
+        let Some(observe) = observe else {
+            let sum = self.decoder.readout(drive, self.head.readout(), train)?;
+            return self.head.forward_sums(&[sum], steps)?.tanh();
+        };
+        observe(Z, z)?;
+        observe("from_latent", &spikes)?;
+        let name = |i: usize| format!("decoder.{i}");
+        self.head.forward(&run(&self.decoder, drive, train, &name, Some(observe))?)?.tanh()
+    }
+
+    /// The layers in front of the latent variables.
+    pub(crate) fn describe_encoder(&self) -> Result<Vec<LayerDescription>> {
+        let mut layers =
+            LayerDescription::in_a_row("encoder", &[], self.encoder.connections(self.cfg.image)?);
+        let last = layers.last().map_or(String::new(), |layer| layer.name.clone());
+        let flattened = Connections::of_flattened(self.cfg.latent_map(), self.cfg.latent);
+        layers.push(LayerDescription::new("to_latent", &[&last], flattened));
+        Ok(layers)
+    }
+
+    /// The layers behind them.
+    pub(crate) fn describe_decoder(&self) -> Result<Vec<LayerDescription>> {
+        let from_latent = self.from_latent.connections([self.cfg.latent, 1, 1])?;
+        let mut layers: Vec<_> =
+            from_latent.into_iter().map(|it| LayerDescription::new("from_latent", &[Z], it)).collect();
+        let connections = self.decoder.connections(self.cfg.latent_map())?;
+        let map = connections.last().map_or(self.cfg.latent_map(), Connections::target);
+        layers.extend(LayerDescription::in_a_row("decoder", &["from_latent"], connections));
+        let last = layers.last().map_or(String::new(), |layer| layer.name.clone());
+        layers.push(LayerDescription::new("head", &[&last], self.head.connections(map)?));
+        Ok(layers)
     }
 
     /// Refuses random numbers of another shape or type than `[T, items, C]` of `dtype`.
@@ -82,5 +127,22 @@ impl Body {
             bail!("fsvae: {what} are {dims:?} of {found:?}, the model wants {wanted:?} of {dtype:?}")
         }
         Ok(())
+    }
+}
+
+/// What latent spikes are called, which are drawn and no layer's.
+pub(crate) const Z: &str = "z";
+
+/// Runs layers in a row, with a look at each, if anybody looks.
+pub(crate) fn run(
+    layers: &SpikingStack,
+    drive: Drive<'_>,
+    train: bool,
+    name: &dyn Fn(usize) -> String,
+    observe: Option<&mut Observer<'_>>,
+) -> Result<Tensor> {
+    match observe {
+        Some(observe) => layers.forward_observed(drive, train, &mut |i, spikes| observe(&name(i), spikes)),
+        None => layers.forward(drive, train),
     }
 }

@@ -6,7 +6,7 @@ mod mmd;
 
 use candle_core::{DType, Result as CandleResult, Tensor};
 use candle_nn::{Init, VarBuilder};
-use snn_core::{Model, fan_in_bound, straight_through};
+use snn_core::{DescribeLayers, LayerDescription, Model, Observer, fan_in_bound, straight_through};
 
 pub use config::EsvaeConfig;
 pub use draws::EsvaeDraws;
@@ -85,9 +85,35 @@ impl Esvae {
     /// # Errors
     /// Returns an error if images or draws have another shape.
     pub fn forward_t(&self, images: &Tensor, draws: &EsvaeDraws, train: bool) -> CandleResult<EsvaeOutput> {
-        let r_q = self.body.encode(images, train)?.mean(0)?;
+        self.pass(images, draws, train, None)
+    }
+
+    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes, and at the latent spikes `z`.
+    ///
+    /// # Shapes
+    /// As [`forward_t`](Self::forward_t).
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t), and the observer's own.
+    pub fn forward_observed(
+        &self,
+        images: &Tensor,
+        draws: &EsvaeDraws,
+        train: bool,
+        observe: &mut Observer<'_>,
+    ) -> CandleResult<EsvaeOutput> {
+        self.pass(images, draws, train, Some(observe))
+    }
+
+    fn pass(
+        &self,
+        images: &Tensor,
+        draws: &EsvaeDraws,
+        train: bool,
+        mut observe: Option<&mut Observer<'_>>,
+    ) -> CandleResult<EsvaeOutput> {
+        let r_q = self.body.encode(images, train, observe.as_deref_mut())?.mean(0)?;
         let z = self.spikes(&r_q, &draws.uniform)?;
-        let reconstruction = self.body.decode(&z, train)?;
+        let reconstruction = self.body.decode(&z, train, observe)?;
         Ok(EsvaeOutput { r_p: self.prior_rates(&draws.noise)?, r_q, z, reconstruction })
     }
 
@@ -109,7 +135,7 @@ impl Esvae {
     /// # Errors
     /// Returns an error if images or numbers have another shape.
     pub fn encode(&self, images: &Tensor, uniform: &Tensor) -> CandleResult<Tensor> {
-        self.spikes(&self.body.encode(images, false)?.mean(0)?, uniform)
+        self.spikes(&self.body.encode(images, false, None)?.mean(0)?, uniform)
     }
 
     /// Makes images of latent spikes, with running statistics.
@@ -119,7 +145,7 @@ impl Esvae {
     /// # Errors
     /// Returns an error if the spikes have another shape.
     pub fn decode(&self, z: &Tensor) -> CandleResult<Tensor> {
-        self.body.decode(z, false)
+        self.body.decode(z, false, None)
     }
 
     /// Draws images from the prior, with running statistics.
@@ -130,7 +156,7 @@ impl Esvae {
     /// Returns an error if the draws have another shape.
     pub fn sample(&self, draws: &EsvaeDraws) -> CandleResult<Tensor> {
         let rates = self.prior_rates(&draws.noise)?;
-        self.body.decode(&self.spikes(&rates, &draws.uniform)?.detach(), false)
+        self.body.decode(&self.spikes(&rates, &draws.uniform)?.detach(), false, None)
     }
 
     /// `sigmoid(linear(noise))`: `[N, C]` -> `[N, C]`.
@@ -147,6 +173,14 @@ impl Esvae {
         let spikes = rates.gt(&uniform)?.to_dtype(self.dtype)?;
         let window = (rates.detach() - &uniform)?.abs()?.lt(0.5)?.to_dtype(self.dtype)?;
         straight_through(&spikes, &(rates * window)?)
+    }
+}
+
+/// Every spiking layer by the name that [`forward_observed`](Esvae::forward_observed) gives, and the `head`; the prior's linear map, which runs
+/// on numbers once an image, is not among them. `z` is no layer: what reads it reads the latent spikes, which are seen under this name.
+impl DescribeLayers for Esvae {
+    fn describe_layers(&self) -> CandleResult<Vec<LayerDescription>> {
+        Ok([self.body.describe_encoder()?, self.body.describe_decoder()?].concat())
     }
 }
 

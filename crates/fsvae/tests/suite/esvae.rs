@@ -1,4 +1,4 @@
-//! The ESVAE against PyTorch (`scripts/golden/fsvae.py`), and what its parts do.
+//! The ESVAE against PyTorch (`scripts/golden/esvae.py`), and what its parts do.
 
 use candle_core::{DType, Device, Tensor};
 use fsvae::{Esvae, EsvaeConfig, EsvaeDraws, EsvaeOutput};

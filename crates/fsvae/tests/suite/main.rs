@@ -7,6 +7,7 @@ mod esvae;
 mod golden;
 mod gradients;
 mod model;
+mod training;
 
 use candle_core::{DType, Device, Tensor};
 use fsvae::{BodyConfig, Fsvae, FsvaeConfig};

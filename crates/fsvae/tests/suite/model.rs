@@ -1,10 +1,10 @@
 //! Steps against prefixes, what draws do, files.
 
 use candle_core::{DType, Device, Tensor};
-use fsvae::{Draws, Fsvae, FsvaeConfig};
-use snn_core::{Model, Seed};
+use fsvae::{Draws, Esvae, EsvaeConfig, EsvaeDraws, Fsvae, FsvaeConfig};
+use snn_core::{DescribeLayers, LayerDescription, Model, ParamStore, Seed};
 
-use crate::{Fixture, assert_same, both, flat, images, rejects, tiny};
+use crate::{Fixture, assert_relative, assert_same, both, flat, images, rejects, tiny, tiny_body};
 
 fn draws(cfg: &FsvaeConfig, n: usize, seed: u64) -> Draws {
     Draws::new(cfg, n, 0.5, Seed(seed), "draws", &Device::Cpu).unwrap()
@@ -116,4 +116,66 @@ fn what_does_not_fit_is_an_error() {
     rejects(model.sample(&good.picks.to_dtype(DType::F32).unwrap()), &["F32", "U32"]);
     let beyond = Tensor::full(4u32, (8, 2, 5), &Device::Cpu).unwrap();
     assert!(model.sample(&beyond).is_err());
+}
+
+/// The layers that are described are those that are seen, on maps of their sizes, and read what is seen.
+fn check_described(layers: &[LayerDescription], seen: &[(String, Tensor)]) {
+    let names: Vec<&str> = seen.iter().map(|(name, _)| name.as_str()).collect();
+    let (head, layers) = layers.split_last().unwrap();
+    assert_eq!(head.name, "head");
+    let described: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
+    assert_eq!(described, names.iter().copied().filter(|name| *name != "z").collect::<Vec<_>>());
+    for layer in layers {
+        let spikes = &seen.iter().find(|(name, _)| *name == layer.name).unwrap().1;
+        let counted: usize = spikes.dims()[2..].iter().product();
+        assert_eq!(counted, layer.connections.target().iter().product::<usize>(), "{}", layer.name);
+        assert!(layer.reads.iter().all(|name| names.contains(&name.as_str())), "{layer:?}");
+        assert_eq!(layer.reads.is_empty(), layer.name == "encoder.0");
+        // All that it reads spiking once cost as much as multiplying.
+        let everything = layer.reads.iter().map(|name| {
+            let source = seen.iter().find(|(other, _)| other == name).unwrap().1.dims().to_vec();
+            let positions = source[3..].iter().product::<usize>();
+            layer.connections.accumulates(&vec![source[2] as f64; positions])
+        });
+        assert!(layer.reads.is_empty() || everything.sum::<f64>() == layer.connections.macs(), "{layer:?}");
+    }
+}
+
+#[test]
+fn what_is_observed_is_what_runs_and_what_is_described() {
+    for cfg in both() {
+        for train in [true, false] {
+            let (seen, draws) = (std::cell::RefCell::new(Vec::new()), draws(&cfg, 3, 6));
+            let images = images(3, DType::F32);
+            let mut observe = |name: &str, spikes: &Tensor| {
+                seen.borrow_mut().push((name.to_owned(), spikes.clone()));
+                Ok(())
+            };
+            let model = Fixture::lively(&cfg, 6, DType::F32).model;
+            let out = model.forward_observed(&images, &draws, train, &mut observe).unwrap();
+            let plain = Fixture::lively(&cfg, 6, DType::F32).model.forward_t(&images, &draws, train).unwrap();
+            assert_same("q_z", &out.q_z, &plain.q_z);
+            assert_same("p_z", &out.p_z, &plain.p_z);
+            assert_relative("reconstruction", &out.reconstruction, &plain.reconstruction, 1e-5);
+            let seen = seen.into_inner();
+            check_described(&model.describe_layers().unwrap(), &seen);
+            let last = |part: &str| &seen.iter().rfind(|(name, _)| name.starts_with(part)).unwrap().1;
+            assert_same("posterior", last("posterior"), &out.q_z.flatten_from(2).unwrap());
+            assert_same("z", last("z"), &out.z);
+        }
+    }
+    let cfg = EsvaeConfig::original(1);
+    let cfg = EsvaeConfig { body: tiny_body(cfg.body), ..cfg };
+    let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+    let model = Esvae::new(&cfg, params.builder()).unwrap();
+    let (mut seen, draws) = (Vec::new(), EsvaeDraws::new(&cfg, 3, Seed(1), "a", &Device::Cpu).unwrap());
+    let mut observe = |name: &str, spikes: &Tensor| {
+        seen.push((name.to_owned(), spikes.clone()));
+        Ok(())
+    };
+    let out = model.forward_observed(&images(3, DType::F32), &draws, false, &mut observe).unwrap();
+    let plain = model.forward_t(&images(3, DType::F32), &draws, false).unwrap();
+    assert_same("z", &out.z, &plain.z);
+    assert_relative("reconstruction", &out.reconstruction, &plain.reconstruction, 1e-5);
+    check_described(&model.describe_layers().unwrap(), &seen);
 }

@@ -9,6 +9,8 @@ pub(crate) mod backend;
 pub(crate) mod batch_norm;
 pub(crate) mod chain;
 pub(crate) mod conv;
+#[cfg(target_arch = "x86_64")]
+mod fma;
 mod gemm;
 pub(crate) mod lerp;
 pub(crate) mod lif;

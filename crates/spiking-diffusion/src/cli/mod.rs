@@ -7,7 +7,9 @@ mod flags;
 mod generate;
 mod input;
 mod output;
+mod pack;
 mod program;
+mod published;
 mod pytorch;
 mod signals;
 mod sweep;
@@ -33,7 +35,7 @@ pub use table1::table1;
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::Starter;
-use crate::{Experiment, ExperimentConfig, Features, Preset, Progress, Report};
+use crate::{Experiment, ExperimentConfig, FadFiles, Features, Preset, Progress, Report};
 use input::Input;
 use output::{answer, parsed, say, usage};
 use signals::{Signals, command_line};
@@ -83,7 +85,11 @@ struct Arguments {
     /// file has no more [default: the features of a small classifier trained on the same images]
     #[arg(long, value_name = "FILE", env = flags::variable("SPIKING_INCEPTION"))]
     inception: Option<PathBuf>,
-    /// Images that FID and KID are measured on, 0 for none [default: the preset's]
+    /// Measure FAD of the samples, by the files in this folder that FSVAE's authors publish (mnist_64.pth and mnist_test_64.npz,
+    /// fashion_64.pth and fashion_test_64.npz); without a folder they are loaded (needs a build with --features download)
+    #[arg(long, value_name = "DIR")]
+    fad: Option<Option<PathBuf>>,
+    /// Images that FID, KID and FAD are measured on, 0 for none [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     distance_images: Option<usize>,
     /// Set any field of config.json, such as vqsvae.time_steps=8; may be repeated
@@ -139,6 +145,12 @@ fn train_on(
     if let Some(out) = &arguments.out {
         experiment = experiment.out(out);
     }
+    if let Some(folder) = &arguments.fad {
+        experiment = experiment.fad(match folder {
+            Some(folder) => FadFiles::in_folder(folder, &data.name)?,
+            None => published_fad(&data.name, progress)?,
+        });
+    }
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
     say(&format!(
         "{}{kind}: {} training and {} test images; preset {}, seed {}; writing to {}",
@@ -152,6 +164,16 @@ fn train_on(
     let report = experiment.run(progress)?;
     say(&summary(&report, experiment.folder()));
     Ok(())
+}
+
+#[cfg(feature = "download")]
+fn published_fad(dataset: &str, progress: &mut dyn Progress) -> Result<FadFiles> {
+    FadFiles::download(dataset, progress)
+}
+
+#[cfg(not(feature = "download"))]
+fn published_fad(_: &str, _: &mut dyn Progress) -> Result<FadFiles> {
+    Err(Error::config("--fad", "", "needs a folder: this program was built without --features download"))
 }
 
 fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {

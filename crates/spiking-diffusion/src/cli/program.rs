@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{Arguments, classify, fid, generate, pytorch, sweep, table1, train, usage};
+use super::{Arguments, classify, fid, generate, pack, pytorch, sweep, table1, train, usage};
 use crate::data::KnownSet;
 use crate::experiment::Starter;
 
@@ -31,6 +31,7 @@ enum Command {
     Classify(Box<classify::Arguments>),
     Fid(Box<fid::Arguments>),
     Table1(Box<table1::Arguments>),
+    Pack(Box<pack::Arguments>),
     #[command(name = "import_pytorch", alias = "import-pytorch")]
     ImportPytorch(Box<pytorch::Import>),
     #[command(name = "export_pytorch", alias = "export-pytorch")]
@@ -80,6 +81,7 @@ pub fn program() -> ExitCode {
         Command::Classify(arguments) => classify::start(&arguments),
         Command::Fid(arguments) => fid::start(&arguments),
         Command::Table1(arguments) => table1::start(&arguments),
+        Command::Pack(arguments) => pack::start(&arguments),
         Command::ImportPytorch(arguments) => pytorch::start_import(&arguments),
         Command::ExportPytorch(arguments) => pytorch::start_export(&arguments),
     }
@@ -126,8 +128,17 @@ mod tests {
 
     #[test]
     fn every_command_explains_itself_and_has_the_version() {
-        let names =
-            ["train", "generate", "sweep", "classify", "fid", "table1", "import_pytorch", "export_pytorch"];
+        let names = [
+            "train",
+            "generate",
+            "sweep",
+            "classify",
+            "fid",
+            "table1",
+            "pack",
+            "import_pytorch",
+            "export_pytorch",
+        ];
         let listed: Vec<String> =
             command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
         assert_eq!(listed, names);

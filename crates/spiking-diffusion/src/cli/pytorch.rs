@@ -1,33 +1,36 @@
 //! The commands `import_pytorch` and `export_pytorch`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use snn_core::Seed;
+use snn_core::{Model, Seed};
 
 use super::input::Input;
 use super::signals::Signals;
 use super::{answer, flags, parsed};
 use crate::Progress;
 use crate::data::{KnownSet, Partial};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pytorch;
 
 /// Make a run of networks that the released PyTorch code has trained: codes, images and logits stay the same.
 #[derive(Debug, Parser)]
 #[command(
     name = "import_pytorch",
-    after_help = "OUT is then a finished run for `generate`, `sweep`, `fid`, `classify` and `export_pytorch`. Nothing in a .pth file is \
+    after_help = "OUT is then a finished run for `generate`, `sweep`, `classify` and `export_pytorch`. Nothing in a .pth file is \
     ever executed."
 )]
 pub(super) struct Import {
     /// What the released code saves as model.pth: the state dict of its VQ-SVAE
-    #[arg(long, value_name = "FILE")]
-    vqsvae: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "fsvae")]
+    vqsvae: Option<PathBuf>,
     /// What it saves as diff_model.pth: the state dict of its denoiser
-    #[arg(long, value_name = "FILE")]
-    sdid: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "fsvae")]
+    sdid: Option<PathBuf>,
+    /// Instead: the state dict of an FSVAE, of the released code or of the FSVAE paper's, which becomes RUN/fsvae.safetensors
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vqsvae", "sdid", "encode"])]
+    fsvae: Option<PathBuf>,
     /// The data set that they were trained on: mnist, fashion-mnist, kmnist, emnist-letters or cifar-10
     #[arg(long, value_name = "NAME", default_value = "mnist", value_parser = flags::data_set)]
     data_set: KnownSet,
@@ -51,10 +54,10 @@ pub(super) struct Import {
     after_help = "In Python: `model.load_state_dict(torch.load('OUT/model.pth'))`, and the denoiser likewise from OUT/diff_model.pth."
 )]
 pub(super) struct Export {
-    /// Folder of a finished run
+    /// Folder of a finished run, or of an imported FSVAE
     #[arg(long, value_name = "RUN_DIR")]
     run: PathBuf,
-    /// Folder to write model.pth and diff_model.pth to
+    /// Folder to write model.pth and diff_model.pth to, or fsvae.pth
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -86,9 +89,14 @@ pub(super) fn start_export(arguments: &Export) -> ExitCode {
 }
 
 fn import(arguments: &Import, progress: &mut dyn Progress) -> Result<String> {
+    let (vqsvae, sdid) = match (&arguments.fsvae, &arguments.vqsvae, &arguments.sdid) {
+        (Some(fsvae), ..) => return import_fsvae(fsvae, &arguments.out.join(FSVAE)),
+        (None, Some(vqsvae), Some(sdid)) => (vqsvae, sdid),
+        _ => return Err(Error::config("--vqsvae, --sdid", "none", "both are wanted, or --fsvae")),
+    };
     let partial = Partial::when(arguments.allow_partial, Seed(0));
     let data = arguments.input.load(arguments.data_set, partial, progress)?;
-    let trained = pytorch::import(&arguments.vqsvae, &arguments.sdid, &data, &arguments.out)?;
+    let trained = pytorch::import(vqsvae, sdid, &data, &arguments.out)?;
     let mut text = format!(
         "{}: a VQ-SVAE of {} codes and an SDID, {} time steps each, for {}",
         arguments.out.display(),
@@ -104,7 +112,24 @@ fn import(arguments: &Import, progress: &mut dyn Progress) -> Result<String> {
     Ok(text)
 }
 
+/// The file of an FSVAE in a folder.
+const FSVAE: &str = "fsvae.safetensors";
+
+fn import_fsvae(file: &Path, out: &Path) -> Result<String> {
+    let model = pytorch::import_fsvae(file, out)?;
+    let body = &model.config().body;
+    let (latent, steps, image) = (body.latent, body.time_steps, body.image);
+    Ok(format!("{}: an FSVAE of {latent} latent variables, {steps} time steps, for {image:?}", out.display()))
+}
+
 fn export(arguments: &Export) -> Result<String> {
+    let fsvae = arguments.run.join(FSVAE);
+    if fsvae.exists() {
+        std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
+        let out = arguments.out.join("fsvae.pth");
+        pytorch::export_fsvae(&fsvae, &out)?;
+        return Ok(out.display().to_string());
+    }
     let paths = pytorch::export(&arguments.run, &arguments.out)?;
     Ok(paths.map(|path| path.display().to_string()).join("\n"))
 }
@@ -128,6 +153,8 @@ mod tests {
             assert!(parse(&format!("{whole} {words}")).is_err(), "{words}");
         }
         assert!(parse("import_pytorch --vqsvae model.pth --out r").is_err());
+        assert!(parse("import_pytorch --fsvae best.pth --out r").unwrap().fsvae.is_some());
+        assert!(parse(&format!("{whole} --fsvae best.pth")).is_err());
         assert!(Export::try_parse_from(["export_pytorch", "--run", "r"]).is_err());
     }
 }

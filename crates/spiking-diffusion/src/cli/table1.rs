@@ -8,6 +8,7 @@ use clap::Parser;
 use serde::Serialize;
 use snn_train::read_json;
 
+use super::published::{fad as published_fad, paper};
 use super::{answer, parsed, say};
 use crate::Report;
 use crate::error::Result;
@@ -24,30 +25,23 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-const METRICS: [&str; 4] = ["MSE", "1 - SSIM", "KID", "FID"];
-const DECIMALS: [usize; 4] = [4, 3, 3, 2];
+const METRICS: [&str; 5] = ["MSE", "1 - SSIM", "KID", "FID", "FAD"];
+const DECIMALS: [usize; 5] = [4, 3, 3, 2, 2];
 const PAPER_PROTOCOL: &str = "The paper's rows: its own protocol (1,280 generated images against the first 1,280 test \
     images, its own Inception preprocessing), 100 epochs of each network; FSVAE as the paper printed it.";
 
-type Numbers = [Option<f64>; 4];
+const FAD_PROTOCOL: &str = "FAD: features of FSVAE's published autoencoder, statistics of batches, against the published ones of the test \
+    images; in brackets the number of generated images, which biases it: only equal numbers are compared. FSVAE, ESVAE and FSDDIM as \
+    their own papers print it.";
 
-/// Spiking-Diffusion's and FSVAE's numbers in the paper's Table 1, in the order of `METRICS`.
-fn paper(dataset: &str) -> Option<[[f64; 4]; 2]> {
-    Some(match dataset {
-        "mnist" => [[0.006, 0.077, 0.018, 37.50], [0.023, 0.219, 0.054, 90.57]],
-        "fashion-mnist" => [[0.011, 0.233, 0.055, 91.98], [0.023, 0.378, 0.070, 113.2]],
-        "kmnist" => [[0.014, 0.151, 0.068, 59.23], [0.054, 0.452, 0.272, 166.9]],
-        "emnist-letters" => [[0.005, 0.078, 0.075, 67.41], [0.015, 0.180, 0.140, 95.96]],
-        "cifar-10" => [[0.009, 0.399, 0.121, 120.5], [0.024, 0.689, 0.181, 218.6]],
-        _ => return None,
-    })
-}
+type Numbers = [Option<f64>; 5];
 
 /// What is printed as JSON.
 #[derive(Serialize)]
 struct Table {
-    metrics: [&'static str; 4],
+    metrics: [&'static str; 5],
     paper_protocol: &'static str,
+    fad_protocol: &'static str,
     runs: Vec<Run>,
 }
 
@@ -63,6 +57,10 @@ struct Run {
     ours: Numbers,
     /// Features that FID and KID were measured with; the paper's have 2048 of an Inception.
     features: Option<usize>,
+    /// Generated images that FAD was measured on.
+    fad_images: Option<usize>,
+    /// FAD as others have published it, each with its number of generated images.
+    published_fad: &'static [(&'static str, f64, usize)],
     spiking_diffusion: Option<[f64; 4]>,
     fsvae: Option<[f64; 4]>,
     budget: Option<String>,
@@ -77,7 +75,7 @@ pub fn table1() -> ExitCode {
 pub(super) fn start(arguments: &Arguments) -> ExitCode {
     let runs: Vec<Run> = arguments.runs.iter().map(|folder| Run::of(folder)).collect();
     let failed: Vec<String> = runs.iter().filter_map(|run| run.error.clone()).collect();
-    let table = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs };
+    let table = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, fad_protocol: FAD_PROTOCOL, runs };
     let text = if arguments.json { serde_json::to_string_pretty(&table) } else { Ok(table.to_markdown()) };
     match text {
         Ok(text) => {
@@ -99,8 +97,10 @@ impl Run {
             error: Some(e.to_string()),
             dataset: None,
             partial: None,
-            ours: [None; 4],
+            ours: [None; 5],
             features: None,
+            fad_images: None,
+            published_fad: &[],
             spiking_diffusion: None,
             fsvae: None,
             budget: None,
@@ -112,8 +112,9 @@ impl Run {
         let path = folder.join("report.json");
         let report: Report = read_json(&path)?;
         let (metrics, distance) = (&report.metrics, report.metrics.distance.as_ref());
-        let ours =
-            [Some(metrics.mse), Some(1. - metrics.ssim), distance.map(|d| d.kid), distance.map(|d| d.fid)];
+        let (kid, fid) = (distance.map(|d| d.kid), distance.map(|d| d.fid));
+        let fad = metrics.fad.as_ref();
+        let ours = [Some(metrics.mse), Some(1. - metrics.ssim), kid, fid, fad.map(|d| d.fad)];
         let budget = format!(
             "preset {}, seed {}, {} + {} epochs on {} training images, {} test images",
             report.preset,
@@ -130,6 +131,8 @@ impl Run {
             partial: report.partial,
             ours,
             features: distance.map(|d| d.dims),
+            fad_images: fad.map(|d| d.generated_images),
+            published_fad: published_fad(&report.dataset),
             spiking_diffusion: paper.map(|paper| paper[0]),
             fsvae: paper.map(|paper| paper[1]),
             budget: Some(budget),
@@ -146,8 +149,10 @@ impl Run {
 impl Table {
     /// A row a run, data set by data set, each followed by the paper's; then what the numbers mean.
     fn to_markdown(&self) -> String {
-        let mut page =
-            format!("| data set | from | {} |\n| --- | --- | --- | --- | --- | --- |\n", METRICS.join(" | "));
+        let mut page = format!(
+            "| data set | from | {} |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+            METRICS.join(" | ")
+        );
         let mut seen = Vec::new();
         for run in &self.runs {
             if seen.contains(&run.dataset()) {
@@ -156,20 +161,31 @@ impl Table {
             seen.push(run.dataset());
             let same = || self.runs.iter().filter(|other| other.dataset() == run.dataset());
             for other in same() {
-                row(&mut page, run.dataset(), &code(&other.run), other.ours, other.features);
+                row(
+                    &mut page,
+                    run.dataset(),
+                    &code(&other.run),
+                    other.ours,
+                    (other.features, other.fad_images),
+                );
             }
             for (name, numbers) in
                 [("Spiking-Diffusion (paper)", run.spiking_diffusion), ("FSVAE (paper)", run.fsvae)]
             {
                 if let Some(numbers) = numbers {
-                    row(&mut page, run.dataset(), name, numbers.map(Some), None);
+                    let [mse, ssim, kid, fid] = numbers.map(Some);
+                    row(&mut page, run.dataset(), name, [mse, ssim, kid, fid, None], (None, None));
                 }
+            }
+            for &(name, fad, images) in run.published_fad {
+                let numbers = [None, None, None, None, Some(fad)];
+                row(&mut page, run.dataset(), &format!("{name} (its paper)"), numbers, (None, Some(images)));
             }
         }
         let _ = write!(
             page,
             "\nSmaller is better; `-`: not measured. In brackets, the number of features of KID and FID where it is not the paper's 2048: \
-             distances of other features cannot be compared.\n\n- {PAPER_PROTOCOL}\n"
+             distances of other features cannot be compared.\n\n- {PAPER_PROTOCOL}\n- {FAD_PROTOCOL}\n"
         );
         self.runs.iter().for_each(|run| page.push_str(&run.note()));
         page
@@ -187,12 +203,18 @@ impl Run {
     }
 }
 
-fn row(page: &mut String, dataset: &str, from: &str, numbers: Numbers, features: Option<usize>) {
-    let other = features.filter(|&features| features != 2048).map_or(String::new(), |n| format!(" ({n})"));
+fn row(
+    page: &mut String,
+    dataset: &str,
+    from: &str,
+    numbers: Numbers,
+    (features, fad_images): (Option<usize>, Option<usize>),
+) {
+    let bracket = |n: Option<usize>| n.map_or(String::new(), |n| format!(" ({n})"));
+    let (features, fad_images) = (bracket(features.filter(|&n| n != 2048)), bracket(fad_images));
+    let notes = ["", "", &features, &features, &fad_images];
     let number = |i: usize| match numbers[i] {
-        Some(number) => {
-            format!("{number:.decimals$}{}", if i < 2 { "" } else { &other }, decimals = DECIMALS[i])
-        }
+        Some(number) => format!("{number:.decimals$}{}", notes[i], decimals = DECIMALS[i]),
         None => "-".to_owned(),
     };
     let cells: Vec<String> = (0..numbers.len()).map(number).collect();
@@ -236,6 +258,8 @@ mod tests {
             partial: (name == "b").then(|| "half of it".to_owned()),
             ours,
             features: (name == "b").then_some(768),
+            fad_images: (name == "b").then_some(1280),
+            published_fad: dataset.map_or(&[], published_fad),
             spiking_diffusion: paper.map(|paper| paper[0]),
             fsvae: paper.map(|paper| paper[1]),
             budget: dataset.map(|_| "one epoch".to_owned()),
@@ -247,19 +271,24 @@ mod tests {
     fn runs_of_a_data_set_stand_together_over_the_papers() {
         Arguments::command().debug_assert();
         let runs = vec![
-            run("a", Some("mnist"), [Some(0.0125), Some(0.1), None, Some(40.)]),
-            run("gone", None, [None; 4]),
-            run("c", Some("synthetic-digits"), [Some(0.5), Some(0.25), None, None]),
-            run("b", Some("mnist"), [Some(0.02), Some(0.2), Some(0.0301), None]),
+            run("a", Some("mnist"), [Some(0.0125), Some(0.1), None, Some(40.), None]),
+            run("gone", None, [None; 5]),
+            run("c", Some("synthetic-digits"), [Some(0.5), Some(0.25), None, None, None]),
+            run("b", Some("mnist"), [Some(0.02), Some(0.2), Some(0.0301), None, Some(9.5)]),
         ];
-        let page = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs }.to_markdown();
+        let page =
+            Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, fad_protocol: FAD_PROTOCOL, runs }
+                .to_markdown();
         let wanted = "\
-            | mnist | `a` | 0.0125 | 0.100 | - | 40.00 |\n\
-            | mnist | `b` | 0.0200 | 0.200 | 0.030 (768) | - |\n\
-            | mnist | Spiking-Diffusion (paper) | 0.0060 | 0.077 | 0.018 | 37.50 |\n\
-            | mnist | FSVAE (paper) | 0.0230 | 0.219 | 0.054 | 90.57 |\n\
-            | - | `gone` | - | - | - | - |\n\
-            | synthetic-digits | `c` | 0.5000 | 0.250 | - | - |\n";
+            | mnist | `a` | 0.0125 | 0.100 | - | 40.00 | - |\n\
+            | mnist | `b` | 0.0200 | 0.200 | 0.030 (768) | - | 9.50 (1280) |\n\
+            | mnist | Spiking-Diffusion (paper) | 0.0060 | 0.077 | 0.018 | 37.50 | - |\n\
+            | mnist | FSVAE (paper) | 0.0230 | 0.219 | 0.054 | 90.57 | - |\n\
+            | mnist | FSVAE (its paper) | - | - | - | - | 35.54 (5120) |\n\
+            | mnist | ESVAE (its paper) | - | - | - | - | 10.99 (5120) |\n\
+            | mnist | FSDDIM (its paper) | - | - | - | - | 3.62 (10000) |\n\
+            | - | `gone` | - | - | - | - | - |\n\
+            | synthetic-digits | `c` | 0.5000 | 0.250 | - | - | - |\n";
         assert!(page.contains(wanted), "{page}");
         assert!(
             page.contains("- `gone`: no such file\n") && page.contains("**Partial data:** half of it."),
@@ -283,13 +312,18 @@ mod tests {
     #[test]
     fn any_name_is_one_cell_of_one_row() {
         let names = ["a|b", "a\nb", "a`b", "``", r"a\|b", "a\r\n|`\t"];
-        let runs = names.map(|name| Run { dataset: Some(name.to_owned()), ..run(name, None, [None; 4]) });
-        let page =
-            Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs: runs.into() }.to_markdown();
+        let runs = names.map(|name| Run { dataset: Some(name.to_owned()), ..run(name, None, [None; 5]) });
+        let page = Table {
+            metrics: METRICS,
+            paper_protocol: PAPER_PROTOCOL,
+            fad_protocol: FAD_PROTOCOL,
+            runs: runs.into(),
+        }
+        .to_markdown();
         let rows: Vec<&str> = page.lines().take_while(|line| line.starts_with('|')).collect();
         assert_eq!(rows.len(), 2 + names.len(), "{page}");
         for row in rows {
-            assert_eq!(cells(row).len(), 6, "{row}");
+            assert_eq!(cells(row).len(), 7, "{row}");
         }
         for shown in [r"| `a\|b` |", r"| `a\nb` |", "| `` a`b `` |", "| ``` `` ``` |"] {
             assert!(page.contains(shown), "{shown}: {page}");
@@ -303,8 +337,9 @@ mod tests {
     fn a_name_that_is_no_unicode_does_not_hide_the_others() {
         use std::os::unix::ffi::OsStrExt;
         let bad = Run::of(Path::new(std::ffi::OsStr::from_bytes(b"x\xff")));
-        let runs = vec![bad, run("good", Some("mnist"), [Some(0.5); 4])];
-        let table = Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, runs };
+        let runs = vec![bad, run("good", Some("mnist"), [Some(0.5); 5])];
+        let table =
+            Table { metrics: METRICS, paper_protocol: PAPER_PROTOCOL, fad_protocol: FAD_PROTOCOL, runs };
         let json = serde_json::to_value(&table).unwrap();
         assert_eq!(
             (&json["runs"][0]["run"], &json["runs"][1]["ours"][0]),

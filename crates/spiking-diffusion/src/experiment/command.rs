@@ -5,13 +5,22 @@ use vq_svae::Reconstruction;
 
 use super::config::ExperimentConfig;
 use super::distance::Features;
+use super::fad::FadFiles;
 use super::shell::quoted;
 use super::starter::Starter;
 use crate::data::{KnownSet, synthetic};
 
+/// What a run was asked for beside its config.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) features: &'a Features,
+    pub(super) fad: Option<&'a FadFiles>,
+    pub(super) starter: Starter,
+}
+
 /// The command that makes a run of this config in another folder, by the program that made it, with every field that differs
 /// from the preset's. None for data that no program loads.
-pub(super) fn of(cfg: &ExperimentConfig, features: &Features, starter: Starter) -> Option<String> {
+pub(super) fn of(cfg: &ExperimentConfig, Asked { features, fad, starter }: Asked<'_>) -> Option<String> {
     let data = &cfg.data;
     let (set, official) = if data.name == synthetic::NAME {
         (KnownSet::Mnist, synthetic::TRAIN)
@@ -32,6 +41,9 @@ pub(super) fn of(cfg: &ExperimentConfig, features: &Features, starter: Starter) 
     words.push(format!("--preset {} --seed {} --out again", cfg.preset.name(), cfg.seed.0));
     if let Features::Inception(file) = features {
         words.push(format!("--inception {}", quoted(&file.to_string_lossy())));
+    }
+    if let Some(files) = fad {
+        words.push(format!("--fad {}", quoted(&files.folder().to_string_lossy())));
     }
     words.extend(
         settings(cfg)?
@@ -62,6 +74,10 @@ mod tests {
 
     use super::*;
     use crate::Preset;
+
+    fn of(cfg: &ExperimentConfig, features: &Features, starter: Starter) -> Option<String> {
+        super::of(cfg, Asked { features, fad: None, starter })
+    }
 
     /// Applies the `--set`s of a command to the preset again.
     fn read_back(command: &str, cfg: &ExperimentConfig) -> ExperimentConfig {

@@ -103,7 +103,7 @@ pub(super) fn measure(
 }
 
 /// What the autoencoder makes of images with these codes, on the CPU.
-fn reconstructions(cfg: &ExperimentConfig, vqsvae: &VqSvae, codes: &Tensor) -> Result<Tensor> {
+pub(super) fn reconstructions(cfg: &ExperimentConfig, vqsvae: &VqSvae, codes: &Tensor) -> Result<Tensor> {
     let batch = |range: Range<usize>| -> Result<Tensor> {
         Ok(vqsvae.decode(&codes.narrow(0, range.start, range.len())?)?.to_device(&Device::Cpu)?)
     };

@@ -122,6 +122,7 @@ pub(super) fn evaluate_denoiser(
         codebook_used: usage.used(),
         codebook_perplexity: usage.perplexity(),
         distance: None,
+        fad: None,
     };
     Ok(Evaluation {
         metrics,

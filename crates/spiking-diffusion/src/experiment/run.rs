@@ -9,11 +9,13 @@ use vq_svae::VqSvae;
 
 #[cfg(feature = "report")]
 use super::classes;
+use super::command::Asked;
 use super::config::ExperimentConfig;
 #[cfg(feature = "report")]
 use super::distance::in_8_bits;
 use super::distance::{self, Features, Images};
 use super::evaluation::{Reconstructions, evaluate_denoiser};
+use super::fad::FadFiles;
 #[cfg(feature = "report")]
 use super::neighbours::{images_of, nearest_of};
 use super::neighbours::{mean_distance, nearest};
@@ -56,6 +58,7 @@ pub struct Experiment<'a> {
     resume: bool,
     device: Device,
     features: Features,
+    fad: Option<FadFiles>,
     starter: Starter,
 }
 
@@ -64,7 +67,7 @@ impl<'a> Experiment<'a> {
     pub fn new(cfg: &'a ExperimentConfig, data: &'a Dataset) -> Self {
         let out = format!("runs/{}-{}-{}", data.name, cfg.preset.name(), cfg.seed.0).into();
         let (device, features, starter) = (Device::Cpu, Features::None, Starter::Example);
-        Self { cfg, data, out, resume: false, device, features, starter }
+        Self { cfg, data, out, resume: false, device, features, fad: None, starter }
     }
 
     /// Puts the run into another folder.
@@ -86,6 +89,11 @@ impl<'a> Experiment<'a> {
     /// Also measures the distances of `evaluation.distance_images` generated images to as many test images.
     pub fn features(self, features: Features) -> Self {
         Self { features, ..self }
+    }
+
+    /// Also measures FAD of the same generated images by these files.
+    pub fn fad(self, files: FadFiles) -> Self {
+        Self { fad: Some(files), ..self }
     }
 
     /// Lets the report say how to start this program again.
@@ -111,6 +119,8 @@ impl<'a> Experiment<'a> {
         cfg.validate_for(data)?;
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
         features.validate(data)?;
+        let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
+        let fad = fad.map(FadFiles::open).transpose()?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
         let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
         let (codes, measured) = self.encode(&vqsvae, &run, progress)?;
@@ -136,19 +146,28 @@ impl<'a> Experiment<'a> {
         let mut evaluation = evaluate_denoiser(cfg, networks, measured, &codes.test, device, progress)?;
         run.record_seconds("evaluate", before + clock.elapsed().as_secs_f64())?;
 
-        if let Some(extractor) = distance::extractor(cfg, features, data, &run, progress)? {
+        let extractor = distance::extractor(cfg, features, data, &run, progress)?;
+        if extractor.is_some() || fad.is_some() {
             let clock = Instant::now();
             let generated = self.generated(networks, &samples, progress)?;
-            let images = Images { test: &data.test, test_codes: &codes.test, generated: &generated };
-            let found = distance::measure(cfg, &*extractor, images, &vqsvae, progress)?;
-            evaluation.metrics.distance = Some(found);
+            if let Some(extractor) = extractor {
+                let images = Images { test: &data.test, test_codes: &codes.test, generated: &generated };
+                let found = distance::measure(cfg, &*extractor, images, &vqsvae, progress)?;
+                evaluation.metrics.distance = Some(found);
+            }
+            if let Some(published) = fad {
+                let count = generated.dim(0)?.min(data.test.len());
+                let again = distance::reconstructions(cfg, &vqsvae, &codes.test.narrow(0, 0, count)?)?;
+                evaluation.metrics.fad = Some(published.measure(&generated, &again, progress)?);
+            }
             run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
         }
         let neighbours = self.neighbours(&samples, &run, progress)?;
         #[cfg(feature = "report")]
         report::save_codebook(&evaluation.code_counts, &run)?;
+        let asked = Asked { features, fad: self.fad.as_ref(), starter: *starter };
         let machine = Machine::here(&name_of(device));
-        let mut report = summary::report(cfg, evaluation, (features, *starter), run.seconds()?, machine);
+        let mut report = summary::report(cfg, evaluation, asked, run.seconds()?, machine);
         report.neighbours = Some(neighbours);
         run.write_json("report.json", &report)?;
         #[cfg(feature = "report")]

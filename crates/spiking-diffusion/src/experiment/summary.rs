@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use snn_train::TrainingConfig;
 
-use super::command;
+use super::command::{self, Asked};
 use super::config::ExperimentConfig;
-use super::distance::Features;
 use super::evaluation::{Evaluation, RATE_IMAGES};
-use super::starter::Starter;
 use crate::report::metrics::Metrics;
 use crate::report::{Epochs, Machine, Report};
 
@@ -16,7 +14,7 @@ use crate::report::{Epochs, Machine, Report};
 pub(super) fn report(
     cfg: &ExperimentConfig,
     evaluation: Evaluation,
-    (features, starter): (&Features, Starter),
+    asked: Asked<'_>,
     seconds: BTreeMap<String, f64>,
     machine: Machine,
 ) -> Report {
@@ -43,7 +41,7 @@ pub(super) fn report(
         classes: cfg.sdid.classes,
         neighbours: None,
         protocol: protocol(cfg, &evaluation.metrics),
-        command: command::of(cfg, features, starter),
+        command: command::of(cfg, asked),
         metrics: evaluation.metrics,
         firing_rates: evaluation.firing_rates,
         energy: Some(evaluation.energy),
@@ -68,6 +66,11 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
             d.warnings.iter().map(|warning| format!(" Warning: {warning}.")).collect::<String>(),
         )
     });
+    let fad = metrics.fad.as_ref().map_or(String::new(), |d| {
+        let (images, network) = (d.generated_images, &d.network);
+        format!(" FAD: {images} generated images, and the reconstructions of the first {images} test images, in 8 bits, against the \
+             published statistics of all test images; {network}.")
+    });
     let top_k = cfg.sampling.top_k.map_or(String::new(), |k| format!(", top-k {k}"));
     let cuts = cfg.sampling.top_p.map_or(top_k.clone(), |p| format!("{top_k}, top-p {p}"));
     format!(
@@ -75,7 +78,7 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
          padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
          stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
          all test images. Firing rates: VQ-SVAE on all test images, SDID on the codes of the first {} test images masked at \
-         random times. Samples: seed {}, order {:?}, temperature {}{cuts}.{distance}",
+         random times. Samples: seed {}, order {:?}, temperature {}{cuts}.{distance}{fad}",
         cfg.data.test_images,
         metrics.bits_per_token_images,
         cfg.evaluation.bound.strata,

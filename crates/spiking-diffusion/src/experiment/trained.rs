@@ -1,13 +1,9 @@
 //! The networks of a finished run.
 
-use std::path::{Path, PathBuf};
-
 use absorbing_diffusion::{Conditioned, Denoiser, RevealOrder, Schedule, Sdid};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use snn_core::Model;
-use snn_train::{Progress, read_config};
+use snn_train::Progress;
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
@@ -57,27 +53,6 @@ impl std::fmt::Debug for OwnOrder {
 }
 
 impl Trained {
-    /// Reads `config.json`, `vqsvae.safetensors` and `sdid.safetensors` from a run's folder, to which nothing is written.
-    ///
-    /// # Errors
-    /// Returns an error if a file is missing, damaged or of another kind, or if the config does not
-    /// [validate](ExperimentConfig::validate).
-    /// # Examples
-    /// ```no_run
-    /// use candle_core::Device;
-    /// use spiking_diffusion::{Silent, Trained};
-    /// # fn main() -> spiking_diffusion::Result<()> {
-    /// let trained = Trained::load("runs/mnist-cpu-0".as_ref(), &Device::Cpu)?;
-    /// assert_eq!(trained.samples(100, &Device::Cpu, &mut Silent)?.dims(), [100, 1, 28, 28]);
-    /// # Ok(()) }
-    /// ```
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let (cfg, [vqsvae, sdid]) = finished(folder, ["vqsvae.safetensors", "sdid.safetensors"])?;
-        let denoiser = Sdid::load(&sdid, device)?;
-        let (sha256, vqsvae) = (sha256(&[&read(&vqsvae)?, &read(&sdid)?]), VqSvae::load(&vqsvae, device)?);
-        Ok(Self { cfg, vqsvae, denoiser, sha256, order: None, condition: None, spiking: Some(|sdid| sdid) })
-    }
-
     /// Returns the same networks for images of these classes. The run must have been trained with `sdid.classes`.
     ///
     /// # Errors
@@ -102,19 +77,8 @@ impl Trained {
 }
 
 impl<D: Denoiser> Trained<D> {
-    /// Reads the config and the autoencoder of a run's folder, and takes a denoiser of your own: any, with whatever it knows
-    /// of each image that is to be drawn.
-    ///
-    /// `name` says which denoiser it is, conditions included: [`generation::save`](crate::generation::save) takes the images of two
-    /// denoisers with one name for the same.
-    ///
-    /// # Errors
-    /// Returns an error if a file is missing, damaged or of another kind, or if the config does not
-    /// [validate](ExperimentConfig::validate).
-    pub fn with_denoiser(folder: &Path, denoiser: D, name: &str, device: &Device) -> Result<Self> {
-        let (cfg, [vqsvae]) = finished(folder, ["vqsvae.safetensors"])?;
-        let (sha256, vqsvae) = (sha256(&[&read(&vqsvae)?, name.as_bytes()]), VqSvae::load(&vqsvae, device)?);
-        Ok(Self { cfg, vqsvae, denoiser, sha256, order: None, condition: None, spiking: None })
+    pub(super) fn of(cfg: ExperimentConfig, vqsvae: VqSvae, denoiser: D, sha256: String) -> Self {
+        Self { cfg, vqsvae, denoiser, sha256, order: None, condition: None, spiking: None }
     }
 
     /// Returns the same networks with an order of your own in place of the config's.
@@ -160,27 +124,4 @@ impl<D: Denoiser> Trained<D> {
         }
         generate(&self.cfg, self.networks(), 0..count, device, progress)
     }
-}
-
-/// The config of a finished run, and the paths of some of its files.
-fn finished<const N: usize>(folder: &Path, names: [&str; N]) -> Result<(ExperimentConfig, [PathBuf; N])> {
-    let cfg: ExperimentConfig = read_config(folder)?;
-    cfg.validate()?;
-    let files = names.map(|name| folder.join(name));
-    if let Some(file) = files.iter().find(|file| !file.exists()) {
-        let message = "is not there: the run is not finished; go on with its command and --resume";
-        return Err(Error::run(file, message));
-    }
-    Ok((cfg, files))
-}
-
-fn read(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).map_err(Error::io(file))
-}
-
-/// Of these bytes, one after the other.
-fn sha256(parts: &[&[u8]]) -> String {
-    let mut hash = Sha256::new();
-    parts.iter().for_each(|part| hash.update(part));
-    format!("{:x}", hash.finalize())
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use absorbing_diffusion::{Sdid, SdidConfig, TokenInput};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, LifConfig, Model};
 use vq_svae::{Activation, VqSvae, VqSvaeConfig};
 
@@ -77,7 +77,11 @@ fn check(vqsvae: &VqSvaeConfig, sdid: &SdidConfig) -> Result<()> {
 }
 
 /// The state dict of a checkpoint, every tensor of which must have its place there.
-fn tensors(checkpoint: &Checkpoint, entries: &[Entry], time_steps: usize) -> Result<Vec<(String, Tensor)>> {
+pub(super) fn tensors(
+    checkpoint: &Checkpoint,
+    entries: &[Entry],
+    time_steps: usize,
+) -> Result<Vec<(String, Tensor)>> {
     let mut left: std::collections::BTreeMap<_, _> = checkpoint.tensors.iter().collect();
     let mut tensors = Vec::with_capacity(entries.len());
     for Entry { theirs, what } in entries {
@@ -87,18 +91,23 @@ fn tensors(checkpoint: &Checkpoint, entries: &[Entry], time_steps: usize) -> Res
                 let tensor = tensor.ok_or_else(|| checkpoint.error(format!("tensor `{ours}` is missing")))?;
                 tensor.reshape(shape.as_slice())?
             }
-            What::Coefficients(readout) => {
+            What::Zeros(shape) => Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu)?,
+            What::Coefficients { readout, axis } => {
                 let weights = readout.weights(time_steps)?.into_iter().map(|weight| weight as f32);
-                Tensor::from_vec(weights.collect(), (time_steps, 1, 1, 1, 1), &Device::Cpu)?
+                Tensor::from_vec(
+                    weights.collect(),
+                    &names::coefficients(time_steps, *axis)[..],
+                    &Device::Cpu,
+                )?
             }
             What::BatchesTracked => Tensor::new(0i64, &Device::Cpu)?,
         };
         tensors.push((theirs.clone(), tensor));
     }
     match left.keys().next() {
-        Some(name) => Err(checkpoint
-            .error(format!("tensor `{name}` has no place in the released code's network"))
-            .into()),
+        Some(name) => {
+            Err(checkpoint.error(format!("tensor `{name}` has no place in the authors' network")).into())
+        }
         None => Ok(tensors),
     }
 }

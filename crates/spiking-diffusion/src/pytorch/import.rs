@@ -52,9 +52,9 @@ pub fn import(vqsvae: &Path, sdid: &Path, data: &Dataset, out: &Path) -> Result<
     Trained::load(out, &Device::Cpu)
 }
 
-type Tensors = BTreeMap<String, Tensor>;
+pub(super) type Tensors = BTreeMap<String, Tensor>;
 
-fn save(kind: &str, cfg: &impl serde::Serialize, tensors: Tensors, path: &Path) -> Result<()> {
+pub(super) fn save(kind: &str, cfg: &impl serde::Serialize, tensors: Tensors, path: &Path) -> Result<()> {
     let mut checkpoint = Checkpoint::new(kind, cfg)?;
     checkpoint.tensors = tensors;
     Ok(checkpoint.save(path)?)
@@ -64,8 +64,8 @@ fn read_vqsvae(file: &WeightFile, cfg: &mut VqSvaeConfig) -> Result<Tensors> {
     check_names(file, &names::vqsvae(cfg), "VQ-SVAE")?;
     let [features, image] = COEFFICIENTS;
     cfg.time_steps = if file.has(image) { size(file, image, 0)? } else { cfg.time_steps };
-    cfg.features = readout(file, features, cfg.time_steps, cfg.features)?;
-    cfg.readout = readout(file, image, cfg.time_steps, cfg.readout)?;
+    cfg.features = readout(file, (features, 0), cfg.time_steps, cfg.features)?;
+    cfg.readout = readout(file, (image, 0), cfg.time_steps, cfg.readout)?;
     cfg.codes = size(file, names::EMBEDDINGS, 0)?;
     cfg.code_channels = size(file, names::EMBEDDINGS, 1)?;
     let sizes = |[(a, at_a), (b, at_b)]: [(&str, usize); 2]| -> Result<[usize; 2]> {
@@ -85,7 +85,7 @@ fn read_sdid(file: &WeightFile, cfg: &mut SdidConfig) -> Result<Tensors> {
 }
 
 /// All names must be there, but for those of constants, and no other.
-fn check_names(file: &WeightFile, entries: &[Entry], network: &str) -> Result<()> {
+pub(super) fn check_names(file: &WeightFile, entries: &[Entry], network: &str) -> Result<()> {
     let found: BTreeSet<String> = file.names().into_iter().collect();
     let known: BTreeSet<&String> = entries.iter().map(|entry| &entry.theirs).collect();
     let is_missing =
@@ -100,26 +100,24 @@ fn check_names(file: &WeightFile, entries: &[Entry], network: &str) -> Result<()
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(Error::data(file.path(), format!("is no {network} of the released code{wrong}")))
+    Err(Error::data(file.path(), format!("is no {network} of the authors' code{wrong}")))
 }
 
 /// A size of a tensor, which decides others.
-fn size(file: &WeightFile, name: &str, axis: usize) -> Result<usize> {
+pub(super) fn size(file: &WeightFile, name: &str, axis: usize) -> Result<usize> {
     let dims = file.dims(name)?;
     let size = dims.get(axis).copied();
     size.ok_or_else(|| file.error(name, format!("has the shape {dims:?}, without an axis {axis}")).into())
 }
 
 /// Reads every parameter in the shape that it must have, and checks the constants.
-fn read(file: &WeightFile, entries: &[Entry]) -> Result<Tensors> {
+pub(super) fn read(file: &WeightFile, entries: &[Entry]) -> Result<Tensors> {
     let mut tensors = Tensors::new();
     for Entry { theirs, what } in entries {
         match what {
             What::Parameter { ours, shape } => {
                 let values = file.values(theirs, shape)?;
-                // A number of PyTorch's is a vector of one here.
-                let shape = if shape.is_empty() { &[1] } else { shape.as_slice() };
-                tensors.insert(ours.clone(), Tensor::from_vec(values, shape, &Device::Cpu)?);
+                tensors.insert(ours.clone(), Tensor::from_vec(values, names::ours(shape), &Device::Cpu)?);
             }
             What::BatchesTracked if file.has(theirs) => {
                 let count = file.values(theirs, &[])?.first().copied().unwrap_or(0.);
@@ -127,7 +125,12 @@ fn read(file: &WeightFile, entries: &[Entry]) -> Result<Tensors> {
                     return Err(file.error(theirs, format!("is {count}, no number of batches")).into());
                 }
             }
-            What::BatchesTracked | What::Coefficients(_) => {}
+            What::Zeros(shape) if file.has(theirs) => {
+                if let Some(value) = file.values(theirs, shape)?.iter().find(|value| **value != 0.) {
+                    return Err(file.error(theirs, format!("holds {value}, where all is 0")).into());
+                }
+            }
+            What::BatchesTracked | What::Zeros(_) | What::Coefficients { .. } => {}
         }
     }
     Ok(tensors)
@@ -138,11 +141,16 @@ const TOLERANCE: f64 = 1e-5;
 
 /// The read-out that has these coefficients: that of the released code, or the PSP of the paper's text, which
 /// [`export`](super::export) writes in their place.
-fn readout(file: &WeightFile, name: &str, time_steps: usize, released: Readout) -> Result<Readout> {
+pub(super) fn readout(
+    file: &WeightFile,
+    (name, axis): (&str, usize),
+    time_steps: usize,
+    released: Readout,
+) -> Result<Readout> {
     if !file.has(name) {
         return Ok(released);
     }
-    let found = file.values(name, &[time_steps, 1, 1, 1, 1])?;
+    let found = file.values(name, &names::coefficients(time_steps, axis))?;
     for readout in [released, Readout::Psp { tau: 2. }] {
         let wanted = readout.weights(time_steps)?;
         let mut pairs = found.iter().zip(&wanted);

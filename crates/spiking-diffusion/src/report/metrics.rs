@@ -22,6 +22,23 @@ pub struct Metrics {
     /// Distances of generated images to test images, if they were measured.
     #[serde(default)]
     pub distance: Option<Distance>,
+    /// FAD of generated images, if it was measured.
+    #[serde(default)]
+    pub fad: Option<AutoencoderDistance>,
+}
+
+/// Holds the Fréchet distances in the features of FSVAE's published autoencoder (FAD); smaller is better, and only distances of
+/// equally many images can be compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AutoencoderDistance {
+    /// Of generated images to the published statistics of all test images.
+    pub fad: f64,
+    /// Of the reconstructions of as many test images to the same.
+    pub reconstruction_fad: f64,
+    /// Generated images, rounded to 8 bits as in a PNG.
+    pub generated_images: usize,
+    /// Network and batch size.
+    pub network: String,
 }
 
 /// Holds the distances of one run; smaller is better.

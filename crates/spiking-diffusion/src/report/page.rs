@@ -139,6 +139,10 @@ fn metrics(report: &Report) -> Vec<(&'static str, String)> {
         }
         rows.push(("KID of the samples", format!("{:.5} ± {:.5}", d.kid, d.kid_std)));
     }
+    if let Some(d) = &m.fad {
+        rows.push(("FAD of the samples", format!("{:.2}", d.fad)));
+        rows.push(("FAD of the test reconstructions", format!("{:.2}", d.reconstruction_fad)));
+    }
     rows
 }
 

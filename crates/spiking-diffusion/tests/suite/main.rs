@@ -10,10 +10,12 @@ mod interrupted;
 mod limits;
 mod mnist;
 mod own;
+mod pack;
 #[cfg(feature = "cli")]
 mod program;
 mod programs;
 mod pytorch;
+mod pytorch_fsvae;
 mod robust;
 mod run;
 mod sets;

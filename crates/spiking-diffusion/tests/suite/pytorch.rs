@@ -193,6 +193,26 @@ fn what_does_not_belong_is_named() {
     );
 }
 
+/// Whatever shape a tensor has, it is refused, and nothing is built of it.
+#[test]
+fn tensors_of_odd_shapes_are_errors() {
+    let out = tempfile::tempdir().unwrap();
+    let (changed, run, data) = (out.path().join("changed.pth"), out.path().join("run"), images());
+    for (i, name) in FILES.into_iter().enumerate() {
+        for at in 0..entries(name).len() {
+            for odd in [&[0][..], &[0, 0], &[7, 1, 1, 1, 1], &[3, 400]] {
+                let mut tensors = entries(name);
+                tensors[at].1 = Tensor::zeros(odd, DType::F32, &Device::Cpu).unwrap();
+                pytorch::write_pth(&changed, &tensors).unwrap();
+                let mut paths = FILES.map(|name| folder().join(name));
+                paths[i] = changed.clone();
+                rejects(pytorch::import(&paths[0], &paths[1], &data, &run), &[""]);
+                assert!(!run.exists(), "{}: {odd:?}", tensors[at].0);
+            }
+        }
+    }
+}
+
 #[test]
 fn constants_may_be_missing() {
     let out = tempfile::tempdir().unwrap();

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use super::dense::Direction;
+#[cfg(target_arch = "x86_64")]
+use super::direct::Direct;
 use super::layer::{FORWARD_ROWS, Layer};
 use super::scratch::Scratch;
 use super::winograd::Winograd;
@@ -11,6 +13,8 @@ use crate::geometry::Kind;
 /// The weights of a layer's input gradient.
 pub(super) enum Adjoint<'a> {
     Winograd(Winograd),
+    #[cfg(target_arch = "x86_64")]
+    Direct(Direct),
     Product(Direction<'a>, Cow<'a, [f32]>),
 }
 
@@ -26,7 +30,12 @@ impl<'a> Adjoint<'a> {
             }
             _ => {
                 let direction = Direction::backward(&layer.links, layer.channels);
-                let packed = || direction.pack(|t, tap, c| weights[layer.weight_index(c, tap, t)]);
+                let weight = |t: usize, tap: usize, c: usize| weights[layer.weight_index(c, tap, t)];
+                #[cfg(target_arch = "x86_64")]
+                if let Some(direct) = Direct::new(&direction, weight) {
+                    return Self::Direct(direct);
+                }
+                let packed = || direction.pack(weight);
                 // The weights of a single tap already lie as the product reads them.
                 let as_it_is = layer.links.kind == Kind::Conv && layer.links.taps == 1;
                 let weights = if as_it_is { Cow::Borrowed(weights) } else { Cow::Owned(packed()) };
@@ -39,14 +48,25 @@ impl<'a> Adjoint<'a> {
     pub(super) fn block(&self, targets: usize) -> usize {
         match self {
             Self::Winograd(winograd) => winograd.maps_a_block(),
-            Self::Product(..) => (FORWARD_ROWS / targets).max(1),
+            _ => (FORWARD_ROWS / targets).max(1),
         }
+    }
+
+    /// Whether [`run`](Self::run) is as fast with any number of time steps.
+    pub(super) fn takes_any_block(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let any = matches!(self, Self::Direct(_));
+        #[cfg(not(target_arch = "x86_64"))]
+        let any = false;
+        any
     }
 
     /// From the gradient of the currents to that of the layer's input.
     pub(super) fn run(&self, grads: &[f32], out: &mut [f32], scratch: &mut Scratch) {
         match self {
             Self::Winograd(winograd) => winograd.run(grads, out, scratch),
+            #[cfg(target_arch = "x86_64")]
+            Self::Direct(direct) => direct.run(grads, out),
             Self::Product(direction, weights) => direction.run(grads, weights, out, scratch),
         }
     }

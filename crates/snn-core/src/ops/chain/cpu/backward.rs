@@ -169,13 +169,18 @@ impl Pass<'_> {
         let size = normalised.first().map_or(1, |group| group.len() / each);
         let group = |(g, mut grads): (usize, Buffer)| {
             let mut gradient = WeightGradient::zeros(self.layer);
-            Workspace::with(|workspace| {
-                for (n, grads) in (g * size..).zip(grads.chunks_exact_mut(each)) {
-                    self.map.apply_in_place(grads, &self.kept.currents[n]);
-                    gradient.add(&self.kept.signals[n], grads, workspace);
+            Workspace::with(|workspace| match self.adjoint.as_ref() {
+                Some(adjoint) if adjoint.takes_any_block() => {
+                    let input = self.step_by_step(g * size, adjoint, &mut grads, &mut gradient, workspace);
+                    (gradient, Some(input))
                 }
-                let input = self.adjoint.as_ref().map(|adjoint| self.input(adjoint, &grads, workspace));
-                (gradient, input)
+                adjoint => {
+                    for (n, grads) in (g * size..).zip(grads.chunks_exact_mut(each)) {
+                        self.map.apply_in_place(grads, &self.kept.currents[n]);
+                        gradient.add(&self.kept.signals[n], grads, workspace);
+                    }
+                    (gradient, adjoint.map(|adjoint| self.input(adjoint, &grads, workspace)))
+                }
             })
         };
         let results: Vec<_> = normalised.into_par_iter().enumerate().map(group).collect();
@@ -187,6 +192,31 @@ impl Pass<'_> {
         }
         total.write(weights);
         inputs
+    }
+
+    /// All that is made of a few time steps while they are in the caches, for items from `first` on.
+    fn step_by_step(
+        &self,
+        first: usize,
+        adjoint: &Adjoint<'_>,
+        grads: &mut [f32],
+        gradient: &mut WeightGradient<'_>,
+        workspace: &mut Workspace,
+    ) -> Buffer {
+        let (from, to) = (self.layer.neurons(), self.layer.links.sources * self.layer.channels.0);
+        let (each, steps) = (self.kept.each(), self.kept.each() / from);
+        let mut out = Buffer::new(grads.len() / from * to);
+        let items = grads.chunks_exact_mut(each).zip(out.chunks_exact_mut(steps * to));
+        for (n, (grads, out)) in (first..).zip(items) {
+            for times in pieces(steps, self.layer.gradient_block()) {
+                let range = times.start * from..times.end * from;
+                let (grads, currents) = (&mut grads[range.clone()], &self.kept.currents[n][range]);
+                self.map.apply_in_place(grads, currents);
+                gradient.add_block(&self.kept.signals[n], times.clone(), grads, workspace);
+                adjoint.run(grads, &mut out[times.start * to..times.end * to], &mut workspace.dense);
+            }
+        }
+        out
     }
 
     /// The same of a linear layer.

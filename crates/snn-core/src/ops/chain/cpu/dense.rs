@@ -11,16 +11,16 @@ use crate::ops::gemm::{Matrix, matmul};
 /// One direction of a layer: from rows of `from` channels to rows of `to` channels.
 pub(super) struct Direction<'a> {
     /// `[tap][to position]` -> from position.
-    sender_of: &'a [u32],
+    pub(super) sender_of: &'a [u32],
     /// `[tap][from position]` -> to position.
     receiver_of: &'a [u32],
-    senders: usize,
-    receivers: usize,
-    taps: usize,
-    from: usize,
-    to: usize,
+    pub(super) senders: usize,
+    pub(super) receivers: usize,
+    pub(super) taps: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
     /// Whether the receiving side has all its taps.
-    gathered: bool,
+    pub(super) gathered: bool,
 }
 
 impl<'a> Direction<'a> {

@@ -1,6 +1,7 @@
 //! One layer of a chain: its geometry, its weights as the kernels want them, its three products.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -103,6 +104,11 @@ impl Layer {
         if self.channels.1 < WIDE { NARROW_DENSE_ABOVE } else { DENSE_ABOVE }
     }
 
+    /// Time steps that the weight gradient takes at once.
+    pub(super) fn gradient_block(&self) -> usize {
+        (GRADIENT_ROWS / self.links.targets).max(1)
+    }
+
     pub(super) fn pack<'a>(&self, weights: Cow<'a, [f32]>) -> Packed<'a> {
         let (width, tiles) = self.tiles();
         let size = self.links.taps * self.channels.0 * width;
@@ -140,7 +146,7 @@ pub(super) fn steps(signal: &Signal, values: usize) -> usize {
 /// The rows of these time steps as numbers.
 fn numbers<'a>(
     signal: &'a Signal,
-    times: std::ops::Range<usize>,
+    times: Range<usize>,
     values: usize,
     buffer: &'a mut Vec<f32>,
 ) -> &'a [f32] {
@@ -154,7 +160,7 @@ fn numbers<'a>(
 }
 
 /// `0..steps` in pieces of at most `size`.
-pub(super) fn pieces(steps: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(super) fn pieces(steps: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..steps).step_by(size).map(move |start| start..(start + size).min(steps))
 }
 
@@ -200,7 +206,7 @@ impl Packed<'_> {
         &self,
         links: &Links,
         (source, target): (usize, usize),
-        (events, times): (&Events, std::ops::Range<usize>),
+        (events, times): (&Events, Range<usize>),
         out: &mut [f32],
         buffer: &mut Vec<f32>,
     ) {
@@ -237,30 +243,33 @@ impl<'a> WeightGradient<'a> {
 
     /// Adds what comes of one signal and the gradient `[steps, targets, target channels]` of its currents.
     pub(super) fn add(&mut self, signal: &Signal, grads: &[f32], workspace: &mut Workspace) {
+        let neurons = self.layer.neurons();
+        for times in pieces(grads.len() / neurons, self.layer.gradient_block()) {
+            let grads = &grads[times.start * neurons..times.end * neurons];
+            self.add_block(signal, times, grads, workspace);
+        }
+    }
+
+    /// The same of some time steps, [`gradient_block`](Layer::gradient_block) of them or less.
+    pub(super) fn add_block(
+        &mut self,
+        signal: &Signal,
+        times: Range<usize>,
+        grads: &[f32],
+        workspace: &mut Workspace,
+    ) {
         let (links, channels) = (&self.layer.links, self.layer.channels);
-        let block = (GRADIENT_ROWS / links.targets).max(1);
         match sparse_events(signal, self.layer.gradient_dense_above()) {
             Some(events) => {
                 let (width, tiles) = self.layer.tiles();
                 self.sparse.resize(tiles * width * links.taps * channels.0, 0.);
-                for times in pieces(events.time_steps(), block) {
-                    let grads = &grads[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
-                    by_tile!(width, L => self.sparse_block::<L>(events, times, grads, workspace));
-                }
+                by_tile!(width, L => self.sparse_block::<L>(events, times, grads, workspace));
             }
             None => {
                 self.dense.resize(self.layer.weight_count(), 0.);
-                let values = links.sources * channels.0;
-                for times in pieces(steps(signal, values), block) {
-                    let grads = &grads[times.start * self.layer.neurons()..times.end * self.layer.neurons()];
-                    let rows = numbers(signal, times, values, &mut workspace.values);
-                    Direction::forward(links, channels).weight_gradient(
-                        rows,
-                        grads,
-                        &mut self.dense,
-                        &mut workspace.dense,
-                    );
-                }
+                let rows = numbers(signal, times, links.sources * channels.0, &mut workspace.values);
+                let direction = Direction::forward(links, channels);
+                direction.weight_gradient(rows, grads, &mut self.dense, &mut workspace.dense);
             }
         }
     }
@@ -268,7 +277,7 @@ impl<'a> WeightGradient<'a> {
     fn sparse_block<const L: usize>(
         &mut self,
         events: &Events,
-        times: std::ops::Range<usize>,
+        times: Range<usize>,
         grads: &[f32],
         workspace: &mut Workspace,
     ) {

@@ -3,6 +3,8 @@
 mod adjoint;
 mod backward;
 mod dense;
+#[cfg(target_arch = "x86_64")]
+mod direct;
 mod events;
 mod forward;
 mod layer;

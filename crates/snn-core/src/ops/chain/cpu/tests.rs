@@ -1,7 +1,10 @@
 //! The kernels against plain loops over the formula.
 
 mod dense;
+#[cfg(target_arch = "x86_64")]
+mod direct;
 mod layer;
+mod linear;
 mod neuron;
 mod norm;
 mod sparse;
