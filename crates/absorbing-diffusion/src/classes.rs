@@ -165,6 +165,7 @@ impl<C: Conditional> Conditioned<C> {
     }
 
     /// The network.
+    #[must_use]
     pub fn network(&self) -> &C {
         &self.network
     }

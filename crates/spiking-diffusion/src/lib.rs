@@ -10,12 +10,12 @@ mod report;
 
 pub use error::{Error, Result};
 pub use experiment::{
-    Codes, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig, FadFiles, Features,
-    Networks, Preset, SpikingDenoiser, Trained, encode_dataset, evaluate, generate, generation, pack, sweep,
-    train_denoiser, train_sdid, train_vqsvae,
+    Codes, Condition, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig, FadFiles,
+    Features, Inpainted, Networks, Preset, SpikingDenoiser, Trained, encode_dataset, evaluate, generate,
+    generation, inpaint, neighbours, pack, steps, sweep, train_denoiser, train_sdid, train_vqsvae,
 };
 pub use report::metrics::{Distance, Metrics};
-pub use report::{Epochs, Machine, Report, energy};
+pub use report::{Epochs, Machine, Neighbours, Report, energy};
 #[cfg(feature = "report")]
 pub use report::{picture, plot};
 pub use snn_train::{Progress, RunDir, Silent, TrainingConfig};

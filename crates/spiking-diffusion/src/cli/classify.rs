@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use absorbing_diffusion::Schedule;
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use serde::Serialize;
@@ -19,7 +20,7 @@ use super::{answer, flags, parsed, say};
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::{classifier, in_8_bits};
-use crate::{Progress, Trained};
+use crate::{Condition, Progress, Trained};
 
 /// Train a small classifier on the data set, or load it, and see what it makes of generated images.
 #[derive(Debug, Parser)]
@@ -52,6 +53,10 @@ pub(super) struct Arguments {
     /// Seed of the samples [default: the run's own]
     #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
     sample_seed: Option<u64>,
+    /// With --run: draw images of all classes in turn, guided so far (0 is the class alone), and say how many of them are seen as what
+    /// they were asked to be. The run must have been trained with --set sdid.classes=N
+    #[arg(long, value_name = "G", requires = "run", value_parser = flags::guidance, allow_hyphen_values = true)]
+    guidance: Option<Schedule>,
     /// Seed of the classifier's training
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = flags::seed, allow_hyphen_values = true)]
     seed: u64,
@@ -82,6 +87,9 @@ struct Samples {
     source: PathBuf,
     #[serde(flatten)]
     score: ClassScore,
+    /// The share of images whose most probable class is the one that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_asked: Option<f64>,
 }
 
 /// Runs the whole of the example `classify`.
@@ -109,6 +117,7 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     // First what may be wrong, then what takes long.
     let file = arguments.images.as_deref().map(read_images).transpose()?;
     let classifier = trained(arguments, &data, progress)?;
+    let classes = run.as_ref().and_then(|run| run.cfg.sdid.classes);
     let images = match (run, file) {
         (Some(run), _) => Some(draw(arguments, run, progress)?),
         (_, file) => file,
@@ -116,7 +125,10 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     let score = |images: &Tensor| score_samples(&classifier, images, arguments.threshold);
     let samples = match (images, arguments.run.as_ref().or(arguments.images.as_ref())) {
         (Some(images), Some(source)) => {
-            Some(Samples { source: source.clone(), score: score(&in_8_bits(&images)?)? })
+            let (images, source) = (in_8_bits(&images)?, source.clone());
+            let asked =
+                arguments.guidance.and(classes).map(|classes| as_asked(&classifier, &images, classes));
+            Some(Samples { source, score: score(&images)?, as_asked: asked.transpose()? })
         }
         _ => None,
     };
@@ -153,7 +165,21 @@ fn trained(arguments: &Arguments, data: &Dataset, progress: &mut dyn Progress) -
 /// Samples of a run.
 fn draw(arguments: &Arguments, mut run: Trained, progress: &mut dyn Progress) -> Result<Tensor> {
     run.cfg.seed = arguments.sample_seed.map_or(run.cfg.seed, Seed);
-    run.samples(arguments.samples, &Device::Cpu, progress)
+    match arguments.guidance {
+        None => run.samples(arguments.samples, &Device::Cpu, progress),
+        Some(guidance) => {
+            let classes = (0..run.cfg.sdid.classes.unwrap_or(0) as u32).collect();
+            let run = run.of_classes(Condition { classes, guidance })?;
+            run.samples(arguments.samples, &Device::Cpu, progress)
+        }
+    }
+}
+
+/// The share of images that are seen as what they were asked to be: of all classes in turn.
+fn as_asked(classifier: &Classifier, images: &Tensor, classes: usize) -> Result<f64> {
+    let seen: Vec<u32> = classifier.probabilities(images)?.argmax(1)?.to_vec1()?;
+    let right = seen.iter().enumerate().filter(|(i, seen)| i % classes == **seen as usize).count();
+    Ok(right as f64 / seen.len() as f64)
 }
 
 fn read_images(file: &Path) -> Result<Tensor> {
@@ -184,6 +210,10 @@ fn table(classifier: &Classifier, outcome: &Outcome) -> String {
     if let Some(samples) = &outcome.samples {
         row("samples", &samples.score);
         let seen = &samples.score.confident_classes;
+        if let Some(share) = samples.as_asked {
+            let _ =
+                writeln!(text, "\n{:.2} % of the samples are of the class that was asked for", 100. * share);
+        }
         let _ = writeln!(text, "\n{} of {classes} classes among the confident samples: {seen:?}", seen.len());
     }
     let _ = write!(text, "confident: the most probable class has at least {}", outcome.test.threshold);

@@ -6,6 +6,8 @@ use std::ffi::{OsStr, OsString};
 
 use crate::data::KnownSet;
 
+use absorbing_diffusion::{Order, Schedule};
+
 type Parsed<T> = std::result::Result<T, String>;
 
 /// How many of something. (As many as fit 32 bits, so that products of two do not overflow.)
@@ -27,6 +29,40 @@ pub(super) fn data_set(name: &str) -> Parsed<KnownSet> {
 /// What logits are divided by.
 pub(super) fn temperature(text: &str) -> Parsed<f64> {
     number(text, "must be a positive, finite number", |t| t.is_finite() && t > 0.)
+}
+
+/// A temperature, or the first and the last with two dots between.
+pub(super) fn temperatures(text: &str) -> Parsed<Schedule> {
+    schedule(text, temperature)
+}
+
+/// How far images are guided towards their class: one number, or the first and the last with two dots between.
+pub(super) fn guidance(text: &str) -> Parsed<Schedule> {
+    schedule(text, |text| number(text, "must be a finite number, not negative", |g| g.is_finite() && g >= 0.))
+}
+
+fn schedule(text: &str, value: impl Fn(&str) -> Parsed<f64>) -> Parsed<Schedule> {
+    match text.split_once("..") {
+        Some((from, to)) => Ok(Schedule::Linear { from: value(from)?, to: value(to)? }),
+        None => Ok(Schedule::Constant(value(text)?)),
+    }
+}
+
+/// An order of revealing, by its name in a config file; the last two with numbers of their own.
+pub(super) fn order(text: &str) -> Parsed<Order> {
+    match text {
+        "posterior" => Ok(Order::Posterior),
+        "exact_k" => Ok(Order::ExactK),
+        "halton" => Ok(Order::Halton),
+        "confidence" => Ok(Order::Confidence { noise: 3. }),
+        "remasking" => Ok(Order::Remasking { cap: 0.1 }),
+        _ => Err("must be posterior, exact_k, halton, confidence or remasking".to_owned()),
+    }
+}
+
+/// A class.
+pub(super) fn class(text: &str) -> Parsed<u32> {
+    text.parse().map_err(|_| "must be the number of a class, from 0".to_owned())
 }
 
 /// A probability.
@@ -63,6 +99,14 @@ mod tests {
         for text in ["-1", "0", "nan", "inf", "-inf", "1e999", "", "warm"] {
             assert!(temperature(text).unwrap_err().contains("positive, finite"), "{text}");
         }
+        let line = |from, to| Ok(Schedule::Linear { from, to });
+        assert_eq!((temperatures("1..0.5"), guidance("0..4")), (line(1., 0.5), line(0., 4.)));
+        assert_eq!((temperatures("2"), guidance("0")), (Ok(2f64.into()), Ok(0f64.into())));
+        for text in ["1..", "..1", "1..0", "1..2..3", "-1"] {
+            assert!(temperatures(text).unwrap_err().contains("positive, finite"), "{text}");
+        }
+        assert!(guidance("2..-1").unwrap_err().contains("not negative"));
+        assert_eq!((order("halton"), order("up").is_err()), (Ok(Order::Halton), true));
         for text in ["-0.1", "1.1", "nan", "inf", "likely"] {
             assert!(probability(text).unwrap_err().contains("[0, 1]"), "{text}");
         }

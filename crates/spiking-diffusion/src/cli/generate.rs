@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use absorbing_diffusion::Schedule;
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
 use snn_core::Seed;
@@ -12,11 +13,11 @@ use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 use super::input::Input;
 use super::signals::{Signals, command_line};
 use super::{device, flags, parsed, say};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::inception;
 use crate::generation::{self, Formats, Saved};
 use crate::sweep::{self, Reference};
-use crate::{ExperimentConfig, Progress, Trained};
+use crate::{Condition, ExperimentConfig, Progress, Trained};
 
 /// Draw images from the networks of a finished run and write them as PNGs, as tensors, or both.
 #[derive(Debug, Parser)]
@@ -39,9 +40,19 @@ pub(super) struct Arguments {
     /// Images at a time; changes speed and memory, not images [default: the run's own]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     pub(super) batch_size: Option<usize>,
-    /// Divides the logits: below 1, the likely gets likelier [default: the run's own]
-    #[arg(long, value_name = "T", value_parser = flags::temperature, allow_hyphen_values = true)]
-    pub(super) temperature: Option<f64>,
+    /// Divides the logits: below 1, the likely gets likelier; 1..0.6 goes from 1 in the first step to 0.6 in the last [default: the run's own]
+    #[arg(long, value_name = "T", value_parser = flags::temperatures, allow_hyphen_values = true)]
+    pub(super) temperature: Option<Schedule>,
+    /// Draw images of this class; several, such as 0,1,2, take turns. The run must have been trained with --set sdid.classes=N
+    #[arg(long, value_name = "C,C,..", value_delimiter = ',', value_parser = flags::class, allow_hyphen_values = true,
+        conflicts_with = "temperature_sweep")]
+    pub(super) class: Vec<u32>,
+    /// Exaggerate what sets the class apart so far: 0 is the class alone; 0..4 guides late steps more
+    #[arg(long, value_name = "G", default_value = "0", requires = "class", value_parser = flags::guidance, allow_hyphen_values = true)]
+    pub(super) guidance: Schedule,
+    /// Set another field of the run's sampling, such as steps=10, order=halton or top_p=0.9; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
     /// Seed of the images [default: the run's own]
     #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
     pub(super) seed: Option<u64>,
@@ -97,14 +108,19 @@ fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<St
     if !arguments.temperature_sweep.is_empty() {
         return temperature_sweep(arguments, trained, &device, progress);
     }
-    arguments.apply(&mut trained.cfg);
+    arguments.apply(&mut trained.cfg)?;
     let formats = Formats {
         png: arguments.format.contains(&Format::Png),
         safetensors: arguments.format.contains(&Format::Safetensors),
     };
     let clock = Instant::now();
-    let Saved { drawn, present } =
-        generation::save(&trained, arguments.n, &arguments.out, formats, &device, progress)?;
+    let (n, out) = (arguments.n, &arguments.out);
+    let Saved { drawn, present } = match arguments.condition() {
+        None => generation::save(&trained, n, out, formats, &device, progress)?,
+        Some(condition) => {
+            generation::save(&trained.of_classes(condition)?, n, out, formats, &device, progress)?
+        }
+    };
     let seconds = clock.elapsed().as_secs_f64();
     Ok(format!(
         "{drawn} images drawn in {seconds:.1} s ({:.1} images/s), {present} were there; in {}",
@@ -114,10 +130,22 @@ fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<St
 }
 
 impl Arguments {
-    fn apply(&self, cfg: &mut ExperimentConfig) {
+    fn condition(&self) -> Option<Condition> {
+        let (classes, guidance) = (self.class.clone(), self.guidance);
+        (!classes.is_empty()).then_some(Condition { classes, guidance })
+    }
+
+    fn apply(&self, cfg: &mut ExperimentConfig) -> Result<()> {
+        for setting in &self.set {
+            let Some((key, value)) = setting.split_once('=') else {
+                return Err(Error::config("--set", setting, "must have the form key=value"));
+            };
+            *cfg = cfg.with(&format!("sampling.{key}"), value)?;
+        }
         cfg.seed = self.seed.map_or(cfg.seed, Seed);
-        cfg.sampling.temperature = self.temperature.map_or(cfg.sampling.temperature, Into::into);
+        cfg.sampling.temperature = self.temperature.unwrap_or(cfg.sampling.temperature);
         cfg.sampling.batch_size = self.batch_size.unwrap_or(cfg.sampling.batch_size);
+        Ok(())
     }
 }
 
@@ -141,7 +169,7 @@ fn temperature_sweep(
         None => None,
     };
     let temperatures = &arguments.temperature_sweep;
-    arguments.apply(&mut trained.cfg);
+    arguments.apply(&mut trained.cfg)?;
     let sweep =
         sweep::temperatures(&trained, temperatures, arguments.n, reference.as_ref(), device, progress)?;
     sweep.save(&arguments.out)?;

@@ -77,7 +77,7 @@ pub fn program() -> ExitCode {
     match program.command {
         Command::Train(it) => train(it.data_set, &it.arguments, Starter::Program),
         Command::Generate(arguments) => generate::start(&arguments),
-        Command::Sweep(arguments) => generate::start(&(*arguments).into()),
+        Command::Sweep(arguments) => sweep::start(*arguments),
         Command::Classify(arguments) => classify::start(&arguments),
         Command::Fid(arguments) => fid::start(&arguments),
         Command::Table1(arguments) => table1::start(&arguments),
@@ -152,5 +152,12 @@ mod tests {
         }
         let help = parse("spiking-diffusion generate --help").unwrap_err().to_string();
         assert!(help.contains("--temperature <T>") && !help.contains("sweep"), "{help}");
+        let steps =
+            parse("spiking-diffusion sweep --run r --out o --steps 5,10 --orders halton,exact_k --fad f");
+        assert!(steps.is_ok());
+        for more in ["--temperatures 1", "--orders up"] {
+            let words = format!("spiking-diffusion sweep --run r --out o --steps 5,10 {more}");
+            assert!(parse(&words).is_err(), "{more}");
+        }
     }
 }

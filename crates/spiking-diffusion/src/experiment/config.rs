@@ -125,6 +125,10 @@ pub struct ExperimentConfig {
     pub sdid_training: TrainingConfig,
     /// Weights of the diffusion loss.
     pub weighting: Weighting,
+    /// The share of training images that the denoiser sees without their class, where it has [classes](SdidConfig::classes), so
+    /// that guidance has something to compare with. `None` is 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_dropout: Option<f64>,
     /// Reverse diffusion.
     pub sampling: SamplingConfig,
     /// Images to generate.

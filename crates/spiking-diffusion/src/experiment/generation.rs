@@ -16,7 +16,7 @@ use snn_train::{Progress, claim, differences, go_on, most_readable, read_json, w
 use super::config::ExperimentConfig;
 use super::networks::Networks;
 use super::stages::{batches, draw};
-use super::trained::Trained;
+use super::trained::{Condition, Trained};
 use crate::error::{Error, Result};
 
 /// Images in one `.safetensors` file; also the most images in memory.
@@ -62,6 +62,9 @@ struct Manifest {
     /// The name of the user's own order, in place of `order`.
     #[serde(default)]
     own_order: Option<String>,
+    /// The classes, if the images have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    condition: Option<Condition>,
 }
 
 impl Manifest {
@@ -77,6 +80,7 @@ impl Manifest {
             top_p: cfg.sampling.top_p,
             steps: cfg.sampling.steps,
             own_order: trained.order.as_ref().map(|own| own.name.clone()),
+            condition: trained.condition.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::config::ExperimentConfig;
 use crate::error::{Error, Result};
-use crate::report::size::{canvas, film_fits, square};
+use crate::report::size::{canvas, film_fits, square, table_of_classes};
 
 /// Most numbers in one tensor: 16 GiB of f32.
 const MOST: f64 = 4_294_967_296.;
@@ -96,6 +96,7 @@ fn denoiser(cfg: &ExperimentConfig) -> Result<()> {
     fits("numbers of the embedding", &[codes, input])?;
     fits("numbers of the embedding", &[("sdid.steps", sdid.steps), input])?;
     fits("numbers of the embedding", &[height, width, input])?;
+    fits("numbers of the embedding", &[("sdid.classes", sdid.classes.unwrap_or(1)), input])?;
     let layers: Vec<_> = sdid.channels.iter().map(|&n| ("sdid.channels", n)).collect();
     let all = [&[input][..], &layers, &[codes]].concat();
     all.windows(2).try_for_each(|pair| fits("weights", &[pair[0], pair[1], ("", 9)]))?;
@@ -140,5 +141,9 @@ pub(super) fn pictures(cfg: &ExperimentConfig) -> Result<()> {
             "too many for one picture, samples.png; `generate` writes any number once the run is finished";
         return Err(Error::config("samples", cfg.samples, reason));
     }
-    Ok(())
+    let table = |classes: usize| canvas(tile, table_of_classes(classes), classes);
+    match cfg.sdid.classes.filter(|&classes| table(classes).is_none()) {
+        Some(classes) => Err(Error::config("sdid.classes", classes, "too many for one picture, classes.png")),
+        None => Ok(()),
+    }
 }

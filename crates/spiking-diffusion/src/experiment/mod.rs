@@ -1,5 +1,7 @@
 //! An experiment: its config, its stages, what is measured, and what is done with the networks of a finished run.
 
+#[cfg(feature = "report")]
+mod classes;
 pub(crate) mod classifier;
 mod command;
 mod config;
@@ -8,7 +10,9 @@ mod energy;
 mod evaluation;
 mod fad;
 pub mod generation;
+mod inpaint;
 mod limits;
+pub mod neighbours;
 mod networks;
 mod preset;
 mod run;
@@ -16,6 +20,7 @@ mod saved;
 mod shell;
 mod stages;
 mod starter;
+pub mod steps;
 mod summary;
 pub mod sweep;
 mod trained;
@@ -25,11 +30,12 @@ pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
 pub use distance::Features;
 pub use evaluation::{Evaluation, evaluate};
 pub use fad::FadFiles;
+pub use inpaint::{Inpainted, inpaint};
 pub use networks::{Networks, SpikingDenoiser};
 pub use run::Experiment;
 pub use saved::pack;
 pub use stages::{Codes, encode_dataset, generate, train_denoiser, train_sdid, train_vqsvae};
-pub use trained::Trained;
+pub use trained::{Condition, Trained};
 
 #[cfg(feature = "cli")]
 pub(crate) use {

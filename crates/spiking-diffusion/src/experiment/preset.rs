@@ -50,6 +50,7 @@ impl ExperimentConfig {
             vqsvae_training: TrainingConfig::new(100),
             sdid_training: TrainingConfig::new(100),
             weighting: Weighting::Elbo,
+            label_dropout: None,
             sampling: SamplingConfig { order: Order::Posterior, ..SamplingConfig::default() },
             samples: 64,
             evaluation: EvaluationConfig {

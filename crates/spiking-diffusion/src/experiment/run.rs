@@ -7,11 +7,18 @@ use candle_core::{Device, Tensor};
 use snn_train::{Progress, RunDir};
 use vq_svae::VqSvae;
 
+#[cfg(feature = "report")]
+use super::classes;
 use super::command::Asked;
 use super::config::ExperimentConfig;
+#[cfg(feature = "report")]
+use super::distance::in_8_bits;
 use super::distance::{self, Features, Images};
 use super::evaluation::{Reconstructions, evaluate_denoiser};
 use super::fad::FadFiles;
+#[cfg(feature = "report")]
+use super::neighbours::{images_of, nearest_of};
+use super::neighbours::{mean_distance, nearest};
 use super::networks::Networks;
 #[cfg(feature = "report")]
 use super::stages::process;
@@ -24,7 +31,9 @@ use crate::data::Split;
 use crate::error::Result;
 #[cfg(feature = "report")]
 use crate::report::{self, Unmasking, picture, size::square};
-use crate::report::{Machine, Report};
+use crate::report::{Machine, Neighbours, Report};
+#[cfg(feature = "report")]
+use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 /// Makes a whole run: trains, encodes, samples, measures and reports, all into one folder.
 ///
@@ -117,11 +126,17 @@ impl<'a> Experiment<'a> {
         let (codes, measured) = self.encode(&vqsvae, &run, progress)?;
         #[cfg(feature = "report")]
         save_reconstructions(&vqsvae, &data.test, &codes.test, &run)?;
-        let sdid = train_sdid(cfg, &codes.train, &run, device, progress)?;
+        let sdid = train_sdid(cfg, &codes.train, data.train.labels(), &run, device, progress)?;
         #[cfg(feature = "report")]
         report::save_losses(&run, &cfg.data.name, cfg.weighting)?;
         let networks = Networks::spiking(&vqsvae, &sdid);
         let samples = draw_samples(cfg, networks, &run, device, progress)?;
+        #[cfg(feature = "report")]
+        if cfg.sdid.classes.is_some() {
+            let clock = Instant::now();
+            classes::save_picture(cfg, (&vqsvae, &sdid), &run, device, progress)?;
+            run.record_seconds("classes", clock.elapsed().as_secs_f64())?;
+        }
 
         let measured = match measured {
             Some(measured) => measured,
@@ -147,11 +162,13 @@ impl<'a> Experiment<'a> {
             }
             run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
         }
+        let neighbours = self.neighbours(&samples, &run, progress)?;
         #[cfg(feature = "report")]
         report::save_codebook(&evaluation.code_counts, &run)?;
         let asked = Asked { features, fad: self.fad.as_ref(), starter: *starter };
         let machine = Machine::here(&name_of(device));
-        let report = summary::report(cfg, evaluation, asked, run.seconds()?, machine);
+        let mut report = summary::report(cfg, evaluation, asked, run.seconds()?, machine);
+        report.neighbours = Some(neighbours);
         run.write_json("report.json", &report)?;
         #[cfg(feature = "report")]
         {
@@ -180,6 +197,30 @@ impl<'a> Experiment<'a> {
         Ok((codes, measured))
     }
 
+    /// How far the first samples are from the training images, and the picture of both.
+    fn neighbours(&self, samples: &Tensor, run: &RunDir, progress: &mut dyn Progress) -> Result<Neighbours> {
+        let (clock, data) = (Instant::now(), self.data);
+        let images = self.cfg.samples.min(data.test.len()).min(NEIGHBOURS);
+        let (samples, test) = (samples.narrow(0, 0, images)?, data.test.range(0..images, &Device::Cpu)?);
+        let both = nearest(&Tensor::cat(&[&samples, &test], 0)?, &data.train, progress)?;
+        let (of_samples, of_test) = both.split_at(images);
+        #[cfg(feature = "report")]
+        {
+            let shown = images.min(SHOWN_NEIGHBOURS);
+            let mut rows = vec![samples.narrow(0, 0, shown)?, images_of(&of_samples[..shown], &data.train)?];
+            let classifier = run.file("classifier.safetensors");
+            if classifier.exists() {
+                let classifier = Classifier::load(&classifier)?;
+                let mut features = |images: &Tensor| Ok(classifier.extract(&in_8_bits(images)?)?);
+                let found = nearest_of(&rows[0], &data.train, &mut features, progress)?;
+                rows.push(images_of(&found, &data.train)?);
+            }
+            picture::save_grid(&run.file("neighbours.png"), &Tensor::cat(&rows, 0)?, shown)?;
+        }
+        run.record_seconds("neighbours", clock.elapsed().as_secs_f64())?;
+        Ok(Neighbours { images, samples: mean_distance(of_samples), test: mean_distance(of_test) })
+    }
+
     /// As many images as distances are measured on. The first samples are among them: image i is the same in any range.
     fn generated(
         &self,
@@ -196,6 +237,11 @@ impl<'a> Experiment<'a> {
         Ok(Tensor::cat(&[first, generate(cfg, networks, there..count, &self.device, progress)?], 0)?)
     }
 }
+
+/// Samples, and test images, whose distance to the training images is measured, and how many of them are shown.
+const NEIGHBOURS: usize = 64;
+#[cfg(feature = "report")]
+const SHOWN_NEIGHBOURS: usize = 16;
 
 /// The first samples, and how they come to be.
 fn draw_samples(

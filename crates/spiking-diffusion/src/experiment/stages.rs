@@ -6,17 +6,17 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sampler, Sdid, draw_noise};
+use absorbing_diffusion::{AbsorbingProcess, Conditioned, Denoiser, Sampler, Sdid, draw_noise, drop_labels};
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use snn_core::{Checkpoint, Model, ParamStore, Seed};
-use snn_train::{Progress, RunDir, StepLoss, Trainer, go_on};
+use snn_train::{Batch, Progress, RunDir, StepLoss, Trainer, go_on};
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
 use super::networks::Networks;
 use crate::data::{Dataset, Split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Trains the autoencoder into `vqsvae.safetensors`.
 ///
@@ -134,23 +134,44 @@ fn encode(
     Ok(Tensor::cat(&parts, 0)?)
 }
 
-/// Trains an SDID on codes into `sdid.safetensors`.
+/// Trains an SDID on codes into `sdid.safetensors`; with `sdid.classes`, on the labels of the training images too, of which
+/// each step drops a share (`label_dropout`). Without, labels are not read.
 ///
 /// # Errors
 /// Returns the errors of [`train_denoiser`], and an error if the config's `sdid` does not
-/// [validate](absorbing_diffusion::SdidConfig::validate).
+/// [validate](absorbing_diffusion::SdidConfig::validate), if there is not one label for each image, or if a label is no class.
 pub fn train_sdid(
     cfg: &ExperimentConfig,
     codes: &Tensor,
+    labels: &[u8],
     run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Sdid> {
     let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, device);
     let model = Sdid::new(&cfg.sdid, params.builder())?;
-    train_denoiser(cfg, &model, &params, &model, codes, run, progress)?;
+    let Some(classes) = cfg.sdid.classes else {
+        train_denoiser(cfg, &model, &params, &model, codes, run, progress)?;
+        return Ok(model);
+    };
+    if labels.len() != codes.dim(0)? {
+        let reason = format!("there are {} training images", codes.dim(0)?);
+        return Err(Error::config("labels", format!("{} labels", labels.len()), reason));
+    }
+    if let Some(label) = labels.iter().find(|label| usize::from(**label) >= classes) {
+        return Err(Error::config("sdid.classes", classes, format!("there is a label {label}")));
+    }
+    let dropout = cfg.label_dropout.unwrap_or(LABEL_DROPOUT);
+    train_by(cfg, (&model, &params), codes, run, progress, |batch, loss| {
+        let labels: Vec<u32> = batch.items.iter().map(|&i| labels[i as usize].into()).collect();
+        let label = format!("sdid/labels/{}", batch.step);
+        loss(&Conditioned::new(&model, drop_labels(&labels, classes, dropout, cfg.seed, &label))?)
+    })?;
     Ok(model)
 }
+
+/// The share of labels that are dropped where the config says nothing.
+const LABEL_DROPOUT: f64 = 0.1;
 
 /// Trains any denoiser on codes by the config's `sdid_training` and `weighting`, and writes the model to the file
 /// `<M::KIND>.safetensors` of the run's folder, or reads it from there if it was trained before.
@@ -172,6 +193,20 @@ pub fn train_denoiser<M: Model>(
     run: &RunDir,
     progress: &mut dyn Progress,
 ) -> Result<()> {
+    train_by(cfg, (model, params), codes, run, progress, |batch, loss| {
+        loss(&OfBatch { denoiser, items: batch.items })
+    })
+}
+
+/// [`train_denoiser`], with a denoiser for each batch, which is told places in the batch.
+fn train_by<M: Model>(
+    cfg: &ExperimentConfig,
+    (model, params): (&M, &ParamStore),
+    codes: &Tensor,
+    run: &RunDir,
+    progress: &mut dyn Progress,
+    with_denoiser: impl Fn(Batch<'_>, &dyn Fn(&dyn Denoiser) -> Result<StepLoss>) -> Result<StepLoss>,
+) -> Result<()> {
     let (device, process, stage) = (params.device(), process(cfg)?, M::KIND);
     let ((items, h, w), codes) = (codes.dims3()?, codes.to_device(device)?);
     let trainer = Trainer::new(stage, &cfg.sdid_training, params, items, cfg.seed).in_run(run);
@@ -179,8 +214,9 @@ pub fn train_denoiser<M: Model>(
         let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
         let label = format!("{stage}/noise/{}", batch.step);
         let (t, u) = draw_noise(&process, (batch.items.len(), h, w), cfg.seed, &label)?;
-        let denoiser = OfBatch { denoiser, items: batch.items };
-        Ok(absorbing_diffusion::loss(&process, &denoiser, &h0, &t, &u, cfg.weighting, true)?.into())
+        with_denoiser(batch, &|denoiser| {
+            Ok(absorbing_diffusion::loss(&process, denoiser, &h0, &t, &u, cfg.weighting, true)?.into())
+        })
     })
 }
 
@@ -265,10 +301,25 @@ pub(crate) fn draw_codes(
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
+    draw_given(cfg, networks, images, None, device, observe)
+}
+
+/// [`draw_codes`], where some tokens are known beforehand; as [`Sampler::with_given`].
+pub(super) fn draw_given(
+    cfg: &ExperimentConfig,
+    networks: Networks<'_>,
+    images: Range<usize>,
+    given: Option<&Tensor>,
+    device: &Device,
+    observe: &mut dyn FnMut(&[u32], usize),
+) -> Result<Tensor> {
     let (process, map) = (process(cfg)?, (cfg.sdid.height, cfg.sdid.width));
     let mut sampler = Sampler::new(&process, networks.denoiser, &cfg.sampling)?;
     if let Some(order) = networks.order {
         sampler = sampler.with_order(order);
+    }
+    if let Some(given) = given {
+        sampler = sampler.with_given(given);
     }
     Ok(sampler.sample(images, map, cfg.seed, device, observe)?)
 }

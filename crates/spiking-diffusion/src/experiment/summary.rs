@@ -38,6 +38,8 @@ pub(super) fn report(
         train_images: train,
         test_images: cfg.data.test_images,
         samples: cfg.samples,
+        classes: cfg.sdid.classes,
+        neighbours: None,
         protocol: protocol(cfg, &evaluation.metrics),
         command: command::of(cfg, asked),
         metrics: evaluation.metrics,

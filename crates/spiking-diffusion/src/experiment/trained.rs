@@ -1,13 +1,14 @@
 //! The networks of a finished run.
 
-use absorbing_diffusion::{Denoiser, RevealOrder, Sdid};
+use absorbing_diffusion::{Conditioned, Denoiser, RevealOrder, Schedule, Sdid};
 use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 use snn_train::Progress;
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
 use super::networks::{Networks, SpikingDenoiser};
-use super::stages::generate;
+use super::stages::{generate, process};
 use crate::error::{Error, Result};
 
 /// Draws images from a finished run, by [`samples`](Self::samples), [`generation::save`](crate::generation::save) and
@@ -24,8 +25,19 @@ pub struct Trained<D = Sdid> {
     /// SHA-256 of what both networks come from: two runs with equal ones have equal networks.
     pub sha256: String,
     pub(super) order: Option<OwnOrder>,
+    pub(super) condition: Option<Condition>,
     /// The denoiser as one that can be observed.
     spiking: Option<fn(&D) -> &dyn SpikingDenoiser>,
+}
+
+/// Says which classes images are of, and how far they are guided towards them; see [`Conditioned`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// Image `i` has class `classes[i % classes.len()]`.
+    pub classes: Vec<u32>,
+    /// How far what sets the class apart is exaggerated; 0 is the class alone.
+    pub guidance: Schedule,
 }
 
 /// An order of the user's own, by the name that tells its images from others.
@@ -40,9 +52,33 @@ impl std::fmt::Debug for OwnOrder {
     }
 }
 
+impl Trained {
+    /// Returns the same networks for images of these classes. The run must have been trained with `sdid.classes`.
+    ///
+    /// # Errors
+    /// Returns an error if the network knows no classes, if none are asked for or one that it does not know, or if the guidance is
+    /// negative or not finite.
+    /// # Examples
+    /// ```no_run
+    /// use candle_core::Device;
+    /// use spiking_diffusion::{Condition, Silent, Trained};
+    /// # fn main() -> spiking_diffusion::Result<()> {
+    /// let trained = Trained::load("runs/digits-with-classes".as_ref(), &Device::Cpu)?;
+    /// let sevens = trained.of_classes(Condition { classes: vec![7], guidance: 2.0.into() })?;
+    /// assert_eq!(sevens.samples(16, &Device::Cpu, &mut Silent)?.dims(), [16, 1, 28, 28]);
+    /// # Ok(()) }
+    /// ```
+    pub fn of_classes(self, condition: Condition) -> Result<Trained<Conditioned<Sdid>>> {
+        let Self { cfg, vqsvae, denoiser, sha256, order, .. } = self;
+        let denoiser = Conditioned::new(denoiser, condition.classes.clone())?
+            .guided(condition.guidance, &process(&cfg)?)?;
+        Ok(Trained { cfg, vqsvae, denoiser, sha256, order, condition: Some(condition), spiking: None })
+    }
+}
+
 impl<D: Denoiser> Trained<D> {
     pub(super) fn of(cfg: ExperimentConfig, vqsvae: VqSvae, denoiser: D, sha256: String) -> Self {
-        Self { cfg, vqsvae, denoiser, sha256, order: None, spiking: None }
+        Self { cfg, vqsvae, denoiser, sha256, order: None, condition: None, spiking: None }
     }
 
     /// Returns the same networks with an order of your own in place of the config's.

@@ -41,6 +41,14 @@ impl ExperimentConfig {
                 return Err(Error::config(field, value, format!("the autoencoder's codes need {wanted}")));
             }
         }
+        if let Some(share) = self.label_dropout {
+            if !(0. ..=1.).contains(&share) {
+                return Err(Error::config("label_dropout", share, "must lie in [0, 1]"));
+            }
+            if self.sdid.classes.is_none() {
+                return Err(Error::config("label_dropout", share, "needs `sdid.classes`"));
+            }
+        }
         let counts = [
             ("samples", self.samples, 1),
             ("evaluation.bound_images", self.evaluation.bound_images, 2),
@@ -71,6 +79,11 @@ impl ExperimentConfig {
         }
         if data.test.len() < 2 {
             return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));
+        }
+        let largest = data.train.labels().iter().max().map_or(0, |&label| usize::from(label));
+        if let Some(classes) = self.sdid.classes.filter(|&classes| classes <= largest) {
+            let reason = format!("the labels of the training images go up to {largest}");
+            return Err(Error::config("sdid.classes", classes, reason));
         }
         for (stage, training) in self.trainings() {
             training.steps(data.train.len()).map_err(|e| e.within(stage))?;

@@ -69,8 +69,14 @@ pub struct Report {
     pub test_images: usize,
     /// Generated images.
     pub samples: usize,
+    /// Classes that images can be asked of; `None` where the denoiser knows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
     /// Quality.
     pub metrics: Metrics,
+    /// How far samples are from the training images; `None` in reports of older versions.
+    #[serde(default)]
+    pub neighbours: Option<Neighbours>,
     /// Fraction of neuron-steps with a spike, by layer.
     pub firing_rates: BTreeMap<String, f64>,
     /// Operations and energy beside the same network without spikes; `None` in reports of older versions.
@@ -87,6 +93,18 @@ pub struct Report {
     /// The command that makes this run again, where a program of ours makes it.
     #[serde(default)]
     pub command: Option<String>,
+}
+
+/// Says whether samples are copies: how far the first of them are from the nearest training image, and how far as many real images
+/// are that are no copies either. Both are means of the root of the mean squared difference of the pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Neighbours {
+    /// How many samples, and how many test images.
+    pub images: usize,
+    /// Of the samples.
+    pub samples: f64,
+    /// Of the test images.
+    pub test: f64,
 }
 
 /// Says what the run ran on.

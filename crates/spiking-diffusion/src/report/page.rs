@@ -35,12 +35,23 @@ pub(super) enum Block {
 }
 
 /// Each picture of a run, with its name and what it shows.
-const PICTURES: [(&str, &str, &str); 6] = [
+const PICTURES: [(&str, &str, &str); 8] = [
     ("samples.png", "samples", "The first samples of the seed, not picked."),
     (
         "unmasking.gif",
         "unmasking",
         "Samples in the making, a frame a diffusion step; tokens that are still masked are covered.",
+    ),
+    (
+        "classes.png",
+        "classes",
+        "A row a class, at guidance 0, 1, 2 and 4 from the left; the same places have the same random numbers.",
+    ),
+    (
+        "neighbours.png",
+        "neighbours",
+        "The first samples, and under each the training image that is nearest to it, pixel by pixel, and where a \
+        classifier of the run tells features, the one that is nearest by these: samples are no copies.",
     ),
     ("reconstructions.png", "reconstructions", "Test images over what comes back from their codes."),
     ("loss.png", "loss", "Both trainings: values, and their running means."),
@@ -49,7 +60,8 @@ const PICTURES: [(&str, &str, &str); 6] = [
 ];
 
 /// The stages of a run, in order.
-const STAGES: [&str; 7] = ["vqsvae", "encode", "sdid", "sample", "evaluate", "classifier", "distance"];
+const STAGES: [&str; 9] =
+    ["vqsvae", "encode", "sdid", "sample", "classes", "neighbours", "evaluate", "classifier", "distance"];
 
 /// The page of a report.
 pub(super) fn of(report: &Report) -> Page {
@@ -66,7 +78,12 @@ pub(super) fn of(report: &Report) -> Page {
         },
         Section {
             title: "Pictures",
-            blocks: pictures(&["samples.png", "unmasking.gif", "reconstructions.png"]),
+            blocks: pictures(match report.classes {
+                Some(_) => {
+                    &["samples.png", "classes.png", "unmasking.gif", "neighbours.png", "reconstructions.png"]
+                }
+                None => &["samples.png", "unmasking.gif", "neighbours.png", "reconstructions.png"],
+            }),
         },
         Section {
             title: "Training",
@@ -111,6 +128,10 @@ fn metrics(report: &Report) -> Vec<(&'static str, String)> {
         ("codes in use", m.codebook_used.to_string()),
         ("codebook perplexity", format!("{:.1}", m.codebook_perplexity)),
     ];
+    if let Some(n) = &report.neighbours {
+        let value = format!("{:.3} ({:.3})", n.samples, n.test);
+        rows.push(("distance of samples (test images) to the nearest training image", value));
+    }
     if let Some(d) = &m.distance {
         rows.push(("FID of the samples", format!("{:.4}", d.fid)));
         if let Some(fid) = d.reconstruction_fid {

@@ -10,6 +10,15 @@ pub(super) const BLOCK_GAP: usize = 8;
 pub(super) const FILM_IMAGES: usize = 16;
 pub(super) const FILM_COLUMNS: usize = 4;
 
+/// Images of a class at each guidance in `classes.png`, and the guidances.
+pub(crate) const PER_CLASS: usize = 4;
+pub(crate) const GUIDANCES: [f64; 4] = [0., 1., 2., 4.];
+
+/// Rows and columns of `classes.png`: an empty column lies between two guidances.
+pub(crate) fn table_of_classes(classes: usize) -> (usize, usize) {
+    (classes, GUIDANCES.len() * (PER_CLASS + 1) - 1)
+}
+
 /// Rows and columns of `count` images in a square.
 pub(crate) fn square(count: usize) -> (usize, usize) {
     let columns = (count as f64).sqrt().ceil() as usize;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod autotraits;
+mod classes;
 mod config;
 mod generation;
 mod idx;
@@ -83,7 +84,7 @@ fn tiny(data: &Dataset) -> ExperimentConfig {
 }
 
 /// What must be equal between equal runs: every file whose bytes follow from the seed.
-const REPRODUCIBLE: [&str; 12] = [
+const REPRODUCIBLE: [&str; 13] = [
     "config.json",
     "vqsvae.safetensors",
     "codes.safetensors",
@@ -92,6 +93,7 @@ const REPRODUCIBLE: [&str; 12] = [
     "sdid.csv",
     "reconstructions.png",
     "samples.png",
+    "neighbours.png",
     "loss.png",
     "unmasking.gif",
     "codebook.png",

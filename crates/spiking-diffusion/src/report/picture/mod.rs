@@ -91,6 +91,33 @@ pub fn save_pairs(path: &Path, originals: &Tensor, reconstructions: &Tensor) -> 
     canvas.save(path)
 }
 
+/// Draws blocks of images side by side, each of this many rows, with an empty column between two blocks.
+///
+/// # Shapes
+/// Each block `[N, C, H, W]`, as in [`save_grid`], row by row; all of one shape.
+/// # Errors
+/// Returns the errors of [`save_grid`], and an error if there are no blocks or no rows, if the blocks' shapes differ, or if the
+/// images do not fill the rows.
+pub fn save_blocks(path: &Path, blocks: &[&Tensor], rows: usize) -> Result<()> {
+    let shapes: Vec<_> = blocks.iter().map(|block| block.dims()).collect();
+    let (Some(first), true) = (blocks.first(), shapes.windows(2).all(|pair| pair[0] == pair[1])) else {
+        return Err(Error::run(path, format!("cannot be drawn from blocks of shapes {shapes:?}")));
+    };
+    let tiles = Tiles::new(path, first)?;
+    if rows == 0 || !tiles.count.is_multiple_of(rows) {
+        return Err(Error::run(path, format!("{} images do not fill {rows} rows", tiles.count)));
+    }
+    let columns = tiles.count / rows;
+    let mut canvas = Canvas::new(path, &tiles, (rows, blocks.len() * (columns + 1) - 1), rows)?;
+    for (i, block) in blocks.iter().enumerate() {
+        let tiles = Tiles::new(path, block)?;
+        for image in 0..tiles.count {
+            canvas.put(&tiles, image, (image / columns, i * (columns + 1) + image % columns));
+        }
+    }
+    canvas.save(path)
+}
+
 /// Writes 8-bit RGB pixels, row by row, as a PNG.
 pub(crate) fn save_rgb(path: &Path, pixels: &[u8], size: (u32, u32)) -> Result<()> {
     Ok(write_atomically(path, &png(path, pixels, size, ExtendedColorType::Rgb8)?)?)
@@ -246,6 +273,24 @@ mod tests {
         assert_eq!((at(15 * step, 0), at(15 * step, step)), ([128; 3], [255; 3]));
         assert_eq!((at(0, 2 * step + 8), at(0, 3 * step + 8)), ([128; 3], [255; 3]));
         assert_eq!((at(0, 2 * step), at(step, 2 * step + 8)), (BACKGROUND, BACKGROUND));
+        Ok(())
+    }
+
+    #[test]
+    fn blocks_lie_side_by_side() -> TestResult {
+        let block = |value: f32| Tensor::full(value, (4, 1, 1, 1), &Device::Cpu);
+        let (a, b) = (block(-0.5)?, block(0.5)?);
+        let picture = drawn(|path| save_blocks(path, &[&a, &b], 2))?;
+        let step = (SCALE + GAP) as u32;
+        assert_eq!(picture.dimensions(), (5 * step - 2, 2 * step - 2));
+        let row: Vec<_> = (0..5).map(|column| picture.get_pixel(column * step, step).0).collect();
+        assert_eq!(row, [[0; 3], [0; 3], BACKGROUND, [255; 3], [255; 3]]);
+        for (blocks, rows, reason) in
+            [(&[&a, &b][..], 3, "4 images do not fill 3 rows"), (&[&a], 0, "0 rows"), (&[], 1, "shapes []")]
+        {
+            let message = drawn(|path| save_blocks(path, blocks, rows)).err().map(|e| e.to_string());
+            assert!(message.is_some_and(|message| message.contains(reason)), "{reason}");
+        }
         Ok(())
     }
 

@@ -1,0 +1,33 @@
+//! The picture of a run's classes.
+
+use absorbing_diffusion::{Conditioned, Sdid};
+use candle_core::{Device, Tensor};
+use snn_train::{Progress, RunDir};
+use vq_svae::VqSvae;
+
+use super::config::ExperimentConfig;
+use super::networks::Networks;
+use super::stages::{generate, process};
+use crate::error::Result;
+use crate::report::picture;
+use crate::report::size::{GUIDANCES, PER_CLASS};
+
+/// Draws `classes.png`: a row a class, and a block of columns for each guidance. The same places have the same random numbers at
+/// every guidance.
+pub(super) fn save_picture(
+    cfg: &ExperimentConfig,
+    (vqsvae, sdid): (&VqSvae, &Sdid),
+    run: &RunDir,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let classes = cfg.sdid.classes.unwrap_or(0);
+    let labels: Vec<u32> = (0..classes as u32).flat_map(|class| [class; PER_CLASS]).collect();
+    let mut blocks = Vec::new();
+    for guidance in GUIDANCES {
+        let denoiser = Conditioned::new(sdid, labels.clone())?.guided(guidance, &process(cfg)?)?;
+        let networks = Networks::new(vqsvae, &denoiser);
+        blocks.push(generate(cfg, networks, 0..labels.len(), device, progress)?);
+    }
+    picture::save_blocks(&run.file("classes.png"), &blocks.iter().collect::<Vec<&Tensor>>(), classes)
+}

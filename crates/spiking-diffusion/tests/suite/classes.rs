@@ -1,0 +1,165 @@
+//! What users do with a run: images of a class, completions, few steps, neighbours.
+
+use candle_core::{Device, Tensor};
+use spiking_diffusion::absorbing_diffusion::{Order, Schedule};
+use spiking_diffusion::generation::{self, Formats};
+use spiking_diffusion::metrics::Pixels;
+use spiking_diffusion::steps::{Judge, Steps, steps};
+use spiking_diffusion::{
+    Condition, Experiment, ExperimentConfig, Report, Silent, Trained, inpaint, neighbours, train_sdid,
+};
+
+use crate::{few_digits, rejects, tiny};
+
+fn with_classes() -> ExperimentConfig {
+    let mut cfg = tiny(&few_digits());
+    cfg.sdid.classes = Some(10);
+    // Enough for images that differ.
+    (cfg.vqsvae.time_steps, cfg.vqsvae.codebook_std, cfg.vqsvae_training.epochs) = (4, 1., 12);
+    cfg
+}
+
+fn bytes(images: &Tensor) -> Vec<u32> {
+    let values = images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values.into_iter().map(f32::to_bits).collect()
+}
+
+fn condition(classes: &[u32], guidance: impl Into<Schedule>) -> Condition {
+    Condition { classes: classes.to_vec(), guidance: guidance.into() }
+}
+
+#[test]
+fn a_run_with_classes_draws_them() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), few_digits());
+    let run = folder.path().join("run");
+    let report = Experiment::new(&with_classes(), &data).out(&run).run(&mut Silent).unwrap();
+    assert_eq!(report.classes, Some(10));
+    let page = std::fs::read_to_string(run.join("report.md")).unwrap();
+    assert!(page.contains("classes.png") && page.contains("neighbours.png"));
+    // 10 rows; at each of 4 guidances 4 images, and 3 empty columns.
+    let size = image::image_dimensions(run.join("classes.png")).unwrap();
+    assert_eq!(size, (19 * (28 * 3 + 2) - 2, 10 * (28 * 3 + 2) - 2));
+
+    let load = || Trained::load(&run, &Device::Cpu).unwrap();
+    let drawn = |classes: &[u32], guidance: f64, count| {
+        let trained = load().of_classes(condition(classes, guidance)).unwrap();
+        trained.samples(count, &Device::Cpu, &mut Silent).unwrap()
+    };
+    let (threes, sevens) = (drawn(&[3], 2., 6), drawn(&[7], 2., 6));
+    assert!(bytes(&threes) != bytes(&sevens));
+    assert!(bytes(&threes) != bytes(&drawn(&[3], 0., 6)), "guidance changes nothing");
+    // Classes in turn are those classes.
+    let turns = drawn(&[3, 7], 2., 6);
+    for i in 0..6 {
+        let alone = if i % 2 == 0 { &threes } else { &sevens };
+        assert!(bytes(&turns.get(i).unwrap()) == bytes(&alone.get(i).unwrap()), "{i}");
+    }
+
+    // A folder knows which classes it holds.
+    let out = folder.path().join("sevens");
+    let formats = Formats { png: true, safetensors: true };
+    let save = |classes: &[u32], guidance: f64| {
+        let trained = load().of_classes(condition(classes, guidance)).unwrap();
+        generation::save(&trained, 3, &out, formats, &Device::Cpu, &mut Silent)
+    };
+    save(&[7], 2.).unwrap();
+    assert_eq!(save(&[7], 2.).unwrap().drawn, 0);
+    rejects(save(&[6], 2.), &["holds other images", "condition.classes"]);
+    rejects(save(&[7], 1.), &["holds other images", "condition.guidance"]);
+    rejects(generation::save(&load(), 3, &out, formats, &Device::Cpu, &mut Silent), &["condition"]);
+    rejects(load().of_classes(condition(&[11], 0.)), &["class", "11"]);
+    rejects(load().of_classes(condition(&[1], -1.)), &["guidance", "-1"]);
+}
+
+#[test]
+fn labels_and_classes_must_fit() {
+    let data = few_digits();
+    let cfg = with_classes();
+    rejects(cfg.with("label_dropout", "1.5").unwrap().validate(), &["label_dropout", "1.5"]);
+    let plain = cfg.with("sdid.classes", "null").unwrap();
+    rejects(plain.with("label_dropout", "0.2").unwrap().validate(), &["label_dropout", "sdid.classes"]);
+    assert!(!serde_json::to_string(&plain).unwrap().contains("label_dropout"));
+    cfg.with("label_dropout", "0").unwrap().validate().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let few = cfg.with("sdid.classes", "9").unwrap();
+    let experiment = Experiment::new(&few, &data).out(folder.path().join("few"));
+    rejects(experiment.run(&mut Silent), &["sdid.classes", "9", "go up to 9"]);
+    let run = spiking_diffusion::RunDir::open(folder.path(), &cfg, false).unwrap();
+    let codes = Tensor::zeros((160, 7, 7), candle_core::DType::U32, &Device::Cpu).unwrap();
+    let train = |labels: &[u8]| train_sdid(&cfg, &codes, labels, &run, &Device::Cpu, &mut Silent);
+    rejects(train(&[1; 159]), &["labels", "159", "160"]);
+    rejects(train(&[10; 160]), &["sdid.classes", "label 10"]);
+}
+
+#[test]
+fn completions_keep_what_is_known() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), few_digits());
+    Experiment::new(&with_classes(), &data).out(folder.path()).run(&mut Silent).unwrap();
+    let trained = Trained::load(folder.path(), &Device::Cpu).unwrap();
+    let images = data.test.range(0..3, &Device::Cpu).unwrap();
+    let complete = |images: &Tensor| {
+        inpaint(&trained, images, &|row, _| row < 16, 4, &Device::Cpu, &mut Silent).unwrap()
+    };
+    let drawn = complete(&images);
+    assert_eq!(
+        (drawn.images.dims(), drawn.codes.dims()),
+        ([12, 1, 28, 28].as_slice(), [12, 7, 7].as_slice())
+    );
+    // Four rows of tokens have known pixels, the last of which touches what is not.
+    assert_eq!(drawn.known, [[true; 21].as_slice(), &[false; 28]].concat());
+    // What is known stays in each completion, and is what the encoder says of an image whose hole is black.
+    let black = Tensor::full(-0.5f32, (3, 1, 12, 28), &Device::Cpu).unwrap();
+    let seen = Tensor::cat(&[&images.narrow(2, 0, 16).unwrap(), &black], 2).unwrap();
+    let codes = trained.vqsvae.encode(&seen).unwrap().to_vec3::<u32>().unwrap();
+    let all = drawn.codes.to_vec3::<u32>().unwrap();
+    for (i, map) in all.iter().enumerate() {
+        assert_eq!(map[..3], codes[i / 4][..3], "{i}");
+        assert!(map.iter().flatten().all(|&code| (code as usize) < trained.cfg.sdid.codes));
+    }
+    assert!((0..4).any(|i| all[i] != all[0]), "completions differ");
+    // Nothing of the hole gets through, whatever it holds.
+    let bright = Tensor::full(0.5f32, (3, 1, 12, 28), &Device::Cpu).unwrap();
+    let other = Tensor::cat(&[&images.narrow(2, 0, 16).unwrap(), &bright], 2).unwrap();
+    assert!(bytes(&complete(&other).images) == bytes(&drawn.images));
+    let none = inpaint(&trained, &images, &|_, _| true, 0, &Device::Cpu, &mut Silent);
+    rejects(none, &["inpaint", "0 completions"]);
+}
+
+#[test]
+fn steps_are_a_table_of_orders_and_their_neighbours_are_told() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), few_digits());
+    let run = folder.path().join("run");
+    let report = Experiment::new(&with_classes(), &data).out(&run).run(&mut Silent).unwrap();
+    let told = report.neighbours.unwrap();
+    assert!(told.images == 5 && told.samples > 0. && told.test > 0.);
+    let read: Report = serde_json::from_slice(&std::fs::read(run.join("report.json")).unwrap()).unwrap();
+    assert_eq!(read.neighbours, Some(told));
+    assert_eq!(image::image_dimensions(run.join("neighbours.png")).unwrap(), (5 * 86 - 2, 2 * 86 - 2));
+    // The numbers are those of the library: of the first samples, and of the first test images.
+    let trained = Trained::load(&run, &Device::Cpu).unwrap();
+    let test = data.test.range(0..5, &Device::Cpu).unwrap();
+    let found = neighbours::nearest(&test, &data.train, &mut Silent).unwrap();
+    let mean = found.iter().map(|neighbour| neighbour.distance).sum::<f64>() / 5.;
+    assert!((mean - told.test).abs() < 1e-9);
+
+    let pixels = Pixels::new(1, 28, 28);
+    let judges = [Judge::Extractor(&pixels)];
+    let sweep = |orders: &[Order], numbers: &[usize], count| {
+        steps(&trained, orders, numbers, (&data.train, count), &judges, &Device::Cpu, &mut Silent)
+    };
+    let found = sweep(&[Order::ExactK, Order::Halton], &[2, 49], 6).unwrap();
+    let rows: Vec<_> = found.rows.iter().map(|row| (row.order, row.steps, row.passes)).collect();
+    let expected = [(Order::ExactK, 2), (Order::ExactK, 49), (Order::Halton, 2), (Order::Halton, 49)];
+    assert_eq!(rows, expected.map(|(order, steps)| (order, steps, steps as f64)));
+    assert!(found.rows.iter().all(|row| row.distances.len() == 1 && row.distances[0].is_finite()));
+    let out = folder.path().join("sweep");
+    found.save(&out).unwrap();
+    let json: Steps = serde_json::from_slice(&std::fs::read(out.join("steps.json")).unwrap()).unwrap();
+    assert_eq!(json, found);
+    let page = std::fs::read_to_string(out.join("steps.md")).unwrap();
+    assert!(page.contains("| halton | 49 | 49.0 |") && page.contains("Distance 1: "), "{page}");
+    assert!(image::open(out.join("steps.png")).is_ok());
+    rejects(sweep(&[], &[2], 6), &["steps", "at least one order"]);
+    rejects(sweep(&[Order::ExactK], &[0], 6), &["sampling.steps"]);
+    rejects(sweep(&[Order::ExactK], &[2], 161), &["161 images"]);
+}
