@@ -28,14 +28,14 @@ use crate::{Condition, ExperimentConfig, Progress, Trained};
     a larger --n adds images."
 )]
 pub(super) struct Arguments {
-    /// Folder of a finished run
+    /// Folder of a finished run, or the file that `pack` has made of one [default: the model in the box, which draws digits]
     #[arg(long, value_name = "RUN_DIR")]
-    pub(super) run: PathBuf,
+    pub(super) run: Option<PathBuf>,
     /// Images to have in the end
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = flags::count, allow_hyphen_values = true)]
     pub(super) n: usize,
     /// Folder to write to
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = "generated")]
     pub(super) out: PathBuf,
     /// Images at a time; changes speed and memory, not images [default: the run's own]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
@@ -104,7 +104,7 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 /// What there is to say in the end.
 fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let device = device(&arguments.device)?;
-    let mut trained = Trained::load(&arguments.run, &device)?;
+    let mut trained = arguments.trained(&device)?;
     if !arguments.temperature_sweep.is_empty() {
         return temperature_sweep(arguments, trained, &device, progress);
     }
@@ -130,6 +130,16 @@ fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<St
 }
 
 impl Arguments {
+    fn trained(&self, device: &Device) -> Result<Trained> {
+        match &self.run {
+            Some(run) => Trained::load(run, device),
+            #[cfg(feature = "mnist-model")]
+            None => Trained::mnist(device),
+            #[cfg(not(feature = "mnist-model"))]
+            None => Err(Error::config("--run", "", "must name a run: this program has no model in the box")),
+        }
+    }
+
     fn condition(&self) -> Option<Condition> {
         let (classes, guidance) = (self.class.clone(), self.guidance);
         (!classes.is_empty()).then_some(Condition { classes, guidance })

@@ -116,7 +116,7 @@ fn sweep_steps(arguments: &Arguments, progress: &mut dyn Progress) -> Result<Str
 impl From<Arguments> for generate::Arguments {
     fn from(it: Arguments) -> Self {
         Self {
-            run: it.run,
+            run: Some(it.run),
             n: it.n,
             out: it.out,
             batch_size: it.batch_size,
