@@ -1,4 +1,4 @@
-//! Completes digits of which the lower half is missing:
+//! Completes digits of which the lower three sevenths are missing:
 //! `cargo run --release --example inpaint -- RUN_DIR [OUT.png]`.
 //!
 //! A row of the picture is what is known of a test image, six completions, and the image itself. The run's data are the built-in
@@ -41,11 +41,11 @@ fn complete() -> Result<()> {
     };
 
     let images = data.test.range(0..IMAGES, &Device::Cpu)?;
-    let (height, half) = (images.dim(2)?, images.dim(2)? / 2);
-    let drawn = inpaint(&trained, &images, &|row, _| row < half, COMPLETIONS, &Device::Cpu, &mut Silent)?;
+    let (height, seen) = (images.dim(2)?, images.dim(2)? * 4 / 7);
+    let drawn = inpaint(&trained, &images, &|row, _| row < seen, COMPLETIONS, &Device::Cpu, &mut Silent)?;
 
-    let hidden = images.narrow(2, half, height - half)?.zeros_like()?; // grey
-    let known = Tensor::cat(&[images.narrow(2, 0, half)?, hidden], 2)?;
+    let hidden = images.narrow(2, seen, height - seen)?.zeros_like()?; // grey
+    let known = Tensor::cat(&[images.narrow(2, 0, seen)?, hidden], 2)?;
     let row = |i: usize| -> Result<Tensor> {
         let completions = drawn.images.narrow(0, i * COMPLETIONS, COMPLETIONS)?;
         Ok(Tensor::cat(&[&known.narrow(0, i, 1)?, &completions, &images.narrow(0, i, 1)?], 0)?)

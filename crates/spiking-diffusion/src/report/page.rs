@@ -51,7 +51,7 @@ const PICTURES: [(&str, &str, &str); 8] = [
         "neighbours.png",
         "neighbours",
         "The first samples, and under each the training image that is nearest to it, pixel by pixel, and where a \
-        classifier of the run tells features, the one that is nearest by these: samples are no copies.",
+        classifier of the run tells features, the one that is nearest by these. A copy would be equal to it.",
     ),
     ("reconstructions.png", "reconstructions", "Test images over what comes back from their codes."),
     ("loss.png", "loss", "Both trainings: values, and their running means."),

@@ -271,7 +271,7 @@ fn the_html_report_needs_nothing_from_outside() {
         assert!(!html.contains(outside), "{outside}");
     }
     let sources: Vec<&str> = html.split("src=\"").skip(1).map(|rest| &rest[..15]).collect();
-    assert_eq!(sources.len(), 6, "{sources:?}");
+    assert_eq!(sources.len(), 7, "{sources:?}");
     assert!(sources.iter().all(|source| source.starts_with("data:image/")), "{sources:?}");
     // The same facts as the page of Markdown.
     let page = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
@@ -280,7 +280,7 @@ fn the_html_report_needs_nothing_from_outside() {
     for fact in [mse.as_str(), "accumulate", &energy.work[2].name, "vqsvae.encoder.1", "Synthetic data"] {
         assert!(html.contains(fact) && page.contains(fact), "{fact}");
     }
-    for file in ["samples.png", "unmasking.gif", "codebook.png", "firing_rates.png"] {
+    for file in ["samples.png", "unmasking.gif", "neighbours.png", "codebook.png", "firing_rates.png"] {
         assert!(page.contains(&format!("({file})")), "{file}");
     }
 }
