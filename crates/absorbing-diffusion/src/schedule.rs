@@ -33,6 +33,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// The number of the step with `left` of `steps` steps left, itself included: `left` runs from `steps` down to 1.
+    #[must_use]
     pub fn at(self, left: usize, steps: usize) -> f64 {
         match self {
             Self::Constant(value) => value,
