@@ -93,6 +93,10 @@ impl<C: Conditional + ?Sized> Conditional for &C {
 ///
 /// Image `i` has class `classes[i % classes.len()]`: one class for all images, a class each, or all classes in turn.
 ///
+/// In a training with [`loss`](crate::loss()), `i` is the place in the batch, so give it a value with the classes of that batch. With those
+/// of all training images every batch would be told the first ones, without an error. (The function `train_denoiser` of the crate
+/// `spiking-diffusion` does want those of all, because it tells the places in the whole training set.)
+///
 /// With guidance `g` (classifier-free, Ho and Salimans 2022) the logits are `(1 + g) cond - g uncond`, where `cond` are those of the
 /// image's class and `uncond` those of no class: 0 is the class alone, and larger numbers give clearer and less varied images, at
 /// twice the cost. The guidance may change with the diffusion time (a [`Schedule`]: `from` at `t = T_d`, where all is masked, `to` at

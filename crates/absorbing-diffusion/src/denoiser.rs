@@ -58,6 +58,10 @@ pub trait Denoiser {
     /// [`loss`](crate::loss()), so that in training it is a denoiser with the conditions of that batch that the loss is given. A
     /// network without a condition ignores it.
     ///
+    /// One number therefore means a training image, a test image or an image that is drawn, whoever asks. Make a denoiser for each of
+    /// these uses, with the conditions of its own images, around one network that they borrow. The function `train_denoiser` of the crate
+    /// `spiking-diffusion` gives the loss the conditions of each batch: it tells the denoiser the places in the whole training set.
+    ///
     /// `train` switches between training and evaluation as usual: batch or running statistics, dropout or none. When it is off,
     /// the logits of an image must not depend on the rest of its batch, or results will depend on the batch size.
     ///

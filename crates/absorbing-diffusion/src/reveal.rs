@@ -91,6 +91,9 @@ impl Draft<'_> {
 
     /// How many masked tokens this step has to reveal, if tokens are revealed evenly over the steps, so that
     /// `round(free * (left - 1) / steps)` of the `free` tokens that were not given are masked after it.
+    ///
+    /// It is 0 in some steps where there are more steps than tokens. An order that keeps as many as are due then proposes none, which
+    /// saves the network a pass.
     #[must_use]
     pub fn due(&self) -> usize {
         let free = self.given.iter().filter(|given| !**given).count();
@@ -100,6 +103,9 @@ impl Draft<'_> {
 }
 
 /// A code that was drawn at a proposed position.
+///
+/// Of the network's distribution an order sees the log-probability of this code and of no other, and so neither the entropy nor the
+/// margin between the two likeliest codes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Drawn {
     /// The position, counted row by row.

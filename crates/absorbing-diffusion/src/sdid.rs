@@ -78,10 +78,12 @@ impl SdidConfig {
         }
     }
 
+    /// Checks that a network can be built of these numbers.
+    ///
     /// # Errors
     /// Returns an error, with the field, its value and the reason, if there are fewer than two codes or layers, if any size is
-    /// 0, if there are classes without an embedding, and if there are more codes, classes or diffusion steps than 2^24: as the network's input they are f32 numbers, which do not
-    /// tell larger ones apart.
+    /// 0, if there are classes without an embedding, and if there are more codes, classes or diffusion steps than 2^24: as the
+    /// network's input they are f32 numbers, which do not tell larger ones apart.
     pub fn validate(&self) -> Result<()> {
         for (field, value, least) in [("codes", self.codes, 2), ("steps", self.steps, 1)] {
             if !(least..=LARGEST).contains(&value) {
@@ -153,7 +155,7 @@ impl Sdid {
     /// Builds the model, creating its parameters in `vb` or finding them there.
     ///
     /// # Errors
-    /// A config that does not [validate](SdidConfig::validate), parameters of other shapes.
+    /// Returns an error if the config does not [validate](SdidConfig::validate), or if parameters in `vb` have other shapes.
     pub fn new(cfg: &SdidConfig, vb: VarBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
         let (input, input_channels) = Input::new(cfg, &vb)?;
@@ -204,7 +206,8 @@ impl Sdid {
     /// [`forward_t`](Self::forward_t), with a look at every layer's spikes.
     ///
     /// # Errors
-    /// Maps of another size than the config's, not one time for each, and whatever the observer returns.
+    /// Returns an error for maps of another size than the config's, and if there is not one time for each, and the errors of the
+    /// observer.
     pub fn logits_observed(
         &self,
         h_t: &Tensor,

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let codes = autoencoder.encode(&images)?;
-    let cfg = SdidConfig { time_steps: 4, channels: [16; 5], ..SdidConfig::released_code(cfg.codes, (7, 7)) };
+    let cfg = SdidConfig { time_steps: 4, channels: vec![16; 5], ..SdidConfig::released_code(cfg.codes, (7, 7)) };
     let process = AbsorbingProcess::new(cfg.codes, cfg.steps)?;
     let params = ParamStore::new(seed, DType::F32, &device);
     let denoiser = Sdid::new(&cfg, params.builder())?;

@@ -36,9 +36,8 @@ fn floats(xs: &Tensor) -> Vec<f32> {
 fn a_class_is_one_more_vector_of_the_sum() {
     let (cfg, plain) = (with_classes(3), narrow(TokenInput::Embedding { dim: 6 }));
     let ((params, sdid), (without, _)) = (settled(&cfg), settled(&plain));
-    let names = |params: &ParamStore| -> Vec<String> {
-        params.vars().into_iter().map(|(name, _)| name.to_owned()).collect()
-    };
+    let names =
+        |params: &ParamStore| -> Vec<String> { params.vars().into_iter().map(|(name, _)| name).collect() };
     let mut expected = names(&without);
     expected.push("class.weight".to_owned());
     expected.sort();
@@ -59,7 +58,7 @@ fn a_class_is_one_more_vector_of_the_sum() {
     assert!(error.contains("classes are [3]"), "{error}");
 
     // With equal vectors the class says nothing.
-    let table = params.vars().into_iter().find(|(name, _)| *name == "class.weight").unwrap().1.clone();
+    let table = params.vars().into_iter().find(|(name, _)| *name == "class.weight").unwrap().1;
     table.set(&table.narrow(0, 1, 1).unwrap().broadcast_as((4, 6)).unwrap().contiguous().unwrap()).unwrap();
     assert!(of(0) == of(2));
 }

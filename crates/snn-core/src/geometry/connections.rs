@@ -41,6 +41,7 @@ impl Connections {
     }
 
     /// Those of a linear layer with so many outputs that reads a map `[C, H, W]` flattened: every position reaches all of them.
+    #[must_use]
     pub fn of_flattened([channels, h, w]: [usize; 3], outputs: usize) -> Self {
         let (conv, target) = (ConvConfig::new(1, 1, 0), (1, 1));
         let channels = (channels, outputs);

@@ -90,8 +90,11 @@ impl LifConfig {
         Self { tau: None, ..Self::default() }
     }
 
+    /// Checks the numbers of the neuron.
+    ///
     /// # Errors
-    /// `tau` below 1, or any number that is not finite.
+    /// Returns an error if `tau` is below 1, if the threshold does not lie above the reset potential, if a number is not finite, or if
+    /// the surrogate does not [validate](Surrogate::validate).
     pub fn validate(&self) -> crate::error::Result<()> {
         if let Some(tau) = self.tau.filter(|tau| !(tau.is_finite() && *tau >= 1.)) {
             return Err(Error::config("lif.tau", tau, "must be at least 1 time step"));

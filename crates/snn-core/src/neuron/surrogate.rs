@@ -19,8 +19,8 @@ use crate::ops::Real;
 ///
 /// `x = H - V_th`, in units of the membrane potential. The window alone lies where it is put, on the axis of the potential `H`
 /// itself and not of `x`: `centre: 0., width: 1., height: 1.` is the derivative of the original FSVAE, 1 where `|H| < 1/2` whatever
-/// the threshold. The functions here, which know of no threshold, take it as 0, so that `H = x`. Section 3.2 of the paper prints the first with slips; this
-/// is the corrected form, equal to SpikingJelly's (see `docs/deviations.md`).
+/// the threshold. The functions here, which know of no threshold, take it as 0, so that `H = x`. Section 3.2 of the paper prints `Atan` with
+/// slips; this is the corrected form, equal to SpikingJelly's (see `docs/deviations.md`).
 ///
 /// At plus and minus infinity `g` is 1 (the window's `height * width`) and 0, and `g'` is 0. Both are NaN where `x` is; a neuron whose potential is NaN does
 /// not fire, and passes no gradient through its spike.
@@ -110,7 +110,10 @@ impl Surrogate {
         }
     }
 
-    /// Rejects slopes, widths and heights that are not positive and finite, and a centre that is not finite.
+    /// Checks the numbers of the surrogate.
+    ///
+    /// # Errors
+    /// Returns an error if a slope, a width, a height or a deviation is not positive and finite, or if a centre is not finite.
     pub fn validate(&self) -> crate::error::Result<()> {
         let (field, value) = match *self {
             Self::Atan { alpha } => ("surrogate.atan.alpha", alpha),
@@ -233,7 +236,8 @@ impl Surrogate {
 
 #[cfg(test)]
 impl Surrogate {
-    /// One of each, for tests that go through all.
+    /// One of each, in the order of [`place`](Self::place): the tests of the operation `lif` and of the fused chain go through all.
+    /// `tests/suite/config.rs` lists them once more, with the names of their fields.
     pub(crate) const EACH: [Self; 6] = [
         Self::Atan { alpha: 2. },
         Self::Sigmoid { alpha: 4. },
@@ -242,6 +246,18 @@ impl Surrogate {
         Self::Gaussian { sigma: 0.6 },
         Self::Window { centre: 0.3, width: 1.25, height: 0.8 },
     ];
+
+    /// The place of the variant in [`EACH`](Self::EACH). It is a match so that the compiler leads a new variant to that list.
+    fn place(self) -> usize {
+        match self {
+            Self::Atan { .. } => 0,
+            Self::Sigmoid { .. } => 1,
+            Self::Rectangle { .. } => 2,
+            Self::Triangle { .. } => 3,
+            Self::Gaussian { .. } => 4,
+            Self::Window { .. } => 5,
+        }
+    }
 }
 
 /// `height` within this distance of 0, NaN where `x` is.
@@ -254,4 +270,9 @@ fn within<F: Real>(x: F, distance: F, height: F) -> F {
     } else {
         x
     }
+}
+
+#[test]
+fn each_variant_is_in_its_place() {
+    assert!(Surrogate::EACH.into_iter().map(Surrogate::place).eq(0..Surrogate::EACH.len()));
 }

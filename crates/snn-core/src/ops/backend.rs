@@ -1,4 +1,12 @@
 //! Which backend runs an operation on a tensor: the one place that decides.
+//!
+//! A second backend is a variant of [`Backend`] that [`Backend::of`] returns for its devices. Every op asks whether the backend is
+//! [`Backend::Cpu`], and runs its twin where it is another. With the variant alone everything therefore compiles, and runs by the twins.
+//! An op that gets a kernel names the variant in front of its twin, in its `mod.rs` (those of `ops/time` in `trace.rs`), and has the kernel
+//! in a file or folder beside `cpu`. Spiking layers in a row become one operation where [`Backend::has_chain`] says so, and run one by one
+//! elsewhere; `ops/chain/mod.rs` itself refuses a backend that it does not name.
+//!
+//! What Candle calls, `cpu_fwd` and `bwd` of an op's `CustomOp`, stands in the op's `mod.rs` too, and so would `cuda_fwd`.
 
 use candle_core::{DType, Device, Tensor};
 

@@ -1,8 +1,8 @@
 //! The custom operations, a folder (or, where short, a file) each: `mod.rs` holds the contract and the twin, `cpu.rs` the
 //! kernel, `tests.rs` what holds the two together. `chain` is the engine that spiking layers run on.
 //!
-//! `backend` decides, for all of them, which backend runs a tensor: our CPU kernels, or the twin, made of Candle's own operations. A
-//! second backend is a variant there, and a file or folder beside each `cpu`.
+//! `backend` decides, for all of them, which backend runs a tensor: our CPU kernels, or the twin, made of Candle's own operations. Its
+//! first lines say how a second backend is added.
 
 pub(crate) mod adamw;
 pub(crate) mod backend;

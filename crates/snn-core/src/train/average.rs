@@ -110,6 +110,7 @@ impl Average {
     }
 
     /// The averages, to be put into a checkpoint, under the names `<prefix><name>`.
+    #[must_use]
     pub fn snapshot(&self, prefix: &str) -> BTreeMap<String, Tensor> {
         self.values.iter().map(|(name, value)| (format!("{prefix}{name}"), value.clone())).collect()
     }

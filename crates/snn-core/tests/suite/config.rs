@@ -47,18 +47,27 @@ fn convolutions_are_validated() {
     rejects(ConvConfig::new(3, 2, 0).with_output_padding(2).validate(), "conv.output_padding", "2");
 }
 
+/// Every surrogate, once for each of its numbers that must be positive: the number is `x`, and the text names its field.
+fn surrogates(x: f64) -> [(Surrogate, &'static str); 7] {
+    [
+        (Surrogate::Atan { alpha: x }, "surrogate.atan.alpha"),
+        (Surrogate::Sigmoid { alpha: x }, "surrogate.sigmoid.alpha"),
+        (Surrogate::Rectangle { width: x }, "surrogate.rectangle.width"),
+        (Surrogate::Triangle { width: x }, "surrogate.triangle.width"),
+        (Surrogate::Gaussian { sigma: x }, "surrogate.gaussian.sigma"),
+        (Surrogate::Window { centre: 0., width: x, height: 1. }, "surrogate.window.width"),
+        (Surrogate::Window { centre: 0., width: 1., height: x }, "surrogate.window.height"),
+    ]
+}
+
 #[test]
 fn surrogates_are_validated() {
+    for (bad, value) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+        let window = Surrogate::Window { centre: bad, width: 1., height: 1. };
+        rejects(window.validate(), "surrogate.window.centre", value);
+    }
     for (bad, value) in [(0., "0"), (-1., "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
-        for (surrogate, field) in [
-            (Surrogate::Atan { alpha: bad }, "surrogate.atan.alpha"),
-            (Surrogate::Sigmoid { alpha: bad }, "surrogate.sigmoid.alpha"),
-            (Surrogate::Rectangle { width: bad }, "surrogate.rectangle.width"),
-            (Surrogate::Triangle { width: bad }, "surrogate.triangle.width"),
-            (Surrogate::Gaussian { sigma: bad }, "surrogate.gaussian.sigma"),
-            (Surrogate::Window { centre: 0., width: bad, height: 1. }, "surrogate.window.width"),
-            (Surrogate::Window { centre: 0., width: 1., height: bad }, "surrogate.window.height"),
-        ] {
+        for (surrogate, field) in surrogates(bad) {
             rejects(surrogate.validate(), field, value);
             let lif = LifConfig { surrogate, ..LifConfig::default() };
             rejects(lif.validate(), &format!("lif.{field}"), value);
@@ -121,13 +130,9 @@ fn number() -> impl Strategy<Value = f64> {
 }
 
 fn surrogate() -> impl Strategy<Value = Surrogate> {
-    (0..6, number()).prop_map(|(i, x)| match i {
-        0 => Surrogate::Atan { alpha: x },
-        1 => Surrogate::Sigmoid { alpha: x },
-        2 => Surrogate::Rectangle { width: x },
-        3 => Surrogate::Gaussian { sigma: x },
-        4 => Surrogate::Window { centre: x, width: 1., height: -x },
-        _ => Surrogate::Triangle { width: x },
+    (0..=surrogates(1.).len(), number()).prop_map(|(i, x)| match surrogates(x).get(i) {
+        Some((surrogate, _)) => *surrogate,
+        None => Surrogate::Window { centre: x, width: 1., height: -x },
     })
 }
 
