@@ -51,6 +51,7 @@ impl ScheduledSampling {
     /// let scheduled = fsvae::FsvaeConfig::original(1).scheduled.unwrap();
     /// assert_eq!((scheduled.probability(0, 150), scheduled.probability(75, 150)), (0.1, 0.2));
     /// ```
+    #[must_use]
     pub fn probability(&self, epoch: usize, epochs: usize) -> f64 {
         self.start + (self.end - self.start) * (epoch as f64 / epochs.max(1) as f64)
     }
@@ -92,6 +93,7 @@ impl FsvaeConfig {
     /// norm.
     ///
     /// Its scheduled sampling is never switched on there (a misspelt name), and so there is none here.
+    #[must_use]
     pub fn table1() -> Self {
         Self {
             body: BodyConfig::table1(),
@@ -104,6 +106,7 @@ impl FsvaeConfig {
     }
 
     /// The network of the FSVAE paper (Kamata, Mukuta, Harada 2022): threshold-dependent batch norm everywhere, and neurons of its own.
+    #[must_use]
     pub fn original(channels: usize) -> Self {
         Self {
             body: BodyConfig::original(channels),
@@ -115,6 +118,7 @@ impl FsvaeConfig {
     }
 
     /// [`original`](Self::original) for images of 64 x 64, with one layer of 512 channels more on both sides.
+    #[must_use]
     pub fn original_large(channels: usize) -> Self {
         Self { body: BodyConfig::original_large(channels), ..Self::original(channels) }
     }

@@ -62,6 +62,7 @@ pub(crate) fn bare_layer() -> LayerConfig {
 impl BodyConfig {
     /// Encoder and decoder of the released Spiking-Diffusion code's VQ-SVAE, for images of 1 x 28 x 28 in [-0.5, 0.5], and linear layers
     /// without a norm to 56 latent variables and back.
+    #[must_use]
     pub fn table1() -> Self {
         Self {
             image: [1, 28, 28],
@@ -77,6 +78,7 @@ impl BodyConfig {
     }
 
     /// That of the FSVAE paper, for images of 32 x 32 in [-1, 1] and 128 latent variables.
+    #[must_use]
     pub fn original(channels: usize) -> Self {
         Self {
             image: [channels, 32, 32],
@@ -91,6 +93,7 @@ impl BodyConfig {
     }
 
     /// [`original`](Self::original) for images of 64 x 64, with one layer of 512 channels more on both sides.
+    #[must_use]
     pub fn original_large(channels: usize) -> Self {
         Self {
             image: [channels, 64, 64],
@@ -101,6 +104,7 @@ impl BodyConfig {
     }
 
     /// Channels, rows and columns of the spikes between the convolutions and the linear layers.
+    #[must_use]
     pub fn latent_map(&self) -> [usize; 3] {
         let [channels, height, width] = self.image;
         let halvings = u32::try_from(self.encoder.len()).ok();

@@ -27,6 +27,7 @@ pub struct EsvaeConfig {
 
 impl EsvaeConfig {
     /// The network of the ESVAE paper (Zhan et al. 2023) for images of 32 x 32 in [-1, 1]: the FSVAE paper's, with 32 latent variables.
+    #[must_use]
     pub fn original(channels: usize) -> Self {
         Self {
             body: BodyConfig { latent: 32, ..BodyConfig::original(channels) },

@@ -119,7 +119,7 @@ fn an_average_is_what_remains_and_survives_a_stop() {
         assert!(read(&whole, name) == read(&parts, name), "{name}");
     }
 
-    let plain = TrainingConfig { average: None, ..cfg.clone() };
+    let plain = TrainingConfig { average: None, ..cfg };
     let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
     let line = Line::build(&(), params.builder()).unwrap();
     let mut seen = Vec::new();

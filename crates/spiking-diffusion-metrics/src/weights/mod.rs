@@ -76,11 +76,13 @@ impl WeightFile {
     }
 
     /// The file.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// All names in order, those of entries that are no tensors among them.
+    #[must_use]
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = match &self.source {
             Source::Safetensors(file) => file.tensors().into_iter().map(|(name, _)| name).collect(),
@@ -92,6 +94,7 @@ impl WeightFile {
     }
 
     /// Whether there is an entry of this name.
+    #[must_use]
     pub fn has(&self, name: &str) -> bool {
         match &self.source {
             Source::Safetensors(file) => file.get(name).is_ok(),

@@ -271,7 +271,7 @@ fn what_the_released_code_cannot_compute_is_not_exported() {
         rejects(pytorch::export(&run, &out), &[field]);
     }
     replace(&run, &released);
-    let mut cfg = trained.cfg.sdid.clone();
+    let mut cfg = trained.cfg.sdid;
     cfg.token_input = TokenInput::Embedding { dim: 4 };
     let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
     let sdid = spiking_diffusion::absorbing_diffusion::Sdid::build(&cfg, params.builder()).unwrap();
