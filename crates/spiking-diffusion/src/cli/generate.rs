@@ -200,9 +200,9 @@ mod tests {
         assert_eq!((arguments.temperature_sweep, arguments.n), (vec![0.5, 1.], 9));
         let arguments = parse("generate --run r --out o --format png").unwrap();
         assert_eq!((arguments.format, arguments.batch_size), (vec![Format::Png], None));
+        let arguments = parse("generate --format png").unwrap();
+        assert_eq!((arguments.run, arguments.out), (None, "generated".into()));
         for words in [
-            "--out o",
-            "--run r",
             "--run r --out o --format gif",
             "--run r --out o --classifier c",
             "--run r --out o --inception i",
