@@ -9,6 +9,8 @@ pub(crate) mod backend;
 pub(crate) mod batch_norm;
 pub(crate) mod chain;
 pub(crate) mod conv;
+#[cfg(test)]
+mod cuda;
 #[cfg(target_arch = "x86_64")]
 mod fma;
 mod gemm;
