@@ -2,7 +2,8 @@
 //! kernel, `tests.rs` what holds the two together. `chain` is the engine that spiking layers run on.
 //!
 //! `backend` decides, for all of them, which backend runs a tensor: our CPU kernels, or the twin, made of Candle's own operations. A
-//! second backend is a variant there, and a file or folder beside each `cpu`.
+//! second backend is a variant there, and a file or folder beside each `cpu`. `cuda` has what the CUDA kernels share; some ops have
+//! kernels beside their `cpu`, which so far run in tests on the host alone.
 
 pub(crate) mod adamw;
 pub(crate) mod backend;

@@ -22,12 +22,19 @@ struct dim3 {
 
 namespace host {
 
+// Two barriers, used in turn. ThreadSanitizer takes a thread that leaves a barrier late to have seen all that came to the same
+// barrier before that: with one, also those who come to it again, and what they did between would never be a race.
 struct Barrier {
-  explicit Barrier(unsigned int threads) { pthread_barrier_init(&barrier, nullptr, threads); }
+  explicit Barrier(unsigned int threads) {
+    for (pthread_barrier_t &barrier : barriers) pthread_barrier_init(&barrier, nullptr, threads);
+  }
   Barrier(const Barrier &) = delete;
-  ~Barrier() { pthread_barrier_destroy(&barrier); }
-  void wait() { pthread_barrier_wait(&barrier); }
-  pthread_barrier_t barrier;
+  ~Barrier() {
+    for (pthread_barrier_t &barrier : barriers) pthread_barrier_destroy(&barrier);
+  }
+  // `waits` counts the thread's own.
+  void wait(unsigned int &waits) { pthread_barrier_wait(&barriers[waits++ % 2]); }
+  pthread_barrier_t barriers[2];
 };
 
 // The threads of a warp exchange registers through slots.
@@ -49,6 +56,8 @@ struct Block {
 };
 
 inline thread_local Block *block = nullptr;
+// How often the thread has waited for its block, and for its warp.
+inline thread_local unsigned int block_waits = 0, warp_waits = 0;
 
 [[noreturn]] inline void fail(const char *what, const char *name) {
   std::fprintf(stderr, "%s: %s\n", name, what);
@@ -62,7 +71,7 @@ inline dim3 blockDim, gridDim;
 
 #define DYNAMIC_SHARED(Type, name) Type *const name = reinterpret_cast<Type *>(host::block->shared.get())
 
-inline void __syncthreads() { host::block->barrier.wait(); }
+inline void __syncthreads() { host::block->barrier.wait(host::block_waits); }
 
 // The value of the lane so far behind, or the own where there is none.
 template <class T> T __shfl_down_sync(unsigned int mask, T value, unsigned int offset) {
@@ -71,10 +80,10 @@ template <class T> T __shfl_down_sync(unsigned int mask, T value, unsigned int o
   host::Warp &warp = *host::block->warps[threadIdx.x / 32];
   const unsigned int lane = threadIdx.x % 32;
   std::memcpy(&warp.slots[lane], &value, sizeof(T));
-  warp.barrier.wait();
+  warp.barrier.wait(host::warp_waits);
   T other = value;
   if (lane + offset < warp.threads) std::memcpy(&other, &warp.slots[lane + offset], sizeof(T));
-  warp.barrier.wait();
+  warp.barrier.wait(host::warp_waits);
   return other;
 }
 

@@ -96,9 +96,9 @@ void run(const Launch &launch) {
             block->shared = std::make_unique<unsigned char[]>(launch.shared);
             std::memset(block->shared.get(), 0xff, launch.shared);
           }
-          block->barrier.wait();
+          __syncthreads();
           kernel();
-          block->barrier.wait();
+          __syncthreads();
         }
       });
   }

@@ -13,11 +13,13 @@ use super::launch::Launch;
 use crate::ops::Real;
 use crate::ops::testing::{assert_identical, assert_relative};
 
+/// What a launch must leave: `(operand, wanted, bound)`; a bound of 0 asks for the same numbers.
+type Wanted = Vec<(usize, Tensor, f64)>;
+
 /// Launches and what they must leave.
 struct Cases<F> {
     launches: Vec<(Launch, Vec<Vec<u8>>)>,
-    /// Of each launch: what it is, and `(operand, wanted, bound)`.
-    wanted: Vec<(String, Vec<(usize, Tensor, f64)>)>,
+    wanted: Vec<(String, Wanted)>,
     element: std::marker::PhantomData<F>,
 }
 
@@ -32,7 +34,7 @@ impl<F: Real> Cases<F> {
     }
 
     /// The launch as it is, and with a grid of two and of one, which is too small for most shapes.
-    fn add(&mut self, what: &str, launch: Launch, operands: Vec<Vec<u8>>, wanted: Vec<(usize, Tensor, f64)>) {
+    fn add(&mut self, what: &str, launch: Launch, operands: Vec<Vec<u8>>, wanted: Wanted) {
         for grid in [launch.grid, 2, 1] {
             if grid <= launch.grid {
                 self.launches.push((Launch { grid, ..launch.clone() }, operands.clone()));
@@ -41,7 +43,6 @@ impl<F: Real> Cases<F> {
         }
     }
 
-    /// A bound of 0 asks for the same numbers.
     fn check(self) {
         let Some(results) = host::run(&self.launches) else { return };
         for (left, (what, wanted)) in results.iter().zip(&self.wanted) {
