@@ -74,7 +74,9 @@ impl Host {
             let mut operands = operands.iter();
             int(&mut file, launch.kernel.len());
             file.extend(launch.kernel.as_bytes());
-            [launch.grid, launch.block, launch.shared].map(|value| int(&mut file, value as usize));
+            for value in [launch.grid, launch.block, launch.shared] {
+                int(&mut file, value as usize);
+            }
             int(&mut file, launch.arguments.len());
             for argument in &launch.arguments {
                 let (kind, bytes) = match argument {
