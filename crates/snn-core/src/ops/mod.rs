@@ -2,13 +2,16 @@
 //! kernel, `tests.rs` what holds the two together. `chain` is the engine that spiking layers run on.
 //!
 //! `backend` decides, for all of them, which backend runs a tensor: our CPU kernels, or the twin, made of Candle's own operations. Its
-//! first lines say how a second backend is added.
+//! first lines say how a second backend is added. `cuda` has what the CUDA kernels share; some ops have
+//! kernels beside their `cpu`, which so far run in tests on the host alone.
 
 pub(crate) mod adamw;
 pub(crate) mod backend;
 pub(crate) mod batch_norm;
 pub(crate) mod chain;
 pub(crate) mod conv;
+#[cfg(test)]
+mod cuda;
 #[cfg(target_arch = "x86_64")]
 mod fma;
 mod gemm;

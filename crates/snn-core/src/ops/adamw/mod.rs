@@ -1,6 +1,8 @@
 //! One step of AdamW on one parameter, in place: Candle's own operations would make a dozen passes and tensors of it.
 
 mod cpu;
+#[cfg(test)]
+pub(super) mod cuda;
 
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor};
 

@@ -1,6 +1,8 @@
 //! The leaky integrate-and-fire neuron (paper Eq. 1-3).
 
 mod cpu;
+#[cfg(test)]
+pub(super) mod cuda;
 mod neuron;
 #[cfg(test)]
 mod tests;

@@ -31,27 +31,27 @@ fn is_power_of_two(x: f64) -> bool {
 #[derive(Clone, Copy)]
 pub(crate) struct Neuron<F> {
     /// `H = leak V + drive X + rest`.
-    leak: F,
-    drive: F,
-    rest: F,
+    pub(super) leak: F,
+    pub(super) drive: F,
+    pub(super) rest: F,
     /// Whether `tau` divides, because a product with its reciprocal could be another number: see [`by_division!`].
     pub(crate) divides: bool,
-    tau: F,
-    decay_input: bool,
-    threshold: F,
+    pub(super) tau: F,
+    pub(super) decay_input: bool,
+    pub(super) threshold: F,
     /// The least potential that fires: the threshold, or the number behind it.
-    fires_from: F,
+    pub(super) fires_from: F,
     /// Where the surrogate's argument is 0.
-    origin: F,
+    pub(super) origin: F,
     /// Whether a spike clears the membrane, or takes the threshold off.
-    hard: bool,
+    pub(super) hard: bool,
     /// `V = H (1 - clears S) + jump S`: (1, `V_reset`) for the hard reset, (0, `-V_th`) for the soft one.
-    clears: F,
-    jump: F,
+    pub(super) clears: F,
+    pub(super) jump: F,
     /// Where the membrane starts.
     pub(crate) v_reset: F,
     /// 1 if the gradient passes through the spike in the reset, 0 if it stops there.
-    through_reset: F,
+    pub(super) through_reset: F,
 }
 
 impl<F: Real> Neuron<F> {

@@ -3,6 +3,8 @@
 //! Candle would make a dozen passes and tensors of each; these make one.
 
 mod cpu;
+#[cfg(test)]
+pub(super) mod cuda;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;

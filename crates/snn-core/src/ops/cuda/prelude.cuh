@@ -1,0 +1,38 @@
+// What every kernel includes. NVRTC compiles the kernels for a GPU; with SNN_HOST defined the system's C++ compiler runs the
+// same files on the CPU (host/host.h).
+#pragma once
+
+#ifdef SNN_HOST
+#include "host/host.h"
+#else
+#define INFINITY __int_as_float(0x7f800000)
+// The block's dynamic shared memory, of which the launch says how much there is.
+#define DYNAMIC_SHARED(Type, name)                          \
+  extern __shared__ __align__(16) unsigned char name##_bytes[]; \
+  Type *const name = reinterpret_cast<Type *>(name##_bytes)
+#endif
+
+// Neurons and elements are counted in 64 bits.
+typedef long long Count;
+
+// Threads a warp, and the most threads of a block that any launch asks for (launch.rs).
+constexpr int WARP = 32;
+constexpr int MAX_BLOCK = 128;
+
+// The thread's first element, and the distance to its next: a grid that is too small passes several times.
+__device__ __forceinline__ Count first_element() { return (Count)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ Count all_threads() { return (Count)gridDim.x * blockDim.x; }
+
+// The block's sum, in the same order every time, in its first thread; `scratch` holds a number for each warp. All threads of
+// the block call it.
+__device__ __forceinline__ double block_sum(double value, double *scratch) {
+  for (int offset = WARP / 2; offset > 0; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
+  if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = value;
+  __syncthreads();
+  double sum = 0;
+  if (threadIdx.x == 0)
+    for (unsigned int warp = 0; warp < blockDim.x / WARP; ++warp) sum += scratch[warp];
+  // Nobody writes the scratch again before it is read.
+  __syncthreads();
+  return sum;
+}

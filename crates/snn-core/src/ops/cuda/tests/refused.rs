@@ -1,0 +1,66 @@
+//! What a launch refuses, by name.
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::LifConfig;
+use crate::ops::adamw::{self, Step};
+use crate::ops::cuda::launch::Launch;
+use crate::ops::lif::cuda::{Current, backward, forward};
+use crate::ops::testing::random;
+use crate::ops::time::cuda::weighted_sums;
+
+fn current(xs: &Tensor) -> Current<'_> {
+    Current { layout: xs.layout(), constant: None, learned: false }
+}
+
+#[track_caller]
+fn says(launch: Result<Launch>, parts: &[&str]) {
+    let error = launch.map(|launch| launch.kernel).expect_err("refused").to_string();
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+}
+
+#[test]
+fn operands_that_do_not_lie_in_a_row() -> Result<()> {
+    let (cfg, xs) = (LifConfig::default(), random("xs", &[5, 3], DType::F32)?);
+    let (turned, by) =
+        (xs.t()?, Step { beta1: 0.9, beta2: 0.9, eps: 1e-8, step_size: 0.1, root: 1., keep: 1. });
+    says(forward::<f32>(&cfg, current(&turned)), &["lif_forward: xs", "[3, 5]", "not contiguous"]);
+    says(backward::<f32>(&cfg, current(&turned), xs.layout()), &["lif_backward: xs", "not contiguous"]);
+    let grad = random("grad", &[3, 5], DType::F32)?.t()?;
+    says(
+        backward::<f32>(&cfg, current(&xs), grad.layout()),
+        &["lif_backward: grad_spikes", "not contiguous"],
+    );
+    says(weighted_sums::<f32>(turned.layout(), 1), &["weighted_sums: xs", "not contiguous"]);
+    let moments = random("moments", &[2, 3, 5], DType::F32)?;
+    says(adamw::cuda::step::<f32>(turned.layout(), moments.layout(), turned.layout(), by), &["adamw: param"]);
+    let row = turned.contiguous()?;
+    says(adamw::cuda::step::<f32>(row.layout(), moments.layout(), turned.layout(), by), &["adamw: grad"]);
+    says(adamw::cuda::step::<f32>(row.layout(), row.layout(), row.layout(), by), &["adamw: moments"]);
+    Ok(())
+}
+
+#[test]
+fn shapes_and_types_that_no_kernel_takes() -> Result<()> {
+    let (cfg, xs) = (LifConfig::default(), random("xs", &[5, 3], DType::F32)?);
+    let other = random("grad", &[5, 4], DType::F32)?;
+    says(backward::<f32>(&cfg, current(&xs), other.layout()), &["grad_spikes", "[5, 4]", "[5, 3]"]);
+    says(forward::<f32>(&cfg, current(&random("x", &[], DType::F32)?)), &["lif_forward", "scalar"]);
+    says(Launch::new("lif_forward", DType::BF16, 1, |_| 0), &["lif_forward", "BF16"]);
+    Ok(())
+}
+
+/// Blocks shrink while time steps grow, until no block is small enough.
+#[test]
+fn more_time_steps_than_shared_memory_holds() -> Result<()> {
+    let cfg = LifConfig::default();
+    for (steps, block) in [(96, 128), (97, 64), (192, 64), (384, 32)] {
+        let xs = random("xs", &[steps, 200], DType::F32)?;
+        let launch = backward::<f32>(&cfg, current(&xs), xs.layout())?;
+        assert_eq!((launch.block, launch.grid), (block, 200u32.div_ceil(block)));
+        assert!(launch.shared <= 48 << 10);
+    }
+    let xs = random("xs", &[385, 1], DType::F32)?;
+    says(backward::<f32>(&cfg, current(&xs), xs.layout()), &["lif_backward", "49280", "49152"]);
+    Ok(())
+}

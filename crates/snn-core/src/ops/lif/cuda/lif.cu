@@ -1,0 +1,99 @@
+// LIF and parametric LIF over the whole sequence, forward and backward. One thread a neuron; the threads of a warp read
+// neighbouring neurons of one time step. The membrane lives in a register forward; backward it is computed again, and the
+// potentials of all time steps wait in shared memory, a column for each thread that nobody else touches.
+#include "ops/lif/cuda/neuron.cuh"
+
+// With `constant`, the current has no time axis.
+template <class Real>
+__device__ __forceinline__ void lif_forward(const Real *__restrict__ xs, Real *__restrict__ spikes, Count neurons, int steps,
+                                            int constant, const Neuron<Real> &neuron) {
+  for (Count n = first_element(); n < neurons; n += all_threads()) {
+    Real v = neuron.v_reset;
+#pragma unroll 4
+    for (int t = 0; t < steps; ++t) {
+      const Real h = neuron.charge(v, xs[constant ? n : t * neurons + n]);
+      spikes[t * neurons + n] = neuron.fires(h) ? Real(1) : Real(0);
+      v = neuron.reset(h);
+    }
+  }
+}
+
+// Returns the thread's part of the gradient of 1/tau, if that is wanted.
+template <bool LEARNED, class Real>
+__device__ __forceinline__ double lif_backward(const Real *__restrict__ xs, const Real *__restrict__ grad_spikes,
+                                               Real *__restrict__ grad_xs, Count neurons, int steps, int constant,
+                                               const Neuron<Real> &neuron, Real *membranes) {
+  Real *const column = membranes + threadIdx.x;
+  const int stride = blockDim.x;
+  double grad_rate = 0;
+  for (Count n = first_element(); n < neurons; n += all_threads()) {
+    Real v = neuron.v_reset;
+#pragma unroll 4
+    for (int t = 0; t < steps; ++t) {
+      const Real h = neuron.charge(v, xs[constant ? n : t * neurons + n]);
+      column[t * stride] = h;
+      v = neuron.reset(h);
+    }
+    Real gv = 0, sum = 0;
+// Not unrolled: the divisions' slow paths would spill registers.
+#pragma unroll 1
+    for (int t = steps - 1; t >= 0; --t) {
+      Real gh = neuron.charge_gradient(column[t * stride], grad_spikes[t * neurons + n], gv);
+      if (LEARNED) {
+        const Real before = t > 0 ? neuron.reset(column[(t - 1) * stride]) : neuron.v_reset;
+        grad_rate += (double)(gh * neuron.flow(before, xs[constant ? n : t * neurons + n]));
+      }
+      const Real gx = neuron.discharge(gh);
+      gv = gh;
+      if (!constant) grad_xs[t * neurons + n] = gx;
+      else sum = t + 1 < steps ? sum + gx : gx;
+    }
+    if (constant) grad_xs[n] = sum;
+  }
+  return grad_rate;
+}
+
+template <class Real> __device__ __forceinline__ Real rate_of(const Real *w) { return Real(1) / (Real(1) + exp(-*w)); }
+
+#define LIF_KERNELS(Real, suffix)                                                                                         \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      lif_forward_##suffix(const Real *xs, Real *spikes, Count neurons, int steps, int constant, Neuron<Real> neuron) {   \
+    lif_forward(xs, spikes, neurons, steps, constant, neuron);                                                            \
+  }                                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      lif_backward_##suffix(const Real *xs, const Real *grad_spikes, Real *grad_xs, Count neurons, int steps,             \
+                            int constant, Neuron<Real> neuron) {                                                          \
+    DYNAMIC_SHARED(Real, membranes);                                                                                      \
+    lif_backward<false>(xs, grad_spikes, grad_xs, neurons, steps, constant, neuron, membranes);                           \
+  }                                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      plif_forward_##suffix(const Real *xs, const Real *w, Real *spikes, Count neurons, int steps, int constant,          \
+                            Neuron<Real> neuron) {                                                                        \
+    neuron.set_rate(rate_of(w));                                                                                          \
+    lif_forward(xs, spikes, neurons, steps, constant, neuron);                                                            \
+  }                                                                                                                       \
+  /* `parts`: each block's part of the gradient of 1/tau. */                                                              \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      plif_backward_##suffix(const Real *xs, const Real *w, const Real *grad_spikes, Real *grad_xs, double *parts,        \
+                             Count neurons, int steps, int constant, Neuron<Real> neuron) {                               \
+    DYNAMIC_SHARED(double, scratch);                                                                                      \
+    Real *const membranes = reinterpret_cast<Real *>(scratch + blockDim.x / WARP);                                        \
+    neuron.set_rate(rate_of(w));                                                                                          \
+    const double part =                                                                                                   \
+        lif_backward<true>(xs, grad_spikes, grad_xs, neurons, steps, constant, neuron, membranes);                        \
+    const double sum = block_sum(part, scratch);                                                                          \
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;                                                                        \
+  }                                                                                                                       \
+  /* One block adds the parts, in one order. */                                                                           \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      plif_weight_gradient_##suffix(const double *parts, const Real *w, Real *grad_w, int number) {                       \
+    DYNAMIC_SHARED(double, scratch);                                                                                      \
+    double sum = 0;                                                                                                       \
+    for (int i = threadIdx.x; i < number; i += blockDim.x) sum += parts[i];                                               \
+    sum = block_sum(sum, scratch);                                                                                        \
+    const double rate = (double)rate_of(w);                                                                               \
+    if (threadIdx.x == 0) *grad_w = (Real)(sum * rate * (1 - rate));                                                      \
+  }
+
+LIF_KERNELS(float, f32)
+LIF_KERNELS(double, f64)
