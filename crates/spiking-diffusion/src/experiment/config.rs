@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Preset {
-    /// Minutes on two cores, about 25 for 60,000 images: few spiking steps, a narrow SDID, few epochs.
+    /// Minutes on two cores: few spiking steps, a narrow SDID, few epochs.
     Quick,
-    /// About an hour on two cores for 60,000 images.
+    /// About half an hour on two cores for 60,000 images, an hour on one.
     Cpu,
     /// The paper's text; the released code's value where it is silent (most of a day on two cores).
     Paper,
