@@ -22,7 +22,8 @@ const NETWORKS: [(&str, &str); 2] = [(VqSvae::KIND, "vqsvae."), (Sdid::KIND, "sd
 const MNIST: &[u8] = include_bytes!("../../models/mnist.safetensors");
 
 /// Packs a finished run into one file, which [`Trained::load`] takes in the place of the run's folder: its config and both
-/// networks, with a SHA-256. With `dtype` f16 it is half as large, and images may differ a little from the run's.
+/// networks, with a SHA-256. With `dtype` f16 it is half as large, and draws other
+/// images of the same kind: a logit that moves in its last bits moves a draw, and with it all that follow.
 ///
 /// # Errors
 /// Returns an error if a file of the run is missing or damaged, if `dtype` is not f16, bf16 or f32, if there is something at `out`
