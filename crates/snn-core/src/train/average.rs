@@ -121,17 +121,7 @@ impl Average {
     /// Returns an error, and takes nothing, if an average is missing or has another shape than before.
     pub fn restore(&mut self, checkpoint: &Checkpoint, prefix: &str) -> crate::error::Result<()> {
         let found = self.values.iter().map(|(name, before)| {
-            let full = format!("{prefix}{name}");
-            match checkpoint.tensors.get(&full) {
-                Some(t) if t.dims() == before.dims() => {
-                    Ok((name.clone(), t.to_dtype(before.dtype())?.to_device(before.device())?))
-                }
-                Some(t) => {
-                    let (found, wanted) = (t.dims(), before.dims());
-                    Err(checkpoint.error(format!("tensor `{full}` has shape {found:?}, expected {wanted:?}")))
-                }
-                None => Err(checkpoint.error(format!("tensor `{full}` is missing"))),
-            }
+            Ok((name.clone(), checkpoint.tensor_like(&format!("{prefix}{name}"), before)?))
         });
         self.values = found.collect::<crate::error::Result<_>>()?;
         Ok(())

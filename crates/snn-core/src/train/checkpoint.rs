@@ -150,6 +150,24 @@ impl Checkpoint {
         C::deserialize(&self.config).map_err(|e| Error::checkpoint(&self.path, format!("config: {e}")))
     }
 
+    /// The tensor of this name.
+    ///
+    /// # Errors
+    /// Returns an error, with the file's and the tensor's name, if it is missing.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.tensors.get(name).ok_or_else(|| self.error(format!("tensor `{name}` is missing")))
+    }
+
+    /// The tensor of this name, which must have the shape of `like`, in the element type and on the device of `like`.
+    pub(super) fn tensor_like(&self, name: &str, like: &Tensor) -> Result<Tensor> {
+        let found = self.tensor(name)?;
+        if found.dims() != like.dims() {
+            let (found, wanted) = (found.dims(), like.dims());
+            return Err(self.error(format!("tensor `{name}` has shape {found:?}, expected {wanted:?}")));
+        }
+        Ok(found.to_dtype(like.dtype())?.to_device(like.device())?)
+    }
+
     /// Makes an error that names this checkpoint's file, for a caller that finds something wrong with its content.
     pub fn error(&self, message: impl ToString) -> Error {
         Error::checkpoint(&self.path, message)

@@ -209,17 +209,7 @@ impl AdamW {
         step: usize,
     ) -> crate::error::Result<()> {
         let moment = |kind: &str, name: &str, like: &Var| {
-            let name = format!("{prefix}{kind}.{name}");
-            match checkpoint.tensors.get(&name) {
-                Some(t) if t.dims() == like.dims() => {
-                    Ok(t.to_dtype(like.dtype())?.to_device(like.device())?)
-                }
-                Some(t) => {
-                    let (found, wanted) = (t.dims(), like.dims());
-                    Err(checkpoint.error(format!("tensor `{name}` has shape {found:?}, expected {wanted:?}")))
-                }
-                None => Err(checkpoint.error(format!("tensor `{name}` is missing"))),
-            }
+            checkpoint.tensor_like(&format!("{prefix}{kind}.{name}"), like)
         };
         let pairs = self
             .params

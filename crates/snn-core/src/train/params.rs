@@ -154,15 +154,7 @@ impl ParamStore {
         }
         let mut values = Vec::with_capacity(entries.len());
         for (name, Entry { var, .. }) in entries.iter() {
-            let Some(value) = checkpoint.tensors.get(&format!("{prefix}{name}")) else {
-                return Err(checkpoint.error(format!("tensor `{prefix}{name}` is missing")));
-            };
-            if value.dims() != var.dims() {
-                let (found, wanted) = (value.dims(), var.dims());
-                let message = format!("tensor `{prefix}{name}` has shape {found:?}, expected {wanted:?}");
-                return Err(checkpoint.error(message));
-            }
-            values.push((var, value.to_dtype(self.dtype)?.to_device(&self.device)?));
+            values.push((var, checkpoint.tensor_like(&format!("{prefix}{name}"), var)?));
         }
         values.into_iter().try_for_each(|(var, value)| Ok(var.set(&value)?))
     }

@@ -1,6 +1,6 @@
 //! The command `generate`: images of a finished run as files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -159,17 +159,25 @@ impl Arguments {
     }
 }
 
+/// Whose features a sweep compares by, if there are any.
+pub(super) fn extractor(
+    inception_weights: Option<&Path>,
+    classifier: Option<&Path>,
+) -> Result<Option<Box<dyn FeatureExtractor>>> {
+    Ok(match (inception_weights, classifier) {
+        (Some(file), _) => Some(Box::new(inception(file)?)),
+        (_, Some(file)) => Some(Box::new(Classifier::load(file)?)),
+        _ => None,
+    })
+}
+
 fn temperature_sweep(
     arguments: &Arguments,
     mut trained: Trained,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<String> {
-    let extractor: Option<Box<dyn FeatureExtractor>> = match (&arguments.inception, &arguments.classifier) {
-        (Some(file), _) => Some(Box::new(inception(file)?)),
-        (_, Some(file)) => Some(Box::new(Classifier::load(file)?)),
-        _ => None,
-    };
+    let extractor = extractor(arguments.inception.as_deref(), arguments.classifier.as_deref())?;
     let reference = match &extractor {
         Some(extractor) => {
             // Before another seed is set: a lone split was cut by the run's own.

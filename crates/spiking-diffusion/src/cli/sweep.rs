@@ -6,13 +6,12 @@ use std::process::ExitCode;
 use absorbing_diffusion::{Order, Schedule};
 use clap::Parser;
 use snn_core::Seed;
-use spiking_diffusion_metrics::{Classifier, Fad, FeatureExtractor};
+use spiking_diffusion_metrics::Fad;
 
 use super::input::Input;
 use super::signals::Signals;
 use super::{device, flags, generate, say};
 use crate::error::Result;
-use crate::experiment::inception;
 use crate::steps::{self, Judge};
 use crate::{Progress, Trained};
 
@@ -90,11 +89,7 @@ pub(super) fn start(arguments: Arguments) -> ExitCode {
 fn sweep_steps(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let device = device(&arguments.device)?;
     let mut trained = Trained::load(&arguments.run, &device)?;
-    let extractor: Option<Box<dyn FeatureExtractor>> = match (&arguments.inception, &arguments.classifier) {
-        (Some(file), _) => Some(Box::new(inception(file)?)),
-        (_, Some(file)) => Some(Box::new(Classifier::load(file)?)),
-        _ => None,
-    };
+    let extractor = generate::extractor(arguments.inception.as_deref(), arguments.classifier.as_deref())?;
     let fad = arguments.fad.as_ref().map(Fad::open).transpose()?.map(|fad| fad.with_range([-0.5, 0.5]));
     let judges: Vec<Judge<'_>> = extractor
         .iter()

@@ -3,7 +3,7 @@
 mod cifar;
 mod dataset;
 #[cfg(feature = "download")]
-mod download;
+pub(crate) mod download;
 mod folder;
 mod gzip;
 #[cfg(feature = "huggingface")]

@@ -56,26 +56,25 @@ const STAGE: &str = "features";
 #[derive(Clone, Copy)]
 pub(super) struct Images<'a> {
     pub(super) test: &'a Split,
-    /// Those of the test images.
-    pub(super) test_codes: &'a Tensor,
+    /// What the autoencoder makes of the first of them.
+    pub(super) again: &'a Tensor,
     pub(super) generated: &'a Tensor,
 }
 
-/// The distance of `generated` to as many of the first test images, and of those to their reconstructions by `vqsvae`.
+/// The distance of `generated` to as many of the first test images, and of those to their reconstructions `again`.
 ///
 /// # Errors
 /// Returns an error if there are fewer than two images, or if a stop was asked for.
 pub(super) fn measure(
     cfg: &ExperimentConfig,
     extractor: &dyn FeatureExtractor,
-    Images { test, test_codes, generated }: Images<'_>,
-    vqsvae: &VqSvae,
+    Images { test, again, generated }: Images<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Distance> {
     let count = generated.dim(0)?.min(test.len());
     let real = test.range(0..count, &Device::Cpu)?;
     let fake = in_8_bits(generated)?;
-    let again = in_8_bits(&reconstructions(cfg, vqsvae, &test_codes.narrow(0, 0, count)?)?)?;
+    let again = in_8_bits(again)?;
     let features = extract(extractor, &Tensor::cat(&[&real, &fake, &again], 0)?, progress)?;
     let (made, part) = (fake.dim(0)?, |start, images| features.narrow(0, start, images));
     let (real, fake, again) = (part(0, count)?, part(count, made)?, part(count + made, count)?);

@@ -29,7 +29,7 @@ impl FadFiles {
     /// Returns an error if nothing is published for the data set (there are networks for `mnist` and `fashion-mnist`), or if the
     /// folder has not both files.
     pub fn in_folder(folder: &Path, dataset: &str) -> Result<Self> {
-        let [network, statistics] = names(dataset)?.map(|name| folder.join(name));
+        let [network, statistics] = published(dataset)?.map(|(name, ..)| folder.join(name));
         if let Some(missing) = [&network, &statistics].into_iter().find(|file| !file.is_file()) {
             return Err(Error::run(missing, "is not there; FSVAE's authors publish it"));
         }
@@ -44,14 +44,12 @@ impl FadFiles {
     /// knows, or if a stop was asked for.
     #[cfg(feature = "download")]
     pub fn download(dataset: &str, progress: &mut dyn Progress) -> Result<Self> {
-        use spiking_diffusion_metrics::download::{cache_dir, fetch};
+        use crate::data::download::load_file;
+        use spiking_diffusion_metrics::download::{Limits, cache_dir};
         let folder = cache_dir()?.join("fad");
-        for name in names(dataset)? {
-            let (url, sha256) = remote(name);
-            if !folder.join(name).exists() {
-                progress.message(&format!("loading {url} to {}", folder.display()));
-            }
-            fetch(&url, sha256, &folder.join(name), &mut |_, _| snn_train::flow(progress))?;
+        for ((name, bytes, sha256), from) in published(dataset)?.into_iter().zip(FOLDERS) {
+            let url = format!("{from}/{name}");
+            load_file(&Limits::default(), &url, (bytes, sha256), &folder.join(name), progress)?;
         }
         Self::in_folder(&folder, dataset)
     }
@@ -77,30 +75,31 @@ impl FadFiles {
     }
 }
 
-/// The names of the published files of a data set.
-fn names(dataset: &str) -> Result<[&'static str; 2]> {
+/// A published file: its name, its length and its SHA-256.
+type File = (&'static str, u64, &'static str);
+
+const MNIST: [File; 2] = [
+    ("mnist_64.pth", 3_700_765, "783abf13264663769f4936b30902adeb29dfda02a862bd9c8c5c8098e464333b"),
+    ("mnist_test_64.npz", 21_475, "5d4dd72f345b4337af8ca3432dcf53e4b4b6e8f218aace6abd26dd0181473f20"),
+];
+const FASHION_MNIST: [File; 2] = [
+    ("fashion_64.pth", 3_700_765, "234f4335d9da9417abcede41f0a4d4663ba91ee46f67cdd160b62d7a200689e8"),
+    ("fashion_test_64.npz", 21_423, "c3a0b1ff9340f947d8316d33d0f27cd5a565c007bc63ebdd88de0ff91f558645"),
+];
+/// Where the networks lie, and where the statistics.
+#[cfg(feature = "download")]
+const FOLDERS: [&str; 2] = [
+    "https://raw.githubusercontent.com/kamata1729/FullySpikingVAE/b9d1fbd39ad76709949f54ac6a46dccf4041b58f/metrics/stat_checkpoints",
+    "https://raw.githubusercontent.com/kamata1729/FullySpikingVAE/86f2e6bfcba18f081a6f9e7e28b907b02cedba1f/metrics/stats",
+];
+
+/// The published network and statistics of a data set.
+fn published(dataset: &str) -> Result<[File; 2]> {
     match dataset {
-        "mnist" => Ok(["mnist_64.pth", "mnist_test_64.npz"]),
-        "fashion-mnist" => Ok(["fashion_64.pth", "fashion_test_64.npz"]),
+        "mnist" => Ok(MNIST),
+        "fashion-mnist" => Ok(FASHION_MNIST),
         _ => Err(Error::config("fad", dataset, "has no published network: mnist and fashion-mnist have")),
     }
-}
-
-/// The address of a published file, and its SHA-256.
-#[cfg(feature = "download")]
-fn remote(name: &str) -> (String, &'static str) {
-    let (networks, statistics) =
-        ("b9d1fbd39ad76709949f54ac6a46dccf4041b58f", "86f2e6bfcba18f081a6f9e7e28b907b02cedba1f");
-    let sha256 = match name {
-        "mnist_64.pth" => "783abf13264663769f4936b30902adeb29dfda02a862bd9c8c5c8098e464333b",
-        "fashion_64.pth" => "234f4335d9da9417abcede41f0a4d4663ba91ee46f67cdd160b62d7a200689e8",
-        "mnist_test_64.npz" => "5d4dd72f345b4337af8ca3432dcf53e4b4b6e8f218aace6abd26dd0181473f20",
-        _ => "c3a0b1ff9340f947d8316d33d0f27cd5a565c007bc63ebdd88de0ff91f558645",
-    };
-    let (commit, folder) =
-        if name.ends_with(".pth") { (networks, "stat_checkpoints") } else { (statistics, "stats") };
-    let repository = "https://raw.githubusercontent.com/kamata1729/FullySpikingVAE";
-    (format!("{repository}/{commit}/metrics/{folder}/{name}"), sha256)
 }
 
 /// What FAD is measured by.
@@ -141,8 +140,7 @@ impl Published {
 mod tests {
     use super::*;
 
-    /// What the addresses name is what lies in `SPIKING_DATA_DIR/fad`, where that is.
-    #[cfg(feature = "download")]
+    /// The files that are named are those that lie in `SPIKING_DATA_DIR/fad`, where that is.
     #[test]
     fn checksums_are_those_of_the_published_files() {
         use sha2::{Digest, Sha256};
@@ -150,9 +148,12 @@ mod tests {
         else {
             return eprintln!("skipped: SPIKING_DATA_DIR is not set");
         };
-        for name in ["mnist", "fashion-mnist"].into_iter().flat_map(|set| names(set).unwrap()) {
+        for (name, bytes, sha256) in MNIST.into_iter().chain(FASHION_MNIST) {
             match std::fs::read(folder.join(name)) {
-                Ok(bytes) => assert_eq!(format!("{:x}", Sha256::digest(bytes)), remote(name).1, "{name}"),
+                Ok(found) => {
+                    assert_eq!(found.len() as u64, bytes, "{name}");
+                    assert_eq!(format!("{:x}", Sha256::digest(found)), sha256, "{name}");
+                }
                 Err(_) => eprintln!("skipped: no {name}"),
             }
         }
@@ -163,7 +164,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = FadFiles::in_folder(folder.path(), "fashion-mnist").unwrap_err().to_string();
         assert!(missing.contains("fashion_64.pth") && missing.contains("not there"), "{missing}");
-        for name in names("mnist").unwrap() {
+        for (name, ..) in MNIST {
             std::fs::write(folder.path().join(name), "no network").unwrap();
         }
         let files = FadFiles::in_folder(folder.path(), "mnist").unwrap();

@@ -150,14 +150,13 @@ impl<'a> Experiment<'a> {
         if extractor.is_some() || fad.is_some() {
             let clock = Instant::now();
             let generated = self.generated(networks, &samples, progress)?;
+            let count = generated.dim(0)?.min(data.test.len());
+            let again = distance::reconstructions(cfg, &vqsvae, &codes.test.narrow(0, 0, count)?)?;
             if let Some(extractor) = extractor {
-                let images = Images { test: &data.test, test_codes: &codes.test, generated: &generated };
-                let found = distance::measure(cfg, &*extractor, images, &vqsvae, progress)?;
-                evaluation.metrics.distance = Some(found);
+                let images = Images { test: &data.test, again: &again, generated: &generated };
+                evaluation.metrics.distance = Some(distance::measure(cfg, &*extractor, images, progress)?);
             }
             if let Some(published) = fad {
-                let count = generated.dim(0)?.min(data.test.len());
-                let again = distance::reconstructions(cfg, &vqsvae, &codes.test.narrow(0, 0, count)?)?;
                 evaluation.metrics.fad = Some(published.measure(&generated, &again, progress)?);
             }
             run.record_seconds("distance", clock.elapsed().as_secs_f64())?;

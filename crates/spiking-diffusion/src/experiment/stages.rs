@@ -107,11 +107,7 @@ pub(super) fn encode_with(
         checkpoint.save(&path)?;
     }
     let checkpoint = Checkpoint::load(&path, CODES_KIND, device)?;
-    let get = |name: &str| {
-        let found = checkpoint.tensors.get(name).cloned();
-        found.ok_or_else(|| checkpoint.error(format!("tensor `{name}` is missing")))
-    };
-    Ok(Codes { train: get("train")?, test: get("test")? })
+    Ok(Codes { train: checkpoint.tensor("train")?.clone(), test: checkpoint.tensor("test")?.clone() })
 }
 
 /// The codes of a split, on the CPU.

@@ -144,30 +144,41 @@ impl Store {
 
     fn fetch(&self, file: &RemoteFile, progress: &mut dyn Progress) -> Result<PathBuf> {
         let url = format!("{}{}", self.remote.folder, file.name);
-        let path = self.folder.join(&file.name);
-        if !path.exists() {
-            let megabytes = file.bytes as f64 / 1e6;
-            progress.message(&format!("loading {url} ({megabytes:.1} MB) to {}", self.folder.display()));
+        load_file(&self.limits, &url, (file.bytes, &file.sha256), &self.folder.join(&file.name), progress)
+    }
+}
+
+/// Gets the file of this length and SHA-256 from where it lies, or loads it there from `url`, and shows how far it is.
+pub(crate) fn load_file(
+    limits: &Limits,
+    url: &str,
+    (bytes, sha256): (u64, &str),
+    path: &Path,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf> {
+    if !path.exists() {
+        let (megabytes, folder) = (bytes as f64 / 1e6, path.parent().unwrap_or(path));
+        progress.message(&format!("loading {url} ({megabytes:.1} MB) to {}", folder.display()));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (stage, total) = (format!("{name}, kB"), kilobytes(bytes));
+    let mut latest = None;
+    let fetched = fetch_within(limits, url, sha256, path, &mut |got, _| {
+        let done = kilobytes(got);
+        if latest.replace(done).is_none() {
+            progress.begin(&stage, total, done);
         }
-        let (stage, total) = (format!("{}, kB", file.name), kilobytes(file.bytes));
-        let mut latest = None;
-        let fetched = fetch_within(&self.limits, &url, &file.sha256, &path, &mut |got, _| {
-            let done = kilobytes(got);
-            if latest.replace(done).is_none() {
-                progress.begin(&stage, total, done);
-            }
-            progress.advance(done, None);
-            flow(progress)
-        });
-        if latest.is_some() {
-            progress.end();
+        progress.advance(done, None);
+        flow(progress)
+    });
+    if latest.is_some() {
+        progress.end();
+    }
+    match fetched {
+        Err(MetricsError::Stopped { .. }) => {
+            Err(snn_train::Error::Stopped { stage, done: latest.unwrap_or(0), total }.into())
         }
-        match fetched {
-            Err(MetricsError::Stopped { .. }) => {
-                Err(snn_train::Error::Stopped { stage, done: latest.unwrap_or(0), total }.into())
-            }
-            other => Ok(other?),
-        }
+        other => Ok(other?),
     }
 }
 
