@@ -33,6 +33,7 @@ use crate::ops::Real;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Surrogate {
     /// Arc tangent, the paper's choice with `alpha = 2`.
     Atan {
