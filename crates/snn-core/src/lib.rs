@@ -32,6 +32,6 @@ pub use trace::{
     Readout, firing_rate, psp, psp_distance, psp_distances, psp_distances_reference, rate, straight_through,
 };
 pub use train::{
-    AdamW, AdamWConfig, Average, AveragingConfig, Checkpoint, LrSchedule, Model, ParamStore, Seed,
-    clip_gradients, fan_in_bound, standard_normal, statistic, write_atomically,
+    AdamW, AdamWConfig, Average, AveragingConfig, Checkpoint, LrSchedule, Model, Muon, MuonConfig,
+    ParamStore, Seed, clip_gradients, fan_in_bound, standard_normal, statistic, write_atomically,
 };

@@ -1,7 +1,7 @@
 //! How one network is trained.
 
 use serde::{Deserialize, Serialize};
-use snn_core::{AdamWConfig, AveragingConfig, LrSchedule};
+use snn_core::{AdamWConfig, AveragingConfig, LrSchedule, MuonConfig};
 
 use crate::error::{Error, Result};
 
@@ -23,6 +23,9 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// The optimiser.
     pub adamw: AdamWConfig,
+    /// Another optimiser for the weights of hidden layers, with the same schedule. `None` moves all by AdamW.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<MuonConfig>,
     /// How its learning rate changes over all steps.
     pub schedule: LrSchedule,
     /// Steps over which the learning rate first rises, in a line, to the schedule's.
@@ -50,6 +53,7 @@ impl TrainingConfig {
             epochs,
             batch_size: 32,
             adamw: AdamWConfig::default(),
+            muon: None,
             schedule: LrSchedule::Constant,
             warm_up: 0,
             clip: None,
@@ -96,7 +100,7 @@ impl TrainingConfig {
     ///
     /// # Errors
     /// Returns an error, with the field and its value, if `epochs` or `checkpoint_every` is 0, if the batch size is below 2, if
-    /// `clip` is not positive and finite, if the schedule's floor lies outside [0, 1], if the optimiser or the average does not
+    /// `clip` is not positive and finite, if the schedule's floor lies outside [0, 1], if an optimiser or the average does not
     /// [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
     pub fn validate(&self) -> Result<()> {
         let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
@@ -115,6 +119,7 @@ impl TrainingConfig {
             return Err(Error::config("schedule.cosine.floor", floor, "must lie in [0, 1]"));
         }
         self.adamw.validate()?;
+        self.muon.as_ref().map_or(Ok(()), MuonConfig::validate)?;
         self.average.map_or(Ok(()), |average| average.validate())?;
         // A parameter shrinks by `lr weight_decay` of itself at a step. (A rate above 1 goes off by itself, and says so.)
         let (decay, most) = (self.adamw.weight_decay, 1. / self.adamw.lr.min(1.));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
-use snn_core::{AdamW, Average, Checkpoint, ParamStore};
+use snn_core::{AdamW, Average, Checkpoint, Muon, ParamStore};
 
 use crate::error::{Error, Result};
 use crate::{Progress, RunDir};
@@ -22,6 +22,8 @@ const STATE_KIND: &str = "training-state";
 pub(crate) struct Moving<'a> {
     pub(crate) params: &'a ParamStore,
     pub(crate) optimiser: AdamW,
+    /// Of what the config gives it, where it does.
+    pub(crate) muon: Option<Muon>,
     /// Of the parameters, where the config wants one.
     pub(crate) average: Option<Average>,
 }
@@ -52,6 +54,9 @@ impl States<'_> {
         let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
         checkpoint.tensors = moving.params.snapshot("model.")?;
         checkpoint.tensors.extend(moving.optimiser.snapshot("adamw.")?);
+        if let Some(muon) = &moving.muon {
+            checkpoint.tensors.extend(muon.snapshot("muon."));
+        }
         if let Some(average) = &moving.average {
             checkpoint.tensors.extend(average.snapshot("average."));
         }
@@ -102,6 +107,9 @@ impl States<'_> {
             return Err(Error::run(path, message));
         }
         moving.optimiser.restore(&checkpoint, "adamw.", state.step)?;
+        if let Some(muon) = &mut moving.muon {
+            muon.restore(&checkpoint, "muon.")?;
+        }
         if let Some(average) = &mut moving.average {
             average.restore(&checkpoint, "average.")?;
         }

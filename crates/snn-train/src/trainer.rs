@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Tensor};
-use snn_core::{AdamW, Average, Checkpoint, Model, ParamStore, Seed, clip_gradients};
+use candle_core::{DType, Tensor, Var};
+use snn_core::{AdamW, Average, Checkpoint, Model, Muon, ParamStore, Seed, clip_gradients};
 
 use crate::csv::Csv;
 use crate::error::{Error, Result};
@@ -40,8 +40,8 @@ impl From<Tensor> for StepLoss {
 
 /// Trains the parameters of one network, whatever it is.
 ///
-/// Each step gets the next batch of a seeded order and returns a loss, and the parameters go down its gradient by AdamW, with
-/// the config's schedule and clipping. Where the config asks for their [average](TrainingConfig::average), they are that in the end. With a [run's folder](Self::in_run), a stage named `net` writes a row for each step to
+/// Each step gets the next batch of a seeded order and returns a loss, and the parameters go down its gradient by AdamW (or
+/// [Muon](TrainingConfig::muon)), with the config's schedule and clipping. Where the config asks for their [average](TrainingConfig::average), they are that in the end. With a [run's folder](Self::in_run), a stage named `net` writes a row for each step to
 /// `net.csv`, and while it lasts keeps its state in `net.state.safetensors`, with the state before it. From there it resumes
 /// exactly: a training that was stopped and resumed ends with the same bytes as one that never was.
 ///
@@ -196,9 +196,10 @@ impl<'a> Session<'a> {
         let (cfg, name) = (trainer.cfg, trainer.name);
         cfg.validate()?;
         let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
-        let optimiser = AdamW::new(trainer.params.trainable(), cfg.adamw)?;
+        let (muon, rest) = optimised_by_muon(trainer)?;
+        let optimiser = AdamW::new(rest, cfg.adamw)?;
         let average = cfg.average.map(|average| Average::new(trainer.params, average)).transpose()?;
-        let mut moving = Moving { params: trainer.params, optimiser, average };
+        let mut moving = Moving { params: trainer.params, optimiser, muon, average };
         let (mut csv, mut before) = (None, 0.);
         if let Some(states) = trainer.states() {
             states.restore(&mut moving, progress)?;
@@ -236,6 +237,9 @@ impl<'a> Session<'a> {
         let norm = trainer.finite("gradient norm", now, clip_gradients(&mut grads, cfg.clip)?)?;
         let factor = cfg.rate(now, self.total);
         self.moving.optimiser.step(&grads, factor)?;
+        if let Some(muon) = &mut self.moving.muon {
+            muon.step(&grads, factor)?;
+        }
         if let Some(average) = &mut self.moving.average {
             average.update(trainer.params, now + 1)?;
         }
@@ -264,4 +268,19 @@ impl<'a> Session<'a> {
         }
         go_on(progress, trainer.name, done, total)
     }
+}
+
+type Parameters = Vec<(String, Var)>;
+
+/// Shares the trainable parameters out between Muon, where the config wants it, and AdamW.
+fn optimised_by_muon(trainer: &Trainer<'_>) -> Result<(Option<Muon>, Parameters)> {
+    let all = trainer.params.trainable();
+    let Some(cfg) = &trainer.cfg.muon else { return Ok((None, all)) };
+    let (hidden, rest): (Parameters, Parameters) =
+        all.into_iter().partition(|(name, var)| cfg.moves(name, var));
+    if hidden.is_empty() {
+        let (value, reason) = (format!("{:?}", cfg.parameters), "no parameter with two dimensions begins so");
+        return Err(snn_core::Error::config("muon.parameters", value, reason).into());
+    }
+    Ok((Some(Muon::new(hidden, cfg)?), rest))
 }

@@ -9,6 +9,7 @@ mod golden_batch_norm;
 mod golden_conv;
 mod golden_layers;
 mod golden_lif;
+mod golden_muon;
 mod golden_network;
 mod golden_neurons;
 mod golden_surrogate;

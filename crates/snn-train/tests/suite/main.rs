@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Init;
-use snn_core::{AveragingConfig, Model, ParamStore, Seed, VarBuilder};
+use snn_core::{AveragingConfig, Model, MuonConfig, ParamStore, Seed, VarBuilder};
 use snn_train::{Batch, Error, Progress, Result, RunDir, Silent, StepLoss, Trainer, TrainingConfig};
 
 /// `slope x + offset`.
@@ -146,6 +146,43 @@ fn an_average_is_what_remains_and_survives_a_stop() {
     let rates: Vec<f64> =
         table.lines().skip(1).take(6).map(|row| row.split(',').nth(2).unwrap().parse().unwrap()).collect();
     assert_eq!(rates, [0.0125, 0.025, 0.0375, 0.05, 0.05, 0.05]);
+}
+
+/// `slope` times one and `offset` times one, as matrices that Muon takes.
+#[test]
+fn muon_moves_what_it_is_given_and_survives_a_stop() {
+    let root = tempfile::tempdir().unwrap();
+    let muon = MuonConfig { parameters: vec!["hidden.".into()], ..MuonConfig::default() };
+    let cfg = TrainingConfig { muon: Some(muon.clone()), ..config() };
+    let run = |name: &str, resume, progress: &mut dyn Progress| -> Result<Vec<f32>> {
+        let run = RunDir::open(&root.path().join(name), &cfg, resume)?;
+        let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
+        let (vb, init) = (params.builder(), Init::Randn { mean: 0., stdev: 1. });
+        let hidden = vb.get_with_hints((2, 3), "hidden.weight", init)?;
+        let (bias, head) =
+            (vb.get_with_hints(3, "hidden.bias", init)?, vb.get_with_hints((3, 1), "head", init)?);
+        Trainer::new("net", &cfg, &params, 22, Seed(3)).in_run(&run).train(
+            progress,
+            |batch| -> Result<_> {
+                let xs = Tensor::new(batch.items, &Device::Cpu)?.to_dtype(DType::F32)?.affine(0.1, -1.)?;
+                let xs = Tensor::stack(&[xs.sqr()?, xs], 1)?;
+                let guess = xs.matmul(&hidden)?.broadcast_add(&bias)?.tanh()?.matmul(&head)?;
+                Ok((guess - xs.sum_keepdim(1)?)?.sqr()?.mean_all()?.into())
+            },
+        )?;
+        Ok(Tensor::cat(&[hidden.flatten_all()?, bias, head.flatten_all()?], 0)?.to_vec1()?)
+    };
+    let whole = run("whole", false, &mut Silent).unwrap();
+    run("parts", false, &mut StopAfter(13, 0)).unwrap_err();
+    assert_eq!(run("parts", true, &mut Silent).unwrap(), whole);
+
+    let table = String::from_utf8(read(&root.path().join("whole"), "net.csv")).unwrap();
+    let loss = |row: Option<&str>| row.unwrap().split(',').nth(3).unwrap().parse::<f64>().unwrap();
+    assert!(loss(table.lines().last()) < 0.3 * loss(table.lines().nth(1)), "{table}");
+
+    let other =
+        TrainingConfig { muon: Some(MuonConfig { parameters: vec!["slope".into()], ..muon }), ..config() };
+    rejects(train_as(&other, &root.path().join("line"), false, &mut Silent), &["muon.parameters", "slope"]);
 }
 
 #[test]
