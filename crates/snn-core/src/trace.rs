@@ -92,7 +92,7 @@ pub fn psp_distances(a: &Tensor, b: &Tensor, tau: f64) -> Result<(Tensor, Tensor
     }
     same_type("psp_distance", &[("a", a), ("b", b)])?;
     check_tau(tau)?;
-    if Backend::of(a) != Backend::Cpu {
+    if Backend::of(a) == Backend::Candle {
         return psp_distances_reference(a, b, tau);
     }
     let both = ops::psp_distances(a, b, tau)?;
@@ -123,7 +123,7 @@ pub fn straight_through(values: &Tensor, carrier: &Tensor) -> Result<Tensor> {
         bail!("straight_through: values {:?}, gradient of {:?}", values.dims(), carrier.dims())
     }
     same_type("straight_through", &[("values", values), ("carrier", carrier)])?;
-    if Backend::of(values) != Backend::Cpu {
+    if Backend::of(values) == Backend::Candle {
         return carrier + (values - carrier)?.detach();
     }
     // Detached, or the backward pass would want a gradient for it.
@@ -209,7 +209,7 @@ impl Readout {
             readouts.iter().map(|readout| readout.weights(time_steps)).collect::<Result<_>>()?;
         // A view is written out.
         room("read-outs", xs.dims(), xs.dtype())?;
-        if Backend::of(xs) == Backend::Cpu {
+        if Backend::of(xs) != Backend::Candle {
             return weighted_sums(xs, weights);
         }
         mix(xs, weights.concat(), readouts.len())?.reshape([&[readouts.len()], &xs.dims()[1..]].concat())

@@ -8,6 +8,7 @@ use candle_nn::ops::sigmoid;
 use candle_nn::{Init, VarBuilder};
 
 use super::config::LayerConfig;
+use crate::ops::lif::plif;
 use crate::{LifConfig, direct_encode, lif, lif_constant, lif_step, plif_step};
 
 /// A neuron of your own: what [`SpikingLayer::with_neuron`](crate::SpikingLayer::with_neuron) puts behind a synapse and its norm.
@@ -141,7 +142,9 @@ impl Neurons {
     pub(super) fn forward(&self, currents: &Tensor) -> Result<Tensor> {
         match self {
             Self::Lif(lif_config) => lif(currents, lif_config),
-            Self::Plif(..) => unroll(currents, |x, state| self.step(x, state)),
+            Self::Plif(lif, w) => {
+                plif(currents, w, lif).unwrap_or_else(|| unroll(currents, |x, state| self.step(x, state)))
+            }
             Self::Model(model) => model.forward(currents),
         }
     }

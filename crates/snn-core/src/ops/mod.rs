@@ -1,17 +1,17 @@
 //! The custom operations, a folder (or, where short, a file) each: `mod.rs` holds the contract and the twin, `cpu.rs` the
 //! kernel, `tests.rs` what holds the two together. `chain` is the engine that spiking layers run on.
 //!
-//! `backend` decides, for all of them, which backend runs a tensor: our CPU kernels, or the twin, made of Candle's own operations. Its
-//! first lines say how a second backend is added. `cuda` has what the CUDA kernels share; some ops have
-//! kernels beside their `cpu`, which so far run in tests on the host alone.
+//! `backend` decides, for all of them, which backend runs a tensor: our kernels for its device, or the twin, made of Candle's own
+//! operations. Its first lines say how a backend more is added. `cuda` has what the CUDA kernels share, which some ops have beside
+//! their `cpu`.
 
 pub(crate) mod adamw;
 pub(crate) mod backend;
 pub(crate) mod batch_norm;
 pub(crate) mod chain;
 pub(crate) mod conv;
-#[cfg(test)]
-mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 #[cfg(target_arch = "x86_64")]
 mod fma;
 mod gemm;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Checkpoint;
 use crate::error::Error;
-use crate::ops::adamw::{Step, step};
+use crate::ops::adamw::{Step, step_all};
 
 /// Hyper-parameters of [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,12 +175,10 @@ impl AdamW {
             root: (1. - beta2.powi(self.step as i32)).sqrt(),
             keep: 1. - lr * weight_decay,
         };
-        for ((name, param), moments) in self.params.iter().zip(&self.moments) {
-            if let Some(grad) = grads.get(name) {
-                step(param, moments, grad, by)?;
-            }
-        }
-        Ok(())
+        let moved = self.params.iter().zip(&self.moments).filter_map(|((name, param), moments)| {
+            grads.get(name).map(|grad| (param.as_tensor(), moments, grad))
+        });
+        step_all(&moved.collect::<Vec<_>>(), by)
     }
 
     /// Copies the moments, to be put into a checkpoint, under the names `<prefix>m.<name>` and `<prefix>v.<name>`.

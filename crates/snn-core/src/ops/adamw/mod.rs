@@ -1,7 +1,7 @@
 //! One step of AdamW on one parameter, in place: Candle's own operations would make a dozen passes and tensors of it.
 
 mod cpu;
-#[cfg(test)]
+#[cfg(any(test, feature = "cuda"))]
 pub(super) mod cuda;
 
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor};
@@ -30,6 +30,10 @@ pub(crate) struct Step {
 /// # Errors
 /// Returns an error if shapes, element types or devices do not fit; the moments may have been moved then.
 pub(crate) fn step(param: &Tensor, moments: &Tensor, grad: &Tensor, by: Step) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if Backend::of(param) == Backend::Cuda {
+        return cuda::step(&[(param, moments, grad)], by);
+    }
     // The kernels are of single and double precision; variables are always contiguous.
     let has_kernel = matches!(param.dtype(), DType::F32 | DType::F64);
     if Backend::of(param) != Backend::Cpu || !has_kernel {
@@ -38,6 +42,18 @@ pub(crate) fn step(param: &Tensor, moments: &Tensor, grad: &Tensor, by: Step) ->
     check(param, moments, grad)?;
     moments.inplace_op2(&grad.contiguous()?, &Moments(by))?;
     param.inplace_op2(moments, &Descent(by))
+}
+
+/// Moves parameters by one step each: `(param, moments, grad)`. On a GPU, in few launches.
+///
+/// # Errors
+/// Returns the errors of [`step`]; those before what does not fit may have been moved.
+pub(crate) fn step_all(all: &[(&Tensor, &Tensor, &Tensor)], by: Step) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if all.iter().all(|(param, ..)| Backend::of(param) == Backend::Cuda) {
+        return cuda::step(all, by);
+    }
+    all.iter().try_for_each(|(param, moments, grad)| step(param, moments, grad, by))
 }
 
 /// The twin of [`step`], made of Candle's own operations. It runs on any device.

@@ -1,6 +1,8 @@
 //! Batch normalisation over every axis but the channel, with batch statistics.
 
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +60,10 @@ pub(crate) fn batch_norm_of_copies(
     copies: usize,
 ) -> Result<BatchNormed> {
     check(xs, weight, bias, copies)?;
+    #[cfg(feature = "cuda")]
+    if Backend::of(xs) == Backend::Cuda {
+        return on_cuda(xs, weight, bias, eps);
+    }
     if Backend::of(xs) != Backend::Cpu {
         return reference(xs, weight, bias, eps);
     }
@@ -68,6 +74,16 @@ pub(crate) fn batch_norm_of_copies(
     let ys = xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
     let like = |t: Tensor| t.to_dtype(xs.dtype());
     Ok(BatchNormed { ys, mean: like(mean)?, variance: like(variance)? })
+}
+
+#[cfg(feature = "cuda")]
+fn on_cuda(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
+    let xs = xs.contiguous()?;
+    let moments = xs.detach().apply_op1_no_bwd(&cuda::run::Moments)?;
+    let op = cuda::run::Normalise { moments: moments.clone(), eps };
+    let ys = xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
+    let like = |i| moments.get(i)?.to_dtype(xs.dtype());
+    Ok(BatchNormed { ys, mean: like(0)?, variance: like(1)? })
 }
 
 /// The twin that [`batch_norm`] is tested against, made of Candle's own operations. It runs on any device.

@@ -17,7 +17,7 @@ const BLOCK_COLUMNS: usize = 512;
 const PARTIALS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     pub(super) c_in: usize,
     pub(super) h: usize,
     pub(super) w: usize,
@@ -37,11 +37,11 @@ impl Sizes {
     pub(super) fn map_len(&self) -> usize {
         self.c_out * self.positions()
     }
-    fn positions(&self) -> usize {
+    pub(super) fn positions(&self) -> usize {
         self.oh * self.ow
     }
     /// Rows of the column matrix: one for each `(c_in, ky, kx)`.
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.c_in * self.kh * self.kw
     }
     /// Images a block.

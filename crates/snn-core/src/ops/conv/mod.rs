@@ -1,15 +1,21 @@
 //! Convolution and transposed convolution, forward and both gradients on matrix products.
 //!
-//! Candle's own backward pass of a convolution is a scalar loop; these replace it for training.
+//! Candle's own backward pass of a convolution is a scalar loop on the CPU and a slow kernel on GPUs; these replace it for training.
 
 mod at;
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::backend::Backend;
+#[cfg(feature = "cuda")]
+use super::cuda::gpu::by_element;
 use super::{Real, by_dtype, operand, room, same_type};
 pub use at::conv2d_at;
 pub(crate) use at::{check, select};
@@ -40,11 +46,10 @@ use crate::geometry::{conv_transpose2d_map, conv2d_map};
 /// ```
 pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     let [oh, ow] = conv2d_output(xs, weight, cfg)?;
-    if Backend::of(xs) != Backend::Cpu {
+    if Backend::of(xs) == Backend::Candle {
         return conv2d_reference(xs, weight, cfg);
     }
-    let ((_, c_in, h, w), (c_out, _, kh, kw)) = (xs.dims4()?, weight.dims4()?);
-    let g = Sizes { c_in, h, w, c_out, oh, ow, kh, kw, stride: cfg.stride, padding: cfg.padding };
+    let g = sizes_of(xs, weight, cfg, [oh, ow])?;
     g.room("conv2d", xs.dtype())?;
     xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::Correlate, g })
 }
@@ -69,7 +74,7 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> 
 /// ```
 pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     let [oh, ow] = conv_transpose2d_output(xs, weight, cfg)?;
-    if Backend::of(xs) != Backend::Cpu {
+    if Backend::of(xs) == Backend::Candle {
         return conv_transpose2d_reference(xs, weight, cfg);
     }
     let ((_, c_in, h, w), (_, c_out, kh, kw)) = (xs.dims4()?, weight.dims4()?);
@@ -110,6 +115,17 @@ pub fn conv2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
 pub fn conv_transpose2d_reference(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> {
     conv_transpose2d_output(xs, weight, cfg)?;
     xs.conv_transpose2d(weight, cfg.padding, cfg.output_padding, cfg.stride, 1)
+}
+
+fn sizes_of(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, [oh, ow]: [usize; 2]) -> Result<Sizes> {
+    let ((_, c_in, h, w), (c_out, _, kh, kw)) = (xs.dims4()?, weight.dims4()?);
+    Ok(Sizes { c_in, h, w, c_out, oh, ow, kh, kw, stride: cfg.stride, padding: cfg.padding })
+}
+
+/// The sizes of a convolution, for the tests of the CUDA kernels.
+#[cfg(test)]
+pub(crate) fn sizes(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Sizes> {
+    sizes_of(xs, weight, cfg, conv2d_output(xs, weight, cfg)?)
 }
 
 /// The rows and columns of [`conv2d`]'s output, if its operands fit and there is memory for it.
@@ -155,13 +171,22 @@ impl Product {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (a, b, g) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?, &self.g);
-        let m = l1.dims()[0];
-        let (values, shape) = match self.kind {
-            Kind::Correlate => (cpu::correlate(g, a, b), (m, g.c_out, g.oh, g.ow)),
-            Kind::ImageGradient => (cpu::image_gradient(g, a, b), (m, g.c_in, g.h, g.w)),
-            Kind::KernelGradient => (cpu::kernel_gradient(g, a, b), (g.c_out, g.c_in, g.kh, g.kw)),
+        let values = match self.kind {
+            Kind::Correlate => cpu::correlate(g, a, b),
+            Kind::ImageGradient => cpu::image_gradient(g, a, b),
+            Kind::KernelGradient => cpu::kernel_gradient(g, a, b),
         };
-        Ok((F::storage(values), shape.into()))
+        Ok((F::storage(values), self.shape(l1.dims()[0]).into()))
+    }
+
+    /// The shape of the result, of so many images.
+    fn shape(&self, images: usize) -> (usize, usize, usize, usize) {
+        let g = &self.g;
+        match self.kind {
+            Kind::Correlate => (images, g.c_out, g.oh, g.ow),
+            Kind::ImageGradient => (images, g.c_in, g.h, g.w),
+            Kind::KernelGradient => (g.c_out, g.c_in, g.kh, g.kw),
+        }
     }
 
     fn apply(kind: Kind, g: Sizes, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -186,6 +211,20 @@ impl CustomOp2 for Product {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         by_dtype!(s1, self.name(), F => self.run::<F>(s1, l1, s2, l2))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let made = by_element!(s1, self.name(), F => {
+            cuda::run::product::<F>(self.kind, &self.g, (s1, l1), (s2, l2))?
+        });
+        Ok((made, self.shape(l1.dims()[0]).into()))
     }
 
     fn bwd(

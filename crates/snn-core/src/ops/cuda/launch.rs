@@ -18,6 +18,8 @@ const MAX_SHARED: usize = 48 << 10;
 pub(crate) enum Argument {
     /// A pointer to so many bytes.
     Operand { name: &'static str, bytes: usize },
+    /// A struct of pointers to so many bytes each, all of one name; the struct's pointers behind them, up to `slots`, are null.
+    Table { name: &'static str, bytes: Vec<usize>, slots: usize },
     /// A number, or a struct of them, as its bytes.
     Value(Vec<u8>),
 }
@@ -25,6 +27,8 @@ pub(crate) enum Argument {
 /// A kernel, its grid and its arguments.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
+    /// The kernel's file: a name in [`source`](super::source).
+    pub(crate) file: &'static str,
     pub(crate) kernel: String,
     pub(crate) grid: u32,
     pub(crate) block: u32,
@@ -35,6 +39,7 @@ pub(crate) struct Launch {
 impl Launch {
     /// A thread for each of the elements, of which a block takes `shared(block)` bytes of shared memory.
     pub(crate) fn new(
+        file: &'static str,
         kernel: &str,
         dtype: DType,
         elements: usize,
@@ -50,6 +55,7 @@ impl Launch {
         };
         let grid = (elements as u64).div_ceil(u64::from(block)).clamp(1, MAX_GRID);
         Ok(Self {
+            file,
             kernel: format!("{kernel}_{}", dtype.as_str()),
             grid: grid as u32,
             block,
@@ -61,6 +67,26 @@ impl Launch {
     /// A pointer to so many elements of `dtype`.
     pub(crate) fn operand(mut self, name: &'static str, elements: usize, dtype: DType) -> Self {
         self.arguments.push(Argument::Operand { name, bytes: elements * dtype.size_in_bytes() });
+        self
+    }
+
+    /// A struct of `slots` pointers, of which the first point to so many elements of `dtype` each.
+    pub(crate) fn table(
+        mut self,
+        name: &'static str,
+        elements: &[usize],
+        slots: usize,
+        dtype: DType,
+    ) -> Self {
+        let bytes = elements.iter().map(|elements| elements * dtype.size_in_bytes()).collect();
+        self.arguments.push(Argument::Table { name, bytes, slots });
+        self
+    }
+
+    /// An array of `slots` `Count`s, the last ones 0.
+    pub(crate) fn counts(mut self, elements: &[usize], slots: usize) -> Self {
+        let all = elements.iter().chain(std::iter::repeat(&0)).take(slots);
+        self.arguments.push(Argument::Value(all.flat_map(|&n| (n as i64).to_le_bytes()).collect()));
         self
     }
 

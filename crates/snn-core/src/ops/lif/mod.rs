@@ -1,15 +1,21 @@
 //! The leaky integrate-and-fire neuron (paper Eq. 1-3).
 
 mod cpu;
-#[cfg(test)]
+#[cfg(any(test, feature = "cuda"))]
 pub(super) mod cuda;
 mod neuron;
+#[cfg(feature = "cuda")]
+mod plif;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
 use super::backend::Backend;
+#[cfg(feature = "cuda")]
+use super::cuda::gpu::by_element;
 use super::{by_dtype, operand, room, same_type};
 use crate::time::check_time_steps;
 use crate::{LifConfig, Reset};
@@ -34,10 +40,24 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
     if xs.rank() == 0 {
         bail!("lif: wants [T, ...], got a scalar")
     }
-    if Backend::of(xs) != Backend::Cpu {
+    if !has_kernel(xs, xs.dim(0)?) {
         return lif_reference(xs, cfg);
     }
     xs.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: None })
+}
+
+/// Whether there is a kernel for so many time steps of such a current.
+fn has_kernel(xs: &Tensor, time_steps: usize) -> bool {
+    match Backend::of(xs) {
+        Backend::Cpu => true,
+        Backend::Cuda => fits_shared(xs.dtype(), time_steps),
+        Backend::Candle => false,
+    }
+}
+
+/// Whether the potentials of 32 neurons, the least of a CUDA block, and the sum of a warp lie in 48 KiB.
+fn fits_shared(dtype: DType, time_steps: usize) -> bool {
+    time_steps.saturating_mul(dtype.size_in_bytes()) < (48 << 10) / 32
 }
 
 /// Runs [`lif`] under a current that does not change: equal to `lif(direct_encode(x, T))`, without the copies.
@@ -50,7 +70,7 @@ pub fn lif(xs: &Tensor, cfg: &LifConfig) -> Result<Tensor> {
 pub fn lif_constant(x: &Tensor, time_steps: usize, cfg: &LifConfig) -> Result<Tensor> {
     check_time_steps(time_steps)?;
     room("lif_constant", &[&[time_steps], x.dims()].concat(), x.dtype())?;
-    if Backend::of(x) != Backend::Cpu {
+    if !has_kernel(x, time_steps) {
         return lif_reference(&crate::direct_encode(x, time_steps)?, cfg);
     }
     x.contiguous()?.apply_op1(Lif { cfg: *cfg, smooth: false, constant: Some(time_steps) })
@@ -119,6 +139,16 @@ pub fn plif_step(x: &Tensor, v: &Tensor, w: &Tensor, cfg: &LifConfig) -> Result<
     spike(&(leaked + driven)?.broadcast_add(&(rate * cfg.v_reset.potential())?)?, cfg)
 }
 
+/// All time steps of parametric LIF neurons, `xs: [T, N, ...]`, as one operation; none where there is no kernel for that.
+pub(crate) fn plif(xs: &Tensor, w: &Tensor, cfg: &LifConfig) -> Option<Result<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if Backend::of(xs) == Backend::Cuda && fits_shared(xs.dtype(), xs.dims().first().copied().unwrap_or(0)) {
+        return Some(plif::plif(xs, w, cfg));
+    }
+    let _ = (xs, w, cfg);
+    None
+}
+
 /// Eq. 2 and 3: `H[t] -> (S[t], V[t])`.
 fn spike(h: &Tensor, cfg: &LifConfig) -> Result<(Tensor, Tensor)> {
     let s = cfg.fire(h)?;
@@ -178,11 +208,18 @@ impl Lif {
 
     fn forward<F: super::Real>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let input = self.input(operand::<F>(storage, layout)?, layout.shape());
-        let dims = match self.constant {
-            Some(time_steps) => [&[time_steps], layout.dims()].concat(),
-            None => layout.dims().to_vec(),
-        };
-        Ok((F::storage(cpu::forward(&self.cfg, self.smooth, input)), dims.into()))
+        Ok((F::storage(cpu::forward(&self.cfg, self.smooth, input)), self.spikes(layout.dims()).into()))
+    }
+
+    /// The shape of the spikes.
+    fn spikes(&self, current: &[usize]) -> Vec<usize> {
+        let time: Vec<usize> = self.constant.into_iter().collect();
+        [&time, current].concat()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn current<'a>(&self, layout: &'a Layout) -> cuda::Current<'a> {
+        cuda::Current { layout, constant: self.constant, learned: false }
     }
 }
 
@@ -193,6 +230,13 @@ impl CustomOp1 for Lif {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         by_dtype!(storage, "lif", F => self.forward::<F>(storage, layout))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, xs: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let current = self.current(layout);
+        let spikes = by_element!(xs, "lif", F => cuda::run::spikes::<F>(&self.cfg, xs, current)?);
+        Ok((spikes, self.spikes(layout.dims()).into()))
     }
 
     fn bwd(&self, xs: &Tensor, _spikes: &Tensor, grad_spikes: &Tensor) -> Result<Option<Tensor>> {
@@ -230,5 +274,20 @@ impl CustomOp2 for LifBackward {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         by_dtype!(s1, "lif_backward", F => Ok((self.forward::<F>(s1, l1, s2, l2)?, l1.shape().clone())))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let current = self.0.current(l1);
+        let grad = by_element!(s1, "lif_backward", F => {
+            cuda::run::gradient::<F>(&self.0.cfg, s1, current, (s2, l2))?
+        });
+        Ok((grad, l1.shape().clone()))
     }
 }

@@ -1,6 +1,5 @@
 //! The search on the CPU, over tiles of vectors.
 
-use candle_core::DType;
 use rayon::prelude::*;
 
 use crate::ops::Real;
@@ -16,8 +15,7 @@ pub(super) fn find<F: Real>(
     (n, c, positions): (usize, usize, usize),
 ) -> Option<Vec<u32>> {
     let codes: Vec<f64> = codes.iter().map(|e| e.to_f64()).collect();
-    // Squares of single precision stay in the range of double precision.
-    let least = if F::DTYPE == DType::F32 { 0. } else { 1e-280 };
+    let least = super::least(F::DTYPE);
     let mut found = vec![0u32; n * positions];
     let tiles = found.par_chunks_mut(TILE).enumerate();
     tiles.try_for_each_init(

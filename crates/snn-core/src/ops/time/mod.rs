@@ -3,18 +3,25 @@
 //! Candle would make a dozen passes and tensors of each; these make one.
 
 mod cpu;
-#[cfg(test)]
+#[cfg(any(test, feature = "cuda"))]
 pub(super) mod cuda;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
+};
 use rayon::prelude::*;
 
+use super::backend::Backend;
+#[cfg(feature = "cuda")]
+use super::cuda::gpu::by_element;
 use super::{Real, by_dtype, columns, operand};
 
 /// Neurons a task: constant, so that sums are formed alike on any number of threads.
 const CHUNK: usize = 1024;
 
-/// `ys[r] = sum_t weights[r][t] xs[t]`; `xs: [T, ...]` on the CPU, each row of `T` weights -> `[rows, ...]`.
+/// `ys[r] = sum_t weights[r][t] xs[t]`; `xs: [T, ...]` where there is a kernel, each row of `T` weights -> `[rows, ...]`.
 pub(crate) fn weighted_sums(xs: &Tensor, weights: Vec<Vec<f64>>) -> Result<Tensor> {
     xs.contiguous()?.apply_op1(WeightedSums { weights })
 }
@@ -45,13 +52,20 @@ impl CustomOp1 for WeightedSums {
         Ok((ys, dims.into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, xs: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let dims = [&[self.weights.len()], &layout.dims()[1..]].concat();
+        let ys = by_element!(xs, "weighted_sums", F => cuda::run::sums::<F>(&self.weights, xs, layout)?);
+        Ok((ys, dims.into()))
+    }
+
     fn bwd(&self, _xs: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         grad.contiguous()?.apply_op1_no_bwd(&self.transposed()).map(Some)
     }
 }
 
 /// `sum_{t, i} (PSP(a)[t, i] - PSP(b)[t, i])^2` twice, `[2]`: the first is differentiable in `a` only, the second in `b` only
-/// (see [`psp_distances`](crate::psp_distances)); `a, b: [T, ...]` on the CPU.
+/// (see [`psp_distances`](crate::psp_distances)); `a, b: [T, ...]` where there is a kernel.
 pub(crate) fn psp_distances(a: &Tensor, b: &Tensor, tau: f64) -> Result<Tensor> {
     a.contiguous()?.apply_op2(&b.contiguous()?, PspDistances { tau })
 }
@@ -80,6 +94,19 @@ impl CustomOp2 for PspDistances {
         Ok((sum, 2.into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let both =
+            by_element!(s1, "psp_distances", F => cuda::run::distances::<F>(s1, l1, s2, l2, self.tau)?);
+        Ok((both, 2.into()))
+    }
+
     fn bwd(
         &self,
         a: &Tensor,
@@ -87,9 +114,17 @@ impl CustomOp2 for PspDistances {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad: Vec<f64> = grad.to_dtype(candle_core::DType::F64)?.to_vec1()?;
-        let op = PspGradients { tau: self.tau, scales: [grad[0], -grad[1]] };
-        let both = a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &op)?;
+        let (a, b) = (a.contiguous()?, b.contiguous()?);
+        let both = match Backend::of(&a) {
+            // The gradient stays where it is.
+            Backend::Cuda => {
+                a.apply_op3_no_bwd(&b, &grad.contiguous()?, &PspGradientsOf { tau: self.tau })?
+            }
+            _ => {
+                let grad: Vec<f64> = grad.to_dtype(candle_core::DType::F64)?.to_vec1()?;
+                a.apply_op2_no_bwd(&b, &PspGradients { tau: self.tau, scales: [grad[0], -grad[1]] })?
+            }
+        };
         Ok((Some(both.get(0)?), Some(both.get(1)?)))
     }
 }
@@ -132,6 +167,46 @@ impl CustomOp2 for PspGradients {
     }
 }
 
+/// [`PspGradients`] whose scales lie on a GPU: `(a, b, grad)`.
+struct PspGradientsOf {
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "no GPU asks for it"))]
+    tau: f64,
+}
+
+impl CustomOp3 for PspGradientsOf {
+    fn name(&self) -> &'static str {
+        "psp_distances_backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("psp_distances_backward: on the CPU the scales are numbers")
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let both = by_element!(s1, "psp_distances_backward", F => {
+            cuda::run::gradients::<F>([(s1, l1), (s2, l2), (s3, l3)], self.tau)?
+        });
+        Ok((both, [&[2], l1.dims()].concat().into()))
+    }
+}
+
 /// The values of one tensor with the gradient of another.
 pub(crate) struct StraightThrough;
 
@@ -150,6 +225,18 @@ impl CustomOp2 for StraightThrough {
         let copy = by_dtype!(values, "straight_through", F => {
             F::storage(operand::<F>(values, layout)?.par_iter().copied().collect())
         });
+        Ok((copy, layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        values: &CudaStorage,
+        layout: &Layout,
+        _carrier: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let copy = by_element!(values, "straight_through", F => cuda::run::copy::<F>(values, layout)?);
         Ok((copy, layout.shape().clone()))
     }
 

@@ -1,4 +1,4 @@
-// One step of AdamW on one parameter, in place and in one pass: both moments, then the parameter. The roundings are those of
+// One step of AdamW on some parameters, in place and in one pass: both moments, then the parameter. The roundings are those of
 // adamw/cpu.rs, with the zeros that are added there to turn -0 into 0.
 #include "ops/cuda/prelude.cuh"
 
@@ -22,12 +22,22 @@ __device__ __forceinline__ void adamw(Real *__restrict__ param, Real *__restrict
   }
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK)
-    adamw_f32(float *param, float *moments, const float *grad, Count elements, Step<float> by) {
-  adamw(param, moments, grad, elements, by);
-}
+// Parameters of a launch at most; launch.rs fills the rest with null.
+constexpr int SLOTS = 32;
+template <class Real> struct Pointers {
+  Real *at[SLOTS];
+};
+struct Counts {
+  Count of[SLOTS];
+};
 
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK)
-    adamw_f64(double *param, double *moments, const double *grad, Count elements, Step<double> by) {
-  adamw(param, moments, grad, elements, by);
-}
+#define ADAMW_KERNEL(Real, suffix)                                                                                        \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      adamw_##suffix(const __grid_constant__ Pointers<Real> params, const __grid_constant__ Pointers<Real> moments,       \
+                     const __grid_constant__ Pointers<const Real> grads, const __grid_constant__ Counts counts, int number, \
+                     Step<Real> by) {                                                                                     \
+    for (int i = 0; i < number; ++i) adamw(params.at[i], moments.at[i], grads.at[i], counts.of[i], by);                   \
+  }
+
+ADAMW_KERNEL(float, f32)
+ADAMW_KERNEL(double, f64)

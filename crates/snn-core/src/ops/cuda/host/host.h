@@ -15,6 +15,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
+#define __grid_constant__
 
 struct dim3 {
   unsigned int x = 1, y = 1, z = 1;

@@ -1,11 +1,16 @@
 // Runs kernels on the host as a GPU's driver would: by name, grid, block, bytes of shared memory and a list of arguments.
 //   runner LAUNCHES RESULTS
 // LAUNCHES, little endian: u32 launches; of each: u32 length and the name, u32 grid, u32 block, u32 shared bytes, u32
-// arguments; of each: u32 kind (0 value, 1 operand), u64 length and the bytes. RESULTS: the bytes of all operands, one after
+// arguments; of each: u32 kind (0 value, 1 operand), u64 length and the bytes; or kind 2, a struct of pointers: u32 pointers, u32
+// operands, and u64 length and bytes of each. RESULTS: the bytes of all operands, one after
 // another, after their launch.
 #include "ops/adamw/cuda/adamw.cu"
+#include "ops/batch_norm/cuda/batch_norm.cu"
+#include "ops/conv/cuda/columns.cu"
 #include "ops/cuda/host/self_test.cu"
 #include "ops/lif/cuda/lif.cu"
+#include "ops/nearest/cuda/nearest.cu"
+#include "ops/time/cuda/psp.cu"
 #include "ops/time/cuda/weighted_sums.cu"
 
 #include <cstdint>
@@ -18,11 +23,18 @@
 
 namespace {
 
-struct Argument {
-  bool operand;
-  // Of exactly this size, so that AddressSanitizer knows where it ends.
-  std::unique_ptr<unsigned char[]> bytes;
+// Of exactly this size, so that AddressSanitizer knows where it ends.
+struct Bytes {
+  std::unique_ptr<unsigned char[]> start;
   size_t length;
+};
+
+enum Kind { VALUE, OPERAND, TABLE };
+
+struct Argument {
+  uint32_t kind, pointers;
+  // One, or those of a table.
+  std::vector<Bytes> bytes;
 };
 
 struct Launch {
@@ -33,13 +45,18 @@ struct Launch {
 
 template <class T> T argument(const Launch &launch, size_t i) {
   const Argument &given = launch.arguments[i];
-  if (given.operand != std::is_pointer_v<T>) host::fail("an argument is of the other kind", launch.name.c_str());
+  if ((given.kind == OPERAND) != std::is_pointer_v<T>) host::fail("an argument is of the other kind", launch.name.c_str());
   if constexpr (std::is_pointer_v<T>) {
-    return reinterpret_cast<T>(given.bytes.get());
+    return reinterpret_cast<T>(given.bytes[0].start.get());
   } else {
-    if (given.length != sizeof(T)) host::fail("an argument has another size", launch.name.c_str());
     T value;
-    std::memcpy(&value, given.bytes.get(), sizeof(T));
+    std::vector<void *> pointers(given.pointers);
+    for (size_t slot = 0; given.kind == TABLE && slot < given.bytes.size(); ++slot)
+      pointers.at(slot) = given.bytes[slot].start.get();
+    const void *from = given.kind == TABLE ? static_cast<void *>(pointers.data()) : given.bytes[0].start.get();
+    const size_t length = given.kind == TABLE ? pointers.size() * sizeof(void *) : given.bytes[0].length;
+    if (length != sizeof(T)) host::fail("an argument has another size", launch.name.c_str());
+    std::memcpy(&value, from, sizeof(T));
     return value;
   }
 }
@@ -66,7 +83,22 @@ std::function<void()> find(const Launch &launch) {
   KERNELS(plif_backward);
   KERNELS(plif_weight_gradient);
   KERNELS(adamw);
+  KERNELS(psp_distances);
+  KERNELS(psp_total);
+  KERNELS(psp_gradients);
   KERNELS(weighted_sums);
+  KERNELS(to_columns);
+  KERNELS(from_columns);
+  KERNELS(exchange);
+  KERNELS(add);
+  KERNELS(nearest);
+  KERNELS(norm_sums);
+  KERNELS(norm_moments);
+  KERNELS(norm_coefficients);
+  KERNELS(norm_affine);
+  KERNELS(norm_gradient_sums);
+  KERNELS(norm_gradients);
+  KERNELS(norm_input_gradient);
   KERNEL(self_sum);
   KERNEL(self_race);
   KERNEL(self_race_of_blocks);
@@ -123,11 +155,19 @@ Launch read_launch(FILE *file) {
   launch.block = read<uint32_t>(file);
   launch.shared = read<uint32_t>(file);
   for (uint32_t left = read<uint32_t>(file); left > 0; --left) {
-    const bool operand = read<uint32_t>(file) == 1;
-    const size_t length = read<uint64_t>(file);
-    auto bytes = std::make_unique<unsigned char[]>(length);
-    read(file, bytes.get(), length);
-    launch.arguments.push_back({operand, std::move(bytes), length});
+    Argument argument{read<uint32_t>(file), 0, {}};
+    uint32_t parts = 1;
+    if (argument.kind == TABLE) {
+      argument.pointers = read<uint32_t>(file);
+      parts = read<uint32_t>(file);
+    }
+    for (; parts > 0; --parts) {
+      const size_t length = read<uint64_t>(file);
+      auto bytes = std::make_unique<unsigned char[]>(length);
+      read(file, bytes.get(), length);
+      argument.bytes.push_back({std::move(bytes), length});
+    }
+    launch.arguments.push_back(std::move(argument));
   }
   return launch;
 }
@@ -144,7 +184,8 @@ int main(int count, char **arguments) {
     const Launch launch = read_launch(launches);
     run(launch);
     for (const Argument &argument : launch.arguments)
-      if (argument.operand) std::fwrite(argument.bytes.get(), 1, argument.length, results);
+      if (argument.kind != VALUE)
+        for (const Bytes &bytes : argument.bytes) std::fwrite(bytes.start.get(), 1, bytes.length, results);
   }
   std::fclose(launches);
   if (std::fclose(results) != 0) host::fail("cannot be written", "results");

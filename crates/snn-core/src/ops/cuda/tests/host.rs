@@ -79,17 +79,31 @@ impl Host {
             }
             int(&mut file, launch.arguments.len());
             for argument in &launch.arguments {
-                let (kind, bytes) = match argument {
-                    Argument::Value(bytes) => (0, bytes),
+                let mut operand = |name: &str, length: usize| {
+                    let operand: &Vec<u8> = operands.next().unwrap();
+                    assert_eq!(operand.len(), length, "{}: {name}", launch.kernel);
+                    operand
+                };
+                let all = match argument {
+                    Argument::Value(bytes) => {
+                        int(&mut file, 0);
+                        vec![bytes]
+                    }
                     Argument::Operand { name, bytes } => {
-                        let operand = operands.next().unwrap();
-                        assert_eq!(operand.len(), *bytes, "{}: {name}", launch.kernel);
-                        (1, operand)
+                        int(&mut file, 1);
+                        vec![operand(name, *bytes)]
+                    }
+                    Argument::Table { name, bytes, slots } => {
+                        for value in [2, *slots, bytes.len()] {
+                            int(&mut file, value);
+                        }
+                        bytes.iter().map(|&length| operand(name, length)).collect()
                     }
                 };
-                int(&mut file, kind);
-                file.extend((bytes.len() as u64).to_le_bytes());
-                file.extend(bytes);
+                for bytes in all {
+                    file.extend((bytes.len() as u64).to_le_bytes());
+                    file.extend(bytes);
+                }
             }
             assert!(operands.next().is_none(), "{}: an operand too many", launch.kernel);
         }

@@ -1,8 +1,14 @@
 //! Every kernel against its CPU op, on the host. `scripts/check-cuda` runs these with sanitizers.
 
+mod conv;
+#[cfg(feature = "cuda")]
+mod device;
 mod host;
 mod lif;
+mod nearest;
+mod norm;
 mod plif;
+mod psp;
 mod refused;
 mod runner;
 mod sums;
@@ -10,6 +16,7 @@ mod sums;
 use candle_core::Tensor;
 
 use super::launch::Launch;
+use super::source::programs;
 use crate::ops::Real;
 use crate::ops::testing::{assert_identical, assert_relative};
 
@@ -35,6 +42,7 @@ impl<F: Real> Cases<F> {
 
     /// The launch as it is, and with a grid of two and of one, which is too small for most shapes.
     fn add(&mut self, what: &str, launch: Launch, operands: Vec<Vec<u8>>, wanted: Wanted) {
+        assert!(programs().any(|file| file == launch.file), "{}", launch.file);
         for grid in [launch.grid, 2, 1] {
             if grid <= launch.grid {
                 self.launches.push((Launch { grid, ..launch.clone() }, operands.clone()));

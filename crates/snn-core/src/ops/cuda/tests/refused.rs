@@ -33,10 +33,15 @@ fn operands_that_do_not_lie_in_a_row() -> Result<()> {
     );
     says(weighted_sums::<f32>(turned.layout(), 1), &["weighted_sums: xs", "not contiguous"]);
     let moments = random("moments", &[2, 3, 5], DType::F32)?;
-    says(adamw::cuda::step::<f32>(turned.layout(), moments.layout(), turned.layout(), by), &["adamw: param"]);
+    let adamw = |of: [&Tensor; 3]| adamw::cuda::launch::<f32>(&[of.map(Tensor::layout)], by);
+    says(adamw([&turned, &moments, &turned]), &["adamw: param"]);
     let row = turned.contiguous()?;
-    says(adamw::cuda::step::<f32>(row.layout(), moments.layout(), turned.layout(), by), &["adamw: grad"]);
-    says(adamw::cuda::step::<f32>(row.layout(), row.layout(), row.layout(), by), &["adamw: moments"]);
+    says(adamw([&row, &moments, &turned]), &["adamw: grad"]);
+    says(adamw([&row, &row, &row]), &["adamw: moments"]);
+    says(
+        adamw::cuda::launch::<f32>(&vec![[row.layout(), moments.layout(), row.layout()]; 33], by),
+        &["33 parameters"],
+    );
     Ok(())
 }
 
@@ -46,7 +51,7 @@ fn shapes_and_types_that_no_kernel_takes() -> Result<()> {
     let other = random("grad", &[5, 4], DType::F32)?;
     says(backward::<f32>(&cfg, current(&xs), other.layout()), &["grad_spikes", "[5, 4]", "[5, 3]"]);
     says(forward::<f32>(&cfg, current(&random("x", &[], DType::F32)?)), &["lif_forward", "scalar"]);
-    says(Launch::new("lif_forward", DType::BF16, 1, |_| 0), &["lif_forward", "BF16"]);
+    says(Launch::new("lif.cu", "lif_forward", DType::BF16, 1, |_| 0), &["lif_forward", "BF16"]);
     Ok(())
 }
 

@@ -8,7 +8,14 @@ use crate::ops::testing::{assert_relative, random};
 
 fn launch(kernel: &str, grid: u32, block: u32, shared: usize, out: usize) -> Launch {
     let arguments = vec![Argument::Operand { name: "out", bytes: 8 * out }];
-    Launch { kernel: kernel.into(), grid, block, shared: shared as u32, arguments }
+    Launch {
+        file: "ops/cuda/host/self_test.cu",
+        kernel: kernel.into(),
+        grid,
+        block,
+        shared: shared as u32,
+        arguments,
+    }
 }
 
 #[test]

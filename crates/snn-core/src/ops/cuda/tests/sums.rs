@@ -12,16 +12,26 @@ use crate::ops::time::{cuda, weighted_sums};
 fn adamw_is_the_cpus<F: Real>() -> Result<()> {
     let mut cases = Cases::<F>::new();
     let by = Step { beta1: 0.9, beta2: 0.999, eps: 1e-8, step_size: 0.013, root: 0.21, keep: 0.999 };
-    for shape in shapes().iter().map(|shape| &shape[..]).chain([&[][..], &[1000]]) {
-        let param = Var::from_tensor(&random("param", shape, F::DTYPE)?)?;
-        let first = random("first", shape, F::DTYPE)?;
-        let moments = Tensor::stack(&[&first, &random("second", shape, F::DTYPE)?.sqr()?], 0)?;
-        let grad = random("grad", shape, F::DTYPE)?;
-        let launch = adamw::cuda::step::<F>(param.layout(), moments.layout(), grad.layout(), by)?;
-        let operands = vec![bytes::<F>(&param), bytes::<F>(&moments), bytes::<F>(&grad)];
-        adamw::step(&param, &moments, &grad, by)?;
-        let wanted = vec![(0, param.as_tensor().copy()?, 0.), (1, moments, 0.), (2, grad, 0.)];
-        cases.add(&format!("adamw {shape:?}"), launch, operands, wanted);
+    // One by one, then all in one launch.
+    let shapes: Vec<Vec<usize>> = shapes().into_iter().map(Vec::from).chain([vec![], vec![1000]]).collect();
+    for shapes in shapes.chunks(1).chain([&shapes[..]]) {
+        let random = |what: &str, i: usize| random(&format!("{what} {i}"), &shapes[i], F::DTYPE);
+        let params = (0..shapes.len()).map(|i| random("param", i)).collect::<Result<Vec<_>>>()?;
+        let params = params.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
+        let moments = (0..shapes.len())
+            .map(|i| Tensor::stack(&[random("first", i)?, random("second", i)?.sqr()?], 0))
+            .collect::<Result<Vec<_>>>()?;
+        let grads = (0..shapes.len()).map(|i| random("grad", i)).collect::<Result<Vec<_>>>()?;
+        let all = |i: usize| [params[i].as_tensor(), &moments[i], &grads[i]];
+        let layouts: Vec<_> = (0..shapes.len()).map(|i| all(i).map(Tensor::layout)).collect();
+        let launch = adamw::cuda::launch::<F>(&layouts, by)?;
+        let in_order = || (0..3).flat_map(|kind| (0..shapes.len()).map(move |i| (kind, i)));
+        let operands = in_order().map(|(kind, i)| bytes::<F>(all(i)[kind])).collect();
+        for i in 0..shapes.len() {
+            adamw::step(&params[i], &moments[i], &grads[i], by)?;
+        }
+        let wanted = in_order().enumerate().map(|(place, (kind, i))| Ok((place, all(i)[kind].copy()?, 0.)));
+        cases.add(&format!("adamw {shapes:?}"), launch, operands, wanted.collect::<Result<_>>()?);
     }
     cases.check();
     Ok(())

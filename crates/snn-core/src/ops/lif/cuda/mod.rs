@@ -1,11 +1,16 @@
 //! How the kernels of `lif.cu` are launched.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod run;
+
 use candle_core::{DType, Layout, Result, bail};
 
 use super::neuron::Neuron;
 use crate::ops::Real;
 use crate::ops::cuda::launch::{Launch, contiguous, shaped, warp_scratch};
 use crate::{LifConfig, Surrogate};
+
+const FILE: &str = "ops/lif/cuda/lif.cu";
 
 /// The input current of a launch.
 #[derive(Clone, Copy)]
@@ -56,7 +61,7 @@ impl Current<'_> {
 pub(crate) fn forward<F: Real>(cfg: &LifConfig, xs: Current<'_>) -> Result<Launch> {
     let kernel = xs.kernel("forward");
     let (steps, neurons) = xs.sizes(&kernel)?;
-    let mut launch = Launch::new(&kernel, F::DTYPE, neurons, |_| 0)?;
+    let mut launch = Launch::new(FILE, &kernel, F::DTYPE, neurons, |_| 0)?;
     launch = launch.operand("xs", xs.layout.shape().elem_count(), F::DTYPE);
     if xs.learned {
         launch = launch.operand("w", 1, F::DTYPE);
@@ -72,7 +77,8 @@ pub(crate) fn backward<F: Real>(cfg: &LifConfig, xs: Current<'_>, grad_spikes: &
     shaped(&kernel, "grad_spikes", grad_spikes, &xs.spikes())?;
     let (inputs, size) = (xs.layout.shape().elem_count(), F::DTYPE.size_in_bytes());
     let scratch = |block| if xs.learned { warp_scratch(block) } else { 0 };
-    let mut launch = Launch::new(&kernel, F::DTYPE, neurons, |block| scratch(block) + steps * block * size)?;
+    let mut launch =
+        Launch::new(FILE, &kernel, F::DTYPE, neurons, |block| scratch(block) + steps * block * size)?;
     launch = launch.operand("xs", inputs, F::DTYPE);
     if xs.learned {
         launch = launch.operand("w", 1, F::DTYPE);
@@ -87,7 +93,7 @@ pub(crate) fn backward<F: Real>(cfg: &LifConfig, xs: Current<'_>, grad_spikes: &
 
 /// `(parts, w, grad_w)`, in one block.
 pub(crate) fn weight_gradient<F: Real>(parts: usize) -> Result<Launch> {
-    let launch = Launch::new("plif_weight_gradient", F::DTYPE, 1, warp_scratch)?;
+    let launch = Launch::new(FILE, "plif_weight_gradient", F::DTYPE, 1, warp_scratch)?;
     let launch = launch.operand("parts", parts, DType::F64).operand("w", 1, F::DTYPE);
     launch.operand("grad_w", 1, F::DTYPE).int("the number of parts", parts)
 }

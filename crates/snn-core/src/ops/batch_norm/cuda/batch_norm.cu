@@ -1,0 +1,136 @@
+// Batch normalisation of [M, C, S] over M and S. Sums run in f64: a block adds a part of a channel, then a thread each channel's
+// parts, in one order. What follows is one affine map of an element, with coefficients by channel.
+#include "ops/cuda/prelude.cuh"
+
+// Elements of a channel, images times positions, are counted in 32 bits; each part has `share` of them, the last one fewer.
+struct Planes {
+  int channels, size, elements, parts, share;
+
+  __device__ __forceinline__ Count at(int channel, int element) const {
+    const int image = element / size;
+    return ((Count)image * channels + channel) * size + (element - image * size);
+  }
+};
+
+struct Pair {
+  double first, second;
+};
+
+// Sums `f(channel, index)` over the elements of each part of each channel.
+template <class F> __device__ __forceinline__ void sum_parts(const Planes &p, double *parts, double *scratch, F f) {
+  for (Count task = blockIdx.x; task < (Count)p.channels * p.parts; task += gridDim.x) {
+    const int channel = (int)(task / p.parts), part = (int)(task - (Count)channel * p.parts);
+    const int from = part * p.share, left = p.elements - from, to = from + (left < p.share ? left : p.share);
+    Pair sum = {0, 0};
+    for (int i = from + threadIdx.x; i < to; i += blockDim.x) {
+      const Pair more = f(channel, p.at(channel, i));
+      sum.first += more.first;
+      sum.second += more.second;
+    }
+    const double first = block_sum(sum.first, scratch), second = block_sum(sum.second, scratch);
+    if (threadIdx.x == 0) {
+      parts[2 * task] = first;
+      parts[2 * task + 1] = second;
+    }
+  }
+}
+
+__device__ __forceinline__ Pair sum_of_parts(const Planes &p, const double *parts, int channel) {
+  Pair sum = {0, 0};
+  for (int part = 0; part < p.parts; ++part) {
+    sum.first += parts[2 * ((Count)channel * p.parts + part)];
+    sum.second += parts[2 * ((Count)channel * p.parts + part) + 1];
+  }
+  return sum;
+}
+
+// Around a value of the channel itself, so that a large mean does not swallow a small variance.
+template <class Real> __device__ __forceinline__ double pivot(const Planes &p, const Real *xs, int channel) {
+  return (double)xs[(Count)channel * p.size];
+}
+
+// The mean in the element type, and what that rounds off.
+template <class Real> struct Centre {
+  __device__ __forceinline__ explicit Centre(double mean) : centre((Real)mean), rest(mean - (double)centre) {}
+  Real centre;
+  double rest;
+};
+
+#define NORM_KERNELS(Real, suffix)                                                                                        \
+  /* sum (x - pivot), sum (x - pivot)^2 */                                                                                \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      norm_sums_##suffix(const Real *xs, double *parts, Planes p) {                                                       \
+    DYNAMIC_SHARED(double, scratch);                                                                                      \
+    sum_parts(p, parts, scratch, [&](int channel, Count i) {                                                              \
+      const double d = (double)xs[i] - pivot(p, xs, channel);                                                             \
+      return Pair{d, d * d};                                                                                              \
+    });                                                                                                                   \
+  }                                                                                                                       \
+  /* `moments`: the means, then the biased variances. */                                                                  \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      norm_moments_##suffix(const Real *xs, const double *parts, double *moments, Planes p) {                             \
+    for (Count c = first_element(); c < p.channels; c += all_threads()) {                                                 \
+      const Pair sum = sum_of_parts(p, parts, (int)c);                                                                    \
+      const double off = sum.first / p.elements, variance = sum.second / p.elements - off * off;                          \
+      moments[c] = pivot(p, xs, (int)c) + off;                                                                            \
+      moments[p.channels + c] = variance > 0 ? variance : 0;                                                              \
+    }                                                                                                                     \
+  }                                                                                                                       \
+  /* y = scale (x - centre) + shift; `by` has the three one after another for each channel. */                            \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      norm_coefficients_##suffix(const double *moments, const Real *weight, const Real *bias, Real *by, int channels,     \
+                                 double eps) {                                                                            \
+    for (Count c = first_element(); c < channels; c += all_threads()) {                                                   \
+      const Centre<Real> mean(moments[c]);                                                                                \
+      const double scale = (double)weight[c] * (1 / sqrt(moments[channels + c] + eps));                                   \
+      by[3 * c] = mean.centre;                                                                                            \
+      by[3 * c + 1] = (Real)scale;                                                                                        \
+      by[3 * c + 2] = (Real)((double)bias[c] - scale * mean.rest);                                                        \
+    }                                                                                                                     \
+  }                                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      norm_affine_##suffix(const Real *xs, const Real *by, Real *ys, Count elements, int size, int channels) {            \
+    for (Count i = first_element(); i < elements; i += all_threads()) {                                                   \
+      const Real *const of = by + 3 * (i / size % channels);                                                              \
+      ys[i] = of[1] * (xs[i] - of[0]) + of[2];                                                                            \
+    }                                                                                                                     \
+  }                                                                                                                       \
+  /* sum g, sum g (x - mean) */                                                                                           \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      norm_gradient_sums_##suffix(const Real *xs, const Real *grad, const double *moments, double *parts, Planes p) {     \
+    DYNAMIC_SHARED(double, scratch);                                                                                      \
+    sum_parts(p, parts, scratch, [&](int channel, Count i) {                                                              \
+      const double g = (double)grad[i];                                                                                   \
+      return Pair{g, g * ((double)xs[i] - moments[channel])};                                                             \
+    });                                                                                                                   \
+  }                                                                                                                       \
+  /* The gradients of bias and weight, `[2, C]`, and the map of (grad, x) that the input's is: scale grad + slope (x -    \
+     centre) + offset. */                                                                                                 \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      norm_gradients_##suffix(const double *parts, const double *moments, const Real *weight, Real *grads, Real *by,      \
+                              Planes p, double eps) {                                                                     \
+    for (Count c = first_element(); c < p.channels; c += all_threads()) {                                                 \
+      const Pair sum = sum_of_parts(p, parts, (int)c);                                                                    \
+      const Centre<Real> mean(moments[c]);                                                                                \
+      const double inverse = 1 / sqrt(moments[p.channels + c] + eps), scale = (double)weight[c] * inverse;                \
+      const double grad_weight = sum.second * inverse;                                                                    \
+      const double slope = -scale * inverse * grad_weight / p.elements;                                                   \
+      grads[c] = (Real)sum.first;                                                                                         \
+      grads[p.channels + c] = (Real)grad_weight;                                                                          \
+      by[4 * c] = (Real)scale;                                                                                            \
+      by[4 * c + 1] = (Real)slope;                                                                                        \
+      by[4 * c + 2] = mean.centre;                                                                                        \
+      by[4 * c + 3] = (Real)(-scale * sum.first / p.elements - slope * mean.rest);                                        \
+    }                                                                                                                     \
+  }                                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
+      norm_input_gradient_##suffix(const Real *xs, const Real *grad, const Real *by, Real *ys, Count elements, int size,  \
+                                   int channels) {                                                                        \
+    for (Count i = first_element(); i < elements; i += all_threads()) {                                                   \
+      const Real *const of = by + 4 * (i / size % channels);                                                              \
+      ys[i] = of[0] * grad[i] + of[1] * (xs[i] - of[2]) + of[3];                                                          \
+    }                                                                                                                     \
+  }
+
+NORM_KERNELS(float, f32)
+NORM_KERNELS(double, f64)

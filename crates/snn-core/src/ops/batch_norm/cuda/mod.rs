@@ -1,0 +1,138 @@
+//! How the kernels of `batch_norm.cu` are launched.
+
+#[cfg(feature = "cuda")]
+pub(crate) mod run;
+
+use candle_core::{DType, Layout, Result, bail};
+
+use crate::ops::Real;
+use crate::ops::cuda::launch::{Launch, contiguous, warp_scratch};
+
+const FILE: &str = "ops/batch_norm/cuda/batch_norm.cu";
+/// Elements that a block adds up at least, where a channel has so many.
+const SHARE: usize = 8192;
+/// Parts of a channel at most: one thread adds them.
+const PARTS: usize = 512;
+
+/// `[M, C, ...]`, how the kernels cut it: their `Planes`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planes {
+    channels: usize,
+    size: usize,
+    /// Of a channel.
+    elements: usize,
+    parts: usize,
+    share: usize,
+}
+
+impl Planes {
+    /// The error names the operand.
+    pub(crate) fn new(kernel: &str, name: &str, layout: &Layout) -> Result<Self> {
+        contiguous(kernel, name, layout)?;
+        let [items, channels, map @ ..] = layout.dims() else {
+            bail!("{kernel}: {name} of shape {:?} has no channels", layout.dims())
+        };
+        let size = map.iter().product::<usize>();
+        let elements = items * size;
+        let parts = elements.div_ceil(SHARE).clamp(1, PARTS);
+        let (channels, share) = (*channels, elements.div_ceil(parts));
+        // A part may end behind the last element.
+        if share.saturating_mul(parts).max(channels) > i32::MAX as usize {
+            bail!(
+                "{kernel}: {name} of shape {:?} has more elements in a channel than 32 bits count",
+                layout.dims()
+            )
+        }
+        Ok(Self { channels, size, elements, parts, share })
+    }
+
+    fn record(self, launch: Launch) -> Launch {
+        let Self { channels, size, elements, parts, share } = self;
+        // Checked above.
+        launch.record::<f64>(&[], &[channels, size, elements, parts, share].map(|n| n as i32))
+    }
+
+    /// Sums of two quantities for each part of each channel.
+    fn sums(self) -> usize {
+        2 * self.channels * self.parts
+    }
+
+    fn all(self) -> usize {
+        self.channels * self.elements
+    }
+
+    /// A block for each part.
+    fn by_part<F: Real>(self, kernel: &str) -> Result<Launch> {
+        // As many threads as a block has at most.
+        let threads = 128 * self.channels * self.parts;
+        Launch::new(FILE, kernel, F::DTYPE, threads, warp_scratch)
+    }
+
+    /// `(xs, parts)`
+    pub(crate) fn sum<F: Real>(self) -> Result<Launch> {
+        let launch = self.by_part::<F>("norm_sums")?.operand("xs", self.all(), F::DTYPE);
+        Ok(self.record(launch.operand("parts", self.sums(), DType::F64)))
+    }
+
+    /// `(xs, parts, moments)`, of which the last is `[2, C]`.
+    pub(crate) fn moments<F: Real>(self) -> Result<Launch> {
+        let launch = Launch::new(FILE, "norm_moments", F::DTYPE, self.channels, |_| 0)?;
+        let launch = launch.operand("xs", self.all(), F::DTYPE).operand("parts", self.sums(), DType::F64);
+        Ok(self.record(launch.operand("moments", 2 * self.channels, DType::F64)))
+    }
+
+    /// `(moments, weight, bias, by)`, of which the last is `[C, 3]`.
+    pub(crate) fn coefficients<F: Real>(self, eps: f64) -> Result<Launch> {
+        let c = self.channels;
+        let launch = Launch::new(FILE, "norm_coefficients", F::DTYPE, c, |_| 0)?
+            .operand("moments", 2 * c, DType::F64)
+            .operand("weight", c, F::DTYPE)
+            .operand("bias", c, F::DTYPE)
+            .operand("by", 3 * c, F::DTYPE);
+        Ok(launch.int("the number of channels", c)?.record(&[eps], &[]))
+    }
+
+    /// `(xs, by, ys)`
+    pub(crate) fn affine<F: Real>(self) -> Result<Launch> {
+        let launch = Launch::new(FILE, "norm_affine", F::DTYPE, self.all(), |_| 0)?
+            .operand("xs", self.all(), F::DTYPE)
+            .operand("by", 3 * self.channels, F::DTYPE)
+            .operand("ys", self.all(), F::DTYPE);
+        self.sizes(launch)
+    }
+
+    /// `(xs, grad, moments, parts)`
+    pub(crate) fn gradient_sums<F: Real>(self) -> Result<Launch> {
+        let launch = self.by_part::<F>("norm_gradient_sums")?.operand("xs", self.all(), F::DTYPE);
+        let launch =
+            launch.operand("grad", self.all(), F::DTYPE).operand("moments", 2 * self.channels, DType::F64);
+        Ok(self.record(launch.operand("parts", self.sums(), DType::F64)))
+    }
+
+    /// `(parts, moments, weight, grads, by)`, of which the last two are `[2, C]` and `[C, 4]`.
+    pub(crate) fn gradients<F: Real>(self, eps: f64) -> Result<Launch> {
+        let c = self.channels;
+        let launch = Launch::new(FILE, "norm_gradients", F::DTYPE, c, |_| 0)?
+            .operand("parts", self.sums(), DType::F64)
+            .operand("moments", 2 * c, DType::F64)
+            .operand("weight", c, F::DTYPE)
+            .operand("grads", 2 * c, F::DTYPE)
+            .operand("by", 4 * c, F::DTYPE);
+        Ok(self.record(launch).record(&[eps], &[]))
+    }
+
+    /// `(xs, grad, by, ys)`
+    pub(crate) fn input_gradient<F: Real>(self) -> Result<Launch> {
+        let launch = Launch::new(FILE, "norm_input_gradient", F::DTYPE, self.all(), |_| 0)?
+            .operand("xs", self.all(), F::DTYPE)
+            .operand("grad", self.all(), F::DTYPE)
+            .operand("by", 4 * self.channels, F::DTYPE)
+            .operand("ys", self.all(), F::DTYPE);
+        self.sizes(launch)
+    }
+
+    fn sizes(self, launch: Launch) -> Result<Launch> {
+        let launch = launch.count(self.all()).int("the size of a map", self.size)?;
+        launch.int("the number of channels", self.channels)
+    }
+}

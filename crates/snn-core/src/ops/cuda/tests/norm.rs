@@ -1,0 +1,130 @@
+//! Batch norm, kernel after kernel, as `batch_norm/cuda/run.rs` launches them.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::Cases;
+use super::host::{self, bytes, tensor};
+use crate::batch_norm;
+use crate::ops::Real;
+use crate::ops::batch_norm::cuda::Planes;
+use crate::ops::cuda::launch::Launch;
+use crate::ops::testing::{assert_within, random, run};
+
+const EPS: f64 = 1e-5;
+
+/// One channel, one image, maps of one position and of odd sizes, and a channel of several parts.
+fn shapes() -> Vec<Vec<usize>> {
+    vec![vec![5, 1], vec![1, 3, 2], vec![2, 4, 3, 3], vec![7, 17, 1], vec![3, 2, 53, 61], vec![17, 5, 7, 7]]
+}
+
+/// One of the kernels on all shapes: its operands as it leaves them. `grid`, where the launch has more.
+fn launch(all: &[(Launch, Vec<Vec<u8>>)], grid: u32) -> Option<Vec<Vec<Vec<u8>>>> {
+    let small = |(launch, operands): &(Launch, Vec<Vec<u8>>)| {
+        (Launch { grid: launch.grid.min(grid), ..launch.clone() }, operands.clone())
+    };
+    host::run(&all.iter().map(small).collect::<Vec<_>>())
+}
+
+fn empty<F: Real>(launch: &Launch) -> Vec<u8> {
+    match launch.arguments.iter().rev().find_map(|argument| match argument {
+        crate::ops::cuda::launch::Argument::Operand { bytes, .. } => Some(*bytes),
+        _ => None,
+    }) {
+        Some(bytes) => vec![0xff; bytes],
+        None => Cases::<F>::empty(0),
+    }
+}
+
+fn check<F: Real>(grid: u32, bound: f64) -> Result<()> {
+    let shapes = shapes();
+    let inputs: Vec<_> = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, shape)| {
+            let c = shape[1];
+            // A mean that is large beside the spread.
+            let xs = (random(&format!("xs {i}"), shape, F::DTYPE)? + if i % 2 == 0 { 30. } else { 0. })?;
+            Ok([xs, random("weight", &[c], F::DTYPE)?, random("bias", &[c], F::DTYPE)?])
+        })
+        .collect::<Result<_>>()?;
+    let planes: Vec<_> =
+        inputs.iter().map(|[xs, ..]| Planes::new("norm", "xs", xs.layout())).collect::<Result<_>>()?;
+    let make = |f: &dyn Fn(usize) -> Result<(Launch, Vec<Vec<u8>>)>| {
+        (0..shapes.len())
+            .map(|i| {
+                let (launch, mut operands) = f(i)?;
+                operands.push(empty::<F>(&launch));
+                Ok((launch, operands))
+            })
+            .collect::<Result<Vec<_>>>()
+    };
+    let of = |i: usize, which: usize| bytes::<F>(&inputs[i][which]);
+
+    let sums = make(&|i| Ok((planes[i].sum::<F>()?, vec![of(i, 0)])))?;
+    let Some(sums) = launch(&sums, grid) else { return Ok(()) };
+    let moments = make(&|i| Ok((planes[i].moments::<F>()?, vec![of(i, 0), sums[i][1].clone()])))?;
+    let moments = launch(&moments, grid).unwrap();
+    let by =
+        make(&|i| Ok((planes[i].coefficients::<F>(EPS)?, vec![moments[i][2].clone(), of(i, 1), of(i, 2)])))?;
+    let by = launch(&by, grid).unwrap();
+    let ys =
+        launch(&make(&|i| Ok((planes[i].affine::<F>()?, vec![of(i, 0), by[i][3].clone()])))?, grid).unwrap();
+
+    let upstream: Vec<_> =
+        shapes.iter().map(|shape| random("upstream", shape, F::DTYPE)).collect::<Result<_>>()?;
+    let sums = make(&|i| {
+        let operands = vec![of(i, 0), bytes::<F>(&upstream[i]), moments[i][2].clone()];
+        Ok((planes[i].gradient_sums::<F>()?, operands))
+    })?;
+    let sums = launch(&sums, grid).unwrap();
+    let gradients = make(&|i| {
+        let grads = Cases::<F>::empty(2 * shapes[i][1]);
+        let operands = vec![sums[i][3].clone(), moments[i][2].clone(), of(i, 1), grads];
+        Ok((planes[i].gradients::<F>(EPS)?, operands))
+    })?;
+    let gradients = launch(&gradients, grid).unwrap();
+    let grad_xs = make(&|i| {
+        let operands = vec![of(i, 0), bytes::<F>(&upstream[i]), gradients[i][4].clone()];
+        Ok((planes[i].input_gradient::<F>()?, operands))
+    })?;
+    let grad_xs = launch(&grad_xs, grid).unwrap();
+
+    for i in 0..shapes.len() {
+        let (what, c) = (format!("{:?}", shapes[i]), shapes[i][1]);
+        let out = batch_norm(&inputs[i][0], &inputs[i][1], &inputs[i][2], EPS)?;
+        let wanted = run(|x| Ok(batch_norm(&x[0], &x[1], &x[2], EPS)?.ys), &inputs[i])?;
+        let statistics = tensor::<f64>(&moments[i][2], &[2, c])?.to_dtype(F::DTYPE)?;
+        let grads = tensor::<F>(&gradients[i][3], &[2, c])?;
+        let upstream_size = upstream[i].sqr()?.sum_all()?.sqrt()?.broadcast_as(c)?;
+        for (name, got, wanted, size) in [
+            ("mean", statistics.get(0)?, &out.mean, out.mean.clone()),
+            ("variance", statistics.get(1)?, &out.variance, out.variance.clone()),
+            ("ys", tensor::<F>(&ys[i][2], &shapes[i])?, &wanted[0], wanted[0].clone()),
+            ("grad_xs", tensor::<F>(&grad_xs[i][3], &shapes[i])?, &wanted[1], wanted[1].clone()),
+            ("grad_weight", grads.get(1)?, &wanted[2], upstream_size.clone()),
+            ("grad_bias", grads.get(0)?, &wanted[3], upstream_size),
+        ] {
+            assert_within(&format!("{what}: {name}, grid {grid}"), &got, wanted, &size, bound);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn single_precision_is_the_cpus() -> Result<()> {
+    [u32::MAX, 2].into_iter().try_for_each(|grid| check::<f32>(grid, 1e-6))
+}
+
+#[test]
+fn double_precision_is_the_cpus() -> Result<()> {
+    [u32::MAX, 1].into_iter().try_for_each(|grid| check::<f64>(grid, 1e-11))
+}
+
+#[test]
+fn what_has_no_channels_is_refused() -> Result<()> {
+    let xs: Tensor = random("xs", &[3], DType::F32)?;
+    assert!(Planes::new("norm", "xs", xs.layout()).unwrap_err().to_string().contains("no channels"));
+    let xs = random("xs", &[3, 4], DType::F32)?.t()?;
+    assert!(Planes::new("norm", "xs", xs.layout()).unwrap_err().to_string().contains("not contiguous"));
+    Ok(())
+}
