@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
         let (cfg, name) = (trainer.cfg, trainer.name);
         cfg.validate()?;
         let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
-        let optimiser = AdamW::new(trainer.params.trainable(), cfg.adamw)?;
+        let optimiser = AdamW::new(trainer.params.trainable(), cfg.adamw)?.with_rates(&cfg.rates);
         let average = cfg.average.map(|average| Average::new(trainer.params, average)).transpose()?;
         let mut moving = Moving { params: trainer.params, optimiser, average };
         let (mut csv, mut before) = (None, 0.);
