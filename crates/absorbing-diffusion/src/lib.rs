@@ -16,6 +16,7 @@ mod reveal;
 mod sample;
 mod schedule;
 mod sdid;
+mod sdid_config;
 
 pub use classes::{Conditional, ConditionalAt, Conditioned, drop_labels};
 pub use denoiser::{Denoiser, LogitsAt};
@@ -28,4 +29,5 @@ pub use rand::RngCore;
 pub use reveal::{Draft, Drawn, RevealOrder, Settled};
 pub use sample::{Sampler, SamplingConfig};
 pub use schedule::Schedule;
-pub use sdid::{Sdid, SdidConfig, TokenInput};
+pub use sdid::Sdid;
+pub use sdid_config::{SdidConfig, TokenInput};

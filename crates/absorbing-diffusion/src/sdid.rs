@@ -2,123 +2,13 @@
 
 use candle_core::{DType, Tensor, bail};
 use candle_nn::VarBuilder;
-use serde::{Deserialize, Serialize};
 use snn_core::{
-    ConvConfig, DescribeLayers, Drive, LayerDescription, LifConfig, Model, Observer, PreparedStack, Readout,
+    ConvConfig, DescribeLayers, Drive, LayerDescription, Model, Observer, PreparedStack, Readout,
     ReadoutLayer, SpikingLayer, SpikingStack,
 };
 
 use crate::input::Input;
-use crate::{Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result};
-
-/// How tokens and diffusion time become the network's input current.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum TokenInput {
-    /// Two channels of raw numbers: the token `0..=K`, and `t` (the released code).
-    Raw,
-    /// `token[h] + position[i, j] + time[t]`, each a learned vector (ours).
-    Embedding {
-        /// Length of the vectors, the number of input channels.
-        dim: usize,
-    },
-}
-
-/// An SDID. Defaults follow the released code; the paper gives no architecture.
-///
-/// # Examples
-/// ```
-/// use absorbing_diffusion::SdidConfig;
-/// let cfg = SdidConfig { time_steps: 4, ..SdidConfig::released_code(128, (7, 7)) };
-/// cfg.validate().unwrap();
-/// assert_eq!(cfg.steps, 49);
-/// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SdidConfig {
-    /// Codebook size `K`; the mask is token `K`.
-    pub codes: usize,
-    /// Rows of the code map.
-    pub height: usize,
-    /// Columns of the code map.
-    pub width: usize,
-    /// Diffusion steps `T_d`.
-    pub steps: usize,
-    /// Spiking time steps `T_s`.
-    pub time_steps: usize,
-    /// All neurons.
-    pub lif: LifConfig,
-    /// Output channels of the spiking 3x3 convolutions: five in the released code, at least two here.
-    pub channels: Vec<usize>,
-    /// The input.
-    pub token_input: TokenInput,
-    /// Classes `C` that images can have. Each is one more learned vector in the input's sum, as is no class, and so they need
-    /// [`TokenInput::Embedding`]. `None` (the paper, the released code) knows nothing of classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classes: Option<usize>,
-}
-
-/// Most codes, and diffusion steps.
-const LARGEST: usize = 1 << 24;
-
-impl SdidConfig {
-    /// The released code: raw numbers in, 64-128-256-512-256 channels, `T_s = 16`, one diffusion step a token.
-    #[must_use]
-    pub fn released_code(codes: usize, (height, width): (usize, usize)) -> Self {
-        Self {
-            codes,
-            height,
-            width,
-            steps: height * width,
-            time_steps: 16,
-            lif: LifConfig::default(),
-            channels: vec![64, 128, 256, 512, 256],
-            token_input: TokenInput::Raw,
-            classes: None,
-        }
-    }
-
-    /// Checks that a network can be built of these numbers.
-    ///
-    /// # Errors
-    /// Returns an error, with the field, its value and the reason, if there are fewer than two codes or layers, if any size is
-    /// 0, if there are classes without an embedding, and if there are more codes, classes or diffusion steps than 2^24: as the
-    /// network's input they are f32 numbers, which do not tell larger ones apart.
-    pub fn validate(&self) -> Result<()> {
-        for (field, value, least) in [("codes", self.codes, 2), ("steps", self.steps, 1)] {
-            if !(least..=LARGEST).contains(&value) {
-                let reason = format!("must be at least {least} and at most 2^24, to which f32 counts");
-                return Err(snn_core::Error::config(format!("sdid.{field}"), value, reason).into());
-            }
-        }
-        if let Some(classes) = self.classes {
-            if !(1..=LARGEST).contains(&classes) {
-                let reason = "must be at least 1 and at most 2^24";
-                return Err(snn_core::Error::config("sdid.classes", classes, reason).into());
-            }
-            if self.token_input == TokenInput::Raw {
-                let reason = "a class is a learned vector: needs `token_input` to be `embedding`";
-                return Err(snn_core::Error::config("sdid.classes", classes, reason).into());
-            }
-        }
-        if self.channels.len() < 2 {
-            let (value, reason) =
-                (format!("{:?}", self.channels), "needs at least two layers, a first and a last");
-            return Err(snn_core::Error::config("sdid.channels", value, reason).into());
-        }
-        let mut sizes = vec![("height", self.height), ("width", self.width), ("time_steps", self.time_steps)];
-        sizes.extend(self.channels.iter().map(|&c| ("channels", c)));
-        if let TokenInput::Embedding { dim } = self.token_input {
-            sizes.push(("token_input.embedding.dim", dim));
-        }
-        match sizes.into_iter().find(|(_, size)| *size == 0) {
-            Some((field, size)) => {
-                Err(snn_core::Error::config(format!("sdid.{field}"), size, "must be at least 1").into())
-            }
-            None => Ok(self.lif.validate().map_err(|e| e.within("sdid"))?),
-        }
-    }
-}
+use crate::{Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, SdidConfig};
 
 /// The spiking denoiser `S(h_t, t)`: spiking 3x3 layers, the last joined by the first, and a read-out whose
 /// mean over time gives the logits of every code at every position.
@@ -163,7 +53,7 @@ impl Sdid {
         let same = ConvConfig::new(3, 1, 1);
         let mut layers = Vec::with_capacity(cfg.channels.len());
         for (i, &c_out) in cfg.channels.iter().enumerate() {
-            layers.push(SpikingLayer::conv(c_in, c_out, same, cfg.lif, vb.pp("layers").pp(i))?);
+            layers.push(SpikingLayer::conv(c_in, c_out, same, cfg.layer(), vb.pp("layers").pp(i))?);
             c_in = c_out;
         }
         let all = SpikingStack::new(layers.clone());
@@ -203,7 +93,7 @@ impl Sdid {
         self.head.forward_sums(&sums, self.cfg.time_steps)
     }
 
-    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes.
+    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes, unless the network has none.
     ///
     /// # Errors
     /// Returns an error for maps of another size than the config's, and if there is not one time for each, and the errors of the
@@ -215,6 +105,9 @@ impl Sdid {
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
+        if self.cfg.without_spikes {
+            return self.forward_t(h_t, t, train);
+        }
         let current = self.current(h_t, t, None)?;
         let first = self.first.forward(self.drive(&current), train)?;
         observe("layers.0", &first)?;
@@ -258,6 +151,9 @@ impl DescribeLayers for Sdid {
         let joined = read.iter().map(|layer| layer.connections.target()[0]).sum();
         let names: Vec<_> = read.iter().map(|layer| layer.name.as_str()).collect();
         layers.push(LayerDescription::new("head", &names, self.head.connections([joined, h, w])?));
+        if self.cfg.without_spikes {
+            layers = layers.into_iter().map(LayerDescription::without_spikes).collect();
+        }
         Ok(layers)
     }
 }

@@ -15,7 +15,7 @@ pub use candle_nn::VarBuilder;
 pub use error::{Error, Result};
 pub use geometry::{Connections, ConvConfig, spikes_by_position};
 pub use layer::{
-    DescribeLayers, Drive, LayerConfig, LayerDescription, NetworkBuilder, NeuronModel, Norm, Pool,
+    Analog, DescribeLayers, Drive, LayerConfig, LayerDescription, NetworkBuilder, NeuronModel, Norm, Pool,
     PreparedNetwork, PreparedStack, ReadoutLayer, SewFunction, SpikingLayer, SpikingNetwork, SpikingStack,
     SpikingState,
 };

@@ -1,5 +1,7 @@
 //! How one network is trained.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use snn_core::{AdamWConfig, AveragingConfig, LrSchedule, MuonConfig};
 
@@ -26,6 +28,9 @@ pub struct TrainingConfig {
     /// Another optimiser for the weights of hidden layers, with the same schedule. `None` moves all by AdamW.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muon: Option<MuonConfig>,
+    /// Factors on the learning rate of the parameters that AdamW moves and whose names begin so, such as `{"prior.": 10}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rates: BTreeMap<String, f64>,
     /// How its learning rate changes over all steps.
     pub schedule: LrSchedule,
     /// Steps over which the learning rate first rises, in a line, to the schedule's.
@@ -54,6 +59,7 @@ impl TrainingConfig {
             batch_size: 32,
             adamw: AdamWConfig::default(),
             muon: None,
+            rates: BTreeMap::new(),
             schedule: LrSchedule::Constant,
             warm_up: 0,
             clip: None,
@@ -100,7 +106,8 @@ impl TrainingConfig {
     ///
     /// # Errors
     /// Returns an error, with the field and its value, if `epochs` or `checkpoint_every` is 0, if the batch size is below 2, if
-    /// `clip` is not positive and finite, if the schedule's floor lies outside [0, 1], if an optimiser or the average does not
+    /// `clip` is not positive and finite, if a factor on a rate is negative or not, if the schedule's floor lies outside [0, 1], if an
+    /// optimiser or the average does not
     /// [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
     pub fn validate(&self) -> Result<()> {
         let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
@@ -109,6 +116,10 @@ impl TrainingConfig {
             if value < least {
                 return Err(Error::config(field, value, format!("must be at least {least}")));
             }
+        }
+        if let Some((prefix, rate)) = self.rates.iter().find(|(_, rate)| !(rate.is_finite() && **rate >= 0.))
+        {
+            return Err(Error::config(format!("rates.{prefix}"), rate, "must be finite and not negative"));
         }
         if let Some(clip) = self.clip.filter(|clip| !(clip.is_finite() && *clip > 0.)) {
             return Err(Error::config("clip", clip, "must be positive and finite"));

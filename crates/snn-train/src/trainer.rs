@@ -197,7 +197,7 @@ impl<'a> Session<'a> {
         cfg.validate()?;
         let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
         let (muon, rest) = optimised_by_muon(trainer)?;
-        let optimiser = AdamW::new(rest, cfg.adamw)?;
+        let optimiser = AdamW::new(rest, cfg.adamw)?.with_rates(&cfg.rates);
         let average = cfg.average.map(|average| Average::new(trainer.params, average)).transpose()?;
         let mut moving = Moving { params: trainer.params, optimiser, muon, average };
         let (mut csv, mut before) = (None, 0.);

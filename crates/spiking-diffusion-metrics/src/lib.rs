@@ -28,7 +28,7 @@ mod weights;
 pub use builder::FeatureStatsBuilder;
 pub use classifier::{ClassScore, Classifier, ClassifierCard, ClassifierConfig, Labelled, score_samples};
 pub use error::{Error, Result};
-pub use fad::{FAD_BATCH, Fad};
+pub use fad::{FAD_BATCH, Fad, resize_bytes};
 pub use features::{FeatureExtractor, Pixels, extract_batches};
 pub use frechet::{frechet_distance, frechet_distance_of_features, frechet_distance_paper};
 pub use inception::{

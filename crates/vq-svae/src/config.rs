@@ -1,9 +1,9 @@
 //! Everything that defines a VQ-SVAE, as plain data.
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use snn_core::{LifConfig, Readout};
+use snn_core::{Analog, LayerConfig, LifConfig, Norm, Readout};
 
+use crate::choices::{Activation, DenseTerm, Reconstruction, Reduction, StraightThrough, WithoutSpikes};
 use crate::error::{Error, Result};
 
 /// The shape of the images that a VQ-SVAE is built for.
@@ -28,78 +28,6 @@ impl ImageSpec {
     #[must_use]
     pub fn code_map(&self) -> (usize, usize) {
         (self.height / 4, self.width / 4)
-    }
-}
-
-/// Where the gradient jumps over the quantiser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StraightThrough {
-    /// From the generator's spikes `z^Q_{1:T}` to the encoder's `z^E_{1:T}` (the paper's text).
-    ///
-    /// The decoder's gradient then passes *around* the adaptive spike generator (ASG), which learns from its own term of the loss
-    /// alone, while the codebook learns from the dense and the ASG term.
-    Spikes,
-    /// From the embedding `z^Q` to `z^E`, in front of the adaptive spike generator (the released code).
-    Embedding,
-}
-
-/// How each term of the loss, Eq. 9, becomes one number from its elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reduction {
-    /// Every term is a mean over all its elements; the reconstruction term is a mean squared error.
-    Mean,
-    /// As printed in the paper, every term is a sum over one image's elements, averaged over the batch; the reconstruction term
-    /// is a norm, not squared.
-    Sum,
-}
-
-/// The form of the second term of Eq. 9, which ties `z^E` and `z^Q` together.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum DenseTerm {
-    /// `|z^E - z^Q|^2`, which pulls on both alike (the paper's text).
-    Unbalanced,
-    /// `|z^Q - sg z^E|^2 + commitment |z^E - sg z^Q|^2`, where `sg` stops the gradient (the released code).
-    Balanced {
-        /// Weight of the encoder's share.
-        commitment: f64,
-    },
-}
-
-/// What the reconstruction term is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Reconstruction {
-    /// It is not divided (the paper's text).
-    Plain,
-    /// It is divided by the variance of the training pixels (the released code).
-    OverVariance {
-        /// The variance of the training pixels; MNIST's is 0.0949.
-        variance: f64,
-    },
-}
-
-/// How the read-out `x` of the decoder's last layer becomes pixels, which lie in [-0.5, 0.5].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// `tanh x` (the released code). Black and white, at -0.5 and 0.5, lie on its slope, and so come out a little off.
-    #[default]
-    Tanh,
-    /// `tanh x`, clamped to the pixels' range (our own): what lies beyond black is black, and no longer counts as an error. The
-    /// gradient goes straight through the clamp, so that a pixel on the wrong side can come back.
-    ClampedTanh,
-}
-
-impl Activation {
-    pub(crate) fn pixels(self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let wide = x.tanh()?;
-        match self {
-            Self::Tanh => Ok(wide),
-            Self::ClampedTanh => wide.clamp(-0.5, 0.5)?.detach() + (&wide - wide.detach())?,
-        }
     }
 }
 
@@ -166,6 +94,9 @@ pub struct VqSvaeConfig {
     /// When codes that nothing is near to are moved to where features are; `None`: never, as in the paper and its code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revival: Option<Revival>,
+    /// Which network without spikes it is; `None`: the spiking one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_spikes: Option<WithoutSpikes>,
 }
 
 /// When training moves the codes that hardly any feature is near to onto features (ours; after Dhariwal et al. 2020).
@@ -226,6 +157,7 @@ impl VqSvaeConfig {
             dense: DenseTerm::Unbalanced,
             beta: 0.25,
             revival: None,
+            without_spikes: None,
         }
     }
 
@@ -243,12 +175,48 @@ impl VqSvaeConfig {
         }
     }
 
+    /// Returns the twin without spikes of this network, with one time step.
+    #[must_use]
+    pub fn twin(self) -> Self {
+        Self { time_steps: 1, without_spikes: Some(WithoutSpikes::Twin), ..self }
+    }
+
+    /// The VQ-VAE of the released code, with the sizes and the loss of its [spiking network](Self::released_code).
+    #[must_use]
+    pub fn vq_vae(image: ImageSpec) -> Self {
+        Self {
+            time_steps: 1,
+            output: Activation::Linear,
+            without_spikes: Some(WithoutSpikes::VqVae),
+            ..Self::released_code(image)
+        }
+    }
+
+    /// Norm and neurons of all layers but the encoder's last.
+    pub(crate) fn layer(&self) -> LayerConfig {
+        let layer = LayerConfig::from(self.lif);
+        match self.without_spikes {
+            None => layer,
+            Some(WithoutSpikes::Twin) => layer.with_analog(Analog::Relu),
+            Some(WithoutSpikes::VqVae) => layer.with_norm(Norm::None).with_analog(Analog::Relu),
+        }
+    }
+
+    /// Those of the layer whose output becomes codes.
+    pub(crate) fn last_of_encoder(&self) -> LayerConfig {
+        if self.is_vq_vae() { self.layer().with_analog(Analog::Linear) } else { self.layer() }
+    }
+
+    pub(crate) fn is_vq_vae(&self) -> bool {
+        self.without_spikes == Some(WithoutSpikes::VqVae)
+    }
+
     /// Checks that a network of this config can be built and trained.
     ///
     /// # Errors
     /// Returns an error, with the field, its value and the reason, if there are no time steps or fewer than two codes, if the
-    /// image's sides are not divisible by 4 or its channels are not 1 or 3, if a layer has no channels, or if a constant is out
-    /// of range.
+    /// image's sides are not divisible by 4 or its channels are not 1 or 3, if a layer has no channels, if a constant is out
+    /// of range, or if a network without spikes has more than one time step or its gradient another way past the quantiser.
     pub fn validate(&self) -> Result<()> {
         let ImageSpec { channels, height, width } = self.image;
         if channels != 1 && channels != 3 {
@@ -292,6 +260,13 @@ impl VqSvaeConfig {
             if !(0. ..=LARGEST).contains(&value) {
                 return Err(Error::config(field, value, "must be finite and not negative, at most 1e6"));
             }
+        }
+        if self.without_spikes.is_some() && self.time_steps != 1 {
+            return Err(Error::config("time_steps", self.time_steps, "must be 1 without spikes"));
+        }
+        if self.is_vq_vae() && self.straight_through == StraightThrough::Spikes {
+            let reason = "must be embedding: a VQ-VAE has no spikes between codes and decoder";
+            return Err(Error::config("straight_through", "spikes", reason));
         }
         if self.output == Activation::ClampedTanh && self.reduction == Reduction::Sum {
             // The norm of no error at all, as of a black image, has no slope.

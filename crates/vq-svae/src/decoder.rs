@@ -20,11 +20,17 @@ impl Decoder {
         let (same, double) = (ConvConfig::new(3, 1, 1), ConvConfig::new(3, 2, 1).with_output_padding(1));
         let (mut layers, mut from) = (Vec::new(), cfg.code_channels);
         for &channels in &cfg.decoder_hidden {
-            layers.push(SpikingLayer::conv(from, channels, same, cfg.lif, vb.pp(layers.len()))?);
+            layers.push(SpikingLayer::conv(from, channels, same, cfg.layer(), vb.pp(layers.len()))?);
             from = channels;
         }
         for channels in cfg.decoder_channels {
-            layers.push(SpikingLayer::conv_transpose(from, channels, double, cfg.lif, vb.pp(layers.len()))?);
+            layers.push(SpikingLayer::conv_transpose(
+                from,
+                channels,
+                double,
+                cfg.layer(),
+                vb.pp(layers.len()),
+            )?);
             from = channels;
         }
         Ok(Self {

@@ -18,11 +18,13 @@ impl Encoder {
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
         let (halve, same, mix) =
             (ConvConfig::new(3, 2, 1), ConvConfig::new(3, 1, 1), ConvConfig::new(1, 1, 0));
-        let strided = cfg.encoder_channels.iter().map(|&channels| (channels, halve));
-        let hidden = cfg.encoder_hidden.iter().map(|&channels| (channels, same));
+        let (layer, last) = (cfg.layer(), cfg.last_of_encoder());
+        let strided = cfg.encoder_channels.iter().map(|&channels| (channels, halve, layer));
+        let hidden = cfg.encoder_hidden.iter().map(|&channels| (channels, same, layer));
         let (mut layers, mut from) = (Vec::new(), cfg.image.channels);
-        for (i, (channels, conv)) in strided.chain(hidden).chain([(cfg.code_channels, mix)]).enumerate() {
-            layers.push(SpikingLayer::conv(from, channels, conv, cfg.lif, vb.pp(i))?);
+        let all = strided.chain(hidden).chain([(cfg.code_channels, mix, last)]);
+        for (i, (channels, conv, layer)) in all.enumerate() {
+            layers.push(SpikingLayer::conv(from, channels, conv, layer, vb.pp(i))?);
             from = channels;
         }
         Ok(Self { layers: SpikingStack::new(layers), time_steps: cfg.time_steps })
@@ -55,16 +57,21 @@ impl Encoder {
     }
 }
 
-/// Turns spikes into dense features by Eq. 6, `z^E = k SFR + (1 - k) PSP`, with a trainable scalar `k`.
+/// Turns spikes into dense features by Eq. 6, `z^E = k SFR + (1 - k) PSP`, with a trainable scalar `k`. A VQ-VAE has none: its features
+/// are the encoder's output.
 #[derive(Debug)]
 pub(crate) struct Features {
-    k: Tensor,
+    k: Option<Tensor>,
     second: Readout,
 }
 
 impl Features {
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
-        Ok(Self { k: vb.get_with_hints(1, "k", Init::Const(cfg.initial_k))?, second: cfg.features })
+        let k = match cfg.is_vq_vae() {
+            true => None,
+            false => Some(vb.get_with_hints(1, "k", Init::Const(cfg.initial_k))?),
+        };
+        Ok(Self { k, second: cfg.features })
     }
 
     /// The two sums over time that [`mix`](Self::mix) mixes.
@@ -79,6 +86,9 @@ impl Features {
 
     /// Makes the features from both sums, `[2, N, C, H', W']`.
     pub(crate) fn mix(&self, sums: &Tensor) -> Result<Tensor> {
-        lerp(sums, &self.k)
+        match &self.k {
+            Some(k) => lerp(sums, k),
+            None => sums.get(0),
+        }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Generator {
 impl Generator {
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
         let (c, mix) = (cfg.code_channels, ConvConfig::new(1, 1, 0));
-        Ok(Self { layer: SpikingLayer::conv(c, c, mix, cfg.lif, vb)?, time_steps: cfg.time_steps })
+        Ok(Self { layer: SpikingLayer::conv(c, c, mix, cfg.layer(), vb)?, time_steps: cfg.time_steps })
     }
 
     pub(crate) fn layer(&self) -> &SpikingLayer {

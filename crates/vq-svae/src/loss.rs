@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use snn_core::psp_distances;
 
-use crate::config::{DenseTerm, Reconstruction, Reduction};
+use crate::choices::{DenseTerm, Reconstruction, Reduction};
 use crate::{Output, VqSvaeConfig};
 
 /// What the training of a VQ-SVAE minimises, as the four terms of Eq. 9: scalars with gradients, whose sum is the loss.
@@ -15,9 +15,10 @@ pub struct Losses {
     pub reconstruction: Tensor,
     /// How far the encoder's features are from their codes, `|z^E - z^Q|^2` (see [`DenseTerm`]).
     pub dense: Tensor,
-    /// What the ASG learns from, `sum_t |PSP(sg z^E) - PSP(z^Q)|^2`.
+    /// What the ASG learns from, `sum_t |PSP(sg z^E) - PSP(z^Q)|^2`; 0 in a VQ-VAE, which has none.
     pub generator: Tensor,
-    /// What commits the encoder to its codes, `beta sum_t |PSP(sg z^Q) - PSP(z^E)|^2`, with `beta` included.
+    /// What commits the encoder to its codes, `beta sum_t |PSP(sg z^Q) - PSP(z^E)|^2`, with `beta` included;
+    /// 0 in a VQ-VAE.
     pub commitment: Tensor,
 }
 
@@ -55,7 +56,10 @@ impl Losses {
         };
         let n = images.dim(0)?;
         let count = if cfg.reduction == Reduction::Mean { out.spikes_e.elem_count() } else { n } as f64;
-        let (commitment, generator) = psp_distances(&out.spikes_e, &out.spikes_q, cfg.tau_syn)?;
+        let (commitment, generator) = match cfg.is_vq_vae() {
+            true => (out.z_e.zeros_like()?.sum_all()?, out.z_e.zeros_like()?.sum_all()?),
+            false => psp_distances(&out.spikes_e, &out.spikes_q, cfg.tau_syn)?,
+        };
         let dense = match cfg.dense {
             DenseTerm::Unbalanced => square((&out.z_e - &out.z_q)?, n)?,
             DenseTerm::Balanced { commitment } => {

@@ -7,8 +7,8 @@ use snn_core::{
     DescribeLayers, Drive, LayerDescription, Model, Observer, Seed, SpikingStack, straight_through,
 };
 
+use crate::choices::StraightThrough;
 use crate::codebook::Codebook;
-use crate::config::StraightThrough;
 use crate::decoder::Decoder;
 use crate::encoder::{Encoder, Features};
 use crate::generator::Generator;
@@ -25,7 +25,7 @@ pub struct Output {
     pub codes: Tensor,
     /// Embedding `z^Q` (Eq. 8), `[N, C, H', W']`.
     pub z_q: Tensor,
-    /// Generator spikes `z^Q_{1:T}`, `[T, N, C, H', W']`.
+    /// Generator spikes `z^Q_{1:T}`, `[T, N, C, H', W']`; of a VQ-VAE, which has no generator, `z^Q` with the gradient of `z^E`.
     pub spikes_q: Tensor,
     /// The image again, `[N, channels, H, W]`.
     pub reconstruction: Tensor,
@@ -62,7 +62,8 @@ pub struct VqSvae {
     encoder: Encoder,
     features: Features,
     codebook: Codebook,
-    generator: Generator,
+    /// None in a VQ-VAE.
+    generator: Option<Generator>,
     decoder: Decoder,
     /// The layers of both in a row, for evaluation: no spikes are stored in between.
     codes_to_sums: SpikingStack,
@@ -78,9 +79,12 @@ impl VqSvae {
         let encoder = Encoder::new(cfg, vb.pp("encoder"))?;
         let features = Features::new(cfg, vb.pp("features"))?;
         let codebook = Codebook::new(cfg, vb.pp("codebook"))?;
-        let generator = Generator::new(cfg, vb.pp("generator"))?;
+        let generator = match cfg.is_vq_vae() {
+            true => None,
+            false => Some(Generator::new(cfg, vb.pp("generator"))?),
+        };
         let decoder = Decoder::new(cfg, vb.pp("decoder"), vb.pp("head"))?;
-        let layers = std::iter::once(generator.layer()).chain(decoder.layers()).cloned().collect();
+        let layers = generator.iter().map(Generator::layer).chain(decoder.layers()).cloned().collect();
         Ok(Self {
             encoder,
             features,
@@ -102,7 +106,8 @@ impl VqSvae {
         self.pass(images, train, None)
     }
 
-    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes.
+    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes. In a network [without spikes](crate::WithoutSpikes) there is
+    /// nothing to look at.
     ///
     /// # Shapes
     /// As [`forward_t`](Self::forward_t).
@@ -114,7 +119,7 @@ impl VqSvae {
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Output> {
-        self.pass(images, train, Some(observe))
+        self.pass(images, train, Some(observe).filter(|_| self.cfg.without_spikes.is_none()))
     }
 
     fn pass(
@@ -129,7 +134,10 @@ impl VqSvae {
             StraightThrough::Spikes => z_q.clone(),
             StraightThrough::Embedding => straight_through(&z_q, &z_e)?,
         };
-        let spikes_q = self.generator.forward_t(&current, train)?;
+        let spikes_q = match &self.generator {
+            Some(generator) => generator.forward_t(&current, train)?,
+            None => current.unsqueeze(0)?,
+        };
         if let Some(observe) = observe.as_deref_mut() {
             observe("generator", &spikes_q)?;
         }
@@ -236,21 +244,27 @@ impl VqSvae {
 }
 
 /// Every layer by the name that [`forward_observed`](VqSvae::forward_observed) gives, and the `head`. `encoder.0` reads the image,
-/// `generator` the embedding: numbers.
+/// `generator` the embedding: numbers, as all layers of a network without spikes do.
 impl DescribeLayers for VqSvae {
     fn describe_layers(&self) -> candle_core::Result<Vec<LayerDescription>> {
         let (spec, (h, w)) = (&self.cfg.image, self.cfg.image.code_map());
         let code = [self.cfg.code_channels, h, w];
         let encoder = self.encoder.connections([spec.channels, spec.height, spec.width])?;
-        let generator = LayerDescription::new("generator", &[], self.generator.connections(code)?);
-        let (decoder, head) = self.decoder.connections(code)?;
         let mut layers = LayerDescription::in_a_row("encoder", &[], encoder);
-        let decoder = LayerDescription::in_a_row("decoder", &[&generator.name], decoder);
-        layers.extend([vec![generator], decoder].concat());
+        let mut read = Vec::new();
+        if let Some(generator) = &self.generator {
+            layers.push(LayerDescription::new("generator", &[], generator.connections(code)?));
+            read.push("generator");
+        }
+        let (decoder, head) = self.decoder.connections(code)?;
+        layers.extend(LayerDescription::in_a_row("decoder", &read, decoder));
         let last = layers.last().map_or("", |layer| &layer.name);
         let head = LayerDescription::new("head", &[last], head);
         layers.push(head);
-        Ok(layers)
+        Ok(match self.cfg.without_spikes {
+            Some(_) => layers.into_iter().map(LayerDescription::without_spikes).collect(),
+            None => layers,
+        })
     }
 }
 

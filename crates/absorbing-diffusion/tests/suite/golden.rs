@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use absorbing_diffusion::{AbsorbingProcess, Sdid, SdidConfig, TokenInput, Weighting, loss};
+use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sdid, SdidConfig, TokenInput, Weighting, loss};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, Model, ParamStore, Seed};
 
@@ -43,9 +43,13 @@ impl Golden {
         let channels = [8, 16, 24, 32, 16];
         let cfg =
             SdidConfig { channels: channels.to_vec(), token_input, ..SdidConfig::released_code(20, (7, 7)) };
+        self.model_of(&cfg, dtype)
+    }
+
+    fn model_of(&self, cfg: &SdidConfig, dtype: DType) -> (ParamStore, Sdid) {
         let params = ParamStore::new(Seed(0), dtype, &Device::Cpu);
-        let sdid = Sdid::new(&cfg, params.builder()).unwrap();
-        let mut checkpoint = Checkpoint::new(Sdid::KIND, &cfg).unwrap();
+        let sdid = Sdid::new(cfg, params.builder()).unwrap();
+        let mut checkpoint = Checkpoint::new(Sdid::KIND, cfg).unwrap();
         checkpoint.tensors = self.under("param.");
         params.restore(&checkpoint, "").unwrap();
         (params, sdid)
@@ -190,5 +194,52 @@ fn names_are_those_of_pytorch() {
         for (_, weighting) in WEIGHTINGS {
             assert_eq!(names(params.trainable()), keys(&format!("grad.{weighting}.")));
         }
+    }
+}
+
+/// The twin without spikes (`scripts/golden/analog.py`): a training step and an evaluation pass, with what is prepared.
+#[test]
+fn the_twin_without_spikes() {
+    for (dtype, bound) in [(DType::F64, 1e-9), (DType::F32, 1e-4)] {
+        let golden = Golden::load("sdid_twin");
+        let cfg = SdidConfig {
+            channels: vec![5, 6, 4],
+            token_input: TokenInput::Embedding { dim: 3 },
+            ..SdidConfig::released_code(7, (4, 4)).twin()
+        };
+        let (params, sdid) = golden.model_of(&cfg, dtype);
+        let process = AbsorbingProcess::new(7, 16).unwrap();
+        let (h0, t) = (golden.tokens("in.h0"), golden.tokens("in.t"));
+        let (h_t, u) = (golden.tokens("out.h_t"), golden.get("in.u").to_dtype(dtype).unwrap());
+        let denoiser = |h_t: &Tensor, t: &Tensor, train: bool| sdid.forward_t(h_t, t, train);
+        let total = loss(&process, &denoiser, &h0, &t, &u, Weighting::Elbo, true).unwrap();
+        assert_values("loss", &total, golden.get("loss.elbo"), bound);
+        let (gradients, wanted) =
+            (params.gradients(&total.backward().unwrap()).unwrap(), golden.under("grad."));
+        assert!(gradients.keys().eq(wanted.keys()) && wanted.len() == 3 + 3 * 4 + 2);
+        for (name, gradient) in &gradients {
+            if name.ends_with("conv.bias") {
+                assert!(
+                    flat(gradient).iter().all(|&x| x == 0.) && norm(flat(&wanted[name])) < 1e-12,
+                    "{name}"
+                );
+            } else {
+                assert_gradient(&format!("{dtype:?}, gradient of {name}"), gradient, &wanted[name], bound);
+            }
+        }
+        let logits = sdid.forward_t(&h_t, &t, false).unwrap();
+        assert_values("logits in evaluation", &logits, golden.get("eval.logits"), bound);
+        let mut unseen = |layer: &str, _: &Tensor| candle_core::bail!("{layer} has no spikes");
+        let observed = sdid.logits_observed(&h_t, &t, false, &mut unseen).unwrap();
+        assert_eq!(flat(&observed), flat(&logits));
+        let all: Vec<Vec<u32>> = vec![(0..16).collect(); 3];
+        let at = sdid.prepare().unwrap().logits_at(&h_t, &t, &[0, 1, 2], &all).unwrap();
+        let rows = logits.flatten_from(2).unwrap().transpose(1, 2).unwrap().reshape((48, 7)).unwrap();
+        assert_values(
+            "logits of a prepared network",
+            &at,
+            &rows,
+            if dtype == DType::F64 { 1e-12 } else { 1e-5 },
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::analog::Analog;
 use crate::neuron::is_false;
 use crate::{Error, LifConfig};
 
@@ -69,6 +70,9 @@ pub struct LayerConfig {
     /// parameter `plif.w` that begins where `tau` is the neuron's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub learn_tau: bool,
+    /// What is handed on in the place of spikes, where the layer has none; its neuron is then not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analog: Option<Analog>,
 }
 
 impl From<LifConfig> for LayerConfig {
@@ -90,17 +94,26 @@ impl LayerConfig {
         Self { learn_tau: true, ..self }
     }
 
+    /// Returns the same config without spikes.
+    #[must_use]
+    pub fn with_analog(self, analog: Analog) -> Self {
+        Self { analog: Some(analog), ..self }
+    }
+
     /// Checks that a layer can be built of this.
     ///
     /// # Errors
     /// Returns an error, with the field and its value, if its neuron or its norm does not
-    /// [validate](LifConfig::validate), or if it learns a time constant that is not above 1 at first.
+    /// [validate](LifConfig::validate), or if it learns a time constant that is not above 1 at first, or of a neuron that it has not.
     pub fn validate(&self) -> crate::Result<()> {
         self.neuron.validate()?;
         let tau = self.neuron.tau;
         if self.learn_tau && !tau.is_some_and(|tau| tau > 1.) {
             let tau = tau.map_or_else(|| "null".to_owned(), |tau| tau.to_string());
             return Err(Error::config("lif.tau", tau, "must be above 1 where it is learned"));
+        }
+        if self.learn_tau && self.analog.is_some() {
+            return Err(Error::config("learn_tau", true, "a layer without spikes has no time constant"));
         }
         self.norm.validate()
     }

@@ -15,13 +15,21 @@ pub struct LayerDescription {
     pub reads: Vec<String>,
     /// Its connections, on maps of the size that they have in the model.
     pub connections: Connections,
+    /// Whether what it reads are numbers, as in a network without spikes, and not spikes.
+    pub reads_numbers: bool,
 }
 
 impl LayerDescription {
     /// Describes a layer that reads the spikes of these.
     pub fn new(name: impl Into<String>, reads: &[&str], connections: Connections) -> Self {
         let reads = reads.iter().map(|&name| name.to_owned()).collect();
-        Self { name: name.into(), reads, connections }
+        Self { name: name.into(), reads, connections, reads_numbers: false }
+    }
+
+    /// Describes the same layer of a network without spikes.
+    #[must_use]
+    pub fn without_spikes(self) -> Self {
+        Self { reads_numbers: true, ..self }
     }
 
     /// Describes layers in a row, `<part>.0`, `<part>.1`, ..., each of which reads the one before; the first reads these.
@@ -44,7 +52,7 @@ impl LayerDescription {
     pub fn within(self, model: &str) -> Self {
         let longer = |name: String| format!("{model}.{name}");
         let reads = self.reads.into_iter().map(longer).collect();
-        Self { name: longer(self.name), reads, connections: self.connections }
+        Self { name: longer(self.name), reads, ..self }
     }
 }
 

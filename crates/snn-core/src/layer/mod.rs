@@ -1,5 +1,6 @@
 //! Layers: what a spiking layer is, how layers in a row are run, what is laid out once for many evaluations, and whole networks.
 
+mod analog;
 mod config;
 mod describe;
 mod drive;
@@ -17,6 +18,7 @@ mod stack;
 mod state;
 mod synapse;
 
+pub use analog::Analog;
 pub use config::{LayerConfig, Norm};
 pub use describe::{DescribeLayers, LayerDescription};
 pub use drive::Drive;

@@ -97,6 +97,9 @@ pub(crate) enum Neurons {
 impl Neurons {
     /// Asks for the parameters that a layer's neurons have.
     pub(super) fn new(layer: &LayerConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        if let Some(analog) = layer.analog {
+            return Ok(Self::Model(Arc::new(analog)));
+        }
         let lif = layer.neuron;
         match lif.tau.filter(|_| layer.learn_tau) {
             Some(tau) => {

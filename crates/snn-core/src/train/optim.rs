@@ -132,6 +132,8 @@ pub fn clip_gradients(grads: &mut BTreeMap<String, Tensor>, max_norm: Option<f64
 pub struct AdamW {
     cfg: AdamWConfig,
     params: Vec<(String, Var)>,
+    /// Of each parameter, the factor on the learning rate.
+    rates: Vec<f64>,
     /// `[2, ...]` each: first and second.
     moments: Vec<Tensor>,
     step: usize,
@@ -147,7 +149,17 @@ impl AdamW {
     pub fn new(params: Vec<(String, Var)>, cfg: AdamWConfig) -> Result<Self> {
         let zeros = |(_, p): &(String, Var)| Tensor::stack(&[p.zeros_like()?, p.zeros_like()?], 0);
         let moments = params.iter().map(zeros).collect::<Result<_>>()?;
-        Ok(Self { cfg, params, moments, step: 0 })
+        Ok(Self { cfg, rates: vec![1.; params.len()], params, moments, step: 0 })
+    }
+
+    /// Returns the same optimiser, whose parameters with names that begin so have their own learning rate: the others' times this
+    /// factor (times each of them, where several begin so). Weight decay, which is a part of the rate, follows it.
+    #[must_use]
+    pub fn with_rates(self, factors: &BTreeMap<String, f64>) -> Self {
+        let rate = |(name, _): &(String, Var)| -> f64 {
+            factors.iter().filter(|(prefix, _)| name.starts_with(*prefix)).map(|(_, factor)| factor).product()
+        };
+        Self { rates: self.params.iter().map(rate).collect(), ..self }
     }
 
     /// The number of steps taken so far.
@@ -166,19 +178,29 @@ impl AdamW {
     pub fn step(&mut self, grads: &BTreeMap<String, Tensor>, lr_factor: f64) -> Result<()> {
         self.step += 1;
         let AdamWConfig { lr, beta1, beta2, eps, weight_decay } = self.cfg;
-        let lr = lr * lr_factor;
-        let by = Step {
-            beta1,
-            beta2,
-            eps,
-            step_size: lr / (1. - beta1.powi(self.step as i32)),
-            root: (1. - beta2.powi(self.step as i32)).sqrt(),
-            keep: 1. - lr * weight_decay,
+        let by = |rate: f64| {
+            let lr = lr * lr_factor * rate;
+            Step {
+                beta1,
+                beta2,
+                eps,
+                step_size: lr / (1. - beta1.powi(self.step as i32)),
+                root: (1. - beta2.powi(self.step as i32)).sqrt(),
+                keep: 1. - lr * weight_decay,
+            }
         };
-        let moved = self.params.iter().zip(&self.moments).filter_map(|((name, param), moments)| {
-            grads.get(name).map(|grad| (param.as_tensor(), moments, grad))
-        });
-        step_all(&moved.collect::<Vec<_>>(), by)
+        let mut distinct = self.rates.clone();
+        distinct.sort_by(f64::total_cmp);
+        distinct.dedup();
+        for rate in distinct {
+            let all = self.params.iter().zip(&self.rates).zip(&self.moments);
+            let moved =
+                all.filter(|((_, own), _)| **own == rate).filter_map(|(((name, param), _), moments)| {
+                    grads.get(name).map(|grad| (param.as_tensor(), moments, grad))
+                });
+            step_all(&moved.collect::<Vec<_>>(), by(rate))?;
+        }
+        Ok(())
     }
 
     /// Copies the moments, to be put into a checkpoint, under the names `<prefix>m.<name>` and `<prefix>v.<name>`.

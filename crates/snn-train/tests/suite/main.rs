@@ -268,3 +268,26 @@ fn configs_that_make_no_sense_are_refused_by_field() {
     rejects(config().steps(3), &["batch_size", "only 3"]);
     rejects(TrainingConfig { epochs: usize::MAX, ..config() }.steps(8), &["epochs", "2^31"]);
 }
+
+/// The first step, where the gradients are the same: each parameter moves as it would were its rate that of all.
+#[test]
+fn parameters_may_have_a_rate_of_their_own() {
+    let moved = |lr: f64, rates: &[(&str, f64)]| {
+        let mut cfg = TrainingConfig { batch_size: 4, ..TrainingConfig::new(1) };
+        (cfg.adamw.lr, cfg.adamw.weight_decay) = (lr, 0.5);
+        cfg.rates = rates.iter().map(|(name, factor)| ((*name).to_owned(), *factor)).collect();
+        let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
+        let line = Line::build(&(), params.builder()).unwrap();
+        let trainer = Trainer::new("line", &cfg, &params, 4, Seed(3));
+        trainer
+            .train(&mut Silent, |batch| -> Result<StepLoss> { Ok(line.loss(batch.items)?.into()) })
+            .unwrap();
+        [&line.slope, &line.offset].map(|x| x.to_vec1::<f32>().unwrap()[0])
+    };
+    let ([slope, offset], [fast, faster]) = (moved(0.125, &[]), moved(0.5, &[]));
+    assert!(slope != fast && offset != faster);
+    assert_eq!(moved(0.125, &[("slo", 4.)]), [fast, offset]);
+    assert_eq!(moved(0.125, &[("slope", 2.), ("", 2.)])[0], fast);
+    let wrong = TrainingConfig { rates: [("slope".to_owned(), f64::NAN)].into(), ..config() };
+    rejects(wrong.validate(), &["rates.slope", "NaN"]);
+}

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::resize::checked_dims;
 use crate::{Error, FeatureExtractor, FeatureStats, ImageSource, Result, WeightFile};
 use network::Network;
-use pillow::Bilinear;
+pub use pillow::resize_bytes;
 
 /// Side of the images that the network was trained on.
 const SIDE: usize = 32;
@@ -129,12 +129,7 @@ impl Fad {
         }
         let byte = |x: f64| ((x - low) / (high - low) * 255.).round().clamp(0., 255.) as u8;
         let bytes: Vec<u8> = values.into_iter().map(byte).collect();
-        let bytes = if (h, w) == (SIDE, SIDE) {
-            bytes
-        } else {
-            let resizer = Bilinear::new((h, w), (SIDE, SIDE));
-            bytes.chunks_exact(h * w).flat_map(|plane| resizer.plane(plane)).collect()
-        };
+        let bytes = if (h, w) == (SIDE, SIDE) { bytes } else { resize_bytes(&bytes, (h, w), (SIDE, SIDE))? };
         let pixels = bytes.into_iter().map(|byte| (2. * f64::from(byte) / 255. - 1.) as f32).collect();
         Ok(Tensor::from_vec(pixels, (n, c, SIDE, SIDE), &Device::Cpu)?)
     }

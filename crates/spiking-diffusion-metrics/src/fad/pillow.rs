@@ -1,10 +1,32 @@
 //! Pillow's bilinear resizing of bytes: weights in fixed point, and bytes between the two passes.
 
+use crate::{Error, Result};
+
 /// Bits behind the point of a weight.
 const BITS: u32 = 32 - 8 - 2;
 
+/// Resizes bytes as Pillow's `BILINEAR` does it: row-major planes of `from` rows and columns, one after the other, become planes of `to`.
+///
+/// # Errors
+/// Returns an error if a side is 0, or if the bytes are no whole number of planes.
+/// # Examples
+/// ```
+/// let twice = spiking_diffusion_metrics::resize_bytes(&[0, 200], (1, 2), (1, 4))?;
+/// assert_eq!(twice, [0, 50, 150, 200]);
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn resize_bytes(bytes: &[u8], from: (usize, usize), to: (usize, usize)) -> Result<Vec<u8>> {
+    let plane = from.0.saturating_mul(from.1);
+    if [plane, to.0, to.1].contains(&0) || !bytes.len().is_multiple_of(plane) {
+        let reason = format!("{} bytes cannot be resized from {from:?} to {to:?}", bytes.len());
+        return Err(Error::config("resize_bytes", format!("{from:?}"), reason));
+    }
+    let resizer = Bilinear::new(from, to);
+    Ok(bytes.chunks_exact(plane).flat_map(|plane| resizer.plane(plane)).collect())
+}
+
 /// The weights of both axes.
-pub(super) struct Bilinear {
+struct Bilinear {
     rows: Vec<Taps>,
     columns: Vec<Taps>,
     width: usize,
@@ -26,12 +48,12 @@ impl Taps {
 
 impl Bilinear {
     /// From rows and columns to rows and columns, none of them 0.
-    pub(super) fn new(from: (usize, usize), to: (usize, usize)) -> Self {
+    fn new(from: (usize, usize), to: (usize, usize)) -> Self {
         Self { rows: axis(from.0, to.0), columns: axis(from.1, to.1), width: from.1 }
     }
 
     /// Resizes the row-major bytes of one channel: along the rows, then along the columns.
-    pub(super) fn plane(&self, plane: &[u8]) -> Vec<u8> {
+    fn plane(&self, plane: &[u8]) -> Vec<u8> {
         let wide: Vec<Vec<u8>> = plane
             .chunks_exact(self.width)
             .map(|line| self.columns.iter().map(|taps| taps.apply(|i| line[i])).collect())

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use snn_core::{LifConfig, Readout, Reset, Surrogate};
 use vq_svae::{
     Activation, DenseTerm, ImageSpec, Reconstruction, Reduction, Revival, StraightThrough, VqSvaeConfig,
+    WithoutSpikes,
 };
 
 use crate::{rejects, tiny};
@@ -259,8 +260,9 @@ proptest! {
         numbers in [number(), number(), number(), number(), number()],
         readouts in (any_readout(), any_readout()),
         (straight_through, reduction, reconstruction, dense) in choices(),
-        output in prop_oneof![Just(Activation::Tanh), Just(Activation::ClampedTanh)],
+        output in prop_oneof![Just(Activation::Tanh), Just(Activation::ClampedTanh), Just(Activation::Linear)],
         hidden in 0..4usize,
+        without_spikes in prop_oneof![Just(None), Just(Some(WithoutSpikes::Twin)), Just(Some(WithoutSpikes::VqVae))],
         revival in prop_oneof![Just(None), (any::<usize>(), number()).prop_map(|(every, until)| Some(Revival { every, until }))],
     ) {
         let [channels, height, width, time_steps, e0, e1, code_channels, codes, d0, d1] = sizes;
@@ -287,6 +289,7 @@ proptest! {
             dense,
             beta,
             revival,
+            without_spikes,
         };
         let text = serde_json::to_string(&cfg).unwrap();
         prop_assert_eq!(serde_json::from_str::<VqSvaeConfig>(&text).unwrap(), cfg);
@@ -340,4 +343,16 @@ fn revivals_that_make_no_sense_are_refused_by_field() {
     ] {
         rejects(with(every, until), &parts);
     }
+}
+
+#[test]
+fn networks_without_spikes_have_one_time_step_and_no_spikes_to_jump_over() {
+    let cfg = VqSvaeConfig::paper(ImageSpec::MNIST);
+    cfg.clone().twin().validate().unwrap();
+    let vq_vae = VqSvaeConfig::vq_vae(ImageSpec::MNIST);
+    vq_vae.validate().unwrap();
+    let wrong = VqSvaeConfig { time_steps: 2, ..cfg.twin() };
+    rejects(wrong.validate(), &["vqsvae.time_steps", "2", "1 without spikes"]);
+    let wrong = VqSvaeConfig { straight_through: StraightThrough::Spikes, ..vq_vae };
+    rejects(wrong.validate(), &["vqsvae.straight_through", "spikes", "embedding"]);
 }

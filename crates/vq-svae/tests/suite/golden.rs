@@ -18,16 +18,16 @@ const F64: Precision = (DType::F64, 1e-9, 1e-9);
 const F32: Precision = (DType::F32, 1e-5, 1e-4);
 
 /// The tensors of a golden file.
-struct Golden(BTreeMap<String, Tensor>);
+pub(crate) struct Golden(BTreeMap<String, Tensor>);
 
 impl Golden {
-    fn load(file: &str) -> Self {
+    pub(crate) fn load(file: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let path = folder.join(format!("{file}.safetensors"));
         Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap().into_iter().collect())
     }
 
-    fn get(&self, name: &str) -> &Tensor {
+    pub(crate) fn get(&self, name: &str) -> &Tensor {
         self.0.get(name).unwrap_or_else(|| panic!("no golden tensor `{name}`"))
     }
 
@@ -36,17 +36,17 @@ impl Golden {
     }
 
     /// The tensors `<prefix><name>`, by name.
-    fn under(&self, prefix: &str) -> BTreeMap<String, Tensor> {
+    pub(crate) fn under(&self, prefix: &str) -> BTreeMap<String, Tensor> {
         let named = self.0.iter().filter_map(|(key, xs)| Some((key.strip_prefix(prefix)?, xs)));
         named.map(|(name, xs)| (name.to_owned(), xs.clone())).collect()
     }
 
-    fn images(&self, dtype: DType) -> Tensor {
+    pub(crate) fn images(&self, dtype: DType) -> Tensor {
         self.get("in.images").to_dtype(dtype).unwrap()
     }
 
     /// The model with the parameters of the file, which must be exactly ours.
-    fn fixture(&self, cfg: &VqSvaeConfig, dtype: DType) -> Fixture {
+    pub(crate) fn fixture(&self, cfg: &VqSvaeConfig, dtype: DType) -> Fixture {
         let fixture = Fixture::new(cfg, 0, dtype);
         let mut checkpoint = Checkpoint::new(VqSvae::KIND, cfg).unwrap();
         checkpoint.tensors = self.under("param.");

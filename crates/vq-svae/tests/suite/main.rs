@@ -5,6 +5,7 @@ mod autotraits;
 mod checkpoint;
 mod config;
 mod golden;
+mod golden_analog;
 mod gradients;
 mod model;
 mod published;

@@ -297,7 +297,7 @@ impl<'a> NetworkBuilder<'a> {
     /// The next layer, which reads what there is so far.
     fn describe(&mut self, name: String, connections: Connections) {
         let reads = std::mem::replace(&mut self.reads, vec![name.clone()]);
-        self.described.push(LayerDescription { name, reads, connections });
+        self.described.push(LayerDescription { name, reads, connections, reads_numbers: false });
     }
 
     fn channels(&self) -> usize {
