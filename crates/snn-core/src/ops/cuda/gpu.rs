@@ -134,11 +134,7 @@ impl<'a> Call<'a> {
 }
 
 /// The bytes of each parameter, in words so that any of them is aligned.
-pub(super) fn parameters(
-    kernel: &str,
-    arguments: &[Argument],
-    operands: &[(u64, usize)],
-) -> Result<Vec<Vec<u64>>> {
+fn parameters(kernel: &str, arguments: &[Argument], operands: &[(u64, usize)]) -> Result<Vec<Vec<u64>>> {
     let mut operands = operands.iter();
     let mut pointer = |name: &str, wanted: usize| match operands.next() {
         // Nothing is allocated as one element, since nothing cannot be.
@@ -206,4 +202,38 @@ fn function(device: &CudaDevice, file: &'static str, kernel: &str) -> Result<sys
     };
     // Candle keeps the module of each name as long as the device is there, and the function with it.
     Ok(device.get_or_load_custom_func(kernel, file, ptx)?.cu_function())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments() -> Vec<Argument> {
+        vec![
+            Argument::Operand { name: "xs", bytes: 12 },
+            Argument::Value(vec![1, 2, 3, 4, 5, 6, 7, 8, 9]),
+            Argument::Table { name: "grads", bytes: vec![8, 0], slots: 3 },
+        ]
+    }
+
+    #[test]
+    fn parameters_are_pointers_tables_and_bytes() -> Result<()> {
+        let words = parameters("kernel", &arguments(), &[(0x10, 12), (0x20, 8), (0x30, 4)])?;
+        let value =
+            vec![u64::from_ne_bytes([1, 2, 3, 4, 5, 6, 7, 8]), u64::from_ne_bytes([9, 0, 0, 0, 0, 0, 0, 0])];
+        assert_eq!(words, [vec![0x10], value, vec![0x20, 0x30, 0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn operands_that_do_not_fit_are_named() {
+        let says = |operands: &[(u64, usize)], part: &str| {
+            let error = parameters("kernel", &arguments(), operands).expect_err("refused").to_string();
+            assert!(error.contains("kernel") && error.contains(part), "{error}");
+        };
+        says(&[(0x10, 8), (0x20, 8), (0x30, 0)], "xs has 8 bytes, not 12");
+        says(&[(0x10, 12), (0x20, 4), (0x30, 0)], "grads has 4 bytes, not 8");
+        says(&[(0x10, 12), (0x20, 8)], "grads is missing");
+        says(&[(0x10, 12), (0x20, 8), (0x30, 0), (0x40, 4)], "an operand too many");
+    }
 }

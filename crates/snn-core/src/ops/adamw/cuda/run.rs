@@ -1,5 +1,6 @@
 //! AdamW on a GPU.
 
+use candle_core::cuda_backend::WrapErr;
 use candle_core::{DType, Layout, Result, Storage, Tensor, bail};
 
 use super::{SLOTS, launch};
@@ -28,8 +29,8 @@ fn step_group<F: Element>(group: &[(&Tensor, &Tensor, &Tensor)], by: Step) -> Re
     let layouts: Vec<[&Layout; 3]> =
         (0..group.len()).map(|i| [all[0][i].layout(), all[1][i].layout(), all[2][i].layout()]).collect();
     let launch = launch::<F>(&layouts, by)?;
-    // Candle has no operation that changes many tensors. Their locks are held until the kernel is on its way, on the stream that all
-    // work on them is on; the numbers lie on the device, where no reference of this program leads.
+    // Candle has no operation that changes many tensors. Their locks are held until the kernel is on its way; the numbers lie on the
+    // device, where no reference of this program leads.
     let held: Vec<_> = all.iter().flatten().map(|tensor| tensor.storage_and_layout()).collect();
     let Some((Storage::Cuda(first), _)) = held.first().map(|(storage, layout)| (&**storage, layout)) else {
         bail!("adamw: a parameter is not on a GPU")
@@ -41,5 +42,15 @@ fn step_group<F: Element>(group: &[(&Tensor, &Tensor, &Tensor)], by: Step) -> Re
             _ => bail!("adamw: an operand is not on the parameter's GPU"),
         }
     }
-    call.run()
+    // A program with several streams is told of what is read only: it waits.
+    let stream = first.device.cuda_stream();
+    let many = stream.context().is_managing_stream_synchronization();
+    if many {
+        stream.context().synchronize().w()?;
+    }
+    call.run()?;
+    if many {
+        stream.synchronize().w()?;
+    }
+    Ok(())
 }

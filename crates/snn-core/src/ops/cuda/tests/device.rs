@@ -62,7 +62,7 @@ fn gpu_lif() -> Result<()> {
         for (i, cfg) in configs().iter().enumerate() {
             for shape in [[16, 7777], [1, 1], [5, 333]] {
                 let xs = (random(&format!("xs {i}"), &shape, dtype)? * 1.5)?;
-                parity("lif", |x| lif(&x[0], cfg), &[xs.clone()], true, bound)?;
+                parity("lif", |x| lif(&x[0], cfg), std::slice::from_ref(&xs), true, bound)?;
                 parity("lif_constant", |x| lif_constant(&x[0], 9, cfg), &[xs.get(0)?], true, bound)?;
                 // A view that does not begin where its storage does.
                 parity("lif of a view", |x| lif(&x[0].narrow(0, 0, 1)?, cfg), &[xs], true, bound)?;
@@ -77,7 +77,7 @@ fn gpu_lif() -> Result<()> {
 #[ignore = "needs a GPU"]
 fn gpu_lif_where_there_is_no_kernel() -> Result<()> {
     let (xs, cfg) = (random("xs", &[400, 3], DType::F32)?, LifConfig::default());
-    parity("long", |x| lif(&x[0], &cfg), &[xs.clone()], true, 1e-5)?;
+    parity("long", |x| lif(&x[0], &cfg), std::slice::from_ref(&xs), true, 1e-5)?;
     let half = xs.to_dtype(DType::BF16)?.to_device(&gpu())?;
     assert_eq!(lif(&half, &cfg)?.dims(), [400, 3]);
     Ok(())
@@ -90,7 +90,13 @@ fn gpu_sums_and_distances() -> Result<()> {
         for shape in [[16, 5000], [1, 1], [7, 333]] {
             let (a, b) = (random("a", &shape, dtype)?, random("b", &shape, dtype)?);
             let readouts = [Readout::Mean, Readout::Psp { tau: 2. }, Readout::ExponentialSum { decay: 0.8 }];
-            parity("read-outs", |x| Readout::apply_all(&readouts, &x[0]), &[a.clone()], true, bound)?;
+            parity(
+                "read-outs",
+                |x| Readout::apply_all(&readouts, &x[0]),
+                std::slice::from_ref(&a),
+                true,
+                bound,
+            )?;
             let distances = |x: &[Tensor]| {
                 let (first, second) = psp_distances(&x[0], &x[1], 2.)?;
                 Tensor::stack(&[first, (second * 0.5)?], 0)
@@ -209,7 +215,7 @@ fn gpu_layers() -> Result<()> {
             let spikes = layer.forward_t(&xs, true)?;
             let upstream = random("upstream", spikes.dims(), DType::F64)?.to_device(device)?;
             let grads = params.gradients(&(&spikes * upstream)?.sum_all()?.backward()?)?;
-            std::iter::once(spikes.clone())
+            std::iter::once(spikes)
                 .chain(grads.into_values())
                 .map(|tensor| tensor.detach().to_device(&Device::Cpu))
                 .collect()
