@@ -8,6 +8,7 @@ use absorbing_diffusion::Schedule;
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
 use snn_core::Seed;
+use snn_train::read_config;
 use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 use super::input::Input;
@@ -15,9 +16,9 @@ use super::signals::{Signals, command_line};
 use super::{device, flags, parsed, say};
 use crate::error::{Error, Result};
 use crate::experiment::inception;
-use crate::generation::{self, Formats, Saved};
+use crate::generation::{self, Formats, Saved, Source};
 use crate::sweep::{self, Reference};
-use crate::{Condition, ExperimentConfig, Progress, Trained};
+use crate::{Condition, ExperimentConfig, Progress, Trained, TrainedVae};
 
 /// Draw images from the networks of a finished run and write them as PNGs, as tensors, or both.
 #[derive(Debug, Parser)]
@@ -104,32 +105,59 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 /// What there is to say in the end.
 fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let device = device(&arguments.device)?;
+    if let Some(run) = arguments.run.as_deref().filter(|run| run.is_dir())
+        && let Some(_) = read_config::<ExperimentConfig>(run)?.vae
+    {
+        return arguments.draw_by(&arguments.vae(run, &device)?, &device, progress);
+    }
     let mut trained = arguments.trained(&device)?;
     if !arguments.temperature_sweep.is_empty() {
         return temperature_sweep(arguments, trained, &device, progress);
     }
     arguments.apply(&mut trained.cfg)?;
-    let formats = Formats {
-        png: arguments.format.contains(&Format::Png),
-        safetensors: arguments.format.contains(&Format::Safetensors),
-    };
-    let clock = Instant::now();
-    let (n, out) = (arguments.n, &arguments.out);
-    let Saved { drawn, present } = match arguments.condition() {
-        None => generation::save(&trained, n, out, formats, &device, progress)?,
-        Some(condition) => {
-            generation::save(&trained.of_classes(condition)?, n, out, formats, &device, progress)?
-        }
-    };
-    let seconds = clock.elapsed().as_secs_f64();
-    Ok(format!(
-        "{drawn} images drawn in {seconds:.1} s ({:.1} images/s), {present} were there; in {}",
-        drawn as f64 / seconds,
-        arguments.out.display()
-    ))
+    match arguments.condition() {
+        None => arguments.draw_by(&trained, &device, progress),
+        Some(condition) => arguments.draw_by(&trained.of_classes(condition)?, &device, progress),
+    }
 }
 
 impl Arguments {
+    fn draw_by(&self, source: &impl Source, device: &Device, progress: &mut dyn Progress) -> Result<String> {
+        let formats = Formats {
+            png: self.format.contains(&Format::Png),
+            safetensors: self.format.contains(&Format::Safetensors),
+        };
+        let clock = Instant::now();
+        let Saved { drawn, present } =
+            generation::save(source, self.n, &self.out, formats, device, progress)?;
+        let seconds = clock.elapsed().as_secs_f64();
+        Ok(format!(
+            "{drawn} images drawn in {seconds:.1} s ({:.1} images/s), {present} were there; in {}",
+            drawn as f64 / seconds,
+            self.out.display()
+        ))
+    }
+
+    /// The run of a variational autoencoder, which knows nothing of classes and of sampling from logits.
+    fn vae(&self, run: &Path, device: &Device) -> Result<TrainedVae> {
+        let mut trained = TrainedVae::load(run, device)?;
+        let asked = [
+            ("--class", !self.class.is_empty()),
+            ("--temperature", self.temperature.is_some()),
+            ("--temperature-sweep", !self.temperature_sweep.is_empty()),
+            ("--set", !self.set.is_empty()),
+        ];
+        if let Some((flag, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+            let model = trained.cfg.model.name();
+            let reason =
+                format!("the model `{model}` draws by its prior: it has no codes, and knows no classes");
+            return Err(Error::config(flag, "", reason));
+        }
+        trained.cfg.seed = self.seed.map_or(trained.cfg.seed, Seed);
+        trained.cfg.sampling.batch_size = self.batch_size.unwrap_or(trained.cfg.sampling.batch_size);
+        Ok(trained)
+    }
+
     fn trained(&self, device: &Device) -> Result<Trained> {
         match &self.run {
             Some(run) => Trained::load(run, device),

@@ -35,7 +35,7 @@ pub use table1::table1;
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::Starter;
-use crate::{Experiment, ExperimentConfig, FadFiles, Features, Preset, Progress, Report};
+use crate::{Experiment, ExperimentConfig, FadFiles, Features, ModelName, Preset, Progress, Report};
 use input::Input;
 use output::{answer, parsed, say, usage};
 use signals::{Signals, command_line};
@@ -51,9 +51,12 @@ struct Arguments {
     /// Take files that hold less than the official ones, and say so in the report; a lone split is cut 90/10 by the seed
     #[arg(long)]
     allow_partial: bool,
-    /// Folder for everything that the run writes [default: runs/<data set>-<preset>-<seed>]
+    /// Folder for everything that the run writes [default: runs/<data set>-<preset>-<seed>, with another model's name in it]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// What to train: the paper's model, a baseline of its Table 1 (fsvae, fsvae-original, esvae), or a network without spikes
+    #[arg(long, value_enum, default_value = "spiking-diffusion")]
+    model: ModelName,
     /// What to start from
     #[arg(long, value_enum, default_value = "quick")]
     preset: Preset,
@@ -69,13 +72,13 @@ struct Arguments {
     /// Use only the first N training images (the whole test set is always used)
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     limit: Option<usize>,
-    /// Passes over the training images for the autoencoder [default: the preset's]
+    /// Passes over the training images for the autoencoder, which may be all there is [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     epochs_vqsvae: Option<usize>,
     /// Passes over the training images for the denoiser [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     epochs_sdid: Option<usize>,
-    /// Images a training step, for both networks [default: the preset's]
+    /// Images a training step, for all networks [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     batch_size: Option<usize>,
     /// Images to generate [default: the preset's]
@@ -153,10 +156,11 @@ fn train_on(
     }
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
     say(&format!(
-        "{}{kind}: {} training and {} test images; preset {}, seed {}; writing to {}",
+        "{}{kind}: {} training and {} test images; {}preset {}, seed {}; writing to {}",
         data.name,
         data.train.len(),
         data.test.len(),
+        if cfg.model.is_the_papers() { String::new() } else { format!("model {}, ", cfg.model.name()) },
         cfg.preset.name(),
         cfg.seed.0,
         experiment.folder().display(),
@@ -177,15 +181,24 @@ fn published_fad(_: &str, _: &mut dyn Progress) -> Result<FadFiles> {
 }
 
 fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
-    let mut cfg = ExperimentConfig::for_data(arguments.preset, data)?;
+    let mut cfg = ExperimentConfig::for_model(arguments.model, arguments.preset, data)?;
     cfg.seed = Seed(arguments.seed);
     cfg.samples = arguments.samples.unwrap_or(cfg.samples);
     let evaluation = &mut cfg.evaluation;
     evaluation.distance_images = arguments.distance_images.unwrap_or(evaluation.distance_images);
-    cfg.vqsvae_training.epochs = arguments.epochs_vqsvae.unwrap_or(cfg.vqsvae_training.epochs);
-    cfg.sdid_training.epochs = arguments.epochs_sdid.unwrap_or(cfg.sdid_training.epochs);
-    for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
-        training.batch_size = arguments.batch_size.unwrap_or(training.batch_size);
+    if let (Some(_), Some(epochs)) = (&cfg.vae, arguments.epochs_sdid) {
+        let reason = format!("the model `{}` has no denoiser: --epochs-vqsvae are all", cfg.model.name());
+        return Err(Error::config("--epochs-sdid", epochs, reason));
+    }
+    let (autoencoder, denoiser) = match &mut cfg.vae {
+        Some(vae) => (&mut vae.training, None),
+        None => (&mut cfg.vqsvae_training, Some(&mut cfg.sdid_training)),
+    };
+    autoencoder.epochs = arguments.epochs_vqsvae.unwrap_or(autoencoder.epochs);
+    autoencoder.batch_size = arguments.batch_size.unwrap_or(autoencoder.batch_size);
+    if let Some(denoiser) = denoiser {
+        denoiser.epochs = arguments.epochs_sdid.unwrap_or(denoiser.epochs);
+        denoiser.batch_size = arguments.batch_size.unwrap_or(denoiser.batch_size);
     }
     for setting in &arguments.set {
         let Some((key, value)) = setting.split_once('=') else {
@@ -216,15 +229,15 @@ fn summary(report: &Report, out: &Path) -> String {
         let again = d.reconstruction_fid.map_or(String::new(), |fid| format!(" (reconstructions {fid:.4})"));
         format!("FID {:.4}{again}, KID {:.5} ± {:.5} ({})\n", d.fid, d.kid, d.kid_std, d.extractor)
     });
+    let codes = format!(
+        ", {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})",
+        m.bits_per_token, m.bits_per_token_standard_error, m.codebook_used, m.codebook_perplexity,
+    );
     format!(
-        "test MSE {:.5}, SSIM {:.4}, {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})\n{distance}\
-         look at {dir}/report.html (or {dir}/report.md and {dir}/samples.png)",
+        "test MSE {:.5}, SSIM {:.4}{}\n{distance}look at {dir}/report.html (or {dir}/report.md and {dir}/samples.png)",
         m.mse,
         m.ssim,
-        m.bits_per_token,
-        m.bits_per_token_standard_error,
-        m.codebook_used,
-        m.codebook_perplexity,
+        if m.has_codes() { codes.as_str() } else { "" },
         dir = out.display(),
     )
 }

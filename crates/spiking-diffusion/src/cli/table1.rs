@@ -53,6 +53,9 @@ struct Run {
     /// Why there are no numbers.
     error: Option<String>,
     dataset: Option<String>,
+    /// The model, where it is not the paper's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
     partial: Option<String>,
     ours: Numbers,
     /// Features that FID and KID were measured with; the paper's have 2048 of an Inception.
@@ -96,6 +99,7 @@ impl Run {
             run: folder.to_string_lossy().into_owned(),
             error: Some(e.to_string()),
             dataset: None,
+            model: None,
             partial: None,
             ours: [None; 5],
             features: None,
@@ -116,11 +120,11 @@ impl Run {
         let fad = metrics.fad.as_ref();
         let ours = [Some(metrics.mse), Some(1. - metrics.ssim), kid, fid, fad.map(|d| d.fad)];
         let budget = format!(
-            "preset {}, seed {}, {} + {} epochs on {} training images, {} test images",
+            "{}preset {}, seed {}, {} on {} training images, {} test images",
+            report.model.as_ref().map_or(String::new(), |model| format!("model {model}, ")),
             report.preset,
             report.seed,
-            report.epochs.vqsvae,
-            report.epochs.sdid,
+            report.epochs.in_words(),
             report.train_images,
             report.test_images
         );
@@ -128,6 +132,7 @@ impl Run {
         Ok(Self {
             run: folder.to_string_lossy().into_owned(),
             error: None,
+            model: report.model,
             partial: report.partial,
             ours,
             features: distance.map(|d| d.dims),
@@ -161,13 +166,7 @@ impl Table {
             seen.push(run.dataset());
             let same = || self.runs.iter().filter(|other| other.dataset() == run.dataset());
             for other in same() {
-                row(
-                    &mut page,
-                    run.dataset(),
-                    &code(&other.run),
-                    other.ours,
-                    (other.features, other.fad_images),
-                );
+                row(&mut page, run.dataset(), &other.from(), other.ours, (other.features, other.fad_images));
             }
             for (name, numbers) in
                 [("Spiking-Diffusion (paper)", run.spiking_diffusion), ("FSVAE (paper)", run.fsvae)]
@@ -193,6 +192,12 @@ impl Table {
 }
 
 impl Run {
+    /// The run, with the model that made it.
+    fn from(&self) -> String {
+        let model = self.model.as_ref().map(|model| format!("{model} "));
+        format!("{}{}", model.unwrap_or_default(), code(&self.run))
+    }
+
     fn note(&self) -> String {
         let run = code(&self.run);
         let (Some(budget), Some(protocol)) = (&self.budget, &self.protocol) else {
@@ -255,6 +260,7 @@ mod tests {
             run: name.into(),
             error: dataset.is_none().then(|| "no such file".to_owned()),
             dataset: dataset.map(str::to_owned),
+            model: (name == "c").then(|| "fsvae".to_owned()),
             partial: (name == "b").then(|| "half of it".to_owned()),
             ours,
             features: (name == "b").then_some(768),
@@ -288,7 +294,7 @@ mod tests {
             | mnist | ESVAE (its paper) | - | - | - | - | 10.99 (5120) |\n\
             | mnist | FSDDIM (its paper) | - | - | - | - | 3.62 (10000) |\n\
             | - | `gone` | - | - | - | - | - |\n\
-            | synthetic-digits | `c` | 0.5000 | 0.250 | - | - | - |\n";
+            | synthetic-digits | fsvae `c` | 0.5000 | 0.250 | - | - | - |\n";
         assert!(page.contains(wanted), "{page}");
         assert!(
             page.contains("- `gone`: no such file\n") && page.contains("**Partial data:** half of it."),

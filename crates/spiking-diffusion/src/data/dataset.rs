@@ -55,6 +55,21 @@ impl Dataset {
         format!("{:x}", hash.finalize())
     }
 
+    /// Makes the same data set of images of this height and width, resized as Pillow's bilinear filter resizes bytes.
+    ///
+    /// # Errors
+    /// Returns an error if a side is 0.
+    /// # Examples
+    /// ```
+    /// let digits = spiking_diffusion::data::synthetic_digits()?;
+    /// assert_eq!(digits.resized(32, 32)?.image(), (1, 32, 32));
+    /// # Ok::<(), spiking_diffusion::Error>(())
+    /// ```
+    pub fn resized(&self, height: usize, width: usize) -> Result<Self> {
+        let (train, test) = (self.train.resized((height, width))?, self.test.resized((height, width))?);
+        Ok(Self { name: self.name.clone(), partial: self.partial.clone(), train, test, ..*self })
+    }
+
     /// Keeps at most the first `n` training images. The test images stay.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
+use spiking_diffusion_metrics::resize_bytes;
 
 use crate::error::{Error, Result};
 
@@ -113,6 +114,13 @@ impl Split {
         [self.len(), c, h, w].iter().for_each(|n| hash.update((*n as u64).to_le_bytes()));
         hash.update(&self.labels);
         hash.update(&self.pixels);
+    }
+
+    /// The same images in other rows and columns, resized as Pillow's bilinear filter resizes bytes.
+    pub(super) fn resized(&self, (height, width): (usize, usize)) -> Result<Self> {
+        let (channels, rows, columns) = self.image;
+        let pixels = resize_bytes(&self.pixels, (rows, columns), (height, width))?;
+        Self::new(pixels, self.labels.clone(), (channels, height, width))
     }
 
     pub(super) fn first(mut self, n: usize) -> Result<Self> {

@@ -38,6 +38,9 @@ pub(super) fn of(cfg: &ExperimentConfig, Asked { features, fad, starter }: Asked
     if data.train_images < official {
         words.push(format!("--limit {}", data.train_images));
     }
+    if !cfg.model.is_the_papers() {
+        words.push(format!("--model {}", cfg.model.name()));
+    }
     words.push(format!("--preset {} --seed {} --out again", cfg.preset.name(), cfg.seed.0));
     if let Features::Inception(file) = features {
         words.push(format!("--inception {}", quoted(&file.to_string_lossy())));
@@ -56,7 +59,7 @@ pub(super) fn of(cfg: &ExperimentConfig, Asked { features, fad, starter }: Asked
 
 /// Fields, dotted, that differ from the preset's, with their values.
 fn settings(cfg: &ExperimentConfig) -> Option<Vec<(String, String)>> {
-    let mut preset = ExperimentConfig::new(cfg.preset, cfg.vqsvae.image);
+    let mut preset = ExperimentConfig::of_model(cfg.model, cfg.preset, cfg.vqsvae.image);
     // These follow from the data and the seed.
     (preset.data, preset.seed) = (cfg.data.clone(), cfg.seed);
     if let (Reconstruction::OverVariance { variance }, Reconstruction::OverVariance { variance: own }) =
@@ -73,7 +76,7 @@ mod tests {
     use vq_svae::ImageSpec;
 
     use super::*;
-    use crate::Preset;
+    use crate::{ModelName, Preset};
 
     fn of(cfg: &ExperimentConfig, features: &Features, starter: Starter) -> Option<String> {
         super::of(cfg, Asked { features, fad: None, starter })
@@ -116,6 +119,19 @@ mod tests {
         assert!(command.contains("--set 'sdid.token_input=\"raw\"'"), "{command}");
         assert_eq!(read_back(&command, &cfg), cfg);
         assert_eq!(command.matches("--set").count(), 3, "{command}");
+    }
+
+    #[test]
+    fn a_command_names_another_model() {
+        let mut cfg = ExperimentConfig::of_model(ModelName::Fsvae, Preset::Cpu, ImageSpec::MNIST);
+        (cfg.data.name, cfg.data.train_images) = ("mnist".to_owned(), 60_000);
+        let cfg = cfg.with("vae.training.epochs", "3").unwrap();
+        let command = of(&cfg, &Features::None, Starter::Program).unwrap();
+        assert!(
+            command.contains(" --model fsvae --preset cpu ")
+                && command.ends_with(" --set vae.training.epochs=3"),
+            "{command}"
+        );
     }
 
     #[test]

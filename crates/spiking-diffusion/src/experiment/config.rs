@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use snn_core::Seed;
 use snn_train::TrainingConfig;
-use vq_svae::VqSvaeConfig;
+use vq_svae::{ImageSpec, VqSvaeConfig};
 
+use super::model::ModelName;
+use super::vae_config::VaeConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 
@@ -111,6 +113,9 @@ impl DataConfig {
 pub struct ExperimentConfig {
     /// The data; see [`for_data`](Self::for_data).
     pub data: DataConfig,
+    /// The model; a config that names none is of the paper's.
+    #[serde(default, skip_serializing_if = "ModelName::is_the_papers")]
+    pub model: ModelName,
     /// Where it started from.
     pub preset: Preset,
     /// Seed of everything random.
@@ -135,21 +140,40 @@ pub struct ExperimentConfig {
     pub samples: usize,
     /// Evaluation.
     pub evaluation: EvaluationConfig,
+    /// The network of a model that is a variational autoencoder, and its training. Such a run looks at no field of those between `seed`
+    /// and `samples`, but for the images' shape (`vqsvae.image`) and the batch of sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<VaeConfig>,
 }
 
+/// What a config says of a model with codes.
+const OF_CODES: [&str; 7] =
+    ["vqsvae", "vqsvae_training", "sdid", "sdid_training", "weighting", "label_dropout", "sampling"];
+
 impl ExperimentConfig {
+    /// Returns channels, rows and columns of the images that the model makes.
+    #[must_use]
+    pub fn image(&self) -> [usize; 3] {
+        let ImageSpec { channels, height, width } = self.vqsvae.image;
+        self.vae.as_ref().map_or([channels, height, width], |vae| vae.network.image())
+    }
+
     /// Returns the same config with one field set; `key` is dotted, `value` JSON (a bare word counts as a string).
     ///
     /// # Errors
-    /// Returns an error if there is no such field, if the value does not fit it, or if the field says what the run is: `data`, `preset`,
-    /// `seed`.
+    /// Returns an error if there is no such field, if the value does not fit it, or if the field says what the run is (`data`, `model`, `preset`,
+    /// `seed`), or if the model has no such part.
     pub fn with(&self, key: &str, value: &str) -> Result<Self> {
-        if matches!(key.split('.').next(), Some("data" | "preset" | "seed")) {
+        if matches!(key.split('.').next(), Some("data" | "model" | "preset" | "seed")) {
             return Err(Error::config(
                 key,
                 value,
-                "says what the run is: --seed, --preset and the data set decide it",
+                "says what the run is: --seed, --preset, --model and the data set decide it",
             ));
+        }
+        if self.vae.is_some() && OF_CODES.contains(&key.split('.').next().unwrap_or(key)) {
+            let reason = format!("is no part of the model `{}`, which has no codes", self.model.name());
+            return Err(Error::config(key, value, reason));
         }
         let no_such_field = || Error::config(key, value, "there is no such field");
         let mut tree = self.to_value()?;

@@ -54,10 +54,6 @@ impl Energy {
         let layers = |network: &str, layers: Vec<LayerDescription>| -> Vec<LayerDescription> {
             layers.into_iter().map(|layer| layer.within(network)).collect()
         };
-        let sum = |lines: &[Line], part: &dyn Fn(&str) -> bool| {
-            let chosen = lines.iter().filter(|line| part(&line.name));
-            chosen.fold(Cost::default(), |sum, line| line.cost.times_plus(1., &sum))
-        };
         let line = |name: String, cost: Cost| Line { name, cost };
         let in_autoencoder = layers("vqsvae", vqsvae.describe_layers()?);
         let mut all = lines(&in_autoencoder, activity)?;
@@ -77,13 +73,29 @@ impl Energy {
         }
         Ok(Self { protocol: PROTOCOL.to_owned(), layers: all, work })
     }
+
+    /// Of a variational autoencoder, whose layers have been observed while it reconstructed images; the names of its prior's begin so.
+    pub(crate) fn of_vae(layers: &[LayerDescription], prior: &str, activity: &Activity) -> Result<Self> {
+        let (lines, decoding) = (lines(layers, activity)?, upstream(layers));
+        let reconstruct = sum(&lines, &|name| !name.starts_with(prior));
+        let generate = sum(&lines, &|name| name.starts_with(prior) || decoding.contains(name));
+        let work = [("reconstruct an image", reconstruct), ("generate an image", generate)];
+        let work = work.into_iter().map(|(name, cost)| Line { name: name.to_owned(), cost }).collect();
+        Ok(Self { protocol: PROTOCOL.to_owned(), layers: lines, work })
+    }
+}
+
+/// The sum of the layers that are a part of something.
+fn sum(lines: &[Line], part: &dyn Fn(&str) -> bool) -> Cost {
+    let chosen = lines.iter().filter(|line| part(&line.name));
+    chosen.fold(Cost::default(), |sum, line| line.cost.times_plus(1., &sum))
 }
 
 /// A line for each layer of a network.
 fn lines(layers: &[LayerDescription], activity: &Activity) -> Result<Vec<Line>> {
     let line = |layer: &LayerDescription| {
         let (name, dense) = (layer.name.clone(), layer.connections.macs());
-        if layer.reads.is_empty() {
+        if layer.reads.is_empty() || layer.reads_numbers {
             return Ok(Line { name, cost: Cost::new(dense, dense, 0.) });
         }
         let accumulates = activity.accumulates(&layer.connections, &layer.reads)?;

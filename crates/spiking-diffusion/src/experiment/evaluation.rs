@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Instant;
 
 use absorbing_diffusion::{BitsPerToken, Denoiser, bits_per_token, draw_noise};
@@ -78,24 +79,40 @@ impl Reconstructions {
     ) -> Result<(Self, Tensor)> {
         let (clock, mut activity, mut codes) = (Instant::now(), Activity::default(), Vec::new());
         let mut usage = CodeUsage::new(cfg.vqsvae.codes);
-        let (mut errors, mut similarities) = (Vec::new(), Vec::new());
-        progress.begin("evaluate", test.len(), 0);
-        for range in batches(test.len(), cfg.evaluation.batch_size) {
-            let images = test.range(range.clone(), device)?;
-            let out = vqsvae.forward_observed(&images, false, &mut |layer, spikes| {
+        let (errors, similarities) = compare(cfg, test, device, progress, &mut |images, _| {
+            let out = vqsvae.forward_observed(images, false, &mut |layer, spikes| {
                 activity.record(&format!("vqsvae.{layer}"), spikes)
             })?;
             usage.record(&out.codes)?;
-            errors.extend(mse(&images, &out.reconstruction)?);
-            similarities.extend(ssim(&images, &out.reconstruction, &SsimConfig::paper())?);
             codes.push(out.codes.to_device(&Device::Cpu)?);
-            progress.advance(range.end, None);
-            go_on(progress, "evaluate", range.end, test.len())?;
-        }
-        progress.end();
+            Ok(out.reconstruction)
+        })?;
         let seconds = clock.elapsed().as_secs_f64();
         Ok((Self { errors, similarities, usage, activity, seconds }, Tensor::cat(&codes, 0)?))
     }
+}
+
+/// Compares all test images with what comes back of them, `again` of a batch and the numbers of its images: squared errors and
+/// similarities, image by image.
+pub(super) fn compare(
+    cfg: &ExperimentConfig,
+    test: &Split,
+    device: &Device,
+    progress: &mut dyn Progress,
+    again: &mut dyn FnMut(&Tensor, Range<usize>) -> Result<Tensor>,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let (mut errors, mut similarities) = (Vec::new(), Vec::new());
+    progress.begin("evaluate", test.len(), 0);
+    for range in batches(test.len(), cfg.evaluation.batch_size) {
+        let images = test.range(range.clone(), device)?;
+        let again = again(&images, range.clone())?;
+        errors.extend(mse(&images, &again)?);
+        similarities.extend(ssim(&images, &again, &SsimConfig::paper())?);
+        progress.advance(range.end, None);
+        go_on(progress, "evaluate", range.end, test.len())?;
+    }
+    progress.end();
+    Ok((errors, similarities))
 }
 
 /// The rest of [`evaluate`], where reconstructions are measured already.

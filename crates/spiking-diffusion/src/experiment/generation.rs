@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 
 use absorbing_diffusion::{Denoiser, Order, Schedule};
 use candle_core::{DType, Device, Tensor};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
 use snn_train::{Progress, claim, differences, go_on, most_readable, read_json, write_json};
 
 use super::config::ExperimentConfig;
-use super::networks::Networks;
+use super::model::ModelName;
 use super::stages::{batches, draw};
 use super::trained::{Condition, Trained};
+use super::vae::TrainedVae;
 use crate::error::{Error, Result};
 
 /// Images in one `.safetensors` file; also the most images in memory.
@@ -85,6 +87,64 @@ impl Manifest {
     }
 }
 
+/// Draws images by their numbers: a finished run, of any model.
+pub trait Source {
+    /// Returns the config of the run, its seed among it.
+    fn cfg(&self) -> &ExperimentConfig;
+
+    /// Writes into a folder what images follow from beside their numbers, or compares it with what is there.
+    ///
+    /// # Errors
+    /// Returns an error if the folder holds other images, or if a file cannot be read or written.
+    fn mark(&self, folder: &Path) -> Result<()>;
+
+    /// Draws images number `images`, in one batch, on the CPU: `[n, channels, H, W]`, pixels meant to lie in [-0.5, 0.5].
+    ///
+    /// # Errors
+    /// Returns an error if the networks do not fit each other.
+    fn draw(&self, images: Range<usize>, device: &Device) -> Result<Tensor>;
+}
+
+impl<D: Denoiser> Source for Trained<D> {
+    fn cfg(&self) -> &ExperimentConfig {
+        &self.cfg
+    }
+
+    fn mark(&self, folder: &Path) -> Result<()> {
+        check_manifest(&Manifest::of(self), folder)
+    }
+
+    fn draw(&self, images: Range<usize>, device: &Device) -> Result<Tensor> {
+        draw(&self.cfg, self.networks(), images, device, &mut |_, _| ())
+    }
+}
+
+/// What the images of a variational autoencoder follow from.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VaeManifest {
+    model: ModelName,
+    networks_sha256: String,
+    dataset: String,
+    seed: Seed,
+}
+
+impl Source for TrainedVae {
+    fn cfg(&self) -> &ExperimentConfig {
+        &self.cfg
+    }
+
+    fn mark(&self, folder: &Path) -> Result<()> {
+        let cfg = &self.cfg;
+        let (networks_sha256, dataset) = (self.sha256.clone(), cfg.data.name.clone());
+        check_manifest(&VaeManifest { model: cfg.model, networks_sha256, dataset, seed: cfg.seed }, folder)
+    }
+
+    fn draw(&self, images: Range<usize>, device: &Device) -> Result<Tensor> {
+        TrainedVae::draw(self, images, device)
+    }
+}
+
 /// Writes images `0..count` of the config's seed and sampling into a folder, and draws only those that are not yet there,
 /// whole, in every format. At most [`BLOCK`] images are in memory.
 ///
@@ -103,15 +163,15 @@ impl Manifest {
 /// generation::save(&trained, 10_000, "images".as_ref(), formats, &Device::Cpu, &mut Silent)?;
 /// # Ok(()) }
 /// ```
-pub fn save<D: Denoiser>(
-    trained: &Trained<D>,
+pub fn save(
+    trained: &impl Source,
     count: usize,
     folder: &Path,
     formats: Formats,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Saved> {
-    trained.cfg.validate()?;
+    trained.cfg().validate()?;
     if count == 0 || formats == (Formats { png: false, safetensors: false }) {
         return Err(Error::config("images", count, "needs at least one image and one format"));
     }
@@ -119,9 +179,8 @@ pub fn save<D: Denoiser>(
         return Err(Error::config("formats.png", true, "needs a build with the feature `report`"));
     }
     let _lock = claim(folder, MANIFEST)?;
-    check_manifest(&Manifest::of(trained), folder)?;
-    let image = &trained.cfg.vqsvae.image;
-    let files = Files { folder, formats, image: [image.channels, image.height, image.width] };
+    trained.mark(folder)?;
+    let files = Files { folder, formats, image: trained.cfg().image() };
     if formats.png {
         std::fs::create_dir_all(files.png_folder()).map_err(Error::io(folder))?;
     }
@@ -134,7 +193,7 @@ pub fn save<D: Denoiser>(
         if missing.is_empty() {
             progress.advance(block.end, None);
         }
-        files.write(&block, (&trained.cfg, trained.networks()), &missing, device, progress, count)?;
+        files.write(&block, trained, &missing, device, progress, count)?;
         go_on(progress, STAGE, block.end, count)?;
     }
     progress.end();
@@ -142,13 +201,13 @@ pub fn save<D: Denoiser>(
 }
 
 /// Writes what the images follow from, or compares it with what is there.
-fn check_manifest(now: &Manifest, folder: &Path) -> Result<()> {
+fn check_manifest<M: Serialize + DeserializeOwned>(now: &M, folder: &Path) -> Result<()> {
     let path = folder.join(MANIFEST);
     if !path.exists() {
         return Ok(write_json(&path, now)?);
     }
-    let then: Manifest = read_json(&path)?;
-    let tree = |value: &Manifest| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));
+    let then: M = read_json(&path)?;
+    let tree = |value: &M| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));
     match most_readable(differences(&tree(&then)?, &tree(now)?)) {
         None => Ok(()),
         Some((field, [then, now])) => Err(Error::run(
@@ -204,15 +263,15 @@ impl Files<'_> {
     fn write(
         &self,
         block: &Range<usize>,
-        (cfg, networks): (&ExperimentConfig, Networks<'_>),
+        trained: &impl Source,
         missing: &[usize],
         device: &Device,
         progress: &mut dyn Progress,
         total: usize,
     ) -> Result<()> {
         let mut drawn = Vec::new();
-        for batch in runs(missing, cfg.sampling.batch_size) {
-            let images = draw(cfg, networks, batch.clone(), device, &mut |_, _| ())?;
+        for batch in runs(missing, trained.cfg().sampling.batch_size) {
+            let images = trained.draw(batch.clone(), device)?;
             for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
                 let path = self.png(number);
                 write_unsynced(&path, &png::encode(&path, &images.get(i)?)?)?;

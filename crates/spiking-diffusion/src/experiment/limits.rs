@@ -35,10 +35,23 @@ pub(super) fn numbers(field: &str, value: &Value) -> Result<()> {
 
 /// Rejects sizes whose product is a tensor of more than 2^32 numbers; the largest of them is named.
 pub(super) fn tensors(cfg: &ExperimentConfig) -> Result<()> {
-    autoencoder(cfg)?;
-    denoiser(cfg)?;
+    match &cfg.vae {
+        None => {
+            autoencoder(cfg)?;
+            denoiser(cfg)?;
+        }
+        Some(vae) => {
+            let batch = cfg.evaluation.batch_size.max(cfg.sampling.batch_size);
+            for (field, sizes) in vae.largest(batch) {
+                fits("spikes", &sizes.map(|size| (field, size)))?;
+            }
+        }
+    }
+    let [channels, height, width] = match &cfg.vae {
+        Some(vae) => vae.network.image().map(|size| ("vae.network.body.image", size)),
+        None => image(cfg),
+    };
     for count in [("samples", cfg.samples), ("evaluation.distance_images", cfg.evaluation.distance_images)] {
-        let [channels, height, width] = image(cfg);
         fits("images", &[count, channels, height, width])?;
     }
     Ok(())
@@ -130,10 +143,10 @@ fn fits(what: &str, dimensions: &[Dimension]) -> Result<()> {
 
 /// Rejects images, or a number of them, that the run's pictures cannot show. After [`tensors`].
 pub(super) fn pictures(cfg: &ExperimentConfig) -> Result<()> {
-    let image = &cfg.vqsvae.image;
-    let tile = (image.height, image.width);
-    if !film_fits(tile, cfg.samples) {
-        let size = format!("{} x {}", image.height, image.width);
+    let [_, height, width] = cfg.image();
+    let tile = (height, width);
+    if cfg.vae.is_none() && !film_fits(tile, cfg.samples) {
+        let size = format!("{height} x {width}");
         return Err(Error::config("vqsvae.image", size, "too large for unmasking.gif"));
     }
     if canvas(tile, square(cfg.samples), 1).is_none() {

@@ -1,5 +1,6 @@
 //! An experiment: its config, its stages, what is measured, and what is done with the networks of a finished run.
 
+mod baselines;
 #[cfg(feature = "report")]
 mod classes;
 pub(crate) mod classifier;
@@ -9,9 +10,11 @@ mod distance;
 mod energy;
 mod evaluation;
 mod fad;
+mod finish;
 pub mod generation;
 mod inpaint;
 mod limits;
+mod model;
 pub mod neighbours;
 mod networks;
 mod preset;
@@ -24,6 +27,8 @@ pub mod steps;
 mod summary;
 pub mod sweep;
 mod trained;
+mod vae;
+mod vae_config;
 mod validation;
 
 pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
@@ -31,11 +36,14 @@ pub use distance::Features;
 pub use evaluation::{Evaluation, evaluate};
 pub use fad::FadFiles;
 pub use inpaint::{Inpainted, inpaint};
+pub use model::ModelName;
 pub use networks::{Networks, SpikingDenoiser};
 pub use run::Experiment;
 pub use saved::pack;
 pub use stages::{Codes, encode_dataset, generate, train_denoiser, train_sdid, train_vqsvae};
 pub use trained::{Condition, Trained};
+pub use vae::TrainedVae;
+pub use vae_config::{VaeConfig, VaeNetwork};
 
 #[cfg(feature = "cli")]
 pub(crate) use {

@@ -6,6 +6,7 @@ use snn_train::TrainingConfig;
 use vq_svae::{Activation, ImageSpec, Reconstruction, Revival, VqSvaeConfig};
 
 use super::config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
+use super::model::ModelName;
 use crate::data::Dataset;
 use crate::error::Result;
 
@@ -17,12 +18,16 @@ impl ExperimentConfig {
     /// Returns an error if pixels cannot be read.
     pub fn for_data(preset: Preset, data: &Dataset) -> Result<Self> {
         let (channels, height, width) = data.image();
-        let mut cfg = Self::new(preset, ImageSpec { channels, height, width });
-        if let Reconstruction::OverVariance { variance } = &mut cfg.vqsvae.reconstruction {
+        Self::new(preset, ImageSpec { channels, height, width }).on(data)
+    }
+
+    /// The same config for a data set of its images: its sizes, and the variance of its pixels.
+    pub(super) fn on(mut self, data: &Dataset) -> Result<Self> {
+        if let Reconstruction::OverVariance { variance } = &mut self.vqsvae.reconstruction {
             *variance = data.train.pixel_variance()?;
         }
-        cfg.data = DataConfig::of(data);
-        Ok(cfg)
+        self.data = DataConfig::of(data);
+        Ok(self)
     }
 
     /// Makes the preset's config for images of this shape.
@@ -43,6 +48,7 @@ impl ExperimentConfig {
         let vqsvae = VqSvaeConfig::paper(image);
         Self {
             data: DataConfig::default(),
+            model: ModelName::default(),
             preset: Preset::Paper,
             seed: Seed(0),
             sdid: SdidConfig::released_code(vqsvae.codes, image.code_map()),
@@ -59,6 +65,7 @@ impl ExperimentConfig {
                 distance_images: EvaluationConfig::distance_images(),
                 batch_size: 64,
             },
+            vae: None,
         }
     }
 

@@ -11,29 +11,23 @@ use vq_svae::VqSvae;
 use super::classes;
 use super::command::Asked;
 use super::config::ExperimentConfig;
-#[cfg(feature = "report")]
-use super::distance::in_8_bits;
-use super::distance::{self, Features, Images};
+use super::distance::{self, Features};
 use super::evaluation::{Reconstructions, evaluate_denoiser};
-use super::fad::FadFiles;
-#[cfg(feature = "report")]
-use super::neighbours::{images_of, nearest_of};
-use super::neighbours::{mean_distance, nearest};
+use super::fad::{FadFiles, Published};
+use super::finish::{Made, Session, finish};
 use super::networks::Networks;
 #[cfg(feature = "report")]
 use super::stages::process;
 use super::stages::{Codes, encode_with, generate, generate_observed, train_sdid, train_vqsvae};
 use super::starter::Starter;
-use super::summary;
+use super::vae::{self, TrainedVae};
 use crate::data::Dataset;
 #[cfg(feature = "report")]
 use crate::data::Split;
 use crate::error::Result;
+use crate::report::Report;
 #[cfg(feature = "report")]
 use crate::report::{self, Unmasking, picture, size::square};
-use crate::report::{Machine, Neighbours, Report};
-#[cfg(feature = "report")]
-use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 /// Makes a whole run: trains, encodes, samples, measures and reports, all into one folder.
 ///
@@ -63,9 +57,11 @@ pub struct Experiment<'a> {
 }
 
 impl<'a> Experiment<'a> {
-    /// Describes a new run on the CPU in the folder `runs/<data set>-<preset>-<seed>`, without distances.
+    /// Describes a new run on the CPU in the folder `runs/<data set>-<preset>-<seed>`, or `runs/<data set>-<model>-<preset>-<seed>` where the
+    /// model is not the paper's, without distances.
     pub fn new(cfg: &'a ExperimentConfig, data: &'a Dataset) -> Self {
-        let out = format!("runs/{}-{}-{}", data.name, cfg.preset.name(), cfg.seed.0).into();
+        let model = if cfg.model.is_the_papers() { String::new() } else { format!("-{}", cfg.model.name()) };
+        let out = format!("runs/{}{model}-{}-{}", data.name, cfg.preset.name(), cfg.seed.0).into();
         let (device, features, starter) = (Device::Cpu, Features::None, Starter::Example);
         Self { cfg, data, out, resume: false, device, features, fad: None, starter }
     }
@@ -115,132 +111,124 @@ impl<'a> Experiment<'a> {
     /// [cannot be taken](RunDir::open), if features cannot be had (weights that cannot be read or lack a layer, images that the network
     /// does not take), if a loss is not finite, if a stop was asked for, or if a file cannot be read or written.
     pub fn run(&self, progress: &mut dyn Progress) -> Result<Report> {
-        let Self { cfg, data, device, starter, .. } = self;
-        cfg.validate_for(data)?;
+        let Self { cfg, device, .. } = self;
+        cfg.validate_for(self.data)?;
+        let resized = self.resized()?;
+        let data = resized.as_ref().unwrap_or(self.data);
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
         features.validate(data)?;
         let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
         let fad = fad.map(FadFiles::open).transpose()?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
-        let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
-        let (codes, measured) = self.encode(&vqsvae, &run, progress)?;
-        #[cfg(feature = "report")]
-        save_reconstructions(&vqsvae, &data.test, &codes.test, &run)?;
-        let sdid = train_sdid(cfg, &codes.train, data.train.labels(), &run, device, progress)?;
-        #[cfg(feature = "report")]
-        report::save_losses(&run, &cfg.data.name, cfg.weighting)?;
-        let networks = Networks::spiking(&vqsvae, &sdid);
-        let samples = draw_samples(cfg, networks, &run, device, progress)?;
-        #[cfg(feature = "report")]
-        if cfg.sdid.classes.is_some() {
-            let clock = Instant::now();
-            classes::save_picture(cfg, (&vqsvae, &sdid), &run, device, progress)?;
-            run.record_seconds("classes", clock.elapsed().as_secs_f64())?;
-        }
-
-        let measured = match measured {
-            Some(measured) => measured,
-            None => Reconstructions::measure(cfg, &vqsvae, &data.test, device, progress)?.0,
-        };
-        let (clock, before) = (Instant::now(), measured.seconds);
-        let mut evaluation = evaluate_denoiser(cfg, networks, measured, &codes.test, device, progress)?;
-        run.record_seconds("evaluate", before + clock.elapsed().as_secs_f64())?;
-
-        let extractor = distance::extractor(cfg, features, data, &run, progress)?;
-        if extractor.is_some() || fad.is_some() {
-            let clock = Instant::now();
-            let generated = self.generated(networks, &samples, progress)?;
-            let count = generated.dim(0)?.min(data.test.len());
-            let again = distance::reconstructions(cfg, &vqsvae, &codes.test.narrow(0, 0, count)?)?;
-            if let Some(extractor) = extractor {
-                let images = Images { test: &data.test, again: &again, generated: &generated };
-                evaluation.metrics.distance = Some(distance::measure(cfg, &*extractor, images, progress)?);
+        let session = Session { cfg, data, run: &run, device };
+        let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter };
+        match &cfg.vae {
+            Some(vae) => {
+                vae::train(cfg, vae, &data.train, &run, device, progress)?;
+                let trained = TrainedVae::load(&self.out, device)?;
+                of_vae(session, &trained, asked, fad.as_ref(), progress)
             }
-            if let Some(published) = fad {
-                evaluation.metrics.fad = Some(published.measure(&generated, &again, progress)?);
-            }
-            run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
+            None => of_codes(session, asked, fad.as_ref(), progress),
         }
-        let neighbours = self.neighbours(&samples, &run, progress)?;
-        #[cfg(feature = "report")]
-        report::save_codebook(&evaluation.code_counts, &run)?;
-        let asked = Asked { features, fad: self.fad.as_ref(), starter: *starter };
-        let machine = Machine::here(&name_of(device));
-        let mut report = summary::report(cfg, evaluation, asked, run.seconds()?, machine);
-        report.neighbours = Some(neighbours);
-        run.write_json("report.json", &report)?;
-        #[cfg(feature = "report")]
-        {
-            report::save_firing_rates(&report, &run)?;
-            report.save_pages(&run)?;
-        }
-        Ok(report)
     }
 
-    /// The codes of all images. Test images are encoded once, by the pass that measures what comes back of them; in an earlier
-    /// session, if nothing is returned of that.
-    fn encode(
-        &self,
-        vqsvae: &VqSvae,
-        run: &RunDir,
-        progress: &mut dyn Progress,
-    ) -> Result<(Codes, Option<Reconstructions>)> {
-        let (cfg, device) = (self.cfg, &self.device);
-        let mut measured = None;
-        let mut of_test = |progress: &mut dyn Progress| {
-            let (found, codes) = Reconstructions::measure(cfg, vqsvae, &self.data.test, device, progress)?;
-            measured = Some(found);
-            Ok(codes)
-        };
-        let codes = encode_with(cfg, vqsvae, self.data, run, device, progress, &mut of_test)?;
-        Ok((codes, measured))
-    }
-
-    /// How far the first samples are from the training images, and the picture of both.
-    fn neighbours(&self, samples: &Tensor, run: &RunDir, progress: &mut dyn Progress) -> Result<Neighbours> {
-        let (clock, data) = (Instant::now(), self.data);
-        let images = self.cfg.samples.min(data.test.len()).min(NEIGHBOURS);
-        let (samples, test) = (samples.narrow(0, 0, images)?, data.test.range(0..images, &Device::Cpu)?);
-        let both = nearest(&Tensor::cat(&[&samples, &test], 0)?, &data.train, progress)?;
-        let (of_samples, of_test) = both.split_at(images);
-        #[cfg(feature = "report")]
-        {
-            let shown = images.min(SHOWN_NEIGHBOURS);
-            let mut rows = vec![samples.narrow(0, 0, shown)?, images_of(&of_samples[..shown], &data.train)?];
-            let classifier = run.file("classifier.safetensors");
-            if classifier.exists() {
-                let classifier = Classifier::load(&classifier)?;
-                let mut features = |images: &Tensor| Ok(classifier.extract(&in_8_bits(images)?)?);
-                let found = nearest_of(&rows[0], &data.train, &mut features, progress)?;
-                rows.push(images_of(&found, &data.train)?);
-            }
-            picture::save_grid(&run.file("neighbours.png"), &Tensor::cat(&rows, 0)?, shown)?;
+    /// The data set, where the model's images have another size.
+    fn resized(&self) -> Result<Option<Dataset>> {
+        let ([_, height, width], (_, rows, columns)) = (self.cfg.image(), self.data.image());
+        if (height, width) == (rows, columns) {
+            return Ok(None);
         }
-        run.record_seconds("neighbours", clock.elapsed().as_secs_f64())?;
-        Ok(Neighbours { images, samples: mean_distance(of_samples), test: mean_distance(of_test) })
-    }
-
-    /// As many images as distances are measured on. The first samples are among them: image i is the same in any range.
-    fn generated(
-        &self,
-        networks: Networks<'_>,
-        samples: &Tensor,
-        progress: &mut dyn Progress,
-    ) -> Result<Tensor> {
-        let (cfg, count) = (self.cfg, self.cfg.evaluation.distance_images);
-        let there = cfg.samples.min(count);
-        let first = samples.narrow(0, 0, there)?;
-        if there == count {
-            return Ok(first);
-        }
-        Ok(Tensor::cat(&[first, generate(cfg, networks, there..count, &self.device, progress)?], 0)?)
+        Ok(Some(self.data.resized(height, width)?))
     }
 }
 
-/// Samples, and test images, whose distance to the training images is measured, and how many of them are shown.
-const NEIGHBOURS: usize = 64;
-#[cfg(feature = "report")]
-const SHOWN_NEIGHBOURS: usize = 16;
+/// The run of an autoencoder and a denoiser of its codes.
+fn of_codes(
+    session: Session<'_>,
+    asked: Asked<'_>,
+    fad: Option<&Published>,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
+    let Session { cfg, data, run, device } = session;
+    let vqsvae = train_vqsvae(cfg, &data.train, run, device, progress)?;
+    let (codes, measured) = encode(session, &vqsvae, progress)?;
+    #[cfg(feature = "report")]
+    save_reconstructions(&vqsvae, &data.test, &codes.test, run)?;
+    let sdid = train_sdid(cfg, &codes.train, data.train.labels(), run, device, progress)?;
+    #[cfg(feature = "report")]
+    report::save_losses(run, &cfg.data.name, cfg.weighting)?;
+    let networks = Networks::spiking(&vqsvae, &sdid);
+    let samples = draw_samples(cfg, networks, run, device, progress)?;
+    #[cfg(feature = "report")]
+    if cfg.sdid.classes.is_some() {
+        let clock = Instant::now();
+        classes::save_picture(cfg, (&vqsvae, &sdid), run, device, progress)?;
+        run.record_seconds("classes", clock.elapsed().as_secs_f64())?;
+    }
+
+    let measured = match measured {
+        Some(measured) => measured,
+        None => Reconstructions::measure(cfg, &vqsvae, &data.test, device, progress)?.0,
+    };
+    let (clock, before) = (Instant::now(), measured.seconds);
+    let evaluation = evaluate_denoiser(cfg, networks, measured, &codes.test, device, progress)?;
+    run.record_seconds("evaluate", before + clock.elapsed().as_secs_f64())?;
+    #[cfg(feature = "report")]
+    report::save_codebook(&evaluation.code_counts, run)?;
+
+    let made = Made {
+        evaluation,
+        samples,
+        generate: &|images, progress| generate(cfg, networks, images, device, progress),
+        reconstruct: &|count| distance::reconstructions(cfg, &vqsvae, &codes.test.narrow(0, 0, count)?),
+    };
+    finish(session, made, asked, fad, progress)
+}
+
+/// The run of a variational autoencoder.
+fn of_vae(
+    session: Session<'_>,
+    trained: &TrainedVae,
+    asked: Asked<'_>,
+    fad: Option<&Published>,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
+    let Session { cfg, data, run, device } = session;
+    #[cfg(feature = "report")]
+    {
+        vae::save_reconstructions(trained, &data.test, run, device)?;
+        report::save_vae_losses(run, trained.kind(), &cfg.data.name)?;
+    }
+    let clock = Instant::now();
+    let samples = trained.generate(0..cfg.samples, device, progress)?;
+    run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
+    #[cfg(feature = "report")]
+    picture::save_grid(&run.file("samples.png"), &samples, square(cfg.samples).1)?;
+    let made = Made {
+        evaluation: vae::evaluate(trained, &data.test, run, device, progress)?,
+        samples,
+        generate: &|images, progress| trained.generate(images, device, progress),
+        reconstruct: &|count| trained.reconstruct_first(count, &data.test, device),
+    };
+    finish(session, made, asked, fad, progress)
+}
+
+/// The codes of all images. Test images are encoded once, by the pass that measures what comes back of them; in an earlier
+/// session, if nothing is returned of that.
+fn encode(
+    Session { cfg, data, run, device }: Session<'_>,
+    vqsvae: &VqSvae,
+    progress: &mut dyn Progress,
+) -> Result<(Codes, Option<Reconstructions>)> {
+    let mut measured = None;
+    let mut of_test = |progress: &mut dyn Progress| {
+        let (found, codes) = Reconstructions::measure(cfg, vqsvae, &data.test, device, progress)?;
+        measured = Some(found);
+        Ok(codes)
+    };
+    let codes = encode_with(cfg, vqsvae, data, run, device, progress, &mut of_test)?;
+    Ok((codes, measured))
+}
 
 /// The first samples, and how they come to be.
 fn draw_samples(
@@ -274,12 +262,4 @@ fn save_reconstructions(vqsvae: &VqSvae, test: &Split, codes: &Tensor, run: &Run
     let (originals, again) =
         (test.range(0..count, &Device::Cpu)?, vqsvae.decode(&codes.narrow(0, 0, count)?)?);
     picture::save_pairs(&run.file("reconstructions.png"), &originals, &again)
-}
-
-fn name_of(device: &Device) -> String {
-    match device.location() {
-        candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
-        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-    }
 }

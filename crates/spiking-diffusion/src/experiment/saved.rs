@@ -11,6 +11,7 @@ use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
 use super::trained::Trained;
+use super::vae_config::VaeConfig;
 use crate::error::{Error, Result};
 
 const KIND: &str = "run";
@@ -121,10 +122,38 @@ fn unpack(bytes: &[u8], path: &Path, device: &Device) -> Result<Trained> {
     Ok(Trained::of(cfg, vqsvae, sdid, sha256(&[bytes])).spiking())
 }
 
-/// The config of a finished run, and the paths of some of its files.
+/// The config of a finished run of a model with codes, and the paths of some of its files.
 fn finished<const N: usize>(folder: &Path, names: [&str; N]) -> Result<(ExperimentConfig, [PathBuf; N])> {
     let cfg: ExperimentConfig = read_config(folder)?;
     cfg.validate()?;
+    if cfg.vae.is_some() {
+        let message = format!("is a run of the model `{}`, which has no codes", cfg.model.name());
+        return Err(Error::run(
+            folder,
+            format!("{message}: its images are drawn by `generate`, or from code by TrainedVae"),
+        ));
+    }
+    with_files(folder, cfg, names)
+}
+
+/// The config of a finished run of a variational autoencoder, its `vae`, and the network's file.
+pub(super) fn finished_vae(folder: &Path) -> Result<(ExperimentConfig, VaeConfig, PathBuf)> {
+    let cfg: ExperimentConfig = read_config(folder)?;
+    cfg.validate()?;
+    let Some(vae) = cfg.vae.clone() else {
+        let message =
+            format!("is a run of the model `{}`, which is no variational autoencoder", cfg.model.name());
+        return Err(Error::run(folder, message));
+    };
+    let (cfg, [file]) = with_files(folder, cfg, [format!("{}.safetensors", vae.network.kind()).as_str()])?;
+    Ok((cfg, vae, file))
+}
+
+fn with_files<const N: usize>(
+    folder: &Path,
+    cfg: ExperimentConfig,
+    names: [&str; N],
+) -> Result<(ExperimentConfig, [PathBuf; N])> {
     let files = names.map(|name| folder.join(name));
     if let Some(file) = files.iter().find(|file| !file.exists()) {
         let message = "is not there: the run is not finished; go on with its command and --resume";
@@ -133,12 +162,12 @@ fn finished<const N: usize>(folder: &Path, names: [&str; N]) -> Result<(Experime
     Ok((cfg, files))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).map_err(Error::io(file))
 }
 
 /// Of these bytes, one after the other.
-fn sha256(parts: &[&[u8]]) -> String {
+pub(super) fn sha256(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     format!("{:x}", hash.finalize())

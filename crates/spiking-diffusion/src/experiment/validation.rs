@@ -5,6 +5,7 @@ use vq_svae::ImageSpec;
 
 use super::config::{DataConfig, ExperimentConfig};
 use super::limits;
+use super::model::ModelName;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 
@@ -17,8 +18,12 @@ impl ExperimentConfig {
     /// a tensor of more than 2^32 numbers, more samples than a picture has room for.
     pub fn validate(&self) -> Result<()> {
         let tree = self.to_value()?;
-        for part in ["vqsvae", "vqsvae_training", "sdid", "sdid_training"] {
+        for part in ["vqsvae", "vqsvae_training", "sdid", "sdid_training", "vae"] {
             limits::numbers(part, &tree[part])?;
+        }
+        self.validate_model()?;
+        if let Some(vae) = &self.vae {
+            vae.validate()?;
         }
         self.vqsvae.validate()?;
         self.sdid.validate()?;
@@ -77,6 +82,10 @@ impl ExperimentConfig {
             let reason = format!("the images of the data are {:?}", data.image());
             return Err(Error::config("vqsvae.image", format!("{:?}", (channels, height, width)), reason));
         }
+        if self.image()[0] != channels {
+            let reason = format!("the images of the data have {channels} channels");
+            return Err(Error::config("vae.network.body.image", format!("{:?}", self.image()), reason));
+        }
         if data.test.len() < 2 {
             return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));
         }
@@ -91,7 +100,25 @@ impl ExperimentConfig {
         Ok(())
     }
 
-    fn trainings(&self) -> [(&'static str, &TrainingConfig); 2] {
-        [("vqsvae_training", &self.vqsvae_training), ("sdid_training", &self.sdid_training)]
+    /// Refuses a model whose parts are not there.
+    fn validate_model(&self) -> Result<()> {
+        let wanted = match self.model {
+            ModelName::Fsvae | ModelName::FsvaeOriginal | ModelName::Esvae => true,
+            ModelName::SpikingDiffusion | ModelName::Ann | ModelName::AnnTwin => false,
+        };
+        if wanted != self.vae.is_some() {
+            let reason = if wanted { "needs `vae`" } else { "has no `vae`" };
+            return Err(Error::config("model", self.model.name(), reason));
+        }
+        Ok(())
+    }
+
+    fn trainings(&self) -> Vec<(&'static str, &TrainingConfig)> {
+        match &self.vae {
+            Some(vae) => vec![("vae.training", &vae.training)],
+            None => {
+                vec![("vqsvae_training", &self.vqsvae_training), ("sdid_training", &self.sdid_training)]
+            }
+        }
     }
 }

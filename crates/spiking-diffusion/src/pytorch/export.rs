@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// compute is refused.
 ///
 /// # Errors
-/// Returns an error if a network of the run is missing or damaged, if its config has what the released code has not (other neurons, a
+/// Returns an error if a network of the run is missing or damaged, if its config has what the released code has not (other neurons or none, a
 /// clamped output, embedded tokens, further layers, networks of different time steps), or if a file cannot be written.
 ///
 /// # Examples
@@ -55,6 +55,12 @@ fn check(vqsvae: &VqSvaeConfig, sdid: &SdidConfig) -> Result<()> {
             let reason =
                 "the released code has one neuron: tau = 2, threshold 1, reset to 0, its input decayed";
             return Err(Error::config(field, format!("{lif:?}"), reason));
+        }
+    }
+    for (field, without) in [("vqsvae", vqsvae.without_spikes.is_some()), ("sdid", sdid.without_spikes)] {
+        if without {
+            let reason = "the networks of these names in the released code are spiking ones";
+            return Err(Error::config(format!("{field}.without_spikes"), true, reason));
         }
     }
     if vqsvae.output != Activation::Tanh {

@@ -22,6 +22,22 @@ pub(crate) fn save_losses(run: &RunDir, dataset: &str, weighting: Weighting) -> 
     plot::save(&run.file("loss.png"), &charts, 1)
 }
 
+/// Reads `<stage>.csv`, of the training of a variational autoencoder on this data set, and draws `loss.png`.
+///
+/// # Errors
+/// Returns the errors of [`save_losses`].
+pub(crate) fn save_vae_losses(run: &RunDir, stage: &str, dataset: &str) -> Result<()> {
+    let table = Table::read(run.file(&format!("{stage}.csv")))?;
+    let chart =
+        Chart::new(format!("{} on {dataset}", stage.to_uppercase()), "step", "loss, running mean").log_y();
+    let terms =
+        [("total", "loss", 6), ("reconstruction", "reconstruction", 0), ("divergence", "divergence", 1)];
+    let draw =
+        |chart, (name, column, color): (&str, &str, usize)| table.draw(chart, name, column, PALETTE[color]);
+    let chart = terms.into_iter().try_fold(chart, draw)?;
+    plot::save(&run.file("loss.png"), &[chart], 1)
+}
+
 fn vqsvae(run: &RunDir, dataset: &str) -> Result<Chart> {
     let table = Table::read(run.file("vqsvae.csv"))?;
     let chart = Chart::new(format!("VQ-SVAE on {dataset}"), "step", "loss, running mean").log_y();

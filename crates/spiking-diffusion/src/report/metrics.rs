@@ -9,7 +9,7 @@ pub struct Metrics {
     pub mse: f64,
     /// Structural similarity of the test reconstructions, paper settings; the paper prints `1 - ssim`.
     pub ssim: f64,
-    /// Eq. 14 on test codes, in bits a token: comparable only between runs on the same codes.
+    /// Eq. 14 on test codes, in bits a token: comparable only between runs on the same codes. 0, on 0 images, where the model has no codes.
     pub bits_per_token: f64,
     /// Standard error of that estimate.
     pub bits_per_token_standard_error: f64,
@@ -25,6 +25,29 @@ pub struct Metrics {
     /// FAD of generated images, if it was measured.
     #[serde(default)]
     pub fad: Option<AutoencoderDistance>,
+}
+
+impl Metrics {
+    /// Of a model that has no codes.
+    pub(crate) fn without_codes(mse: f64, ssim: f64) -> Self {
+        Self {
+            mse,
+            ssim,
+            bits_per_token: 0.,
+            bits_per_token_standard_error: 0.,
+            bits_per_token_images: 0,
+            codebook_used: 0,
+            codebook_perplexity: 0.,
+            distance: None,
+            fad: None,
+        }
+    }
+
+    /// Whether the model has codes.
+    #[cfg(any(feature = "cli", feature = "report"))]
+    pub(crate) fn has_codes(&self) -> bool {
+        self.bits_per_token_images > 0
+    }
 }
 
 /// Holds the Fréchet distances in the features of FSVAE's published autoencoder (FAD); smaller is better, and only distances of

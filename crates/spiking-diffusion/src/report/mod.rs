@@ -34,16 +34,27 @@ use self::metrics::Metrics;
 #[cfg(feature = "report")]
 pub(crate) use {
     charts::{save_codebook, save_firing_rates},
-    loss_plot::save_losses,
+    loss_plot::{save_losses, save_vae_losses},
     unmasking::Unmasking,
 };
+
+impl Epochs {
+    /// In words for people.
+    #[cfg(any(feature = "cli", feature = "report"))]
+    pub(crate) fn in_words(self) -> String {
+        match self.sdid {
+            0 => format!("{} epochs", self.vqsvae),
+            sdid => format!("{} + {sdid} epochs", self.vqsvae),
+        }
+    }
+}
 
 /// Says how long a training was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epochs {
     /// Of the autoencoder.
     pub vqsvae: usize,
-    /// Of the denoiser.
+    /// Of the denoiser; 0 where the model has none.
     pub sdid: usize,
 }
 
@@ -59,6 +70,9 @@ pub struct Report {
     pub partial: Option<String>,
     /// Seed of everything random.
     pub seed: u64,
+    /// Name of the model; `None` is the paper's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Preset that the config started from; `config.json` has every field.
     pub preset: String,
     /// Passes over the training images.

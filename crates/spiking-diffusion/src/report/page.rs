@@ -54,14 +54,25 @@ const PICTURES: [(&str, &str, &str); 8] = [
         classifier of the run tells features, the one that is nearest by these. A copy would be equal to it.",
     ),
     ("reconstructions.png", "reconstructions", "Test images over what comes back from their codes."),
-    ("loss.png", "loss", "Both trainings: values, and their running means."),
+    ("loss.png", "loss", "The trainings: values, and their running means."),
     ("codebook.png", "codebook", "How often each code occurs in the test images."),
     ("firing_rates.png", "firing rates", "Spikes of each layer, a neuron and time step."),
 ];
 
 /// The stages of a run, in order.
-const STAGES: [&str; 9] =
-    ["vqsvae", "encode", "sdid", "sample", "classes", "neighbours", "evaluate", "classifier", "distance"];
+const STAGES: [&str; 11] = [
+    "vqsvae",
+    "encode",
+    "sdid",
+    "fsvae",
+    "esvae",
+    "sample",
+    "classes",
+    "neighbours",
+    "evaluate",
+    "classifier",
+    "distance",
+];
 
 /// The page of a report.
 pub(super) fn of(report: &Report) -> Page {
@@ -69,6 +80,7 @@ pub(super) fn of(report: &Report) -> Page {
         let chosen = PICTURES.into_iter().filter(|(file, _, _)| names.contains(file));
         chosen.map(|(file, name, caption)| Block::Picture { file, name, caption }).collect::<Vec<_>>()
     };
+    let has_codes = report.metrics.has_codes();
     let results = metrics(report).into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
     let mut sections = vec![
         Section { title: "Run", blocks: facts(report) },
@@ -82,18 +94,25 @@ pub(super) fn of(report: &Report) -> Page {
                 Some(_) => {
                     &["samples.png", "classes.png", "unmasking.gif", "neighbours.png", "reconstructions.png"]
                 }
-                None => &["samples.png", "unmasking.gif", "neighbours.png", "reconstructions.png"],
+                None if has_codes => {
+                    &["samples.png", "unmasking.gif", "neighbours.png", "reconstructions.png"]
+                }
+                None => &["samples.png", "neighbours.png", "reconstructions.png"],
             }),
         },
         Section {
             title: "Training",
             blocks: std::iter::once(wall_times(report)).chain(pictures(&["loss.png"])).collect(),
         },
-        Section {
-            title: "Spikes and codes",
-            blocks: spikes(report, pictures(&["codebook.png", "firing_rates.png"])),
-        },
     ];
+    let mut drawn = pictures(if has_codes { &["codebook.png"] } else { &[] });
+    if report.firing_rates.is_empty() {
+        sections.push(Section { title: "Codes", blocks: drawn });
+    } else {
+        drawn.extend(pictures(&["firing_rates.png"]));
+        let title = if has_codes { "Spikes and codes" } else { "Spikes" };
+        sections.push(Section { title, blocks: spikes(report, drawn) });
+    }
     if let Some(energy) = &report.energy {
         let blocks = vec![
             Block::Text(energy.protocol.clone()),
@@ -115,7 +134,8 @@ pub(super) fn of(report: &Report) -> Page {
     again.push(Block::File { file: "config.json", caption: "every field of this run's config" });
     sections.push(Section { title: "Reproduce", blocks: again });
     let kind = if report.synthetic { " (synthetic)" } else { "" };
-    Page { title: format!("Spiking-Diffusion on {}{kind}", report.dataset), sections }
+    let model = report.model.as_deref().unwrap_or("Spiking-Diffusion");
+    Page { title: format!("{model} on {}{kind}", report.dataset), sections }
 }
 
 /// Name and value of each metric.
@@ -124,10 +144,13 @@ fn metrics(report: &Report) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("MSE of the test reconstructions", format!("{:.5}", m.mse)),
         ("SSIM (the paper prints 1 - SSIM)", format!("{:.4} ({:.4})", m.ssim, 1. - m.ssim)),
-        ("bits per token", format!("{:.4} ± {:.4}", m.bits_per_token, m.bits_per_token_standard_error)),
-        ("codes in use", m.codebook_used.to_string()),
-        ("codebook perplexity", format!("{:.1}", m.codebook_perplexity)),
     ];
+    if m.has_codes() {
+        let bits = format!("{:.4} ± {:.4}", m.bits_per_token, m.bits_per_token_standard_error);
+        rows.push(("bits per token", bits));
+        rows.push(("codes in use", m.codebook_used.to_string()));
+        rows.push(("codebook perplexity", format!("{:.1}", m.codebook_perplexity)));
+    }
     if let Some(n) = &report.neighbours {
         let value = format!("{:.3} ({:.3})", n.samples, n.test);
         rows.push(("distance of samples (test images) to the nearest training image", value));
@@ -149,11 +172,11 @@ fn metrics(report: &Report) -> Vec<(&'static str, String)> {
 fn facts(report: &Report) -> Vec<Block> {
     let machine = &report.machine;
     let text = format!(
-        "Preset `{}`, seed {}, {} + {} epochs on {} training images; {} test images. Device {}, {} threads, version {}.",
+        "{}Preset `{}`, seed {}, {} on {} training images; {} test images. Device {}, {} threads, version {}.",
+        report.model.as_ref().map_or(String::new(), |model| format!("Model `{model}`. ")),
         report.preset,
         report.seed,
-        report.epochs.vqsvae,
-        report.epochs.sdid,
+        report.epochs.in_words(),
         report.train_images,
         report.test_images,
         machine.device,

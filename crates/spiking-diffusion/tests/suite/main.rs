@@ -9,6 +9,7 @@ mod idx;
 mod interrupted;
 mod limits;
 mod mnist;
+mod models;
 mod own;
 mod pack;
 #[cfg(feature = "cli")]

@@ -42,6 +42,36 @@ fn a_run_is_trained_sampled_swept_and_tabled() {
 }
 
 #[test]
+fn another_model_is_trained_drawn_from_and_tabled_by_the_same_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = "--limit 32 --epochs-vqsvae 1 --batch-size 16 --samples 4 --distance-images 0 --set vae.network.fsvae.body.time_steps=2";
+    output(folder.path(), &format!("train mnist --model fsvae --out run {small}"));
+    let report = std::fs::read(folder.path().join("run/report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    let again = report["command"].as_str().unwrap();
+    assert!(again.contains(" --limit 32 --model fsvae --preset quick "), "{again}");
+    output(folder.path(), &format!("train mnist --model fsvae --out run --resume {small}"));
+
+    output(folder.path(), "generate --run run --out images --n 3");
+    assert!(folder.path().join("images/png/0000002.png").exists());
+    let table = output(folder.path(), "table1 run").stdout;
+    assert!(String::from_utf8(table).unwrap().contains("| synthetic-digits | fsvae `run` |"));
+    for (words, parts) in [
+        ("generate --run run --class 3", ["--class", "`fsvae`"]),
+        ("generate --run run --temperature 0.5", ["--temperature", "`fsvae`"]),
+        ("generate --run run --set steps=3", ["--set", "`fsvae`"]),
+        ("sweep --run run --out s --n 2 --temperatures 0.5,1", ["--temperature-sweep", "`fsvae`"]),
+        ("classify --run run", ["`fsvae`", "no codes"]),
+        ("train mnist --model esvae --epochs-sdid 3", ["--epochs-sdid", "`esvae`"]),
+        ("train mnist --model fsvae --set sdid.classes=10", ["sdid.classes", "`fsvae`"]),
+    ] {
+        let output = program(folder.path(), words).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && parts.iter().all(|part| said.contains(part)), "{words}: {said}");
+    }
+}
+
+#[test]
 fn fid_into_a_closed_pipe_ends_quietly() {
     let folder = tempfile::tempdir().unwrap();
     let features = Seed(0).normal("features", (9, 3), (0., 1.), DType::F32, &Device::Cpu).unwrap();
