@@ -15,7 +15,8 @@ use super::config::ExperimentConfig;
 use super::distance::in_8_bits;
 use super::distance::{self, Features, Images};
 use super::evaluation::{Reconstructions, evaluate_denoiser};
-use super::fad::FadFiles;
+use super::fad::{self, FadFiles};
+use super::judge::Against;
 #[cfg(feature = "report")]
 use super::neighbours::{images_of, nearest_of};
 use super::neighbours::{mean_distance, nearest};
@@ -120,7 +121,7 @@ impl<'a> Experiment<'a> {
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
         features.validate(data)?;
         let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
-        let fad = fad.map(FadFiles::open).transpose()?;
+        fad.map_or(Ok(()), FadFiles::validate)?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
         let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
         let (codes, measured) = self.encode(&vqsvae, &run, progress)?;
@@ -156,8 +157,9 @@ impl<'a> Experiment<'a> {
                 let images = Images { test: &data.test, again: &again, generated: &generated };
                 evaluation.metrics.distance = Some(distance::measure(cfg, &*extractor, images, progress)?);
             }
-            if let Some(published) = fad {
-                evaluation.metrics.fad = Some(published.measure(&generated, &again, progress)?);
+            if let Some(files) = fad {
+                let judge = files.judge(Against::Test, data, data.test.len(), progress)?;
+                evaluation.metrics.fad = Some(fad::measure(&judge, &generated, &again, progress)?);
             }
             run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
         }
