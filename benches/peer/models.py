@@ -1,8 +1,10 @@
 """The two networks of Spiking-Diffusion, and a spiking classifier, in PyTorch and SpikingJelly: the peer of the comparison.
 
 Written from the paper and docs/deviations.md, with the parameter names of this project's checkpoints, so that both
-sides run on the same weights. `released` is the autoencoder of the released code, else that of the paper.
+sides run on the same weights. `released` has the losses, and in the autoencoder the features, of the released code, else those of the paper.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -102,9 +104,9 @@ class VqSvae(torch.nn.Module):
 
 
 class Sdid(torch.nn.Module):
-    def __init__(self, steps=16, codes=128, widths=(64, 128, 256, 512, 256), diffusion_steps=49):
+    def __init__(self, steps=16, codes=128, widths=(64, 128, 256, 512, 256), diffusion_steps=49, released=False):
         super().__init__()
-        self.steps, self.codes, self.diffusion_steps = steps, codes, diffusion_steps
+        self.steps, self.codes, self.diffusion_steps, self.released = steps, codes, diffusion_steps, released
         self.layers = torch.nn.ModuleList(
             Block(layer.Conv2d, a, b, kernel_size=3, padding=1) for a, b in zip((2, *widths), widths)
         )
@@ -123,14 +125,16 @@ class Sdid(torch.nn.Module):
         masked = u < (t / self.diffusion_steps)[:, None, None]
         logits = self(torch.where(masked, self.codes, h0), t)
         nats = (F.cross_entropy(logits, h0, reduction="none") * masked).sum((1, 2))
-        return (nats * self.diffusion_steps / t).mean()
+        share = t / self.diffusion_steps
+        weight = 1 - share if self.released else 1 / share
+        return (nats * weight).mean() / (math.log(2) * h0[0].numel())
 
     @torch.no_grad()
-    def sample(self, n, side=7):
+    def sample(self, n, side=7, temperature=1.0):
         h = torch.full((n, side, side), self.codes)
         for t in range(self.diffusion_steps, 0, -1):
             reveal = (h == self.codes) & (torch.rand(h.shape) < 1 / t)
-            logits = self(h, torch.full((n,), t))
+            logits = self(h, torch.full((n,), t)) / temperature
             functional.reset_net(self)
             drawn = torch.distributions.Categorical(logits=logits.permute(0, 2, 3, 1)).sample()
             h = torch.where(reveal, drawn, h)

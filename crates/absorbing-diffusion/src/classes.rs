@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use rand::Rng;
 use snn_core::Seed;
 
-use crate::denoiser::pick;
+use crate::denoiser::{no_thresholds, pick};
 use crate::{AbsorbingProcess, Denoiser, Error, LogitsAt, Result, Schedule};
 
 /// A network whose logits depend on the class of an image: a model of `p(h_0 | h_t, class)`, and of `p(h_0 | h_t)` where it is told
@@ -35,6 +35,15 @@ pub trait Conditional {
     /// Returns the errors of the network's own tensor operations.
     fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
         Ok(Box::new(Everywhere(self)))
+    }
+
+    /// Prepares with scaled thresholds, as [`Denoiser::prepare_at_threshold`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`prepare_of`](Self::prepare_of), and an error if the network has no thresholds to scale, which is the
+    /// default.
+    fn prepare_of_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
+        Err(no_thresholds(scale))
     }
 }
 
@@ -86,6 +95,10 @@ impl<C: Conditional + ?Sized> Conditional for &C {
 
     fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
         (**self).prepare_of()
+    }
+
+    fn prepare_of_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
+        (**self).prepare_of_at_threshold(scale)
     }
 }
 
@@ -220,6 +233,10 @@ impl<C: Conditional> Denoiser for Conditioned<C> {
 
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
         Ok(Box::new(Prepared { conditioned: self, network: self.network.prepare_of()? }))
+    }
+
+    fn prepare_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
+        Ok(Box::new(Prepared { conditioned: self, network: self.network.prepare_of_at_threshold(scale)? }))
     }
 }
 

@@ -82,6 +82,20 @@ pub trait Denoiser {
     fn prepare(&self) -> Result<Box<dyn LogitsAt + '_>> {
         Ok(Box::new(Everywhere(self)))
     }
+
+    /// Prepares as [`prepare`](Self::prepare) does, with the threshold of every neuron `scale` times as high as it was trained; for
+    /// [`SamplingConfig::v_threshold_scale`](crate::SamplingConfig::v_threshold_scale).
+    ///
+    /// # Errors
+    /// Returns the errors of [`prepare`](Self::prepare), and an error if the denoiser has no thresholds to scale, which is the default.
+    fn prepare_at_threshold(&self, scale: f64) -> Result<Box<dyn LogitsAt + '_>> {
+        Err(no_thresholds(scale))
+    }
+}
+
+pub(crate) fn no_thresholds(scale: f64) -> candle_core::Error {
+    let reason = "the denoiser has no thresholds to scale";
+    snn_core::Error::config("sampling.v_threshold_scale", scale, reason).into()
 }
 
 /// Computes the logits of some tokens only, for sampling; [`Denoiser::prepare`] makes it.

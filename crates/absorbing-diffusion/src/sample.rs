@@ -44,6 +44,11 @@ pub struct SamplingConfig {
     /// (of what the temperature made and `top_k` left). `None` is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
+    /// Threshold guidance (SDDPM, Cao et al. 2024): how many times as high as trained the firing thresholds of a spiking denoiser are
+    /// while images are drawn. Above 1 its neurons fire less, below 1 more, and no training is needed to try it. `None` is 1. What is
+    /// measured of the denoiser alone (its bound, firing rates, operations) is measured without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v_threshold_scale: Option<f64>,
     /// Steps from all masked to no mask. `None` is as many as the process has, `T_d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
@@ -59,6 +64,7 @@ impl Default for SamplingConfig {
             temperature: Schedule::Constant(1.),
             top_k: None,
             top_p: None,
+            v_threshold_scale: None,
             steps: None,
             batch_size: 64,
         }
@@ -69,8 +75,8 @@ impl SamplingConfig {
     /// Checks that a sampler can work with these numbers.
     ///
     /// # Errors
-    /// Returns an error if a temperature is not positive and finite, `top_k` is 0, `top_p` is not in `(0, 1]`, the order does
-    /// not [validate](Order::validate), or the steps or the batch size are 0.
+    /// Returns an error if a temperature is not positive and finite, `top_k` is 0, `top_p` is not in `(0, 1]`, the scale of the
+    /// thresholds is not positive and finite, the order does not [validate](Order::validate), or the steps or the batch size are 0.
     pub fn validate(&self) -> Result<()> {
         let positive = |t: f64| t.is_finite() && t > 0.;
         self.temperature.validate("sampling.temperature", "must be positive and finite", positive)?;
@@ -79,6 +85,9 @@ impl SamplingConfig {
         }
         if let Some(p) = self.top_p.filter(|&p| !(p > 0. && p <= 1.)) {
             return Err(Error::config("sampling.top_p", p, "must lie in (0, 1]"));
+        }
+        if let Some(scale) = self.v_threshold_scale.filter(|&scale| !positive(scale)) {
+            return Err(Error::config("sampling.v_threshold_scale", scale, "must be positive and finite"));
         }
         if self.steps.is_some_and(|steps| !(1..=u32::MAX as usize).contains(&steps)) {
             let steps = self.steps.unwrap_or(0);
@@ -193,7 +202,7 @@ impl<'a> Sampler<'a> {
     /// # Errors
     /// Returns an error if there is no token to draw; if the given tokens have another shape or are out of range; if the logits
     /// have another shape, or are no distribution at a token that is drawn, being NaN, `+inf` or all `-inf` (the error names the
-    /// image, the position and the time); and if the order picks what it must not or leaves a mask after its last step.
+    /// image, the position and the time); if thresholds are to be scaled and the denoiser has none; and if the order picks what it must not or leaves a mask after its last step.
     pub fn sample(
         &self,
         images: Range<usize>,
@@ -217,7 +226,10 @@ impl<'a> Sampler<'a> {
             steps,
             images: self.images(images, map, seed)?,
         };
-        let denoiser = self.denoiser.prepare()?;
+        let denoiser = match self.config.v_threshold_scale {
+            None => self.denoiser.prepare()?,
+            Some(scale) => self.denoiser.prepare_at_threshold(scale)?,
+        };
         for left in (1..=steps).rev() {
             for batch in canvas.propose(left)?.chunks(self.config.batch_size) {
                 canvas.reveal(&*denoiser, batch, left)?;

@@ -116,6 +116,16 @@ impl Sdid {
         self.head.forward_cat(&[&last, &first])
     }
 
+    /// Lays the weights out, with thresholds so many times as high as those that were trained.
+    fn prepared(&self, threshold_scale: Option<f64>) -> candle_core::Result<Prepared<'_>> {
+        let map = [self.input_channels, self.cfg.height, self.cfg.width];
+        let prepare = |stack: &SpikingStack| match threshold_scale {
+            None => stack.prepare(&map),
+            Some(scale) => stack.with_threshold_scale(scale)?.prepare(&map),
+        };
+        Ok(Prepared { sdid: self, first: prepare(&self.first)?, all: prepare(&self.all)? })
+    }
+
     /// What drives the first layer at every spiking time step.
     fn drive<'a>(&self, current: &'a Tensor) -> Drive<'a> {
         Drive::Constant(current, self.cfg.time_steps)
@@ -178,7 +188,11 @@ impl Denoiser for Sdid {
     }
 
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
-        Ok(Box::new(Prepared::new(self)?))
+        Ok(Box::new(self.prepared(None)?))
+    }
+
+    fn prepare_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
+        Ok(Box::new(self.prepared(Some(scale))?))
     }
 }
 
@@ -198,7 +212,11 @@ impl Conditional for Sdid {
     }
 
     fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        Ok(Box::new(Prepared::new(self)?))
+        Ok(Box::new(self.prepared(None)?))
+    }
+
+    fn prepare_of_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
+        Ok(Box::new(self.prepared(Some(scale))?))
     }
 }
 
@@ -209,13 +227,7 @@ struct Prepared<'a> {
     all: PreparedStack,
 }
 
-impl<'a> Prepared<'a> {
-    fn new(sdid: &'a Sdid) -> candle_core::Result<Self> {
-        let map = [sdid.input_channels, sdid.cfg.height, sdid.cfg.width];
-        let (first, all) = (sdid.first.prepare(&map)?, sdid.all.prepare(&map)?);
-        Ok(Self { sdid, first, all })
-    }
-
+impl Prepared<'_> {
     fn at(
         &self,
         h_t: &Tensor,

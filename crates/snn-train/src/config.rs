@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 pub struct TrainingConfig {
     /// Passes over the training items. Each pass drops a last batch that is not full.
     pub epochs: usize,
+    /// The most steps: where the epochs have more, the training ends after these, and the schedule with it. `None` is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<usize>,
     /// Items in each step.
     pub batch_size: usize,
     /// The optimiser.
@@ -56,6 +59,7 @@ impl TrainingConfig {
     pub fn new(epochs: usize) -> Self {
         Self {
             epochs,
+            max_steps: None,
             batch_size: 32,
             adamw: AdamWConfig::default(),
             muon: None,
@@ -80,7 +84,7 @@ impl TrainingConfig {
         Ok(items / self.batch_size)
     }
 
-    /// The number of steps in the whole training over `items` items.
+    /// The number of steps in the whole training over `items` items: those of all epochs, or `max_steps` if these are fewer.
     ///
     /// # Errors
     /// Returns the errors of [`steps_per_epoch`](Self::steps_per_epoch), and an error if there are more than the 2^31 - 1 steps
@@ -91,7 +95,7 @@ impl TrainingConfig {
             let reason = format!("of {steps} steps each are more than the 2^31 - 1 steps of an optimiser");
             return Err(Error::config("epochs", self.epochs, reason));
         }
-        Ok(steps * self.epochs)
+        Ok((steps * self.epochs).min(self.max_steps.unwrap_or(usize::MAX)))
     }
 
     /// The factor on the base rate at step `step`, counted from 0, of `total` steps: the schedule's, times
@@ -105,14 +109,18 @@ impl TrainingConfig {
     /// Checks that a training can work with these numbers.
     ///
     /// # Errors
-    /// Returns an error, with the field and its value, if `epochs` or `checkpoint_every` is 0, if the batch size is below 2, if
+    /// Returns an error, with the field and its value, if `epochs`, `max_steps` or `checkpoint_every` is 0, if the batch size is below 2, if
     /// `clip` is not positive and finite, if a factor on a rate is negative or not, if the schedule's floor lies outside [0, 1], if an
     /// optimiser or the average does not
     /// [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
     pub fn validate(&self) -> Result<()> {
-        let sizes = [("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)];
-        for (field, value, least) in sizes.into_iter().chain([("checkpoint_every", self.checkpoint_every, 1)])
-        {
+        let sizes = [
+            ("epochs", self.epochs, 1),
+            ("max_steps", self.max_steps.unwrap_or(1), 1),
+            ("batch_size", self.batch_size, 2),
+            ("checkpoint_every", self.checkpoint_every, 1),
+        ];
+        for (field, value, least) in sizes {
             if value < least {
                 return Err(Error::config(field, value, format!("must be at least {least}")));
             }

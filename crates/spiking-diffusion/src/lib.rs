@@ -12,7 +12,7 @@ pub use error::{Error, Result};
 pub use experiment::{
     Codes, Condition, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig, FadFiles,
     Features, Inpainted, ModelName, Networks, Preset, SpikingDenoiser, Trained, TrainedVae, VaeConfig,
-    VaeNetwork, encode_dataset, evaluate, generate, generation, inpaint, neighbours, pack, steps, sweep,
+    VaeNetwork, encode_dataset, evaluate, generate, generation, inpaint, judge, neighbours, pack, sweep,
     train_denoiser, train_sdid, train_vqsvae,
 };
 pub use report::metrics::{Distance, Metrics};

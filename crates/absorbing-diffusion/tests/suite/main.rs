@@ -14,6 +14,7 @@ mod sample_distribution;
 mod sdid;
 mod sdid_checkpoint;
 mod sdid_config;
+mod threshold;
 mod total_variation;
 mod toy;
 

@@ -110,6 +110,20 @@ impl Neurons {
         }
     }
 
+    /// The same neurons, parameters shared, with a threshold `scale` times as high.
+    pub(super) fn with_threshold_scale(&self, scale: f64) -> Result<Self> {
+        let scaled = |lif: &LifConfig| -> Result<LifConfig> {
+            let lif = LifConfig { v_threshold: lif.v_threshold * scale, ..*lif };
+            lif.validate()?;
+            Ok(lif)
+        };
+        Ok(match self {
+            Self::Lif(lif) => Self::Lif(scaled(lif)?),
+            Self::Plif(lif, w) => Self::Plif(scaled(lif)?, w.clone()),
+            Self::Model(_) => bail!("a neuron model of your own has no threshold that could be scaled"),
+        })
+    }
+
     /// What a chain needs to know of them; nothing where they are a model of the user's.
     pub(crate) fn lif(&self) -> Option<LifConfig> {
         match self {

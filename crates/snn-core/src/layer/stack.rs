@@ -46,6 +46,32 @@ impl SpikingStack {
         &self.layers
     }
 
+    /// Returns the same layers, parameters shared, in which every neuron's threshold is `scale` times as high: above 1 fewer spikes get
+    /// through, below 1 more. Norms stay as they are, tdBN's included, whose threshold belongs to what was learned.
+    ///
+    /// # Errors
+    /// Returns an error if a threshold does not [stay above](crate::LifConfig::validate) the reset potential or is not finite, or
+    /// if a layer has a [model of your own](SpikingLayer::with_neuron), whose threshold, if there is one, is its own.
+    /// # Examples
+    /// ```
+    /// # use candle_core::{DType, Device, Tensor};
+    /// # use snn_core::{Drive, LifConfig, ParamStore, Seed, SpikingLayer, SpikingStack};
+    /// # fn main() -> candle_core::Result<()> {
+    /// let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+    /// let stack = SpikingStack::new(vec![SpikingLayer::linear(4, 8, LifConfig::default(), store.builder())?]);
+    /// let easy = stack.with_threshold_scale(0.25)?;
+    /// let x = Tensor::ones((1, 4), DType::F32, &Device::Cpu)?;
+    /// let spikes = |stack: &SpikingStack| stack.forward(Drive::Constant(&x, 8), false)?.sum_all()?.to_scalar::<f32>();
+    /// assert!(spikes(&easy)? > spikes(&stack)?);
+    /// # Ok(()) }
+    /// ```
+    pub fn with_threshold_scale(&self, scale: f64) -> Result<Self> {
+        let scaled = |layer: &SpikingLayer| {
+            Ok(SpikingLayer { neurons: layer.neurons.with_threshold_scale(scale)?, ..layer.clone() })
+        };
+        Ok(Self { layers: self.layers.iter().map(scaled).collect::<Result<_>>()? })
+    }
+
     /// Computes the last layer's spikes. With `train`, normalises by batch statistics and moves the running ones, those of all layers
     /// or, where one returns an error, of none.
     ///

@@ -104,6 +104,31 @@ fn a_training_that_was_stopped_ends_with_the_same_bytes() {
     train(&whole, true, &mut StopAfter(0, 0)).unwrap();
 }
 
+/// The schedule ends with the last step, and until then everything goes as in a training that is longer.
+#[test]
+fn a_training_may_end_within_an_epoch() {
+    let root = tempfile::tempdir().unwrap();
+    let cosine = TrainingConfig { schedule: snn_core::LrSchedule::Cosine { floor: 0. }, ..config() };
+    let rows = |name: &str, cfg: &TrainingConfig| {
+        train_as(cfg, &root.path().join(name), false, &mut Silent).unwrap();
+        let table = String::from_utf8(read(&root.path().join(name), "line.csv")).unwrap();
+        table.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (all, first) =
+        (rows("all", &config()), rows("first", &TrainingConfig { max_steps: Some(8), ..config() }));
+    assert_eq!((all.len(), &all[..8]), (35, &first[..]));
+    assert_eq!(rows("most", &TrainingConfig { max_steps: Some(99), ..config() }), all);
+    let short = rows("short", &TrainingConfig { max_steps: Some(8), ..cosine.clone() });
+    let rate = |row: &String| row.split(',').nth(2).unwrap().parse::<f64>().unwrap();
+    let expected = |step: usize| 0.05 * cosine.rate(step, 8);
+    assert!(
+        short.iter().enumerate().all(|(step, row)| (rate(row) - expected(step)).abs() < 1e-7),
+        "{short:?}"
+    );
+    // A config that does not say so is written as before.
+    assert!(!serde_json::to_string(&config()).unwrap().contains("max_steps"));
+}
+
 /// The average of all 35 steps, recomputed from the parameters that each step saw.
 #[test]
 fn an_average_is_what_remains_and_survives_a_stop() {
@@ -256,6 +281,7 @@ fn configs_that_make_no_sense_are_refused_by_field() {
     };
     with(&|_| ()).unwrap();
     rejects(with(&|cfg| cfg.epochs = 0), &["`epochs` = 0"]);
+    rejects(with(&|cfg| cfg.max_steps = Some(0)), &["`max_steps` = 0"]);
     rejects(with(&|cfg| cfg.batch_size = 1), &["`batch_size` = 1"]);
     rejects(with(&|cfg| cfg.checkpoint_every = 0), &["`checkpoint_every` = 0"]);
     rejects(with(&|cfg| cfg.clip = Some(0.)), &["`clip` = 0"]);

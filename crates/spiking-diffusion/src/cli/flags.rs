@@ -26,14 +26,14 @@ pub(super) fn data_set(name: &str) -> Parsed<KnownSet> {
     KnownSet::named(name).ok_or_else(|| format!("known are {}", KnownSet::ALL.map(KnownSet::name).join(", ")))
 }
 
-/// What logits are divided by.
-pub(super) fn temperature(text: &str) -> Parsed<f64> {
+/// A factor or a divisor.
+pub(super) fn positive(text: &str) -> Parsed<f64> {
     number(text, "must be a positive, finite number", |t| t.is_finite() && t > 0.)
 }
 
 /// A temperature, or the first and the last with two dots between.
 pub(super) fn temperatures(text: &str) -> Parsed<Schedule> {
-    schedule(text, temperature)
+    schedule(text, positive)
 }
 
 /// How far images are guided towards their class: one number, or the first and the last with two dots between.
@@ -48,14 +48,17 @@ fn schedule(text: &str, value: impl Fn(&str) -> Parsed<f64>) -> Parsed<Schedule>
     }
 }
 
+pub(super) const CONFIDENCE: Order = Order::Confidence { noise: 3. };
+pub(super) const REMASKING: Order = Order::Remasking { cap: 0.1 };
+
 /// An order of revealing, by its name in a config file; the last two with numbers of their own.
 pub(super) fn order(text: &str) -> Parsed<Order> {
     match text {
         "posterior" => Ok(Order::Posterior),
         "exact_k" => Ok(Order::ExactK),
         "halton" => Ok(Order::Halton),
-        "confidence" => Ok(Order::Confidence { noise: 3. }),
-        "remasking" => Ok(Order::Remasking { cap: 0.1 }),
+        "confidence" => Ok(CONFIDENCE),
+        "remasking" => Ok(REMASKING),
         _ => Err("must be posterior, exact_k, halton, confidence or remasking".to_owned()),
     }
 }
@@ -95,9 +98,9 @@ mod tests {
         }
         assert_eq!(seed("18446744073709551615"), Ok(u64::MAX));
         assert!(seed("-1").unwrap_err().contains("from 0 to 18446744073709551615"));
-        assert_eq!((temperature("0.75"), probability("1")), (Ok(0.75), Ok(1.)));
+        assert_eq!((positive("0.75"), probability("1")), (Ok(0.75), Ok(1.)));
         for text in ["-1", "0", "nan", "inf", "-inf", "1e999", "", "warm"] {
-            assert!(temperature(text).unwrap_err().contains("positive, finite"), "{text}");
+            assert!(positive(text).unwrap_err().contains("positive, finite"), "{text}");
         }
         let line = |from, to| Ok(Schedule::Linear { from, to });
         assert_eq!((temperatures("1..0.5"), guidance("0..4")), (line(1., 0.5), line(0., 4.)));

@@ -54,7 +54,7 @@ impl Input {
             Error::config(
                 "data.name",
                 name,
-                "no data set of that name is known; from code, `sweep::Reference::new` and `score_samples` take any",
+                "no data set of that name is known; from code, `judge::Judge::new` and `score_samples` take any",
             )
         };
         let set = KnownSet::named(name).ok_or_else(unknown)?;

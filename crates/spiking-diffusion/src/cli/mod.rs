@@ -2,6 +2,7 @@
 
 mod bars;
 mod classify;
+mod fad_flag;
 mod fid;
 mod flags;
 mod generate;
@@ -30,12 +31,14 @@ pub use generate::generate;
 pub use output::print;
 pub use program::program;
 pub use pytorch::{export_pytorch, import_pytorch};
+pub use sweep::sweep;
 pub use table1::table1;
 
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::Starter;
-use crate::{Experiment, ExperimentConfig, FadFiles, Features, ModelName, Preset, Progress, Report};
+use crate::{Experiment, ExperimentConfig, Features, ModelName, Preset, Progress, Report};
+use fad_flag::Fad;
 use input::Input;
 use output::{answer, parsed, say, usage};
 use signals::{Signals, command_line};
@@ -88,10 +91,8 @@ struct Arguments {
     /// file has no more [default: the features of a small classifier trained on the same images]
     #[arg(long, value_name = "FILE", env = flags::variable("SPIKING_INCEPTION"))]
     inception: Option<PathBuf>,
-    /// Measure FAD of the samples, by the files in this folder that FSVAE's authors publish (mnist_64.pth and mnist_test_64.npz,
-    /// fashion_64.pth and fashion_test_64.npz); without a folder they are loaded (needs a build with --features download)
-    #[arg(long, value_name = "DIR")]
-    fad: Option<Option<PathBuf>>,
+    #[command(flatten)]
+    fad: Fad,
     /// Images that FID, KID and FAD are measured on, 0 for none [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     distance_images: Option<usize>,
@@ -148,11 +149,8 @@ fn train_on(
     if let Some(out) = &arguments.out {
         experiment = experiment.out(out);
     }
-    if let Some(folder) = &arguments.fad {
-        experiment = experiment.fad(match folder {
-            Some(folder) => FadFiles::in_folder(folder, &data.name)?,
-            None => published_fad(&data.name, progress)?,
-        });
+    if let Some(files) = arguments.fad.files(&data.name, progress)? {
+        experiment = experiment.fad(files);
     }
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
     say(&format!(
@@ -168,16 +166,6 @@ fn train_on(
     let report = experiment.run(progress)?;
     say(&summary(&report, experiment.folder()));
     Ok(())
-}
-
-#[cfg(feature = "download")]
-fn published_fad(dataset: &str, progress: &mut dyn Progress) -> Result<FadFiles> {
-    FadFiles::download(dataset, progress)
-}
-
-#[cfg(not(feature = "download"))]
-fn published_fad(_: &str, _: &mut dyn Progress) -> Result<FadFiles> {
-    Err(Error::config("--fad", "", "needs a folder: this program was built without --features download"))
 }
 
 fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
@@ -200,13 +188,19 @@ fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
         denoiser.epochs = arguments.epochs_sdid.unwrap_or(denoiser.epochs);
         denoiser.batch_size = arguments.batch_size.unwrap_or(denoiser.batch_size);
     }
-    for setting in &arguments.set {
+    let cfg = set(cfg, "", &arguments.set)?;
+    cfg.validate()?;
+    Ok(cfg)
+}
+
+/// The same config with these settings, `key=value`, whose keys are those of the config behind a prefix.
+fn set(mut cfg: ExperimentConfig, prefix: &str, settings: &[String]) -> Result<ExperimentConfig> {
+    for setting in settings {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(Error::config("--set", setting, "must have the form dotted.key=value"));
         };
-        cfg = cfg.with(key, value)?;
+        cfg = cfg.with(&format!("{prefix}{key}"), value)?;
     }
-    cfg.validate()?;
     Ok(cfg)
 }
 
@@ -233,8 +227,14 @@ fn summary(report: &Report, out: &Path) -> String {
         ", {:.3} ± {:.3} bits per token, {} codes in use (perplexity {:.1})",
         m.bits_per_token, m.bits_per_token_standard_error, m.codebook_used, m.codebook_perplexity,
     );
+    let fad = m.fad.as_ref().map_or(String::new(), |d| {
+        format!(
+            "FAD {:.3} of {} samples (reconstructions {:.3}) ({})\n",
+            d.fad, d.generated_images, d.reconstruction_fad, d.network
+        )
+    });
     format!(
-        "test MSE {:.5}, SSIM {:.4}{}\n{distance}look at {dir}/report.html (or {dir}/report.md and {dir}/samples.png)",
+        "test MSE {:.5}, SSIM {:.4}{}\n{distance}{fad}look at {dir}/report.html (or {dir}/report.md and {dir}/samples.png)",
         m.mse,
         m.ssim,
         if m.has_codes() { codes.as_str() } else { "" },

@@ -56,20 +56,10 @@ fn data_sets() -> impl TypedValueParser<Value = KnownSet> {
         .try_map(move |name| KnownSet::ALL.into_iter().find(|set| is(set, &name)).ok_or(unknown))
 }
 
-/// What clap is told: `generate` without what has become `sweep`.
-fn command() -> clap::Command {
-    let of_a_sweep = ["temperature_sweep", "inception", "classifier", "data_dir", "download"];
-    let hide = |command: clap::Command, id: &&str| command.mut_arg(*id, |argument| argument.hide(true));
-    Program::command().mut_subcommands(|command| match command.get_name() {
-        "generate" => of_a_sweep.iter().fold(command, hide),
-        _ => command,
-    })
-}
-
 /// Runs the whole of the program `spiking-diffusion`.
 #[must_use]
 pub fn program() -> ExitCode {
-    let matches = command().try_get_matches();
+    let matches = Program::command().try_get_matches();
     let program = match matches.and_then(|matches| Program::from_arg_matches(&matches)) {
         Ok(program) => program,
         Err(e) => return usage(&e),
@@ -77,7 +67,7 @@ pub fn program() -> ExitCode {
     match program.command {
         Command::Train(it) => train(it.data_set, &it.arguments, Starter::Program),
         Command::Generate(arguments) => generate::start(&arguments),
-        Command::Sweep(arguments) => sweep::start(*arguments),
+        Command::Sweep(arguments) => sweep::start(&arguments),
         Command::Classify(arguments) => classify::start(&arguments),
         Command::Fid(arguments) => fid::start(&arguments),
         Command::Table1(arguments) => table1::start(&arguments),
@@ -92,12 +82,12 @@ mod tests {
     use super::*;
 
     fn parse(words: &str) -> std::result::Result<Program, clap::Error> {
-        Program::from_arg_matches(&command().try_get_matches_from(words.split(' '))?)
+        Program::from_arg_matches(&Program::command().try_get_matches_from(words.split(' '))?)
     }
 
     #[test]
     fn the_command_is_sound() {
-        command().debug_assert();
+        Program::command().debug_assert();
     }
 
     #[test]
@@ -115,18 +105,6 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_is_what_generate_calls_a_temperature_sweep() {
-        let sweep = parse("spiking-diffusion sweep --run r --out o --temperatures 0.5,1 --n 9 --seed 3");
-        let Command::Sweep(sweep) = sweep.unwrap().command else { panic!() };
-        let words = "spiking-diffusion generate --run r --out o --temperature-sweep 0.5,1 --n 9 --seed 3";
-        let Command::Generate(generate) = parse(words).unwrap().command else { panic!() };
-        // What to write is no question of a sweep.
-        let same = |it: &generate::Arguments| format!("{it:?}").split(", format").next().map(str::to_owned);
-        assert_eq!(same(&(*sweep).into()), same(&generate));
-        assert!(parse("spiking-diffusion sweep --run r --out o").is_err());
-    }
-
-    #[test]
     fn every_command_explains_itself_and_has_the_version() {
         let names = [
             "train",
@@ -140,7 +118,7 @@ mod tests {
             "export_pytorch",
         ];
         let listed: Vec<String> =
-            command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+            Program::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
         assert_eq!(listed, names);
         for name in names {
             let said =
@@ -152,12 +130,5 @@ mod tests {
         }
         let help = parse("spiking-diffusion generate --help").unwrap_err().to_string();
         assert!(help.contains("--temperature <T>") && !help.contains("sweep"), "{help}");
-        let steps =
-            parse("spiking-diffusion sweep --run r --out o --steps 5,10 --orders halton,exact_k --fad f");
-        assert!(steps.is_ok());
-        for more in ["--temperatures 1", "--orders up"] {
-            let words = format!("spiking-diffusion sweep --run r --out o --steps 5,10 {more}");
-            assert!(parse(&words).is_err(), "{more}");
-        }
     }
 }

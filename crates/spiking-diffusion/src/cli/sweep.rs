@@ -1,52 +1,57 @@
-//! The command `sweep`: images at several temperatures, or by several orders in several numbers of steps, measured.
+//! The command `sweep`: images by several settings of sampling, measured.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use absorbing_diffusion::{Order, Schedule};
-use clap::Parser;
+use absorbing_diffusion::{Order, SamplingConfig, Schedule};
+use clap::{ArgGroup, Parser};
 use snn_core::Seed;
-use spiking_diffusion_metrics::Fad;
+use spiking_diffusion_metrics::Classifier;
 
+use super::fad_flag::Fad;
 use super::input::Input;
 use super::signals::Signals;
-use super::{device, flags, generate, say};
+use super::{device, flags, parsed, say, set};
 use crate::error::Result;
-use crate::steps::{self, Judge};
-use crate::{Progress, Trained};
+use crate::experiment::inception;
+use crate::judge::{Against, FeatureNetwork, Judge};
+use crate::{ExperimentConfig, Progress, Trained, sweep as library};
 
-/// Draw images of a finished run at several temperatures, or in several numbers of steps, and measure them.
+/// Draw images of a finished run by several settings of sampling, each with each, and measure them.
 #[derive(Debug, Parser)]
 #[command(
     name = "sweep",
-    after_help = "OUT/temperature-sweep.md and .json then hold the table; with --steps OUT/steps.md, .json and .png."
+    group = ArgGroup::new("varied").required(true).multiple(true),
+    after_help = "OUT/sweep.md, .json and .png then hold the table and a chart. Distances are to training images unless told otherwise, \
+    so that what is chosen by them is not chosen on the test set."
 )]
 pub(super) struct Arguments {
-    /// Folder of a finished run
+    /// Folder of a finished run, or the file that `pack` has made of one
     #[arg(long, value_name = "RUN_DIR")]
     run: PathBuf,
-    /// Divisors of the logits: below 1, the likely gets likelier
-    #[arg(
-        long,
-        value_name = "T,T,..",
-        value_delimiter = ',',
-        required_unless_present = "steps",
-        value_parser = flags::temperature,
-        allow_hyphen_values = true
-    )]
-    temperatures: Vec<f64>,
-    /// Numbers of steps, in place of temperatures, such as 5,10,16,25,49,98
-    #[arg(long, value_name = "N,N,..", value_delimiter = ',', conflicts_with = "temperatures", value_parser = flags::count,
+    /// Divisors of the logits: below 1, the likely gets likelier; 1..0.6 goes from 1 in the first step to 0.6 in the last
+    #[arg(long, group = "varied", value_name = "T,T,..", value_delimiter = ',', value_parser = flags::temperatures,
+        allow_hyphen_values = true)]
+    temperatures: Vec<Schedule>,
+    /// Shares of the probability that tokens are drawn from, the likeliest codes first, such as 0.9,0.95,1
+    #[arg(long, group = "varied", value_name = "P,P,..", value_delimiter = ',', value_parser = flags::probability,
+        allow_hyphen_values = true)]
+    top_p: Vec<f64>,
+    /// How many times as high as trained the neurons' thresholds are, such as 0.95,1,1.05
+    #[arg(long, group = "varied", value_name = "S,S,..", value_delimiter = ',', value_parser = flags::positive,
+        allow_hyphen_values = true)]
+    v_threshold_scales: Vec<f64>,
+    /// Numbers of steps, such as 5,10,16,25,49,98
+    #[arg(long, group = "varied", value_name = "N,N,..", value_delimiter = ',', value_parser = flags::count,
         allow_hyphen_values = true)]
     steps: Vec<usize>,
-    /// With --steps: how tokens are picked
-    #[arg(long, value_name = "ORDER,..", value_delimiter = ',', value_parser = flags::order,
-        default_value = "posterior,exact_k,halton,confidence,remasking")]
+    /// How tokens are picked [default: with --steps posterior,exact_k,halton,confidence,remasking]
+    #[arg(long, group = "varied", value_name = "ORDER,..", value_delimiter = ',', value_parser = flags::order)]
     orders: Vec<Order>,
-    /// With --steps: also measure FAD with this network, such as mnist_64.pth
-    #[arg(long, value_name = "FILE", requires = "steps")]
-    fad: Option<PathBuf>,
-    /// Images at each temperature
+    /// Set another field of the run's sampling for all images, such as top_k=20; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Images of each setting
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = flags::count, allow_hyphen_values = true)]
     n: usize,
     /// Folder to write to
@@ -58,25 +63,35 @@ pub(super) struct Arguments {
     /// Seed of the images [default: the run's own]
     #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
     seed: Option<u64>,
-    /// Measure FID to the first N training images with these weights of the FID network
+    /// Measure FID with these weights of the FID network
     #[arg(long, value_name = "FILE")]
     inception: Option<PathBuf>,
     /// The same by the features of this classifier, as `classify` writes it
     #[arg(long, value_name = "FILE", conflicts_with = "inception")]
     classifier: Option<PathBuf>,
+    #[command(flatten)]
+    fad: Fad,
+    /// Real images that distances are to
+    #[arg(long, value_enum, default_value = "train")]
+    against: Against,
+    /// How many of them, the first ones; FAD to test images takes all [default: as many as are drawn, or all there are]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
+    real: Option<usize>,
     /// Where to compute: cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    #[command(flatten, next_help_heading = "The training images to compare with")]
+    #[command(flatten, next_help_heading = "The real images")]
     input: Input,
 }
 
-pub(super) fn start(arguments: Arguments) -> ExitCode {
-    if arguments.steps.is_empty() {
-        return generate::start(&arguments.into());
-    }
+/// Runs the whole of the example `sweep`.
+pub fn sweep() -> ExitCode {
+    parsed(start)
+}
+
+pub(super) fn start(arguments: &Arguments) -> ExitCode {
     let signals = Signals::listen();
-    match sweep_steps(&arguments, &mut signals.progress()) {
+    match measured(arguments, &mut signals.progress()) {
         Ok(text) => {
             say(&text);
             ExitCode::SUCCESS
@@ -86,46 +101,126 @@ pub(super) fn start(arguments: Arguments) -> ExitCode {
 }
 
 /// What there is to say in the end.
-fn sweep_steps(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
+fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     let device = device(&arguments.device)?;
     let mut trained = Trained::load(&arguments.run, &device)?;
-    let extractor = generate::extractor(arguments.inception.as_deref(), arguments.classifier.as_deref())?;
-    let fad = arguments.fad.as_ref().map(Fad::open).transpose()?.map(|fad| fad.with_range([-0.5, 0.5]));
-    let judges: Vec<Judge<'_>> = extractor
-        .iter()
-        .map(|extractor| Judge::Extractor(&**extractor))
-        .chain(fad.iter().map(Judge::Fad))
-        .collect();
     // Before another seed is set: a lone split was cut by the run's own.
-    let data = arguments.input.load_of_run(&trained.cfg, progress)?;
+    let judges = arguments.judges(&trained.cfg, progress)?;
+    trained.cfg = set(trained.cfg, "sampling.", &arguments.set)?;
     trained.cfg.seed = arguments.seed.map_or(trained.cfg.seed, Seed);
-    let sampling = &mut trained.cfg.sampling;
-    sampling.batch_size = arguments.batch_size.unwrap_or(sampling.batch_size);
-    let training = (&data.train, arguments.n);
-    let found =
-        steps::steps(&trained, &arguments.orders, &arguments.steps, training, &judges, &device, progress)?;
+    let settings = arguments.settings(trained.cfg.sampling);
+    let found = library::sweep(&trained, &settings, arguments.n, &judges, &device, progress)?;
     found.save(&arguments.out)?;
     Ok(found.to_markdown())
 }
 
-impl From<Arguments> for generate::Arguments {
-    fn from(it: Arguments) -> Self {
-        Self {
-            run: Some(it.run),
-            n: it.n,
-            out: it.out,
-            batch_size: it.batch_size,
-            temperature: None,
-            class: Vec::new(),
-            guidance: Schedule::Constant(0.),
-            set: Vec::new(),
-            seed: it.seed,
-            format: Vec::new(),
-            temperature_sweep: it.temperatures,
-            inception: it.inception,
-            classifier: it.classifier,
-            device: it.device,
-            input: it.input,
+impl Arguments {
+    /// What distances are measured by.
+    fn judges(&self, cfg: &ExperimentConfig, progress: &mut dyn Progress) -> Result<Vec<Judge>> {
+        let extractor = match (&self.inception, &self.classifier) {
+            (Some(file), _) => Some(FeatureNetwork::Extractor(Box::new(inception(file)?))),
+            (_, Some(file)) => Some(FeatureNetwork::Extractor(Box::new(Classifier::load(file)?))),
+            _ => None,
+        };
+        let fad = self.fad.files(&cfg.data.name, progress)?;
+        if extractor.is_none() && fad.is_none() {
+            return Ok(Vec::new());
         }
+        let data = self.input.load_of_run(cfg, progress)?;
+        let there = match self.against {
+            Against::Train => data.train.len(),
+            Against::Test => data.test.len(),
+        };
+        let (against, count) = (self.against, self.real.unwrap_or(self.n.min(there)));
+        let extractor =
+            extractor.map(|network| Judge::new(network, against, &data, count, progress)).transpose()?;
+        let fad = fad.map(|files| files.judge(against, &data, count, progress)).transpose()?;
+        Ok(extractor.into_iter().chain(fad).collect())
+    }
+
+    /// Each value of what varies with each of the others; the run's own where nothing varies.
+    fn settings(&self, own: SamplingConfig) -> Vec<SamplingConfig> {
+        let all = [Order::Posterior, Order::ExactK, Order::Halton, flags::CONFIDENCE, flags::REMASKING];
+        let orders = if self.orders.is_empty() && !self.steps.is_empty() { &all[..] } else { &self.orders };
+        let own = SamplingConfig { batch_size: self.batch_size.unwrap_or(own.batch_size), ..own };
+        let found = vec![own];
+        let found = each(found, &self.temperatures, |it, temperature| SamplingConfig { temperature, ..it });
+        let found = each(found, &self.top_p, |it, p| SamplingConfig { top_p: Some(p), ..it });
+        let found = each(found, &self.v_threshold_scales, |it, scale| SamplingConfig {
+            v_threshold_scale: Some(scale),
+            ..it
+        });
+        let found = each(found, orders, |it, order| SamplingConfig { order, ..it });
+        each(found, &self.steps, |it, steps| SamplingConfig { steps: Some(steps), ..it })
+    }
+}
+
+/// These settings with each of the values.
+fn each<T: Copy>(
+    settings: Vec<SamplingConfig>,
+    values: &[T],
+    with: impl Fn(SamplingConfig, T) -> SamplingConfig,
+) -> Vec<SamplingConfig> {
+    if values.is_empty() {
+        return settings;
+    }
+    settings
+        .into_iter()
+        .flat_map(|it| values.iter().map(|&value| with(it, value)).collect::<Vec<_>>())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(words: &str) -> std::result::Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(format!("sweep --run r --out o {words}").split_whitespace())
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        Arguments::command().debug_assert();
+        assert_eq!(parse("--temperatures 1").unwrap().against, Against::Train);
+        for words in
+            ["", "--n 9", "--orders up", "--steps 5 --against both", "--steps 5 --inception i --classifier c"]
+        {
+            assert!(parse(words).is_err(), "{words}");
+        }
+        for (flag, value, bad, reason) in [
+            ("--temperatures", "-1,0.5", "-1", "positive, finite"),
+            ("--temperatures", "0.5,-1", "-1", "positive, finite"),
+            ("--temperatures", "1,inf", "inf", "positive, finite"),
+            ("--v-threshold-scales", "0.9,0", "0", "positive, finite"),
+            ("--top-p", "0.9,1.1", "1.1", "[0, 1]"),
+            ("--steps", "5,-1", "-1", "whole number"),
+        ] {
+            let text = parse(&format!("{flag} {value}")).unwrap_err().to_string();
+            assert!(text.contains(&format!("invalid value '{bad}' for '{flag} <")), "{text}");
+            assert!(text.contains(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_value_meets_every_other() {
+        let own = SamplingConfig { top_k: Some(7), ..SamplingConfig::default() };
+        let found =
+            parse("--temperatures 0.9,1..0.5 --top-p 0.9,1 --v-threshold-scales 1.1").unwrap().settings(own);
+        let told = |it: &SamplingConfig| {
+            (it.temperature.to_string(), it.top_p, it.v_threshold_scale, it.top_k, it.steps)
+        };
+        let expected = |t: &str, p| (t.to_owned(), Some(p), Some(1.1), Some(7), None);
+        let lines =
+            [expected("0.9", 0.9), expected("0.9", 1.), expected("1 to 0.5", 0.9), expected("1 to 0.5", 1.)];
+        assert_eq!(found.iter().map(told).collect::<Vec<_>>(), lines);
+        assert!(found.iter().all(|it| it.order == own.order && it.batch_size == own.batch_size));
+
+        let found = parse("--steps 5,10 --batch-size 3").unwrap().settings(own);
+        assert_eq!((found.len(), found[0].order, found[9].order), (10, Order::Posterior, flags::REMASKING));
+        assert_eq!((found[0].steps, found[1].steps, found[9].batch_size), (Some(5), Some(10), 3));
+        let found = parse("--steps 5,10 --orders halton").unwrap().settings(own);
+        assert!(found.len() == 2 && found.iter().all(|it| it.order == Order::Halton));
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn of(cfg: &ExperimentConfig, Asked { features, fad, starter }: Asked
         words.push(format!("--inception {}", quoted(&file.to_string_lossy())));
     }
     if let Some(files) = fad {
-        words.push(format!("--fad {}", quoted(&files.folder().to_string_lossy())));
+        words.push(format!("--fad {}", quoted(&files.path().to_string_lossy())));
     }
     words.extend(
         settings(cfg)?

@@ -4,36 +4,43 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use snn_train::{Progress, go_on};
-use spiking_diffusion_metrics::{FAD_BATCH, Fad, FeatureStats, frechet_distance};
+use spiking_diffusion_metrics::{Fad, FeatureStats};
 
+use super::judge::{Against, FeatureNetwork, Judge};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::report::metrics::AutoencoderDistance;
 
-/// Names the files that FAD is measured by, as FSVAE's authors publish them: a network, and the statistics of the test images.
+/// Names the files that FAD is measured by: a network, and the statistics of the test images where they lie beside it, as FSVAE's
+/// authors publish both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FadFiles {
-    folder: PathBuf,
-    /// The autoencoder's weights.
+    /// What was named: a folder, or the network's file.
+    path: PathBuf,
     network: PathBuf,
-    /// The statistics of the test images.
-    statistics: PathBuf,
+    /// The published statistics of the test images.
+    statistics: Option<PathBuf>,
 }
 
 const STAGE: &str = "fad";
 
 impl FadFiles {
-    /// The published files of a data set in a folder: `mnist_64.pth` and `mnist_test_64.npz`, or `fashion_64.pth` and
-    /// `fashion_test_64.npz`.
+    /// The files at a path. In a folder they are the published ones of a data set: `mnist_64.pth` and `mnist_test_64.npz`, or `fashion_64.pth`
+    /// and `fashion_test_64.npz`. A file is the network alone, and the statistics of the test images are then taken by it here; of the
+    /// published networks they are the published ones.
     ///
     /// # Errors
-    /// Returns an error if nothing is published for the data set (there are networks for `mnist` and `fashion-mnist`), or if the
-    /// folder has not both files.
-    pub fn in_folder(folder: &Path, dataset: &str) -> Result<Self> {
-        let [network, statistics] = published(dataset)?.map(|(name, ..)| folder.join(name));
+    /// Returns an error if there is nothing at the path; if it is a folder and nothing is published for the data set (there are
+    /// networks for `mnist` and `fashion-mnist`), or the folder has not both files.
+    pub fn at(path: &Path, dataset: &str) -> Result<Self> {
+        if path.is_file() {
+            return Ok(Self { path: path.to_owned(), network: path.to_owned(), statistics: None });
+        }
+        let [network, statistics] = published(dataset)?.map(|(name, ..)| path.join(name));
         if let Some(missing) = [&network, &statistics].into_iter().find(|file| !file.is_file()) {
             return Err(Error::run(missing, "is not there; FSVAE's authors publish it"));
         }
-        Ok(Self { folder: folder.to_owned(), network, statistics })
+        Ok(Self { path: path.to_owned(), network, statistics: Some(statistics) })
     }
 
     /// The published files of a data set in the user's cache, into which they are first loaded from the repository of FSVAE's
@@ -51,27 +58,52 @@ impl FadFiles {
             let url = format!("{from}/{name}");
             load_file(&Limits::default(), &url, (bytes, sha256), &folder.join(name), progress)?;
         }
-        Self::in_folder(&folder, dataset)
+        Self::at(&folder, dataset)
     }
 
-    /// Returns the folder that holds them.
+    /// Returns the folder that holds them, or the network's file if that is all there is.
     #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// Loads the network and the statistics.
+    /// Returns what measures FAD against real images of a data set: the first `count` training images, or all test images, by their
+    /// published statistics where these files have them.
     ///
     /// # Errors
-    /// Returns an error, with the file, if one cannot be read or if they do not belong together.
-    pub(super) fn open(&self) -> Result<Published> {
+    /// Returns an error, with the file, if one cannot be read or if they do not belong together, and the errors of [`Judge::new`].
+    pub fn judge(
+        &self,
+        against: Against,
+        data: &Dataset,
+        count: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<Judge> {
+        let (network, published) = self.open()?;
+        let network = FeatureNetwork::Fad(Box::new(network));
+        match (against, published) {
+            (Against::Train, _) => Judge::new(network, against, data, count, progress),
+            (Against::Test, None) => Judge::new(network, against, data, data.test.len(), progress),
+            (Against::Test, Some(statistics)) => {
+                Ok(Judge::with_statistics(network, statistics, "the published statistics of all test images"))
+            }
+        }
+    }
+
+    /// Rejects what would fail after hours of training.
+    pub(super) fn validate(&self) -> Result<()> {
+        self.open().map(|_| ())
+    }
+
+    fn open(&self) -> Result<(Fad, Option<FeatureStats>)> {
         let network = Fad::open(&self.network)?.with_range([-0.5, 0.5]);
-        let statistics = FeatureStats::read_npz(&self.statistics)?;
+        let Some(path) = &self.statistics else { return Ok((network, None)) };
+        let statistics = FeatureStats::read_npz(path)?;
         if network.dims() != statistics.dims() {
             let message = format!("has {} features, the network {}", statistics.dims(), network.dims());
-            return Err(Error::run(&self.statistics, message));
+            return Err(Error::run(path, message));
         }
-        Ok(Published { network, statistics })
+        Ok((network, Some(statistics)))
     }
 }
 
@@ -102,38 +134,26 @@ fn published(dataset: &str) -> Result<[File; 2]> {
     }
 }
 
-/// What FAD is measured by.
-pub(super) struct Published {
-    network: Fad,
-    statistics: FeatureStats,
-}
-
-impl Published {
-    /// The distances of generated images and of test reconstructions, both in [-0.5, 0.5], to the published statistics.
-    pub(super) fn measure(
-        &self,
-        generated: &Tensor,
-        reconstructions: &Tensor,
-        progress: &mut dyn Progress,
-    ) -> Result<AutoencoderDistance> {
-        progress.begin(STAGE, 2, 0);
-        let fad = self.distance(generated)?;
-        progress.advance(1, None);
-        go_on(progress, STAGE, 1, 2)?;
-        let reconstruction_fad = self.distance(reconstructions)?;
-        progress.advance(2, None);
-        progress.end();
-        Ok(AutoencoderDistance {
-            fad,
-            reconstruction_fad,
-            generated_images: generated.dim(0)?,
-            network: self.network.name(FAD_BATCH),
-        })
-    }
-
-    fn distance(&self, images: &Tensor) -> Result<f64> {
-        Ok(frechet_distance(&self.statistics, &self.network.statistics(images, FAD_BATCH)?)?)
-    }
+/// The distances of generated images and of test reconstructions, both in [-0.5, 0.5].
+pub(super) fn measure(
+    judge: &Judge,
+    generated: &Tensor,
+    reconstructions: &Tensor,
+    progress: &mut dyn Progress,
+) -> Result<AutoencoderDistance> {
+    progress.begin(STAGE, 2, 0);
+    let fad = judge.distance(generated, progress)?;
+    progress.advance(1, None);
+    go_on(progress, STAGE, 1, 2)?;
+    let reconstruction_fad = judge.distance(reconstructions, progress)?;
+    progress.advance(2, None);
+    progress.end();
+    Ok(AutoencoderDistance {
+        fad,
+        reconstruction_fad,
+        generated_images: generated.dim(0)?,
+        network: judge.name().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -159,18 +179,55 @@ mod tests {
         }
     }
 
+    /// A file means the same as the folder it lies in, though the statistics are taken here.
+    #[test]
+    fn statistics_taken_here_are_the_published_ones() {
+        let Some(dir) = std::env::var_os("SPIKING_DATA_DIR").map(PathBuf::from) else {
+            return eprintln!("skipped: SPIKING_DATA_DIR is not set");
+        };
+        let folder = dir.join("fad");
+        let (file, data) = (folder.join("mnist_64.pth"), crate::data::mnist(Some(&dir.join("mnist"))));
+        let (true, Ok(data)) = (file.is_file(), data) else {
+            return eprintln!("skipped: no MNIST or no mnist_64.pth");
+        };
+        let images = data.train.range(0..512, &candle_core::Device::Cpu).unwrap();
+        let distance = |path: &Path, against| {
+            let files = FadFiles::at(path, "mnist").unwrap();
+            let judge = files.judge(against, &data, 2048, &mut snn_train::Silent).unwrap();
+            (judge.name().to_owned(), judge.distance(&images, &mut snn_train::Silent).unwrap())
+        };
+        let (published, here) = (distance(&folder, Against::Test), distance(&file, Against::Test));
+        assert!(
+            published.0.ends_with("against the published statistics of all test images"),
+            "{published:?}"
+        );
+        assert!(here.0.ends_with("against all 10000 test images"), "{here:?}");
+        assert!((published.1 - here.1).abs() < 1e-4 * published.1, "{published:?} {here:?}");
+        let train = distance(&folder, Against::Train);
+        assert!(
+            train.0.ends_with("against the first 2048 training images") && train.1 < published.1,
+            "{train:?}"
+        );
+    }
+
     #[test]
     fn files_are_found_or_named() {
         let folder = tempfile::tempdir().unwrap();
-        let missing = FadFiles::in_folder(folder.path(), "fashion-mnist").unwrap_err().to_string();
+        let missing = FadFiles::at(folder.path(), "fashion-mnist").unwrap_err().to_string();
         assert!(missing.contains("fashion_64.pth") && missing.contains("not there"), "{missing}");
         for (name, ..) in MNIST {
             std::fs::write(folder.path().join(name), "no network").unwrap();
         }
-        let files = FadFiles::in_folder(folder.path(), "mnist").unwrap();
-        let damaged = files.open().map(|_| ()).unwrap_err().to_string();
-        assert!(damaged.contains("mnist_64.pth"), "{damaged}");
-        let none = FadFiles::in_folder(folder.path(), "kmnist").unwrap_err().to_string();
+        let network = folder.path().join("mnist_64.pth");
+        for path in [folder.path(), &network] {
+            let files = FadFiles::at(path, "mnist").unwrap();
+            assert_eq!(files.path(), path);
+            let damaged = files.validate().unwrap_err().to_string();
+            assert!(damaged.contains("mnist_64.pth"), "{damaged}");
+        }
+        let none = FadFiles::at(folder.path(), "kmnist").unwrap_err().to_string();
         assert!(none.contains("kmnist") && none.contains("no published network"), "{none}");
+        // A network of one's own is a file, for any data set.
+        assert_eq!(FadFiles::at(&network, "kmnist").unwrap().statistics, None);
     }
 }

@@ -14,7 +14,8 @@ use super::config::ExperimentConfig;
 use super::distance::in_8_bits;
 use super::distance::{self, Images};
 use super::evaluation::Evaluation;
-use super::fad::Published;
+use super::fad::{self, FadFiles};
+use super::judge::Against;
 #[cfg(feature = "report")]
 use super::neighbours::{images_of, nearest_of};
 use super::neighbours::{mean_distance, nearest};
@@ -51,7 +52,7 @@ pub(super) fn finish(
     session: Session<'_>,
     made: Made<'_>,
     asked: Asked<'_>,
-    fad: Option<&Published>,
+    fad: Option<&FadFiles>,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     let Session { cfg, data, run, device } = session;
@@ -65,8 +66,9 @@ pub(super) fn finish(
             let images = Images { test: &data.test, again: &again, generated: &generated };
             evaluation.metrics.distance = Some(distance::measure(cfg, &*extractor, images, progress)?);
         }
-        if let Some(published) = fad {
-            evaluation.metrics.fad = Some(published.measure(&generated, &again, progress)?);
+        if let Some(files) = fad {
+            let judge = files.judge(Against::Test, data, data.test.len(), progress)?;
+            evaluation.metrics.fad = Some(fad::measure(&judge, &generated, &again, progress)?);
         }
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }

@@ -58,6 +58,8 @@ struct Manifest {
     top_k: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     top_p: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    v_threshold_scale: Option<f64>,
     /// Of sampling; none: as many as diffusion has.
     #[serde(default)]
     steps: Option<usize>,
@@ -80,6 +82,7 @@ impl Manifest {
             temperature: cfg.sampling.temperature,
             top_k: cfg.sampling.top_k,
             top_p: cfg.sampling.top_p,
+            v_threshold_scale: cfg.sampling.v_threshold_scale,
             steps: cfg.sampling.steps,
             own_order: trained.order.as_ref().map(|own| own.name.clone()),
             condition: trained.condition.clone(),

@@ -13,7 +13,7 @@ use super::command::Asked;
 use super::config::ExperimentConfig;
 use super::distance::{self, Features};
 use super::evaluation::{Reconstructions, evaluate_denoiser};
-use super::fad::{FadFiles, Published};
+use super::fad::FadFiles;
 use super::finish::{Made, Session, finish};
 use super::networks::Networks;
 #[cfg(feature = "report")]
@@ -118,7 +118,7 @@ impl<'a> Experiment<'a> {
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
         features.validate(data)?;
         let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
-        let fad = fad.map(FadFiles::open).transpose()?;
+        fad.map_or(Ok(()), FadFiles::validate)?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
         let session = Session { cfg, data, run: &run, device };
         let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter };
@@ -126,9 +126,9 @@ impl<'a> Experiment<'a> {
             Some(vae) => {
                 vae::train(cfg, vae, &data.train, &run, device, progress)?;
                 let trained = TrainedVae::load(&self.out, device)?;
-                of_vae(session, &trained, asked, fad.as_ref(), progress)
+                of_vae(session, &trained, asked, fad, progress)
             }
-            None => of_codes(session, asked, fad.as_ref(), progress),
+            None => of_codes(session, asked, fad, progress),
         }
     }
 
@@ -146,7 +146,7 @@ impl<'a> Experiment<'a> {
 fn of_codes(
     session: Session<'_>,
     asked: Asked<'_>,
-    fad: Option<&Published>,
+    fad: Option<&FadFiles>,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     let Session { cfg, data, run, device } = session;
@@ -190,7 +190,7 @@ fn of_vae(
     session: Session<'_>,
     trained: &TrainedVae,
     asked: Asked<'_>,
-    fad: Option<&Published>,
+    fad: Option<&FadFiles>,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     let Session { cfg, data, run, device } = session;

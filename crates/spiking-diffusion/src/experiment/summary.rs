@@ -76,20 +76,21 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
     });
     let fad = metrics.fad.as_ref().map_or(String::new(), |d| {
         let (images, network) = (d.generated_images, &d.network);
-        format!(" FAD: {images} generated images, and the reconstructions of the first {images} test images, in 8 bits, against the \
-             published statistics of all test images; {network}.")
+        format!(" FAD: {images} generated images, and the reconstructions of the first {images} test images, in 8 bits; {network}.")
     });
     if cfg.vae.is_some() {
         return format!("{}{distance}{fad}", protocol_of_vae(cfg));
     }
     let top_k = cfg.sampling.top_k.map_or(String::new(), |k| format!(", top-k {k}"));
-    let cuts = cfg.sampling.top_p.map_or(top_k.clone(), |p| format!("{top_k}, top-p {p}"));
+    let top_p = cfg.sampling.top_p.map_or(String::new(), |p| format!(", top-p {p}"));
+    let thresholds =
+        cfg.sampling.v_threshold_scale.map_or(String::new(), |scale| format!(", thresholds x {scale}"));
     format!(
         "MSE and SSIM: all {} test images, pixels in [-0.5, 0.5]; SSIM with an 11x11 Gaussian window, sigma 1.5, zero \
          padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
          stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
          all test images. Firing rates: VQ-SVAE on all test images, SDID on the codes of the first {} test images masked at \
-         random times. Samples: seed {}, order {:?}, temperature {}{cuts}.{distance}{fad}",
+         random times. Samples: seed {}, order {:?}, temperature {}{top_k}{top_p}{thresholds}.{distance}{fad}",
         cfg.data.test_images,
         metrics.bits_per_token_images,
         cfg.evaluation.bound.strata,

@@ -54,13 +54,13 @@ impl Metrics {
 /// equally many images can be compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AutoencoderDistance {
-    /// Of generated images to the published statistics of all test images.
+    /// Of generated images to all test images.
     pub fad: f64,
     /// Of the reconstructions of as many test images to the same.
     pub reconstruction_fad: f64,
     /// Generated images, rounded to 8 bits as in a PNG.
     pub generated_images: usize,
-    /// Network and batch size.
+    /// Network, batch size, and whose statistics of the test images.
     pub network: String,
 }
 

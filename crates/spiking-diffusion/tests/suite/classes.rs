@@ -1,10 +1,11 @@
 //! What users do with a run: images of a class, completions, few steps, neighbours.
 
 use candle_core::{Device, Tensor};
-use spiking_diffusion::absorbing_diffusion::{Order, Schedule};
+use spiking_diffusion::absorbing_diffusion::{Order, SamplingConfig, Schedule};
 use spiking_diffusion::generation::{self, Formats};
+use spiking_diffusion::judge::{Against, FeatureNetwork, Judge};
 use spiking_diffusion::metrics::Pixels;
-use spiking_diffusion::steps::{Judge, Steps, steps};
+use spiking_diffusion::sweep::{self, Sweep};
 use spiking_diffusion::{
     Condition, Experiment, ExperimentConfig, Report, Silent, Trained, inpaint, neighbours, train_sdid,
 };
@@ -142,24 +143,26 @@ fn steps_are_a_table_of_orders_and_their_neighbours_are_told() {
     let mean = found.iter().map(|neighbour| neighbour.distance).sum::<f64>() / 5.;
     assert!((mean - told.test).abs() < 1e-9);
 
-    let pixels = Pixels::new(1, 28, 28);
-    let judges = [Judge::Extractor(&pixels)];
+    let pixels = FeatureNetwork::Extractor(Box::new(Pixels::new(1, 28, 28)));
+    let judges = [Judge::new(pixels, Against::Train, &data, 6, &mut Silent).unwrap()];
     let sweep = |orders: &[Order], numbers: &[usize], count| {
-        steps(&trained, orders, numbers, (&data.train, count), &judges, &Device::Cpu, &mut Silent)
+        let with = |order, steps| SamplingConfig { order, steps: Some(steps), ..trained.cfg.sampling };
+        let settings: Vec<_> =
+            orders.iter().flat_map(|&order| numbers.iter().map(move |&steps| with(order, steps))).collect();
+        sweep::sweep(&trained, &settings, count, &judges, &Device::Cpu, &mut Silent)
     };
     let found = sweep(&[Order::ExactK, Order::Halton], &[2, 49], 6).unwrap();
-    let rows: Vec<_> = found.rows.iter().map(|row| (row.order, row.steps, row.passes)).collect();
+    let rows: Vec<_> = found.rows.iter().map(|row| (row.sampling.order, row.steps, row.passes)).collect();
     let expected = [(Order::ExactK, 2), (Order::ExactK, 49), (Order::Halton, 2), (Order::Halton, 49)];
-    assert_eq!(rows, expected.map(|(order, steps)| (order, steps, steps as f64)));
+    assert_eq!(rows, expected.map(|(order, steps)| (order, steps, Some(steps as f64))));
     assert!(found.rows.iter().all(|row| row.distances.len() == 1 && row.distances[0].is_finite()));
     let out = folder.path().join("sweep");
     found.save(&out).unwrap();
-    let json: Steps = serde_json::from_slice(&std::fs::read(out.join("steps.json")).unwrap()).unwrap();
+    let json: Sweep = serde_json::from_slice(&std::fs::read(out.join("sweep.json")).unwrap()).unwrap();
     assert_eq!(json, found);
-    let page = std::fs::read_to_string(out.join("steps.md")).unwrap();
+    let page = std::fs::read_to_string(out.join("sweep.md")).unwrap();
     assert!(page.contains("| halton | 49 | 49.0 |") && page.contains("Distance 1: "), "{page}");
-    assert!(image::open(out.join("steps.png")).is_ok());
-    rejects(sweep(&[], &[2], 6), &["steps", "at least one order"]);
+    assert!(image::open(out.join("sweep.png")).is_ok());
+    rejects(sweep(&[], &[2], 6), &["sweep", "at least one setting"]);
     rejects(sweep(&[Order::ExactK], &[0], 6), &["sampling.steps"]);
-    rejects(sweep(&[Order::ExactK], &[2], 161), &["161 images"]);
 }

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use candle_core::Device;
+use spiking_diffusion::absorbing_diffusion::{SamplingConfig, Schedule};
 use spiking_diffusion::generation::{self, Formats, Saved};
+use spiking_diffusion::judge::{Against, FeatureNetwork, Judge};
 use spiking_diffusion::metrics::Pixels;
 use spiking_diffusion::snn_core::Seed;
-use spiking_diffusion::sweep::{self, Reference, Sweep};
+use spiking_diffusion::sweep::{self, Sweep};
 use spiking_diffusion::{Experiment, Progress, Result, Silent, Trained};
 
 use crate::{few_digits, rejects, tiny};
@@ -122,23 +124,44 @@ fn a_stop_keeps_what_is_there_and_other_images_are_refused() {
 fn a_sweep_is_a_table_of_temperatures() {
     let folder = tempfile::tempdir().unwrap();
     let trained = trained(folder.path());
-    let pixels = Pixels::new(1, 28, 28);
-    let reference = Reference::new(&pixels, &few_digits().train, 100, &mut Silent).unwrap();
-    let sweep = |temperatures: &[f64], count, reference| {
-        sweep::temperatures(&trained, temperatures, count, reference, &Device::Cpu, &mut Silent)
+    let judge = |against, count| {
+        let pixels = FeatureNetwork::Extractor(Box::new(Pixels::new(1, 28, 28)));
+        Judge::new(pixels, against, &few_digits(), count, &mut Silent)
     };
-    let found = sweep(&[0.01, 1., 100.], 6, Some(&reference)).unwrap();
-    assert_eq!(found.rows.iter().map(|row| row.temperature).collect::<Vec<_>>(), [0.01, 1., 100.]);
+    let judges = [judge(Against::Train, 100).unwrap(), judge(Against::Test, 24).unwrap()];
+    let sweep = |temperatures: &[f64], count, judges| {
+        let setting = |&t: &f64| SamplingConfig { temperature: t.into(), ..trained.cfg.sampling };
+        let settings: Vec<_> = temperatures.iter().map(setting).collect();
+        sweep::sweep(&trained, &settings, count, judges, &Device::Cpu, &mut Silent)
+    };
+    let found = sweep(&[0.01, 1., 100.], 6, &judges).unwrap();
+    assert_eq!(
+        found.rows.iter().map(|row| row.sampling.temperature).collect::<Vec<_>>(),
+        [0.01, 1., 100.].map(Schedule::Constant)
+    );
     assert!(found.rows.windows(2).all(|w| w[0].codebook_perplexity < w[1].codebook_perplexity), "{found:?}");
-    assert!(found.rows.iter().all(|row| row.distance.is_some_and(|d| d.is_finite() && d > 0.)));
-    assert!(found.reference.as_ref().unwrap().contains("first 100 training images"));
-    let plain = sweep(&[1.], 6, None).unwrap();
+    assert!(found.rows.iter().all(|row| row.distances.iter().all(|d| d.is_finite() && *d > 0.)));
+    assert!(found.rows.iter().all(|row| row.distances.len() == 2 && row.distances[0] != row.distances[1]));
+    assert!(found.judges[0].contains("first 100 training images"), "{:?}", found.judges);
+    assert!(found.to_markdown().contains("Distance 2: pixels 1x28x28, against all 24 test images."));
+    // The distance is that of the images that are drawn, and the codes are theirs.
+    let mut cold = Trained::load(&folder.path().join("run"), &Device::Cpu).unwrap();
+    cold.cfg.sampling.temperature = 0.01.into();
+    let images = cold.samples(6, &Device::Cpu, &mut Silent).unwrap();
+    assert_eq!(judges[1].distance(&images, &mut Silent).unwrap(), found.rows[0].distances[1]);
+    let plain = sweep(&[1.], 6, &[]).unwrap();
     assert_eq!(plain.rows[0].codes_used, found.rows[1].codes_used);
-    assert!(plain.to_markdown().contains("| 1 |") && plain.to_markdown().contains("| - |"));
+    let page = plain.to_markdown();
+    assert!(
+        page.contains("| 1 |") && page.contains("No distance") && !page.contains("| distance 1 |"),
+        "{page}"
+    );
     found.save(&folder.path().join("sweep")).unwrap();
-    let json = std::fs::read(folder.path().join("sweep/temperature-sweep.json")).unwrap();
+    let json = std::fs::read(folder.path().join("sweep/sweep.json")).unwrap();
     assert_eq!(serde_json::from_slice::<Sweep>(&json).unwrap(), found);
-    rejects(sweep(&[], 6, None), &["temperature-sweep"]);
-    rejects(sweep(&[0.], 6, None), &["temperature", "0"]);
-    rejects(sweep(&[1.], 1, None), &["1 images"]);
+    rejects(sweep(&[], 6, &[]), &["sweep", "0 settings"]);
+    rejects(sweep(&[0.], 6, &[]), &["temperature", "0"]);
+    rejects(sweep(&[1.], 1, &[]), &["1 images"]);
+    rejects(judge(Against::Train, 161), &["161 images", "160 training images"]);
+    rejects(judge(Against::Test, 1), &["1 images", "24 test images"]);
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor};
 use spiking_diffusion::absorbing_diffusion::{
-    AbsorbingProcess, BitsPerToken, Denoiser, Draft, Order, RevealOrder, RngCore, bits_per_token,
+    AbsorbingProcess, BitsPerToken, Denoiser, Draft, Order, RevealOrder, RngCore, SamplingConfig,
+    bits_per_token,
 };
 use spiking_diffusion::generation::{self, Formats, Saved};
 use spiking_diffusion::snn_core::{
@@ -262,7 +263,9 @@ fn an_own_order_draws_everywhere() {
     assert_eq!(save(&threes).unwrap(), Saved { drawn: 0, present: 4 });
 
     let sweep = |trained: &Trained<Owned>| {
-        sweep::temperatures(trained, &[3.], 8, None, &CPU, &mut Silent).unwrap().rows[0].clone()
+        let sampling = SamplingConfig { temperature: 3.0.into(), ..trained.cfg.sampling };
+        sweep::sweep(trained, &[sampling], 8, &[], &CPU, &mut Silent).unwrap().rows[0].clone()
     };
     assert_ne!(sweep(&threes).codebook_perplexity, sweep(&trained("threes")).codebook_perplexity);
+    assert!(sweep(&threes).passes.is_none() && sweep(&trained("threes")).passes.is_some());
 }

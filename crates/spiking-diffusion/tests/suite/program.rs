@@ -36,7 +36,7 @@ fn a_run_is_trained_sampled_swept_and_tabled() {
     output(folder.path(), "generate --run run --out images --n 3");
     assert!(folder.path().join("images/png/0000002.png").exists());
     output(folder.path(), "sweep --run run --out sweep --n 2 --temperatures 0.5,1");
-    assert!(folder.path().join("sweep/temperature-sweep.md").exists());
+    assert!(folder.path().join("sweep/sweep.md").exists());
     let table = output(folder.path(), "table1 run").stdout;
     assert!(String::from_utf8(table).unwrap().contains("| synthetic-digits | `run` |"));
 }
