@@ -53,7 +53,7 @@ const PICTURES: [(&str, &str, &str); 8] = [
         "The first samples, and under each the training image that is nearest to it, pixel by pixel, and where a \
         classifier of the run tells features, the one that is nearest by these. A copy would be equal to it.",
     ),
-    ("reconstructions.png", "reconstructions", "Test images over what comes back from their codes."),
+    ("reconstructions.png", "reconstructions", "Test images over what comes back of them."),
     ("loss.png", "loss", "The trainings: values, and their running means."),
     ("codebook.png", "codebook", "How often each code occurs in the test images."),
     ("firing_rates.png", "firing rates", "Spikes of each layer, a neuron and time step."),
