@@ -155,7 +155,7 @@ def one(args, side, minutes):
     done = read(trained)
     took = done["vqsvae"]["seconds"] + done["sdid"]["seconds"]
     if abs(took - minutes * 60) > 6 * minutes:
-        print(f"  trained for {took / 60:.1f} minutes, not {minutes:g}: the steps took other times than the {PROBE} first")
+        print(f"  trained for {took / 60:.2f} minutes, not {minutes:g}: the steps took longer or shorter than those that were timed")
     print(f"{side.name}: drawing {args.samples} images", flush=True)
     start = time.perf_counter()
     side.sample(folder, log)
@@ -193,27 +193,33 @@ def table(rows):
     return "\n".join(lines + [""] + said) + "\n"
 
 
+def mean_of(rows, side, minutes, key):
+    """The point of a side and a budget, the mean over its seeds; none if it has not run."""
+    found = [row for row in rows if (row["side"], row["minutes"]) == (side, minutes)]
+    mean = lambda name: sum(row[name] for row in found) / len(found)
+    return (mean("trained_minutes"), mean(key)) if found else None
+
+
 def plot(rows, path):
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    budgets = sorted({row["minutes"] for row in rows})
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for panel, (key, label) in zip(panels, [("fad", "FAD"), ("fid", "FID-768")]):
         for side, mark in zip(dict.fromkeys(row["side"] for row in rows), "os^Dv"):
-            points = sorted((row["trained_minutes"], row[key]) for row in rows if row["side"] == side)
-            panel.plot(*zip(*points), mark + "-", label=side)
+            points = [mean_of(rows, side, minutes, key) for minutes in budgets]
+            panel.plot(*zip(*(point for point in points if point)), mark + "-", label=side)
         panel.set(xscale="log", yscale="log", xlabel="minutes of training", ylabel=label)
-        ticks = sorted({row["minutes"] for row in rows})
-        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set_xticks(budgets, [f"{minutes:g}" for minutes in budgets])
         panel.minorticks_off()
         panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter("{x:g}")
         panel.grid(alpha=0.3)
     panels[0].legend()
-    samples = " or ".join(str(n) for n in sorted({row["samples"] for row in rows}))
-    figure.suptitle(f"MNIST, {samples} samples, {rows[0]['threads']} threads each: lower is better")
+    figure.suptitle(f"MNIST, {rows[0]['samples']} samples, threads: {rows[0]['threads']}. Lower is better.")
     figure.savefig(path, dpi=120)
 
 
@@ -246,7 +252,8 @@ def main():
     text = table(rows)
     with open(os.path.join(args.out, "quality.md"), "w") as file:
         file.write(text)
-    plot(rows, os.path.join(args.out, "quality.png"))
+    alike = [row for row in rows if (row["threads"], row["samples"]) == (args.threads, args.samples)]
+    plot(alike, os.path.join(args.out, "quality.png"))
     print(text)
 
 

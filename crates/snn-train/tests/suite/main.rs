@@ -108,7 +108,8 @@ fn a_training_that_was_stopped_ends_with_the_same_bytes() {
 #[test]
 fn a_training_may_end_within_an_epoch() {
     let root = tempfile::tempdir().unwrap();
-    let cosine = TrainingConfig { schedule: snn_core::LrSchedule::Cosine { floor: 0. }, ..config() };
+    let schedule = snn_core::LrSchedule::Cosine { floor: 0. };
+    let cosine = TrainingConfig { schedule, max_steps: Some(8), ..config() };
     let rows = |name: &str, cfg: &TrainingConfig| {
         train_as(cfg, &root.path().join(name), false, &mut Silent).unwrap();
         let table = String::from_utf8(read(&root.path().join(name), "line.csv")).unwrap();
@@ -118,7 +119,7 @@ fn a_training_may_end_within_an_epoch() {
         (rows("all", &config()), rows("first", &TrainingConfig { max_steps: Some(8), ..config() }));
     assert_eq!((all.len(), &all[..8]), (35, &first[..]));
     assert_eq!(rows("most", &TrainingConfig { max_steps: Some(99), ..config() }), all);
-    let short = rows("short", &TrainingConfig { max_steps: Some(8), ..cosine.clone() });
+    let short = rows("short", &cosine);
     let rate = |row: &String| row.split(',').nth(2).unwrap().parse::<f64>().unwrap();
     let expected = |step: usize| 0.05 * cosine.rate(step, 8);
     assert!(

@@ -78,9 +78,13 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
         let (images, network) = (d.generated_images, &d.network);
         format!(" FAD: {images} generated images, and the reconstructions of the first {images} test images, in 8 bits; {network}.")
     });
-    if cfg.vae.is_some() {
-        return format!("{}{distance}{fad}", protocol_of_vae(cfg));
+    let cut = |name: &str, training: &TrainingConfig| {
+        training.max_steps.map_or(String::new(), |most| format!(" {name}: at most {most} steps of training."))
+    };
+    if let Some(vae) = &cfg.vae {
+        return format!("{}{distance}{fad}{}", protocol_of_vae(cfg), cut("Autoencoder", &vae.training));
     }
+    let cuts = cut("VQ-SVAE", &cfg.vqsvae_training) + &cut("SDID", &cfg.sdid_training);
     let top_k = cfg.sampling.top_k.map_or(String::new(), |k| format!(", top-k {k}"));
     let top_p = cfg.sampling.top_p.map_or(String::new(), |p| format!(", top-p {p}"));
     let thresholds =
@@ -90,7 +94,7 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
          padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
          stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
          all test images. Firing rates: VQ-SVAE on all test images, SDID on the codes of the first {} test images masked at \
-         random times. Samples: seed {}, order {:?}, temperature {}{top_k}{top_p}{thresholds}.{distance}{fad}",
+         random times. Samples: seed {}, order {:?}, temperature {}{top_k}{top_p}{thresholds}.{cuts}{distance}{fad}",
         cfg.data.test_images,
         metrics.bits_per_token_images,
         cfg.evaluation.bound.strata,

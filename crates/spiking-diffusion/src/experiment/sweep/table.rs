@@ -134,8 +134,7 @@ impl Sweep {
         lines.sort();
         lines.dedup();
         let charts = self.judges.iter().enumerate().map(|(i, judge)| {
-            let title = format!("Distance {} of {} samples: {judge}", i + 1, self.images);
-            let chart = Chart::new(title, x.name, "Fréchet distance").log_y();
+            let chart = Chart::new(title(i, judge, self.images), x.name, "Fréchet distance").log_y();
             lines.iter().zip(PALETTE.iter().cycle()).fold(chart, |chart, (name, &color)| {
                 let rows = self.rows.iter().filter(|row| line(row) == *name);
                 let mut points: Vec<_> =
@@ -148,6 +147,14 @@ impl Sweep {
     }
 }
 
+/// Of the chart of a judge: the first and the last that its name says, for which there is room.
+#[cfg(feature = "report")]
+fn title(i: usize, judge: &str, images: usize) -> String {
+    let network = judge.split(", ").next().unwrap_or(judge);
+    let real = judge.rsplit(", ").next().unwrap_or(judge);
+    format!("{}: {network}, {images} samples {real}", i + 1)
+}
+
 /// As a config file writes it, without braces.
 fn name(order: Order) -> String {
     match order {
@@ -157,5 +164,15 @@ fn name(order: Order) -> String {
         Order::Halton => "halton".to_owned(),
         Order::Remasking { cap } => format!("remasking, cap {cap}"),
         other => format!("{other:?}"),
+    }
+}
+
+#[cfg(all(test, feature = "report"))]
+mod tests {
+    #[test]
+    fn a_title_fits_a_chart() {
+        let judge = "FSVAE's autoencoder, 64 features, statistics of batches of 256, against the first 10000 training images";
+        let title = super::title(0, judge, 10_000);
+        assert_eq!(title, "1: FSVAE's autoencoder, 10000 samples against the first 10000 training images");
     }
 }
