@@ -110,12 +110,14 @@ impl Model {
 
     fn build(case: &Case, store: ParamStore) -> Result<Self> {
         let (mut from, mut layers) = (case.map[0], Vec::new());
+        let mut sources = vec![case.map[1..].iter().product()];
+        sources.extend(random::positions(case));
         for (i, &(synapse, to)) in case.layers.iter().enumerate() {
             let (vb, config) = (store.builder().pp(i), case.config(i));
             layers.push(match synapse {
                 Conv(cfg) => SpikingLayer::conv(from, to, cfg, config, vb)?,
                 Transposed(cfg) => SpikingLayer::conv_transpose(from, to, cfg, config, vb)?,
-                Linear => SpikingLayer::linear(from, to, config, vb)?,
+                Linear => SpikingLayer::linear(from * sources[i], to, config, vb)?,
             });
             from = to;
         }
