@@ -58,6 +58,11 @@ impl Classifier {
         Ok(())
     }
 
+    pub(crate) fn infer_prepared(&self) -> Result<()> {
+        self.prepared.readout(Drive::Constant(&self.images, TIME_STEPS))?;
+        Ok(())
+    }
+
     pub(crate) fn one_image(&self) -> Result<()> {
         self.prepared.readout(Drive::Constant(&self.images.narrow(0, 0, 1)?, TIME_STEPS))?;
         Ok(())

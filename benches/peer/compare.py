@@ -11,7 +11,7 @@ import sys
 
 WORKS = [
     "vqsvae_train", "vqsvae_infer", "encode_256", "sdid_train", "sdid_infer", "sample_49",
-    "classifier_train", "classifier_infer",
+    "classifier_train", "classifier_infer", "classifier_prepared",  # once laid out, which the peer has no word for
     "classifier_1", "vqsvae_1", "sample_49_1",  # one image
 ]
 # A network that hardly fires, or fires at random, says nothing about a trained one.

@@ -109,6 +109,7 @@ impl Ours {
             }
             "classifier_train" => self.classifier.train()?,
             "classifier_infer" => self.classifier.infer()?,
+            "classifier_prepared" => self.classifier.infer_prepared()?,
             "classifier_1" => return repeated(|| self.classifier.one_image()),
             "vqsvae_1" => {
                 let image = self.images.narrow(0, 0, 1)?;

@@ -62,6 +62,8 @@ class Peer:
     def classifier_infer(self):
         return self.classify(self.labelled[0])
 
+    classifier_prepared = classifier_infer
+
     def classifier_1(self):
         return sum(self.classify(self.labelled[0][:1]) for _ in range(REPEATS)) / REPEATS
 

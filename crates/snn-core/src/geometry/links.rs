@@ -1,6 +1,6 @@
 //! Which source position of a convolution reaches which target position, tap by tap.
 
-use super::{ConvConfig, Kind};
+use super::{Axis, ConvConfig, Kind};
 
 /// Marks a tap that falls into the padding.
 pub(crate) const NOWHERE: u32 = u32::MAX;
@@ -34,19 +34,23 @@ impl Links {
     ) -> Self {
         // A transposed convolution is the adjoint: its output plays the image, its input the map.
         let (image, map) = if kind == Kind::Conv { (source, target) } else { (target, source) };
-        let mut by_tap = vec![Vec::new(); kh * kw];
-        for (tap, pairs) in by_tap.iter_mut().enumerate() {
-            for at in 0..map.0 * map.1 {
-                let inside = |o: usize, k: usize, len: usize| {
-                    (o * cfg.stride + k).checked_sub(cfg.padding).filter(|&i| i < len)
-                };
-                let (y, x) = (inside(at / map.1, tap / kw, image.0), inside(at % map.1, tap % kw, image.1));
-                let (Some(y), Some(x)) = (y, x) else { continue };
-                let pixel = y * image.1 + x;
-                let (p, q) = if kind == Kind::Conv { (at, pixel) } else { (pixel, at) };
-                pairs.push((p as u32, q as u32));
+        let ConvConfig { stride, padding, .. } = *cfg;
+        let rows = Axis { image: image.0, map: map.0, kernel: kh, stride, padding };
+        let columns = Axis { image: image.1, map: map.1, kernel: kw, stride, padding };
+        let pairs = |tap: usize| {
+            let (ys, xs) = (rows.joined(tap / kw), columns.joined(tap % kw));
+            let mut pairs = Vec::with_capacity(ys.len() * xs.len());
+            for y in ys {
+                let row = (y * stride + tap / kw - padding) * image.1;
+                pairs.extend(xs.clone().map(|x| {
+                    let (at, pixel) = (y * map.1 + x, row + x * stride + tap % kw - padding);
+                    let (p, q) = if kind == Kind::Conv { (at, pixel) } else { (pixel, at) };
+                    (p as u32, q as u32)
+                }));
             }
-        }
+            pairs
+        };
+        let by_tap = (0..kh * kw).map(pairs).collect();
         let same = kind == Kind::Conv && (kh, kw, cfg.stride, cfg.padding) == (3, 3, 1, 1);
         let links = Self::of(kind, by_tap, source.0 * source.1, target.0 * target.1);
         Self { same_3x3: same.then_some(source), ..links }

@@ -48,11 +48,6 @@ impl Drive<'_> {
         &dims[self.batch_axes().min(dims.len())..]
     }
 
-    /// The output of a chain; a linear layer's has no map.
-    pub(crate) fn without_map(&self, ys: Tensor) -> Result<Tensor> {
-        if self.map().len() == 1 { ys.flatten_from(ys.rank() - 3) } else { Ok(ys) }
-    }
-
     pub(crate) fn time_steps(&self) -> Result<usize> {
         match self {
             Self::Spikes(xs) => xs.dim(0),

@@ -3,9 +3,9 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::drive::Finish;
-use super::run::{check as check_drive, run, specs, supported};
+use super::run::{check as check_drive, make_as, specs, supported, without_map};
 use crate::ops::backend::Backend;
-use crate::ops::chain::Prepared;
+use crate::ops::chain::{Prepared, Spec};
 use crate::ops::conv::check;
 use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 
@@ -35,6 +35,7 @@ use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 #[derive(Debug)]
 pub struct PreparedStack {
     layers: Vec<SpikingLayer>,
+    specs: Vec<Spec>,
     map: Vec<usize>,
     /// Positions of the output.
     positions: usize,
@@ -48,27 +49,30 @@ impl SpikingStack {
     /// # Errors
     /// Returns an error if the map does not fit or has more positions than memory, or if there are no layers.
     pub fn prepare(&self, map: &[usize]) -> Result<PreparedStack> {
-        let layers = self.layers();
-        let specs = specs(layers, map)?;
+        PreparedStack::new(self.layers().to_vec(), specs(self.layers(), map)?, map)
+    }
+}
+
+impl PreparedStack {
+    /// Of layers with these specs on this map.
+    pub(super) fn new(layers: Vec<SpikingLayer>, specs: Vec<Spec>, map: &[usize]) -> Result<Self> {
         specs.iter().try_for_each(|spec| spec.geometry.room())?;
         let positions = specs.last().map_or(0, |last| last.geometry.target.0 * last.geometry.target.1);
         let on_kernel = layers.iter().all(|layer| {
             let weight = &layer.synapse.weight;
             layer.neurons.lif().is_some() && Backend::of(weight).has_chain(weight.dtype())
         });
-        let laid_out = |(layer, spec): (&SpikingLayer, _)| {
+        let laid_out = |(layer, &spec): (&SpikingLayer, &Spec)| {
             let weights = layer.synapse.weight.flatten_all()?.to_vec1()?;
             Ok((spec, weights, Tensor::cat(&layer.affines(false)?, 0)?.to_vec1()?))
         };
         let chain = match on_kernel {
-            true => Some(layers.iter().zip(specs).map(laid_out).collect::<Result<_>>().map(Prepared::new)?),
+            true => Some(layers.iter().zip(&specs).map(laid_out).collect::<Result<_>>().map(Prepared::new)?),
             false => None,
         };
-        Ok(PreparedStack { layers: layers.to_vec(), map: map.to_vec(), positions, chain })
+        Ok(Self { layers, specs, map: map.to_vec(), positions, chain })
     }
-}
 
-impl PreparedStack {
     /// Computes [`SpikingStack::forward`] with running statistics, without gradient.
     ///
     /// # Shapes
@@ -119,14 +123,14 @@ impl PreparedStack {
         if let Some(at) = at {
             check(at, drive.items()?, self.positions, 1)?;
         }
-        check_drive(&self.layers, drive, finish, false)?;
+        check_drive(&self.layers, &self.specs, drive, finish, false)?;
         match &self.chain {
             Some(chain) if supported(&self.layers, drive)? => {
                 let end = finish.end(drive.time_steps()?)?;
-                drive.without_map(chain.run(drive.tensor(), drive.constant(), end, at)?)
+                without_map(&self.layers, chain.run(drive.tensor(), drive.constant(), end, at)?)
             }
             _ => {
-                let ys = run(&self.layers, drive, finish, false)?.detach();
+                let ys = make_as(&self.layers, &self.specs, drive, finish, false)?.0.detach();
                 match at {
                     Some(at) => masked(&ys, at),
                     None => Ok(ys),

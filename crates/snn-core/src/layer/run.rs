@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::drive::{Drive, Finish};
 use super::neurons::Neurons;
 use super::norm::{Batch, BatchNorm};
-use super::synapse::{Map, add_to_channels};
+use super::synapse::add_to_channels;
 use crate::ops::chain::{self, Chain, Scaling, Spec, Statistics};
 use crate::ops::room;
 use crate::time::{check_time_steps, merge_time, split_time};
@@ -56,7 +56,18 @@ pub(super) fn make(
     finish: Finish<'_>,
     train: bool,
 ) -> Result<Made> {
-    check(layers, drive, finish, train)?;
+    make_as(layers, &specs(layers, drive.map())?, drive, finish, train)
+}
+
+/// The same of layers with these [specs](flattening_specs), between which maps may be flattened.
+pub(super) fn make_as(
+    layers: &[SpikingLayer],
+    specs: &[Spec],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+    train: bool,
+) -> Result<Made> {
+    check(layers, specs, drive, finish, train)?;
     let fused = |layer: &SpikingLayer| layer.neurons.lif().is_some();
     let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
     let mut parts = layers.chunk_by(|a, b| fused(a) && fused(b)).peekable();
@@ -76,25 +87,29 @@ pub(super) fn make(
 
 /// Moves the running statistics of layers that have all run, and hands out what they made.
 pub(super) fn settle(layers: &[SpikingLayer], (ys, batches): Made) -> Result<Tensor> {
-    for (layer, batch) in layers.iter().zip(&batches) {
-        if let (Some(norm), Some(batch)) = (&layer.norm, batch) {
-            norm.observe(batch, &layer.synapse.bias)?;
-        }
-    }
+    layers.iter().zip(&batches).try_for_each(|(layer, batch)| observe(layer, batch.as_ref()))?;
     Ok(ys)
+}
+
+/// Moves the running statistics of a layer towards those of its batch, where there are any.
+pub(super) fn observe(layer: &SpikingLayer, batch: Option<&Batch>) -> Result<()> {
+    match (&layer.norm, batch) {
+        (Some(norm), Some(batch)) => norm.observe(batch, &layer.synapse.bias),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what some layer would refuse, before any of them has run.
 pub(crate) fn check(
     layers: &[SpikingLayer],
+    specs: &[Spec],
     drive: Drive<'_>,
     finish: Finish<'_>,
     train: bool,
 ) -> Result<()> {
-    let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
+    let (xs, time_steps, items) = (drive.tensor(), drive.time_steps()?, drive.items()?);
     check_time_steps(time_steps)?;
-    let (specs, items) = (specs(layers, drive.map())?, drive.items()?);
-    for (i, (layer, spec)) in layers.iter().zip(&specs).enumerate() {
+    for (i, (layer, spec)) in layers.iter().zip(specs).enumerate() {
         let name = if i == 0 { "its input" } else { "the input of the stack" };
         layer.synapse.check_type(&format!("spiking layer {i}"), name, xs)?;
         let [c, h, w] = spec.geometry.output();
@@ -159,7 +174,7 @@ pub(super) fn currents(
     train: bool,
     copies: usize,
 ) -> Result<(Tensor, Option<Batch>)> {
-    let synapse = &layer.synapse;
+    let (synapse, xs) = (&layer.synapse, &layer.synapse.flattened(xs)?);
     match &layer.norm {
         Some(norm) if train => {
             let (currents, batch) = norm.train(&synapse.apply(xs, &synapse.weight)?, copies)?;
@@ -180,13 +195,9 @@ pub(super) fn make_by_chain(
     train: bool,
 ) -> Result<Made> {
     let (xs, time_steps) = (drive.tensor(), drive.time_steps()?);
-    let mut specs = specs(layers, drive.map())?;
+    let mut specs = flattening_specs(layers, drive.map())?;
     specs.iter().try_for_each(|spec| spec.geometry.room())?;
-    let weights = match layers {
-        // As it is: a view would have a gradient of its own.
-        [one] => one.synapse.weight.clone(),
-        _ => cat(&layers.iter().map(|l| l.synapse.weight.flatten_all()).collect::<Result<Vec<_>>>()?)?,
-    };
+    let weights: Vec<_> = layers.iter().map(|layer| layer.synapse.weight.clone()).collect();
     let mut affines = Vec::with_capacity(2 * layers.len());
     for (layer, spec) in layers.iter().zip(&mut specs) {
         if train && layer.norm.is_some() {
@@ -196,7 +207,7 @@ pub(super) fn make_by_chain(
     }
     let constant = drive.constant();
     let chain = Chain { layers: &specs, constant, keep: train, end: finish.end(time_steps)? };
-    let (ys, statistics) = chain::run(xs, &weights, &cat(&affines)?, &chain)?;
+    let (ys, statistics) = chain::run(xs, &weights, &Tensor::cat(&affines, 0)?, &chain)?;
     let batch = |(i, statistics): (usize, &Option<Statistics>)| {
         let Some(statistics) = statistics else { return Ok(None) };
         // Only the first layer's currents are constant in time.
@@ -206,18 +217,29 @@ pub(super) fn make_by_chain(
         Ok(Some(Batch { mean, variance, count: statistics.count as usize * copies }))
     };
     let batches = statistics.iter().enumerate().map(batch).collect::<Result<_>>()?;
-    Ok((drive.without_map(ys)?, batches))
+    Ok((without_map(layers, ys)?, batches))
 }
 
-fn cat(parts: &[Tensor]) -> Result<Tensor> {
-    match parts {
-        [one] => Ok(one.clone()),
-        _ => Tensor::cat(parts, 0),
-    }
+/// The output of a chain of these layers; a linear layer's has no map.
+pub(super) fn without_map(layers: &[SpikingLayer], ys: Tensor) -> Result<Tensor> {
+    let features = layers.last().is_some_and(|last| last.synapse.is_linear());
+    if features { ys.flatten_from(ys.rank() - 3) } else { Ok(ys) }
 }
 
 /// The geometry of layers on an input of `[C, H, W]`, or `[C]` in front of linear ones.
 pub(crate) fn specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>> {
+    let has_map = dims.len() == 3;
+    if [1, 3].contains(&dims.len()) && layers.iter().any(|layer| layer.synapse.is_linear() == has_map) {
+        bail!(
+            "linear layers want [C] behind [T, N] (or [N] where constant), all others [C, H, W]: {dims:?}; a stack has layers of \
+             one kind, and `flatten_from(2)` leads from one stack of maps to one of linear layers"
+        )
+    }
+    flattening_specs(layers, dims)
+}
+
+/// The same where linear layers read maps flattened.
+pub(super) fn flattening_specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>> {
     if layers.is_empty() {
         bail!("a stack of no layers")
     }
@@ -230,20 +252,18 @@ pub(crate) fn specs(layers: &[SpikingLayer], dims: &[usize]) -> Result<Vec<Spec>
             )
         }
     };
-    let has_map = dims.len() == 3;
-    if layers.iter().any(|layer| matches!(layer.synapse.map, Map::Linear) == has_map) {
-        bail!(
-            "linear layers want [C] behind [T, N] (or [N] where constant), all others [C, H, W]: {dims:?}; a stack has layers of \
-             one kind, and `flatten_from(2)` leads from one stack of maps to one of linear layers"
-        )
-    }
     let next = |layer: &SpikingLayer| {
+        let mut flattened = 1;
+        if layer.synapse.is_linear() {
+            flattened = map[1].saturating_mul(map[2]);
+            map = [map[0].saturating_mul(flattened), 1, 1];
+        }
         let geometry = layer.synapse.geometry(map)?;
         map = geometry.output();
         // Layers with a model of the user's own have a geometry too, but never run in a chain.
         let (lif, learns) =
             (layer.neurons.lif().unwrap_or_default(), matches!(layer.neurons, Neurons::Plif(..)));
-        Ok(Spec { geometry, lif, learns, scaling: Scaling::Fixed })
+        Ok(Spec { geometry, lif, learns, scaling: Scaling::Fixed, flattened })
     };
     layers.iter().map(next).collect()
 }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::drive::{Drive, Finish};
-use super::run::{check, currents};
+use super::run::{check, currents, specs};
 use crate::time::{merge_time, split_time};
 use crate::{Readout, SpikingLayer, SpikingStack};
 
@@ -95,7 +95,8 @@ pub(super) fn step_layers(
     name: &dyn Fn(usize) -> String,
     course: &mut Course<'_>,
 ) -> Result<Tensor> {
-    check(layers, Drive::Spikes(xs), Finish::Spikes, false)?;
+    let drive = Drive::Spikes(xs);
+    check(layers, &specs(layers, drive.map())?, drive, Finish::Spikes, false)?;
     let mut spikes = xs.detach();
     for (i, layer) in layers.iter().enumerate() {
         let time_steps = spikes.dim(0)?;

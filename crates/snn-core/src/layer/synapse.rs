@@ -50,6 +50,15 @@ impl Synapse {
         Ok(Self { map: Map::Linear, weight, bias })
     }
 
+    pub(crate) fn is_linear(&self) -> bool {
+        matches!(self.map, Map::Linear)
+    }
+
+    /// `[M, C, H, W]` as it reads them: `[M, C H W]` if it is a linear map.
+    pub(crate) fn flattened(&self, xs: &Tensor) -> Result<Tensor> {
+        if self.is_linear() && xs.rank() > 2 { xs.flatten_from(1) } else { Ok(xs.clone()) }
+    }
+
     /// The map without its bias: `[M, C_in, ...]` -> `[M, C_out, ...]`.
     pub(crate) fn apply(&self, xs: &Tensor, weight: &Tensor) -> Result<Tensor> {
         match &self.map {

@@ -40,10 +40,31 @@ pub(super) trait Runner<'a, S> {
     /// The layers of the part `name`, whose own names are `<name>.0`, `<name>.1`, ...
     fn run(&mut self, name: &str, layers: &'a S, drive: Drive<'_>, finish: Finish<'_>) -> Result<Tensor>;
 
+    /// The layers of two parts, and between them a flattening.
+    fn run_flattening(
+        &mut self,
+        parts: [(&str, &'a S); 2],
+        drive: Drive<'_>,
+        finish: Finish<'_>,
+    ) -> Result<Tensor> {
+        one_by_one(self, parts, drive, finish)
+    }
+
     /// What a part without neurons has made of spikes.
     fn made(&mut self, _name: &str, _spikes: &Tensor) -> Result<()> {
         Ok(())
     }
+}
+
+/// Runs a part, flattens what it makes, and runs the other.
+pub(super) fn one_by_one<'a, S>(
+    runner: &mut (impl Runner<'a, S> + ?Sized),
+    [(first, maps), (second, features)]: [(&str, &'a S); 2],
+    drive: Drive<'_>,
+    finish: Finish<'_>,
+) -> Result<Tensor> {
+    let spikes = runner.run(first, maps, drive, Finish::Spikes)?.flatten_from(2)?;
+    runner.run(second, features, Drive::Spikes(&spikes), finish)
 }
 
 /// What goes from part to part.
@@ -98,9 +119,17 @@ pub(super) fn flow<'a, S>(
     signal: Signal,
     runner: &mut dyn Runner<'a, S>,
 ) -> Result<Signal> {
-    let mut signal = signal;
-    for (i, part) in parts.iter().enumerate() {
-        signal = through_part(part, &format!("{prefix}{i}"), signal, runner)?;
+    let (mut signal, mut i) = (signal, 0);
+    let name = |i: usize| format!("{prefix}{i}");
+    while let Some(part) = parts.get(i) {
+        if let [Part::Layers(first), Part::Flatten, Part::Layers(second), ..] = &parts[i..] {
+            let layers = [(&*name(i), first), (&*name(i + 2), second)];
+            signal = Signal::Spikes(runner.run_flattening(layers, signal.drive(), Finish::Spikes)?);
+            i += 3;
+            continue;
+        }
+        signal = through_part(part, &name(i), signal, runner)?;
+        i += 1;
     }
     Ok(signal)
 }
@@ -141,11 +170,16 @@ pub(super) fn flow_to_sum<'a, S>(
         [parts @ .., Part::Flatten] => (parts, true),
         _ => (parts, false),
     };
-    let sum = match parts.split_last() {
-        Some((Part::Layers(last), parts)) => {
-            let signal = flow(parts, "", signal, runner)?;
-            let finish = Finish::Sums(std::slice::from_ref(&readout));
-            runner.run(&parts.len().to_string(), last, signal.drive(), finish)?.squeeze(0)?
+    let (finish, name) = (Finish::Sums(std::slice::from_ref(&readout)), |part: usize| part.to_string());
+    let sum = match parts {
+        [before @ .., Part::Layers(first), Part::Flatten, Part::Layers(last)] => {
+            let (signal, at) = (flow(before, "", signal, runner)?, before.len());
+            let layers = [(&*name(at), first), (&*name(at + 2), last)];
+            runner.run_flattening(layers, signal.drive(), finish)?.squeeze(0)?
+        }
+        [before @ .., Part::Layers(last)] => {
+            let signal = flow(before, "", signal, runner)?;
+            runner.run(&name(before.len()), last, signal.drive(), finish)?.squeeze(0)?
         }
         _ => readout.apply(&flow(parts, "", signal, runner)?.spikes()?)?,
     };

@@ -6,6 +6,7 @@ use super::flow::{Part, Runner, Signal, flow, flow_to_sum};
 use super::runners::of_part;
 use super::{Layers, SpikingNetwork, check_item, head_of};
 use crate::layer::drive::Finish;
+use crate::layer::run::flattening_specs;
 use crate::{Drive, PreparedStack, ReadoutLayer};
 
 /// A [`SpikingNetwork`] for many evaluations, with running statistics and without gradient: the fast way to use a trained one.
@@ -38,9 +39,7 @@ pub struct PreparedNetwork {
 
 impl PreparedNetwork {
     pub(super) fn new(network: &SpikingNetwork) -> Result<Self> {
-        let prepare = |layers: &Layers| layers.stack.prepare(&layers.item);
-        let parts = network.parts.iter().map(|part| part.convert(&prepare)).collect::<Result<_>>()?;
-        Ok(Self { item: network.item.clone(), parts, head: network.head.clone() })
+        Ok(Self { item: network.item.clone(), parts: prepare(&network.parts)?, head: network.head.clone() })
     }
 
     /// Computes [`SpikingNetwork::forward`] with running statistics, without gradient.
@@ -66,6 +65,25 @@ impl PreparedNetwork {
         let sum = flow_to_sum(&self.parts, Signal::of(drive), head.readout(), &mut Fixed)?;
         Ok(head.forward_sums(&[sum], drive.time_steps()?)?.detach())
     }
+}
+
+/// The same parts; layers in front of a flattening and layers behind it are one.
+fn prepare(parts: &[Part<Layers>]) -> Result<Vec<Part<PreparedStack>>> {
+    let stack = |layers: &Layers| layers.stack.prepare(&layers.item);
+    let (mut prepared, mut rest) = (Vec::new(), parts);
+    while let [part, behind @ ..] = rest {
+        rest = behind;
+        prepared.push(match (part, behind) {
+            (Part::Layers(first), [Part::Flatten, Part::Layers(second), behind @ ..]) => {
+                rest = behind;
+                let layers = [first.layers(), second.layers()].concat();
+                let specs = flattening_specs(&layers, &first.item)?;
+                Part::Layers(PreparedStack::new(layers, specs, &first.item)?)
+            }
+            _ => part.convert(&stack)?,
+        });
+    }
+    Ok(prepared)
 }
 
 struct Fixed;

@@ -2,10 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
-use super::flow::Runner;
+use super::flow::{Runner, one_by_one};
 use super::{Layers, step_layers};
 use crate::layer::drive::Finish;
-use crate::layer::run::{Made, make, settle};
+use crate::layer::norm::Batch;
+use crate::layer::run::{flattening_specs, make, make_as, observe};
 use crate::layer::stack::make_observed;
 use crate::layer::state::Course;
 use crate::{Drive, Observer, Readout, SpikingLayer};
@@ -15,7 +16,7 @@ pub(super) struct Pass<'a, 'o> {
     train: bool,
     observe: Option<&'o mut Observer<'o>>,
     /// What will move the running statistics.
-    ran: Vec<(&'a [SpikingLayer], Made)>,
+    ran: Vec<(&'a SpikingLayer, Option<Batch>)>,
 }
 
 impl<'a, 'o> Pass<'a, 'o> {
@@ -25,7 +26,7 @@ impl<'a, 'o> Pass<'a, 'o> {
 
     /// Moves the running statistics, now that all layers have run.
     pub(super) fn settle(self) -> Result<()> {
-        self.ran.into_iter().try_for_each(|(layers, made)| settle(layers, made).map(drop))
+        self.ran.iter().try_for_each(|(layer, batch)| observe(layer, batch.as_ref()))
     }
 }
 
@@ -45,14 +46,31 @@ impl<'a> Runner<'a, Layers> for Pass<'a, '_> {
             }
         };
         let (ys, batches) = made.map_err(|error| of_part(error, name))?;
-        if self.train {
-            self.ran.push((layers.layers(), (ys.clone(), batches)));
-        }
+        self.ran.extend(layers.layers().iter().zip(batches));
         match finish {
             // Who observes wants spikes, and sums them afterwards.
             Finish::Sums(readouts) if self.observe.is_some() => Readout::apply_all(readouts, &ys),
             _ => Ok(ys),
         }
+    }
+
+    fn run_flattening(
+        &mut self,
+        parts: [(&str, &'a Layers); 2],
+        drive: Drive<'_>,
+        finish: Finish<'_>,
+    ) -> Result<Tensor> {
+        let layers = parts.map(|(_, part)| part.layers());
+        let all = layers.concat();
+        let fused = || make_as(&all, &flattening_specs(&all, drive.map())?, drive, finish, self.train);
+        if self.observe.is_none()
+            && let Ok((ys, batches)) = fused()
+        {
+            self.ran.extend(layers.into_iter().flatten().zip(batches));
+            return Ok(ys);
+        }
+        // What an observer is told, and what an error says, come of one part after the other.
+        one_by_one(self, parts, drive, finish)
     }
 
     fn made(&mut self, name: &str, spikes: &Tensor) -> Result<()> {

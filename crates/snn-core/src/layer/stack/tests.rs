@@ -111,12 +111,20 @@ impl Model {
 
     fn build(case: &Case, store: ParamStore) -> Result<Self> {
         let (mut from, mut layers) = (case.map[0], Vec::new());
+        // What is refused may have no map, or one that no layer fits.
+        let flattens =
+            case.map.len() == 3 && case.layers.iter().any(|(synapse, _)| matches!(synapse, Linear));
+        let mut positions = vec![1; case.layers.len()];
+        if flattens {
+            positions[0] = case.map[1..].iter().product();
+            positions[1..].copy_from_slice(&random::positions(case)[..case.layers.len() - 1]);
+        }
         for (i, &(synapse, to)) in case.layers.iter().enumerate() {
             let (vb, config) = (store.builder().pp(i), case.config(i));
             layers.push(match synapse {
                 Conv(cfg) => SpikingLayer::conv(from, to, cfg, config, vb)?,
                 Transposed(cfg) => SpikingLayer::conv_transpose(from, to, cfg, config, vb)?,
-                Linear => SpikingLayer::linear(from, to, config, vb)?,
+                Linear => SpikingLayer::linear(from * positions[i], to, config, vb)?,
             });
             from = to;
         }

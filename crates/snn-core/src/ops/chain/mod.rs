@@ -25,17 +25,17 @@ pub(crate) fn supports(xs: &Tensor) -> bool {
     Backend::of(xs).has_chain(xs.dtype()) && xs.elem_count() > 0
 }
 
-/// Runs a chain on `xs: [T, N, C, H, W]`, or `[N, C, H, W]` where it is constant; differentiable in all three tensors.
+/// Runs a chain on `xs: [T, N, C, H, W]`, or `[N, C, H, W]` where it is constant; differentiable in all tensors.
 ///
-/// `weights` holds the weights of all layers one after the other, `affines` two rows of channels a layer (see [`Scaling`]) and one
-/// number more where it [learns](Spec::learns).
+/// `weights` are those of each layer, `affines` two rows of channels a layer (see [`Scaling`]) and one number more where it
+/// [learns](Spec::learns), one after the other.
 /// Returns the output and, where all is [kept](Chain::keep), the statistics of each layer that is scaled by its batch.
 ///
 /// # Errors
 /// Returns an error where there is no [kernel](supports).
 pub(crate) fn run(
     xs: &Tensor,
-    weights: &Tensor,
+    weights: &[Tensor],
     affines: &Tensor,
     chain: &Chain<'_>,
 ) -> Result<(Tensor, Vec<Option<Statistics>>)> {

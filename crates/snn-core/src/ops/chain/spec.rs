@@ -11,6 +11,8 @@ pub(crate) struct Spec {
     /// Whether its time constant is learned: `affines` then have `1/tau` behind the two rows.
     pub(crate) learns: bool,
     pub(crate) scaling: Scaling,
+    /// Positions of the map that a linear layer reads flattened, `[C, H, W]` as `[C H W]`; else 1.
+    pub(crate) flattened: usize,
 }
 
 /// What scales and shifts currents in front of the neurons.

@@ -105,7 +105,7 @@ fn a_sum_wants_a_weight_for_every_step() -> Result<()> {
     let case = Case::default();
     let (model, xs) = case.draw()?;
     let specs = specs(&model.layers[..1], &[3, 5, 6])?;
-    let weights = model.layers[0].synapse.weight.flatten_all()?;
+    let weights = [model.layers[0].synapse.weight.clone()];
     let affines = ones(&[2 * 4], DType::F32)?;
     let sum = |layers: &[Spec], constant, weight_count: usize| {
         let end = End::Sums(vec![vec![0.5; weight_count]]);

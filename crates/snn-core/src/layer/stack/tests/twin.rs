@@ -74,6 +74,36 @@ fn linear_layers() -> Result<()> {
 }
 
 #[test]
+fn linear_layers_behind_maps() -> Result<()> {
+    let classifier = [(conv(3, 2, 1), 17), (conv(3, 1, 1), 18), (Linear, 70), (Linear, 5)];
+    check_all("spikes", &case(&classifier, &[3, 8, 7], (5, 2), Values::Binary(0.3)))?;
+    let constant = Case { constant: true, ..case(&classifier, &[1, 9, 9], (4, 9), Values::Normal) };
+    check_all("constant", &constant)?;
+    check_all("at once", &case(&[(Linear, 30), (Linear, 4)], &[3, 4, 5], (5, 9), Values::Binary(0.3)))
+}
+
+/// As one chain, and as two with a tensor between them.
+#[test]
+fn a_flattening_changes_no_number() -> Result<()> {
+    let layers = [(conv(3, 2, 1), 17), (conv(3, 2, 1), 33), (Linear, 70), (Linear, 5)];
+    for (train, finish) in
+        [(true, Finish::Spikes), (true, Finish::Sums(&[Readout::Mean])), (false, Finish::Spikes)]
+    {
+        let case = Case { train, finish, ..case(&layers, &[2, 9, 13], (3, 9), Values::Binary(0.3)) };
+        let (model, xs) = case.draw()?;
+        let in_two: Run = |layers, drive, finish, train| {
+            let spikes = run_chain(&layers[..2], drive, Finish::Spikes, train)?.flatten_from(2)?;
+            run_chain(&layers[2..], Drive::Spikes(&spikes), finish, train)
+        };
+        let wanted = outcome(&case, &model.copy(&case, DType::F32)?, &xs, in_two)?;
+        for (name, got) in chain_outcome(&case, &model, &xs)? {
+            assert_eq!(flat(&got)?, flat(&wanted[&name])?, "train = {train}, {finish:?}: {name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn direct_encoding() -> Result<()> {
     let constant = |layers: &[_], map: &[usize], sizes| Case {
         constant: true,

@@ -5,21 +5,24 @@ use rayon::prelude::*;
 use super::adjoint::Adjoint;
 use super::events::{Events, channels_first, channels_last};
 use super::forward::{Kept, parts};
-use super::layer::{Layer, WeightGradient, pieces};
+use super::gradient::WeightGradient;
+use super::layer::{Layer, pieces};
 use super::linear;
 use super::memory::{Buffer, Workspace};
 use super::neuron::{Neurons, SpikeGradient, Sums};
 use super::norm::InputGradient;
+use super::scratch::lend;
 use super::{End, Plan};
 use crate::ops::chain::spec::Scaling;
 
 /// Items are cut into this many groups whatever the number of threads, so that sums are always formed alike.
 const GROUPS: usize = 8;
 
-/// The gradients of a chain's three arguments.
+/// The gradients of a chain's arguments.
 pub(super) struct Gradients {
     pub(super) input: Option<Vec<f32>>,
-    pub(super) weights: Vec<f32>,
+    /// Of each layer.
+    pub(super) weights: Vec<Vec<f32>>,
     pub(super) affines: Vec<f32>,
 }
 
@@ -28,12 +31,12 @@ impl Plan {
     pub(super) fn gradients(
         &self,
         kept: &[Kept],
-        (weights, affines): (&[f32], &[f32]),
+        (weights, affines): (&[&[f32]], &[f32]),
         grad: &[f32],
         with_input: bool,
     ) -> Gradients {
-        let mut gradients =
-            Gradients { input: None, weights: vec![0.; weights.len()], affines: vec![0.; affines.len()] };
+        let zeros = weights.iter().map(|weights| vec![0.; weights.len()]).collect();
+        let mut gradients = Gradients { input: None, weights: zeros, affines: vec![0.; affines.len()] };
         let mut grads = self.output_gradients(grad);
         for (i, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
             let sum = if i + 1 == self.layers.len() { &self.end } else { &End::Spikes };
@@ -54,17 +57,18 @@ impl Plan {
             };
             shifts.iter_mut().zip(&sums.grad).for_each(|(g, s)| *g = *s as f32);
             rates.fill(sums.rate as f32);
-            let range = self.weight_range(i);
-            let adjoint = (i > 0 || with_input).then(|| Adjoint::new(layer, &weights[range.clone()]));
-            let pass = Pass { layer, kept, map, adjoint };
-            grads = pass.run(normalised, &mut gradients.weights[range]);
+            let adjoint = (i > 0 || with_input).then(|| Adjoint::new(layer, weights[i]));
+            // The first layer's input is flattened already.
+            let flattened = if i > 0 { layer.flattened } else { 1 };
+            let pass = Pass { layer, kept, map, adjoint, flattened };
+            grads = pass.run(normalised, &mut gradients.weights[i]);
         }
         gradients.input = with_input.then(|| self.input_gradient(&mut grads));
         gradients
     }
 
     /// Items a group.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.items.div_ceil(GROUPS).max(1)
     }
 
@@ -157,6 +161,8 @@ struct Pass<'a> {
     kept: &'a Kept,
     map: InputGradient,
     adjoint: Option<Adjoint<'a>>,
+    /// Positions of the map whose gradient is wanted channels last; 1 where it is as the layer reads it.
+    flattened: usize,
 }
 
 impl Pass<'_> {
@@ -247,8 +253,16 @@ impl Pass<'_> {
         let steps = grads.len() / from;
         let mut out = Buffer::new(steps * to);
         for times in pieces(steps, adjoint.block(links.targets)) {
-            let grads = &grads[times.start * from..times.end * from];
-            adjoint.run(grads, &mut out[times.start * to..times.end * to], &mut workspace.dense);
+            let (grads, out) =
+                (&grads[times.start * from..times.end * from], &mut out[times.start * to..times.end * to]);
+            adjoint.run(grads, out, &mut workspace.dense);
+            if self.flattened > 1 {
+                let row = lend(&mut workspace.values, to);
+                for out in out.chunks_exact_mut(to) {
+                    row.copy_from_slice(out);
+                    channels_last(row, self.flattened, out, |x| x);
+                }
+            }
         }
         out
     }

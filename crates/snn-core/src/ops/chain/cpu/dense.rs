@@ -153,6 +153,16 @@ fn gather<'b>(
 ) -> &'b [f32] {
     let (steps, width) = (rows.len() / (from * c), table.len() / to * c);
     let columns = lend(columns, steps * to * width);
+    if c == 1 {
+        for (columns, rows) in columns.chunks_exact_mut(to * width).zip(rows.chunks_exact(from)) {
+            for (tap, places) in table.chunks_exact(to).enumerate() {
+                for (line, &place) in columns.chunks_exact_mut(width).zip(places) {
+                    line[tap] = if place == NOWHERE { 0. } else { rows[place as usize] };
+                }
+            }
+        }
+        return columns;
+    }
     for (columns, rows) in columns.chunks_exact_mut(to * width).zip(rows.chunks_exact(from * c)) {
         for (tap, places) in table.chunks_exact(to).enumerate() {
             for (line, &place) in columns.chunks_exact_mut(width).zip(places) {

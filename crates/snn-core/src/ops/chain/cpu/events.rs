@@ -44,6 +44,10 @@ vectorised! {
 /// At most 64 bytes, each 0 or 1, as bits.
 #[inline(always)]
 fn bits(bytes: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if let Ok(bytes) = bytes.try_into() {
+        return bits_of_64(bytes);
+    }
     let (words, rest) = bytes.as_chunks::<8>();
     let mut bits = 0;
     for (i, word) in words.iter().enumerate() {
@@ -52,6 +56,24 @@ fn bits(bytes: &[u8]) -> u64 {
     }
     for (i, &byte) in rest.iter().enumerate() {
         bits |= u64::from(byte) << (8 * words.len() + i);
+    }
+    bits
+}
+
+/// [`bits`] of 64 bytes, in instructions that every x86-64 has.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+#[inline(always)]
+fn bits_of_64(bytes: &[u8; 64]) -> u64 {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_movemask_epi8, _mm_slli_epi16};
+    let mut bits = 0;
+    for (i, part) in bytes.as_chunks::<16>().0.iter().enumerate() {
+        // The lowest bit of each byte becomes its highest, which is what a mask is made of.
+        // SAFETY: SSE2 is part of x86-64, and `part` has the 16 bytes that are loaded.
+        let mask = unsafe {
+            _mm_movemask_epi8(_mm_slli_epi16::<7>(_mm_loadu_si128(part.as_ptr().cast::<__m128i>())))
+        };
+        bits |= u64::from(mask as u32) << (16 * i);
     }
     bits
 }
@@ -88,6 +110,31 @@ impl Events {
         for (row, (t, q)) in out.chunks_exact_mut(self.channels).zip(rows) {
             self.at(t, q).iter().for_each(|&c| row[usize::from(c)] = 1.);
         }
+    }
+
+    /// The same spikes at a single position, where channel `c` of position `q` is channel `c * positions + q`.
+    pub(super) fn flattened(&self) -> Self {
+        let (steps, positions) = (self.time_steps(), self.positions);
+        let (mut offsets, mut fired) = (vec![0; steps + 1], vec![0; self.fired.len()]);
+        let mut next = vec![0; self.channels + 1];
+        for t in 0..steps {
+            let [start, end] = [t, t + 1].map(|t| self.offsets[t * positions]);
+            next.fill(0);
+            self.fired[start as usize..end as usize].iter().for_each(|&c| next[usize::from(c) + 1] += 1);
+            next[0] = start;
+            for c in 0..self.channels {
+                next[c + 1] += next[c];
+            }
+            for q in 0..positions {
+                for &c in self.at(t, q) {
+                    let next = &mut next[usize::from(c)];
+                    fired[*next as usize] = c * positions as u16 + q as u16;
+                    *next += 1;
+                }
+            }
+            offsets[t + 1] = end;
+        }
+        Self { positions: 1, channels: positions * self.channels, offsets, fired }
     }
 
     /// The spikes of these time steps by channel instead: `(time - times.start) * positions + position`, ascending.
@@ -227,6 +274,29 @@ mod tests {
         }
         let ones = spikes.iter().filter(|&&s| s == 1).count() as f64;
         assert_eq!(events.density(), ones / spikes.len() as f64);
+    }
+
+    #[test]
+    fn flattened_lists_are_those_of_planes() {
+        let (spikes, (positions, channels)) = (spikes(), (4, 19));
+        let mut planes = vec![0; spikes.len()];
+        let steps = spikes.chunks_exact(positions * channels);
+        for (step, planes) in steps.zip(planes.chunks_exact_mut(positions * channels)) {
+            channels_first(step, channels, planes, |x| x);
+        }
+        let wanted = Events::pack(&planes, 1, positions * channels);
+        let got = Events::pack(&spikes, positions, channels).flattened();
+        assert_eq!((got.positions, got.channels), (wanted.positions, wanted.channels));
+        assert_eq!((got.offsets, got.fired), (wanted.offsets, wanted.fired));
+    }
+
+    #[test]
+    fn bits_are_those_of_the_bytes() {
+        for len in [1, 7, 8, 19, 63, 64] {
+            let bytes: Vec<u8> = (0..len).map(|i: usize| u8::from(i * 7 % 5 < 2)).collect();
+            let wanted = bytes.iter().enumerate().map(|(i, &byte)| u64::from(byte) << i).sum::<u64>();
+            assert_eq!(bits(&bytes), wanted, "{len}");
+        }
     }
 
     #[test]

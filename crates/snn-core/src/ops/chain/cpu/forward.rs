@@ -46,11 +46,16 @@ impl Plan {
     }
 
     /// Runs layer after layer over the whole batch, and keeps what the backward pass needs.
-    pub(super) fn run_keeping(&self, xs: &[f32], weights: &[f32], affines: &[f32]) -> (Vec<f32>, Vec<Kept>) {
+    pub(super) fn run_keeping(
+        &self,
+        xs: &[f32],
+        weights: &[&[f32]],
+        affines: &[f32],
+    ) -> (Vec<f32>, Vec<Kept>) {
         let mut signals = self.signals(xs);
         let mut kept = Vec::with_capacity(self.layers.len());
-        for (i, layer) in self.layers.iter().enumerate() {
-            let packed = layer.pack(self.weights_of(i, weights).into());
+        for (i, (layer, &weights)) in self.layers.iter().zip(weights).enumerate() {
+            let packed = layer.pack(weights.into());
             let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
             let (currents, statistics) = self.currents(layer, &packed, &signals, steps);
             let given = self.affine_of(i, affines);
@@ -61,18 +66,18 @@ impl Plan {
                 _ => given,
             };
             let next =
-                if i + 1 < self.layers.len() { self.fire_all(layer, &affine, &currents) } else { Vec::new() };
+                if i + 1 < self.layers.len() { self.fire_all(i, &affine, &currents) } else { Vec::new() };
             kept.push(Kept { signals: std::mem::replace(&mut signals, next), currents, affine, statistics });
         }
         let last = kept.len() - 1;
-        let output = self.output(|n, out| {
+        let output = self.output(1, |n, outs| {
             let (layer, kept) = (&self.layers[last], &kept[last]);
-            self.end_item(layer, &kept.affine, &kept.currents[n], None, out);
+            self.end_items(layer, &kept.affine, &kept.currents[n..][..outs.len()], None, outs);
         });
         (output, kept)
     }
 
-    /// Runs item after item through all layers and keeps nothing.
+    /// Runs item after item, or group after group where there are linear layers, through all layers and keeps nothing.
     ///
     /// With `at`, computes these positions of each item's output only, ascending, and what they depend on; the others are
     /// zero.
@@ -83,23 +88,32 @@ impl Plan {
         at: Option<&[Vec<u32>]>,
     ) -> Vec<f32> {
         let signals = self.signals(xs);
-        self.output(|n, out| {
+        let linear = self.layers.iter().any(Layer::is_linear);
+        let together = if linear && at.is_none() { self.group() } else { 1 };
+        self.output(together, |n, outs| {
             let wanted = at.map(|at| at[n].as_slice());
             if wanted.is_some_and(<[u32]>::is_empty) {
                 return;
             }
             let parts = wanted.map(|wanted| self.parts(wanted));
-            let mut next = None;
+            let mut next = Vec::new();
             for (i, (layer, (packed, affine))) in self.layers.iter().zip(&laid_out.0).enumerate() {
                 let links = parts.as_ref().map_or(&layer.links, |parts| &parts[i]);
-                let signal = next.as_ref().unwrap_or(&signals[n]);
+                let given = if i == 0 { &signals[n..n + outs.len()] } else { &*next };
                 let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
-                let mut currents = Buffer::new(steps * links.targets * layer.channels.1);
-                Workspace::with(|workspace| packed.currents(layer, links, signal, &mut currents, workspace));
-                if i + 1 == self.layers.len() {
-                    return self.end_item(layer, affine, &currents, wanted, out);
+                let together = if layer.is_linear() { given.len() } else { 1 };
+                let mut made = Vec::with_capacity(given.len());
+                for (given, outs) in given.chunks(together).zip(outs.chunks_mut(together)) {
+                    let currents = Workspace::with(|workspace| {
+                        packed.all_currents(layer, links, given, steps, workspace)
+                    });
+                    if i + 1 == self.layers.len() {
+                        self.end_items(layer, affine, &currents, wanted, outs);
+                    } else {
+                        made.extend(currents.iter().map(|c| self.fire(i, links.targets, affine, c)));
+                    }
                 }
-                next = Some(self.fire(layer, links.targets, affine, &currents));
+                next = made;
             }
         })
     }
@@ -112,7 +126,7 @@ impl Plan {
             // The first layer's signal has all positions.
             let sources = if i == 0 { (0..links.sources as u32).collect() } else { links.reaching(&wanted) };
             parts.push(links.part(&sources, &wanted));
-            wanted = sources;
+            wanted = if layer.flattened > 1 { (0..layer.flattened as u32).collect() } else { sources };
         }
         parts.reverse();
         parts
@@ -126,24 +140,26 @@ impl Plan {
         signals: &[Signal],
         steps: usize,
     ) -> (Vec<Buffer>, Option<Statistics>) {
-        let item = |signal: &Signal| {
-            let mut currents = Buffer::new(steps * layer.neurons());
-            Workspace::with(|workspace| {
-                packed.currents(layer, &layer.links, signal, &mut currents, workspace)
+        let by_batch = layer.scaling != Scaling::Fixed;
+        let together = if layer.is_linear() { self.group() } else { 1 };
+        let all = |signals: &[Signal]| {
+            let currents = Workspace::with(|workspace| {
+                packed.all_currents(layer, &layer.links, signals, steps, workspace)
             });
-            let by_batch = layer.scaling != Scaling::Fixed;
-            let moments = by_batch.then(|| Moments::of(&currents, layer.channels.1));
-            (currents, moments)
+            currents.into_iter().map(|currents| {
+                let moments = by_batch.then(|| Moments::of(&currents, layer.channels.1));
+                (currents, moments)
+            })
         };
-        let items: Vec<_> = signals.par_iter().map(item).collect();
+        let items: Vec<_> = signals.par_chunks(together).flat_map_iter(all).collect();
         let (currents, moments): (Vec<_>, Vec<Option<_>>) = items.into_iter().unzip();
         // In the order of the items, whatever the threads did.
         let total = moments.into_iter().flatten().reduce(|all, next| all.merge(&next));
         (currents, total.map(|total| Statistics::new(&total)))
     }
 
-    fn fire_all(&self, layer: &Layer, affine: &Affine, currents: &[Buffer]) -> Vec<Signal> {
-        let fire = |currents: &Buffer| self.fire(layer, layer.links.targets, affine, currents);
+    fn fire_all(&self, i: usize, affine: &Affine, currents: &[Buffer]) -> Vec<Signal> {
+        let fire = |currents: &Buffer| self.fire(i, self.layers[i].links.targets, affine, currents);
         currents.par_iter().map(fire).collect()
     }
 
@@ -167,11 +183,25 @@ impl Plan {
         })
     }
 
-    /// The spikes of one item's `positions`.
-    fn fire(&self, layer: &Layer, positions: usize, affine: &Affine, currents: &[f32]) -> Signal {
-        let channels = layer.channels.1;
+    /// The spikes of one item's `positions`, from layer `i` to the one behind it.
+    fn fire(&self, i: usize, positions: usize, affine: &Affine, currents: &[f32]) -> Signal {
+        let (layer, channels) = (&self.layers[i], self.layers[i].channels.1);
         let pack = |spikes: &[u8]| Events::pack(spikes, positions, channels);
-        Signal::Events(self.spikes(layer, positions * channels, affine, currents, pack))
+        let events = self.spikes(layer, positions * channels, affine, currents, pack);
+        let flattens = self.layers.get(i + 1).is_some_and(|next| next.flattened > 1);
+        Signal::Events(if flattens { events.flattened() } else { events })
+    }
+
+    /// The output of some items.
+    fn end_items(
+        &self,
+        layer: &Layer,
+        affine: &Affine,
+        currents: &[Buffer],
+        at: Option<&[u32]>,
+        outs: &mut [Vec<&mut [f32]>],
+    ) {
+        currents.iter().zip(outs).for_each(|(currents, out)| self.end_item(layer, affine, currents, at, out));
     }
 
     /// The output of one item: its time steps, or their sums; at some positions, or at all.
@@ -181,14 +211,14 @@ impl Plan {
         affine: &Affine,
         currents: &[f32],
         at: Option<&[u32]>,
-        out: Vec<&mut [f32]>,
+        out: &mut [&mut [f32]],
     ) {
         let channels = layer.channels.1;
         let neurons = at.map_or(layer.links.targets, <[u32]>::len) * channels;
         match &self.end {
             End::Spikes => {
                 self.spikes(layer, neurons, affine, currents, |spikes| {
-                    for (out, spikes) in out.into_iter().zip(spikes.chunks_exact(neurons)) {
+                    for (out, spikes) in out.iter_mut().zip(spikes.chunks_exact(neurons)) {
                         place(spikes, channels, at, out, f32::from);
                     }
                 });
@@ -197,18 +227,20 @@ impl Plan {
                 let sums = lend(values, weights.len() * neurons);
                 sums.fill(0.);
                 self.neurons(layer, affine).run(currents, neurons, Out::Sums(weights, sums));
-                for (out, sums) in out.into_iter().zip(sums.chunks_exact(neurons)) {
+                for (out, sums) in out.iter_mut().zip(sums.chunks_exact(neurons)) {
                     place(sums, channels, at, out, |x| x);
                 }
             }),
         }
     }
 
-    /// Fills the output tensor item by item; `f` gets the item's number and its parts.
-    fn output(&self, f: impl Fn(usize, Vec<&mut [f32]>) + Sync) -> Vec<f32> {
+    /// Fills the output tensor by so many items at once; `f` gets the number of the first, and the parts of each.
+    fn output(&self, together: usize, f: impl Fn(usize, &mut [Vec<&mut [f32]>]) + Sync) -> Vec<f32> {
         let size = self.layers.last().map_or(0, Layer::neurons);
         let mut output = vec![0f32; self.output_steps() * self.items * size];
-        parts(&mut output, self.items, size).into_par_iter().enumerate().for_each(|(n, parts)| f(n, parts));
+        let mut parts = parts(&mut output, self.items, size);
+        let groups = parts.par_chunks_mut(together).enumerate();
+        groups.for_each(|(i, parts)| f(i * together, parts));
         output
     }
 }

@@ -1,4 +1,4 @@
-//! One layer of a chain: its geometry, its weights as the kernels want them, its three products.
+//! One layer of a chain: its geometry, its weights as the kernels want them, its currents.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,14 +8,15 @@ use rayon::prelude::*;
 
 use super::dense::Direction;
 use super::events::{Events, Signal};
-use super::memory::Workspace;
+use super::memory::{Buffer, Workspace};
 use super::neuron::Affine;
 use super::scratch::lend;
-use super::sparse::{by_tile, gather, target_rows, tile, weight_gradient};
+use super::sparse::{by_tile, gather, tile};
 use crate::LifConfig;
 use crate::geometry::Geometry;
 use crate::geometry::{Kind, Links};
 use crate::ops::chain::spec::{Scaling, Spec};
+use crate::ops::simd::prefetch;
 
 /// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
 /// here events were faster in every layer measured (`docs/performance.md`).
@@ -35,6 +36,9 @@ fn forced_dense_above() -> Option<f64> {
 pub(super) const FORWARD_ROWS: usize = 400;
 pub(super) const GRADIENT_ROWS: usize = 200;
 
+/// Source channels whose weights are turned round together: as many rows of targets as the first-level cache holds.
+const TURNED: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) links: Links,
@@ -45,6 +49,8 @@ pub(super) struct Layer {
     /// Whether `1/tau` is one of its parameters.
     learns: bool,
     pub(super) scaling: Scaling,
+    /// Positions of the map that it reads flattened, each channel of each position as a channel; else 1.
+    pub(super) flattened: usize,
 }
 
 /// The weights of a layer in the orders that its products read.
@@ -52,7 +58,7 @@ pub(super) struct Layer {
 pub(super) struct Packed<'a> {
     weights: Cow<'a, [f32]>,
     /// `[tiles, taps, source channels, tile]`.
-    sparse: Vec<f32>,
+    sparse: Buffer,
     dense: OnceLock<Vec<f32>>,
 }
 
@@ -66,6 +72,7 @@ impl Layer {
             lif: spec.lif,
             learns: spec.learns,
             scaling: spec.scaling,
+            flattened: spec.flattened,
         }
     }
 
@@ -80,6 +87,12 @@ impl Layer {
 
     pub(super) fn affine_count(&self) -> usize {
         2 * self.channels.1 + usize::from(self.learns)
+    }
+
+    /// Whether it has a single position on either side, and a single tap.
+    pub(super) fn is_linear(&self) -> bool {
+        let links = &self.links;
+        (links.kind, links.taps, links.sources, links.targets) == (Kind::Conv, 1, 1, 1)
     }
 
     /// Its part of the affines, as it was given.
@@ -110,14 +123,23 @@ impl Layer {
     }
 
     pub(super) fn pack<'a>(&self, weights: Cow<'a, [f32]>) -> Packed<'a> {
-        let (width, tiles) = self.tiles();
-        let size = self.links.taps * self.channels.0 * width;
-        let mut sparse = vec![0f32; tiles * size];
-        sparse.par_chunks_mut(width * self.channels.0).enumerate().for_each(|(i, rows)| {
+        let ((width, tiles), (source, target)) = (self.tiles(), self.channels);
+        let size = self.links.taps * source * width;
+        let mut sparse = Buffer::new(tiles * size);
+        let step = if source > 1 { self.weight_index(1, 0, 0) } else { 1 };
+        sparse.par_chunks_mut(width * source).enumerate().for_each(|(i, rows)| {
             let (first, tap) = (i / self.links.taps * width, i % self.links.taps);
-            for (c, row) in rows.chunks_exact_mut(width).enumerate() {
-                for (w, target) in row.iter_mut().zip(first..self.channels.1) {
-                    *w = weights[self.weight_index(c, tap, target)];
+            for (block, rows) in rows.chunks_mut(TURNED * width).enumerate() {
+                for lane in 0..width.min(target - first) {
+                    let weights = &weights[self.weight_index(block * TURNED, tap, first + lane)..];
+                    if step == 1 {
+                        prefetch(weights.chunks(TURNED).nth(1).unwrap_or_default());
+                    }
+                    let weights = weights.iter().step_by(step);
+                    rows[lane..].iter_mut().step_by(width).zip(weights).for_each(|(to, w)| *to = *w);
+                }
+                for row in rows.chunks_exact_mut(width) {
+                    row[width.min(target - first)..].fill(0.);
                 }
             }
         });
@@ -144,7 +166,7 @@ pub(super) fn steps(signal: &Signal, values: usize) -> usize {
 }
 
 /// The rows of these time steps as numbers.
-fn numbers<'a>(
+pub(super) fn numbers<'a>(
     signal: &'a Signal,
     times: Range<usize>,
     values: usize,
@@ -202,141 +224,72 @@ impl Packed<'_> {
         }
     }
 
+    /// The currents of several signals, of so many time steps each. In a linear layer few spikes read many weights: there tile after
+    /// tile of them is fetched once for all.
+    pub(super) fn all_currents(
+        &self,
+        layer: &Layer,
+        links: &Links,
+        signals: &[Signal],
+        steps: usize,
+        workspace: &mut Workspace,
+    ) -> Vec<Buffer> {
+        let new = |_: &Signal| Buffer::new(steps * links.targets * layer.channels.1);
+        let mut all: Vec<Buffer> = signals.iter().map(new).collect();
+        let sparse: Option<Vec<_>> =
+            signals.iter().map(|signal| sparse_events(signal, DENSE_ABOVE)).collect();
+        match sparse {
+            Some(events) if layer.is_linear() => by_tile!(layer.tiles().0, L => {
+                for tile in 0..layer.tiles().1 {
+                    for (&events, out) in events.iter().zip(&mut all) {
+                        let place = (layer.channels, tile);
+                        self.sparse_tile::<L>(links, place, (events, 0..steps), out, &mut workspace.rows);
+                    }
+                }
+            }),
+            _ => {
+                for (signal, out) in signals.iter().zip(&mut all) {
+                    self.currents(layer, links, signal, out, workspace);
+                }
+            }
+        }
+        all
+    }
+
     fn sparse_block<const L: usize>(
         &self,
         links: &Links,
-        (source, target): (usize, usize),
+        channels: (usize, usize),
+        (events, times): (&Events, Range<usize>),
+        out: &mut [f32],
+        buffer: &mut Vec<f32>,
+    ) {
+        for tile in 0..channels.1.div_ceil(L) {
+            self.sparse_tile::<L>(links, (channels, tile), (events, times.clone()), out, buffer);
+        }
+    }
+
+    /// A tile of the channels of some time steps.
+    fn sparse_tile<const L: usize>(
+        &self,
+        links: &Links,
+        ((source, target), tile): ((usize, usize), usize),
         (events, times): (&Events, Range<usize>),
         out: &mut [f32],
         buffer: &mut Vec<f32>,
     ) {
         let size = links.taps * source * L;
+        let weights = &self.sparse[tile * size..][..size];
         if target == L {
             out.fill(0.);
-            return gather::<L>(links, events, times, &self.sparse, out);
+            return gather::<L>(links, events, times, weights, out);
         }
         let buffer = lend(buffer, times.len() * links.targets * L);
-        for (tile, weights) in self.sparse.chunks_exact(size).enumerate() {
-            buffer.fill(0.);
-            gather::<L>(links, events, times.clone(), weights, buffer);
-            let (first, width) = (tile * L, L.min(target - tile * L));
-            for (out, row) in out.chunks_exact_mut(target).zip(buffer.chunks_exact(L)) {
-                out[first..first + width].copy_from_slice(&row[..width]);
-            }
+        buffer.fill(0.);
+        gather::<L>(links, events, times, weights, buffer);
+        let (first, width) = (tile * L, L.min(target - tile * L));
+        for (out, row) in out.chunks_exact_mut(target).zip(buffer.chunks_exact(L)) {
+            out[first..first + width].copy_from_slice(&row[..width]);
         }
     }
 }
-
-/// The gradient of a layer's weights, summed over some items of a batch.
-pub(super) struct WeightGradient<'a> {
-    layer: &'a Layer,
-    /// `[tiles, source channels, taps, tile]`.
-    sparse: Vec<f32>,
-    dense: Vec<f32>,
-    table: Vec<u32>,
-}
-
-impl<'a> WeightGradient<'a> {
-    pub(super) fn zeros(layer: &'a Layer) -> Self {
-        Self { layer, sparse: Vec::new(), dense: Vec::new(), table: Vec::new() }
-    }
-
-    /// Adds what comes of one signal and the gradient `[steps, targets, target channels]` of its currents.
-    pub(super) fn add(&mut self, signal: &Signal, grads: &[f32], workspace: &mut Workspace) {
-        let neurons = self.layer.neurons();
-        for times in pieces(grads.len() / neurons, self.layer.gradient_block()) {
-            let grads = &grads[times.start * neurons..times.end * neurons];
-            self.add_block(signal, times, grads, workspace);
-        }
-    }
-
-    /// The same of some time steps, [`gradient_block`](Layer::gradient_block) of them or less.
-    pub(super) fn add_block(
-        &mut self,
-        signal: &Signal,
-        times: Range<usize>,
-        grads: &[f32],
-        workspace: &mut Workspace,
-    ) {
-        let (links, channels) = (&self.layer.links, self.layer.channels);
-        match sparse_events(signal, self.layer.gradient_dense_above()) {
-            Some(events) => {
-                let (width, tiles) = self.layer.tiles();
-                self.sparse.resize(tiles * width * links.taps * channels.0, 0.);
-                by_tile!(width, L => self.sparse_block::<L>(events, times, grads, workspace));
-            }
-            None => {
-                self.dense.resize(self.layer.weight_count(), 0.);
-                let rows = numbers(signal, times, links.sources * channels.0, &mut workspace.values);
-                let direction = Direction::forward(links, channels);
-                direction.weight_gradient(rows, grads, &mut self.dense, &mut workspace.dense);
-            }
-        }
-    }
-
-    fn sparse_block<const L: usize>(
-        &mut self,
-        events: &Events,
-        times: Range<usize>,
-        grads: &[f32],
-        workspace: &mut Workspace,
-    ) {
-        let (links, (source, target)) = (&self.layer.links, self.layer.channels);
-        if self.table.len() != links.taps * times.len() * links.sources {
-            self.table = target_rows(links, times.len());
-        }
-        events.by_channel(times.clone(), &mut workspace.by_channel);
-        let rows = lend(&mut workspace.rows, (times.len() * links.targets + 1) * L);
-        rows[times.len() * links.targets * L..].fill(0.);
-        for (tile, grad) in self.sparse.chunks_exact_mut(source * links.taps * L).enumerate() {
-            let (first, width) = (tile * L, L.min(target - tile * L));
-            for (row, grads) in rows.chunks_exact_mut(L).zip(grads.chunks_exact(target)) {
-                row[..width].copy_from_slice(&grads[first..first + width]);
-                row[width..].fill(0.);
-            }
-            weight_gradient::<L>(links.taps, &workspace.by_channel, &self.table, rows, grad);
-        }
-    }
-
-    /// Adds another sum.
-    pub(super) fn merge(mut self, other: Self) -> Self {
-        let add = |into: &mut Vec<f32>, from: Vec<f32>| {
-            if into.is_empty() {
-                *into = from;
-            } else if !from.is_empty() {
-                into.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(into, from)| {
-                    into.iter_mut().zip(from).for_each(|(i, f)| *i += f);
-                });
-            }
-        };
-        add(&mut self.sparse, other.sparse);
-        add(&mut self.dense, other.dense);
-        self
-    }
-
-    /// Writes it in the order of the layer's weights.
-    pub(super) fn write(&self, into: &mut [f32]) {
-        let (links, (source, target)) = (&self.layer.links, self.layer.channels);
-        let (taps, width) = (links.taps, self.layer.tiles().0);
-        let (rows, columns) = match links.kind {
-            Kind::Conv => (target, source),
-            Kind::Transposed => (source, target),
-        };
-        into.par_chunks_mut(columns * taps).enumerate().take(rows).for_each(|(row, into)| {
-            for (i, into) in into.iter_mut().enumerate() {
-                let (column, tap) = (i / taps, i % taps);
-                let (c, t) = if links.kind == Kind::Conv { (column, row) } else { (row, column) };
-                if !self.sparse.is_empty() {
-                    *into += self.sparse[((t / width * source + c) * taps + tap) * width + t % width];
-                }
-                if !self.dense.is_empty() {
-                    let at = if links.kind == Kind::Conv { tap * source + c } else { c * taps + tap };
-                    *into += self.dense[at * target + t];
-                }
-            }
-        });
-    }
-}
-
-/// Elements a task, in sums.
-const CHUNK: usize = 1 << 14;

@@ -9,7 +9,6 @@ use super::events::{ByChannel, Events, Signal};
 use super::layer::{GRADIENT_ROWS, Layer, sparse_events};
 use super::memory::Buffer;
 use super::sparse::{add, by_tile};
-use crate::geometry::Kind;
 use crate::ops::columns;
 use crate::ops::simd::vectorised;
 
@@ -20,8 +19,7 @@ const TURNED: usize = 16;
 
 /// The events of a batch, if this is a linear layer whose signals all go through the event-driven kernels.
 pub(super) fn events<'a>(layer: &Layer, signals: &'a [Signal]) -> Option<Vec<&'a Events>> {
-    let links = &layer.links;
-    if (links.kind, links.taps, links.sources, links.targets) != (Kind::Conv, 1, 1, 1) {
+    if !layer.is_linear() {
         return None;
     }
     signals.iter().map(|signal| sparse_events(signal, layer.gradient_dense_above())).collect()

@@ -2,11 +2,13 @@
 
 mod adjoint;
 mod backward;
+mod bundle;
 mod dense;
 #[cfg(target_arch = "x86_64")]
 mod direct;
 mod events;
 mod forward;
+mod gradient;
 mod layer;
 mod linear;
 mod memory;
@@ -27,6 +29,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor,
 use super::spec::{Chain, End, Scaling, Statistics};
 use crate::ops::batch_norm::check_count;
 use crate::ops::operand;
+use bundle::Bundle;
 use forward::Kept;
 use layer::Layer;
 use neuron::Affine;
@@ -69,13 +72,14 @@ impl Plan {
         check_count(batch * h * w, &[batch, layer.channels.1, h, w])
     }
 
-    fn weight_range(&self, layer: usize) -> Range<usize> {
-        let before: usize = self.layers[..layer].iter().map(Layer::weight_count).sum();
-        before..before + self.layers[layer].weight_count()
-    }
-
-    fn weights_of<'a>(&self, layer: usize, weights: &'a [f32]) -> &'a [f32] {
-        &weights[self.weight_range(layer)]
+    /// Whether each layer has its weights.
+    fn check_weights(&self, weights: &[Tensor]) -> Result<()> {
+        let counts = self.layers.iter().map(Layer::weight_count);
+        if counts.eq(weights.iter().map(Tensor::elem_count)) {
+            return Ok(());
+        }
+        let shapes: Vec<_> = weights.iter().map(Tensor::dims).collect();
+        bail!("a chain of {} layers with weights of {shapes:?}", self.layers.len())
     }
 
     /// Where a layer's part of the affines lies.
@@ -106,16 +110,20 @@ impl Plan {
 /// [`run`](super::run) in f32.
 pub(crate) fn run(
     xs: &Tensor,
-    weights: &Tensor,
+    weights: &[Tensor],
     affines: &Tensor,
     chain: &Chain<'_>,
 ) -> Result<(Tensor, Vec<Option<Statistics>>)> {
     let layers = chain.layers.iter().map(Layer::new).collect();
     let plan = Plan::new(xs, layers, chain.constant, chain.end.clone())?;
     let shape = plan.output_shape();
-    let op = ChainOp(Arc::new(State { plan, shape, keep: chain.keep, kept: Mutex::new(None) }));
+    let weights = weights.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
+    plan.check_weights(&weights)?;
+    let (token, bundle) = Bundle::new(&weights)?;
+    let state = State { plan, shape, weights, bundle, keep: chain.keep, kept: Mutex::new(None) };
+    let op = ChainOp(Arc::new(state));
     let state = op.0.clone();
-    let ys = xs.contiguous()?.apply_op3(&weights.contiguous()?, &affines.contiguous()?, op)?;
+    let ys = xs.contiguous()?.apply_op3(&token, &affines.contiguous()?, op)?;
     let kept = state.kept.lock().unwrap_or_else(PoisonError::into_inner);
     let statistics = kept.iter().flatten().map(|kept| kept.statistics.clone()).collect();
     drop(kept);
@@ -127,6 +135,9 @@ pub(crate) fn run(
 struct State {
     plan: Plan,
     shape: Shape,
+    /// Of each layer, as they are; the operation's second argument stands for them.
+    weights: Vec<Tensor>,
+    bundle: Bundle,
     keep: bool,
     kept: Mutex<Option<Vec<Kept>>>,
 }
@@ -142,20 +153,21 @@ impl CustomOp3 for ChainOp {
         &self,
         s1: &CpuStorage,
         l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let State { plan, shape, keep, kept } = &*self.0;
-        let (xs, weights, affines) =
-            (operand::<f32>(s1, l1)?, operand::<f32>(s2, l2)?, operand::<f32>(s3, l3)?);
+        let State { plan, shape, weights, keep, kept, .. } = &*self.0;
+        let (xs, affines) = (operand::<f32>(s1, l1)?, operand::<f32>(s3, l3)?);
+        let guards: Vec<_> = weights.iter().map(Tensor::storage_and_layout).collect();
+        let weights = guards.iter().map(slice).collect::<Result<Vec<_>>>()?;
         let ys = if *keep {
-            let (ys, all) = plan.run_keeping(xs, weights, affines);
+            let (ys, all) = plan.run_keeping(xs, &weights, affines);
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
             ys
         } else {
-            plan.run_through(xs, &plan.lay_out(weights, affines), None)
+            plan.run_through(xs, &plan.lay_out(&weights, affines), None)
         };
         Ok((CpuStorage::F32(ys), shape.clone()))
     }
@@ -163,27 +175,32 @@ impl CustomOp3 for ChainOp {
     fn bwd(
         &self,
         xs: &Tensor,
-        weights: &Tensor,
+        token: &Tensor,
         affines: &Tensor,
         _ys: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let State { plan, kept, .. } = &*self.0;
-        let (values, grad) =
-            ([xs.contiguous()?, weights.contiguous()?, affines.contiguous()?], grad.contiguous()?);
+        let State { plan, weights, bundle, kept, .. } = &*self.0;
+        let (values, grad) = ([xs.contiguous()?, affines.contiguous()?], grad.contiguous()?);
         let guards = values.each_ref().map(Tensor::storage_and_layout);
-        let [inputs, weight_values, affine_values] =
-            [slice(&guards[0])?, slice(&guards[1])?, slice(&guards[2])?];
+        let [inputs, affine_values] = [slice(&guards[0])?, slice(&guards[1])?];
+        let weight_guards: Vec<_> = weights.iter().map(Tensor::storage_and_layout).collect();
+        let weight_values = weight_guards.iter().map(slice).collect::<Result<Vec<_>>>()?;
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         // Evaluation keeps nothing: whoever wants gradients there pays with another forward pass.
-        let kept = kept.get_or_insert_with(|| plan.run_keeping(inputs, weight_values, affine_values).1);
+        let kept = kept.get_or_insert_with(|| plan.run_keeping(inputs, &weight_values, affine_values).1);
         let grad_guard = grad.storage_and_layout();
-        let arguments = (weight_values, affine_values);
+        let arguments = (&*weight_values, affine_values);
         let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op());
-        let input =
-            gradients.input.map(|values| Tensor::from_vec(values, xs.shape(), xs.device())).transpose()?;
-        let like = |values: Vec<f32>, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device()).map(Some);
-        Ok((input, like(gradients.weights, weights)?, like(gradients.affines, affines)?))
+        let like = |values: Vec<f32>, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device());
+        let input = gradients.input.map(|values| like(values, xs)).transpose()?;
+        let of_weights = gradients.weights.into_iter().zip(weights).map(|(values, t)| like(values, t));
+        // Nothing comes for a ticket that nobody holds.
+        let token = match token.track_op() {
+            true => Some(bundle.gradient(of_weights.collect::<Result<_>>()?)?),
+            false => None,
+        };
+        Ok((input, token, Some(like(gradients.affines, affines)?)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::neuron::by_surrogate;
 use crate::ops::lif::{Neuron, by_division};
-use crate::ops::simd::vectorised;
+use crate::ops::simd::{prefetch, vectorised};
 use crate::{LifConfig, Surrogate};
 
 /// Neurons that a kernel handles at once: their state stays in the first-level cache.
@@ -59,11 +59,12 @@ pub(super) enum SpikeGradient<'a> {
 }
 
 impl SpikeGradient<'_> {
+    /// Lets the gradient of the spikes of a chunk at a time step lie where its result will.
     #[inline(always)]
-    fn read(&self, t: usize, chunk: Range<usize>, neurons: usize, result: &[f32], into: &mut [f32]) {
+    fn read(&self, t: usize, chunk: Range<usize>, neurons: usize, into: &mut [f32]) {
         match self {
             Self::Each(grads) => into.copy_from_slice(&grads[t * neurons..][chunk]),
-            Self::InPlace => into.copy_from_slice(&result[t * neurons..][chunk]),
+            Self::InPlace => {}
             Self::Sums(weights, grads) => {
                 into.fill(0.);
                 for (weights, grads) in weights.iter().zip(grads.chunks_exact(neurons)) {
@@ -107,9 +108,8 @@ impl Neurons<'_> {
 
     /// The affine map of every neuron of a chunk.
     fn expanded(&self) -> Affine {
-        let n = self.chunk();
-        let repeat = |values: &[f32]| values.iter().copied().cycle().take(n).collect();
         let Affine { centre, scale, shift, rate } = self.affine;
+        let repeat = |values: &[f32]| values.repeat(self.chunk() / values.len());
         Affine { centre: repeat(centre), scale: repeat(scale), shift: repeat(shift), rate: *rate }
     }
 
@@ -187,6 +187,17 @@ impl<'a> Drive<'a> {
         self.currents.len() == self.neurons
     }
 
+    /// The currents of a chunk at a time step; those that come next are on their way.
+    #[inline(always)]
+    fn currents(&self, t: usize, (from, n): (usize, usize)) -> &'a [f32] {
+        let next = match t + 1 < self.time_steps {
+            true => self.place(t + 1, (from, n)),
+            false => self.place(0, (from + n, n.min(self.neurons - from - n))),
+        };
+        prefetch(&self.currents[next]);
+        &self.currents[self.place(t, (from, n))]
+    }
+
     /// Where the currents of a chunk at a time step lie.
     #[inline(always)]
     fn place(&self, t: usize, (from, n): (usize, usize)) -> Range<usize> {
@@ -205,7 +216,7 @@ vectorised! {
             v.fill(neuron.v_reset);
             let (centre, scale, shift) = drive.affine(n);
             for t in 0..drive.time_steps {
-                let ys = &drive.currents[drive.place(t, (from, n))];
+                let ys = drive.currents(t, (from, n));
                 let spikes = &mut spikes[t * drive.neurons + from..][..n];
                 for i in 0..n {
                     let h = neuron.charge::<DIVIDES>(v[i], scale[i] * (ys[i] - centre[i]) + shift[i]);
@@ -228,7 +239,7 @@ vectorised! {
             v.fill(neuron.v_reset);
             let ((centre, scale, shift), fired) = (drive.affine(n), &mut fired[..n]);
             for t in 0..drive.time_steps {
-                let ys = &drive.currents[drive.place(t, (from, n))];
+                let ys = drive.currents(t, (from, n));
                 for i in 0..n {
                     let h = neuron.charge::<DIVIDES>(v[i], scale[i] * (ys[i] - centre[i]) + shift[i]);
                     fired[i] = neuron.fire(h);
@@ -267,35 +278,41 @@ fn backward_with<const DIVIDES: bool, const LEARNS: bool>(
     let (neuron, size, constant) = (drive.neuron, drive.size(), drive.constant());
     let mut sums = Sums::zeros(drive.channels);
     let mut membrane = vec![0f32; drive.time_steps * size];
-    let [mut v, mut gv, mut gs, mut sum, mut sum_current] = std::array::from_fn(|_| vec![0f32; size]);
+    let [mut v, mut gv, mut sum, mut sum_current] = std::array::from_fn(|_| vec![0f32; size]);
     let mut sum_rate = vec![0f32; if LEARNS { size } else { 0 }];
     for (from, n) in drive.chunks() {
         let (centre, scale, shift) = drive.affine(n);
         v.fill(neuron.v_reset);
         for (t, hs) in membrane.chunks_exact_mut(size).enumerate() {
-            let (ys, hs, v) = (&drive.currents[drive.place(t, (from, n))], &mut hs[..n], &mut v[..n]);
+            let (ys, hs, v) = (drive.currents(t, (from, n)), &mut hs[..n], &mut v[..n]);
             for i in 0..n {
                 let h = neuron.charge::<DIVIDES>(v[i], scale[i] * (ys[i] - centre[i]) + shift[i]);
                 hs[i] = h;
                 v[i] = neuron.reset(h, neuron.fire(h));
             }
         }
+        if let Some(last) = drive.time_steps.checked_sub(1) {
+            prefetch(&into[drive.place(last, (from, n))]);
+        }
         gv.fill(0.);
         sum.fill(0.);
         sum_current.fill(0.);
         sum_rate.fill(0.);
         for (t, hs) in membrane.chunks_exact(size).enumerate().rev() {
-            let (hs, gv, gs) = (&hs[..n], &mut gv[..n], &mut gs[..n]);
+            let (hs, gv) = (&hs[..n], &mut gv[..n]);
             let (sum, sum_current) = (&mut sum[..n], &mut sum_current[..n]);
-            grads.read(t, from..from + n, drive.neurons, into, gs);
+            if let Some(before) = t.checked_sub(1) {
+                prefetch(&into[drive.place(before, (from, n))]);
+            }
             let (ys, out) =
                 (&drive.currents[drive.place(t, (from, n))], &mut into[drive.place(t, (from, n))]);
+            grads.read(t, from..from + n, drive.neurons, out);
             if LEARNS {
                 potentials_before(&neuron, t.checked_sub(1).map(|t| &membrane[t * size..][..n]), &mut v[..n]);
             }
             for i in 0..n {
                 let h = hs[i];
-                let gh = neuron.charge_gradient(h, neuron.fire(h), slope(neuron.excess(h)), gs[i], gv[i]);
+                let gh = neuron.charge_gradient(h, neuron.fire(h), slope(neuron.excess(h)), out[i], gv[i]);
                 let gx;
                 (gx, gv[i]) = neuron.discharge::<DIVIDES>(gh);
                 if LEARNS {

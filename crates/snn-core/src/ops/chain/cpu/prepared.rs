@@ -16,11 +16,11 @@ use crate::ops::operand;
 pub(super) struct LaidOut<'a>(pub(super) Vec<(Packed<'a>, Affine)>);
 
 impl Plan {
-    pub(super) fn lay_out<'a>(&self, weights: &'a [f32], affines: &[f32]) -> LaidOut<'a> {
-        let layer = |(i, layer): (usize, &Layer)| {
-            (layer.pack(self.weights_of(i, weights).into()), self.affine_of(i, affines))
+    pub(super) fn lay_out<'a>(&self, weights: &[&'a [f32]], affines: &[f32]) -> LaidOut<'a> {
+        let layer = |(i, (layer, &weights)): (usize, (&Layer, &&'a [f32]))| {
+            (layer.pack(weights.into()), self.affine_of(i, affines))
         };
-        LaidOut(self.layers.iter().enumerate().map(layer).collect())
+        LaidOut(self.layers.iter().zip(weights).enumerate().map(layer).collect())
     }
 }
 

@@ -62,7 +62,13 @@ impl Geometry {
         let target = self.target().expect("a geometry with an output");
         let Self { kind, kernel, cfg, channels, source } = *self;
         let geometry = crate::geometry::Geometry { kind, conv: cfg, kernel, channels, source, target };
-        Layer::new(&Spec { geometry, lif: LifConfig::default(), learns: false, scaling: Scaling::Fixed })
+        Layer::new(&Spec {
+            geometry,
+            lif: LifConfig::default(),
+            learns: false,
+            scaling: Scaling::Fixed,
+            flattened: 1,
+        })
     }
 
     fn sources(&self) -> usize {

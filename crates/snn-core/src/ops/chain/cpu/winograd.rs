@@ -8,7 +8,9 @@
 
 use rayon::prelude::*;
 
+use super::memory::Buffer;
 use super::scratch::Scratch;
+use crate::ops::columns;
 use crate::ops::gemm::{Matrix, matmul};
 use crate::ops::simd::vectorised;
 
@@ -19,6 +21,9 @@ const BLOCK_TILES: usize = 64;
 
 /// Channels summed at a stretch: rounding grows with a sum's length, and more slowly with the number of sums.
 const SUMMED: usize = 128;
+/// Floats between the values of one point and the next: without them, where tiles and channels are powers of two, those of all points
+/// would fall into one set of the caches.
+const PAD: usize = 48;
 
 const POINTS_4: [f64; 5] = [0., 1., -1., 2., -2.];
 const POINTS_7: [f64; 8] = [0., 1., -1., 0.5, -0.5, 2., -2., 0.25];
@@ -71,7 +76,7 @@ impl Transform {
 
 vectorised! {
     /// `out[point][to] = (G taps G^T)[point]` for `to` filters, `taps: [9, to]`, `g: [n, 3]`.
-    fn filters(g: &[f64], taps: &[f64], to: usize, out: &mut [f32]) {
+    fn filters(g: &[f64], taps: &[f64], to: usize, out: &mut [&mut [f32]]) {
         let n = g.len() / 3;
         let mut half = vec![0f64; 3 * to]; // one row of points, three taps in v left
         for i in 0..n {
@@ -81,7 +86,7 @@ vectorised! {
             }
             for j in 0..n {
                 let row = &g[j * 3..][..3];
-                for (k, out) in out[(i * n + j) * to..][..to].iter_mut().enumerate() {
+                for (k, out) in out[i * n + j].iter_mut().enumerate() {
                     *out = (row[0] * half[k] + row[1] * half[to + k] + row[2] * half[2 * to + k]) as f32;
                 }
             }
@@ -104,8 +109,8 @@ pub(super) struct Winograd {
     width: usize,
     from: usize,
     to: usize,
-    /// `[from, n^2, to]`.
-    weights: Vec<f32>,
+    /// `[n^2, from, to]`: a point's lie together, or fetching them costs more than multiplying.
+    weights: Buffer,
 }
 
 impl Winograd {
@@ -119,10 +124,10 @@ impl Winograd {
         let cost = |m: usize| (height.div_ceil(m) * (m + 2)) * (width.div_ceil(m) * (m + 2));
         let transform = Transform::new(if cost(7) < cost(4) { &POINTS_7 } else { &POINTS_4 });
         let points = transform.n * transform.n;
-        let mut weights = vec![0f32; from * points * to];
-        weights.par_chunks_mut(points * to).enumerate().for_each(|(f, weights)| {
+        let mut weights = Buffer::new(points * from * to);
+        columns(&mut weights, from * to, to).into_par_iter().enumerate().for_each(|(f, mut weights)| {
             let taps: Vec<f64> = (0..9 * to).map(|i| f64::from(weight(f, i / to, i % to))).collect();
-            filters(&transform.filter, &taps, to, weights);
+            filters(&transform.filter, &taps, to, &mut weights);
         });
         Self { transform, height, width, from, to, weights }
     }
@@ -140,7 +145,8 @@ impl Winograd {
     pub(super) fn run(&self, rows: &[f32], out: &mut [f32], scratch: &mut Scratch) {
         let (n, from, to) = (self.transform.n, self.from, self.to);
         let tiles = rows.len() / (self.height * self.width * from) * self.tiles();
-        let (data, product) = scratch.two(n * n * tiles * from, n * n * tiles * to);
+        let (apart, product_apart) = (tiles * from + PAD, tiles * to + PAD);
+        let (data, product) = scratch.two(n * n * apart, n * n * product_apart);
         let grid = |channels: usize| Grid {
             height: self.height,
             width: self.width,
@@ -148,6 +154,7 @@ impl Winograd {
             across: self.width.div_ceil(self.transform.m),
             tiles: self.tiles(),
             channels,
+            apart: tiles * channels + PAD,
         };
         if n == 9 {
             points::<9>(&grid(from), &self.transform.data, rows, data);
@@ -155,12 +162,14 @@ impl Winograd {
             points::<6>(&grid(from), &self.transform.data, rows, data);
         }
         for (point, (product, data)) in
-            product.chunks_exact_mut(tiles * to).zip(data.chunks_exact(tiles * from)).enumerate()
+            product.chunks_exact_mut(product_apart).zip(data.chunks_exact(apart)).enumerate()
         {
+            let product = &mut product[..tiles * to];
             for (first, part) in (0..from).step_by(SUMMED).map(|first| (first, SUMMED.min(from - first))) {
-                let weights = Matrix::row_major(&self.weights[(first * n * n + point) * to..], part, to);
-                let data = Matrix::row_major(&data[first..], tiles, part).with_row_stride(from);
-                matmul(product, data, weights.with_row_stride(n * n * to), first > 0);
+                let weights =
+                    Matrix::row_major(&self.weights[(point * from + first) * to..][..part * to], part, to);
+                let data = Matrix::row_major(&data[first..tiles * from], tiles, part).with_row_stride(from);
+                matmul(product, data, weights, first > 0);
             }
         }
         if n == 9 {
@@ -181,6 +190,8 @@ struct Grid {
     across: usize,
     tiles: usize,
     channels: usize,
+    /// From one point's values to the next point's.
+    apart: usize,
 }
 
 impl Grid {
@@ -192,7 +203,7 @@ impl Grid {
 }
 
 vectorised! {
-    /// `data[point][tile][c] = (B d B^T)[point]` of every tile `d` of `rows: [maps, positions, channels]`.
+    /// `data[point][tile][c] = (B d B^T)[point]`, points lying `apart`, of every tile `d` of `rows: [maps, positions, channels]`.
     fn points<const N: usize>(grid: &Grid, transform: &[f32], rows: &[f32], data: &mut [f32]) {
         let channels = grid.channels;
         let size = grid.height * grid.width * channels;
@@ -220,7 +231,7 @@ vectorised! {
                     let row: [[f32; LANES]; N] = std::array::from_fn(|x| half[x][i]);
                     for j in 0..N {
                         let sum = combination(&transform[j * N..][..N], &row);
-                        copy(&mut data[((i * N + j) * all + tile) * channels + c..], &sum, lanes);
+                        copy(&mut data[(i * N + j) * grid.apart + tile * channels + c..], &sum, lanes);
                     }
                 }
             }
@@ -243,7 +254,7 @@ vectorised! {
                 for j in 0..N {
                     let mut column = [[0f32; LANES]; N];
                     for (i, value) in column.iter_mut().enumerate() {
-                        let at = ((i * N + j) * all + tile) * channels + c;
+                        let at = (i * N + j) * grid.apart + tile * channels + c;
                         copy(value, &product[at..], lanes);
                     }
                     for (y, half) in half[..high].iter_mut().enumerate() {

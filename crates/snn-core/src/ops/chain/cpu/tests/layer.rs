@@ -2,7 +2,8 @@
 
 use super::super::adjoint::Adjoint;
 use super::super::events::{Events, Signal};
-use super::super::layer::{WeightGradient, sparse_events};
+use super::super::gradient::WeightGradient;
+use super::super::layer::sparse_events;
 use super::super::memory::Workspace;
 use super::*;
 

@@ -1,5 +1,5 @@
 use super::super::events::{Events, Signal};
-use super::super::layer::WeightGradient;
+use super::super::gradient::WeightGradient;
 use super::super::linear;
 use super::super::memory::{Buffer, Workspace};
 use super::*;
@@ -61,4 +61,29 @@ fn other_layers_and_other_signals_go_by_groups() {
     assert!(linear::events(&linear, &[Signal::Dense(vec![0.5; 4])]).is_none());
     let transposed = Geometry { channels: (4, 3), ..Geometry::transposed((1, 1), 1, (0, 0), (1, 1)) }.layer();
     assert!(linear::events(&transposed, &few).is_none(), "whose weights lie the other way");
+}
+
+/// Tile after tile for several items, against item after item: bit by bit.
+#[test]
+fn currents_of_several_items_are_those_of_each() {
+    for (i, &(channels, items, steps)) in
+        [((70, 10), 5, 3), ((300, 64), 3, 4), ((20, 130), 2, 7), ((257, 33), 1, 450)].iter().enumerate()
+    {
+        let layer = Geometry { channels, ..Geometry::conv((1, 1), 1, 0, (1, 1)) }.layer();
+        let weights = normal(i as u64, "weights", channels.0 * channels.1);
+        let packed = layer.pack(weights.as_slice().into());
+        let signal = |n| {
+            let spikes = bits(n as u64, steps * channels.0, if n == 1 { 0. } else { 0.15 });
+            Signal::Events(Events::pack(&spikes, 1, channels.0))
+        };
+        let signals: Vec<_> = (0..items).map(signal).collect();
+        let mut workspace = Workspace::default();
+        let all = packed.all_currents(&layer, &layer.links, &signals, steps, &mut workspace);
+        assert_eq!(all.len(), items);
+        for (signal, got) in signals.iter().zip(&all) {
+            let mut wanted = vec![0f32; steps * channels.1];
+            packed.currents(&layer, &layer.links, signal, &mut wanted, &mut workspace);
+            assert_eq!(got[..], wanted[..], "{channels:?}");
+        }
+    }
 }
