@@ -60,7 +60,7 @@ fn another_model_is_trained_drawn_from_and_tabled_by_the_same_commands() {
         ("generate --run run --class 3", ["--class", "`fsvae`"]),
         ("generate --run run --temperature 0.5", ["--temperature", "`fsvae`"]),
         ("generate --run run --set steps=3", ["--set", "`fsvae`"]),
-        ("sweep --run run --out s --n 2 --temperatures 0.5,1", ["--temperature-sweep", "`fsvae`"]),
+        ("sweep --run run --out s --n 2 --temperatures 0.5,1", ["`fsvae`", "no codes"]),
         ("classify --run run", ["`fsvae`", "no codes"]),
         ("train mnist --model esvae --epochs-sdid 3", ["--epochs-sdid", "`esvae`"]),
         ("train mnist --model fsvae --set sdid.classes=10", ["sdid.classes", "`fsvae`"]),
