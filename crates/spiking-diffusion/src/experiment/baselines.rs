@@ -78,7 +78,7 @@ impl VaeConfig {
         };
         training.epochs = match preset {
             Preset::Quick => 5,
-            Preset::Cpu => 15,
+            Preset::Cpu | Preset::Best => 15,
             Preset::Paper | Preset::ReleasedCode => training.epochs,
         };
         Some(Self { network, largest_pixel, training })

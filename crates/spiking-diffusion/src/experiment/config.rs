@@ -22,6 +22,9 @@ pub enum Preset {
     Quick,
     /// About half an hour on two cores for 60,000 images, an hour on one.
     Cpu,
+    /// The best samples so far: a larger codebook, Muon, and tokens that are drawn again (an hour and a half on one core for 60,000
+    /// images).
+    Best,
     /// The paper's text; the released code's value where it is silent (most of a day on two cores).
     Paper,
     /// The released PyTorch code (a day and a half on two cores).
@@ -35,6 +38,7 @@ impl Preset {
         match self {
             Self::Quick => "quick",
             Self::Cpu => "cpu",
+            Self::Best => "best",
             Self::Paper => "paper",
             Self::ReleasedCode => "released-code",
         }

@@ -6,7 +6,7 @@ use spiking_diffusion::{ExperimentConfig, Preset};
 
 use crate::{few_digits, rejects};
 
-const PRESETS: [Preset; 4] = [Preset::Quick, Preset::Cpu, Preset::Paper, Preset::ReleasedCode];
+const PRESETS: [Preset; 5] = [Preset::Quick, Preset::Cpu, Preset::Best, Preset::Paper, Preset::ReleasedCode];
 
 #[test]
 fn presets_are_valid_for_grey_and_colour() {

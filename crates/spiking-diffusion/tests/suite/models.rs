@@ -264,7 +264,7 @@ fn a_network_without_spikes_is_packed_and_drawn_from_like_any() {
 /// The config of the paper's model says nothing of models; configs of before are read.
 #[test]
 fn the_papers_config_has_no_new_fields() {
-    for preset in [Preset::Quick, Preset::Cpu, Preset::Paper, Preset::ReleasedCode] {
+    for preset in [Preset::Quick, Preset::Cpu, Preset::Best, Preset::Paper, Preset::ReleasedCode] {
         let json = serde_json::to_string(&ExperimentConfig::new(preset, ImageSpec::MNIST)).unwrap();
         for field in ["\"model\"", "\"vae\"", "without_spikes", "\"rates\"", "analog"] {
             assert!(!json.contains(field), "{field}: {json}");
