@@ -110,9 +110,8 @@ impl TrainingConfig {
     ///
     /// # Errors
     /// Returns an error, with the field and its value, if `epochs`, `max_steps` or `checkpoint_every` is 0, if the batch size is below 2, if
-    /// `clip` is not positive and finite, if a factor on a rate is negative or not, if the schedule's floor lies outside [0, 1], if an
-    /// optimiser or the average does not
-    /// [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
+    /// `clip` is not positive and finite, if a factor on a rate is negative or not finite, if the schedule's floor lies outside
+    /// [0, 1], if an optimiser or the average does not [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("epochs", self.epochs, 1),

@@ -57,7 +57,10 @@ impl Losses {
         let n = images.dim(0)?;
         let count = if cfg.reduction == Reduction::Mean { out.spikes_e.elem_count() } else { n } as f64;
         let (commitment, generator) = match cfg.is_vq_vae() {
-            true => (out.z_e.zeros_like()?.sum_all()?, out.z_e.zeros_like()?.sum_all()?),
+            true => {
+                let zero = out.z_e.zeros_like()?.sum_all()?;
+                (zero.clone(), zero)
+            }
             false => psp_distances(&out.spikes_e, &out.spikes_q, cfg.tau_syn)?,
         };
         let dense = match cfg.dense {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+use super::optim::check_rates;
 use crate::Checkpoint;
 use crate::error::Error;
 
@@ -37,11 +38,7 @@ impl MuonConfig {
     /// Returns an error, which names the field, if `lr` or `weight_decay` is negative or not finite, if their product exceeds 1, so
     /// that a step would take more than the whole of a parameter, or if `momentum` lies outside [0, 1).
     pub fn validate(&self) -> crate::error::Result<()> {
-        for (field, value) in [("lr", self.lr), ("weight_decay", self.weight_decay)] {
-            if !(value.is_finite() && value >= 0.) {
-                return Err(Error::config(format!("muon.{field}"), value, "must be finite and not negative"));
-            }
-        }
+        check_rates("muon", self.lr, self.weight_decay)?;
         if self.lr * self.weight_decay > 1. {
             let reason = format!("must be at most 1 / lr = {}", 1. / self.lr);
             return Err(Error::config("muon.weight_decay", self.weight_decay, reason));
@@ -67,8 +64,8 @@ const ITERATIONS: usize = 5;
 const LEAST_NORM: f64 = 1e-7;
 
 /// Moves weights by Muon (Jordan et al. 2024): the direction is the gradient's moving average with all its singular values made
-/// nearly equal, so that rare directions are learned as fast as common ones. In a spiking denoiser's training it saves about half of
-/// the steps (`docs/ablation.md`).
+/// nearly equal, so that rare directions are learned as fast as common ones. What it brings a spiking
+/// denoiser is in `docs/ablation.md`.
 ///
 /// A weight counts as a matrix of `rows x columns`, its first dimension by all the others:
 ///

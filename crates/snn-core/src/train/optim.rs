@@ -39,15 +39,7 @@ impl AdamWConfig {
     /// Returns an error, which names the field, if `lr` or `weight_decay` is negative or not finite, if `eps` is not positive
     /// and finite, or if a beta lies outside [0, 1).
     pub fn validate(&self) -> crate::error::Result<()> {
-        for (field, value) in [("lr", self.lr), ("weight_decay", self.weight_decay)] {
-            if !(value.is_finite() && value >= 0.) {
-                return Err(Error::config(
-                    format!("adamw.{field}"),
-                    value,
-                    "must be finite and not negative",
-                ));
-            }
-        }
+        check_rates("adamw", self.lr, self.weight_decay)?;
         if !(self.eps.is_finite() && self.eps > 0.) {
             return Err(Error::config(
                 "adamw.eps",
@@ -61,6 +53,17 @@ impl AdamWConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses rates of an optimiser that are negative or not finite.
+pub(super) fn check_rates(optimiser: &str, lr: f64, weight_decay: f64) -> crate::error::Result<()> {
+    match [("lr", lr), ("weight_decay", weight_decay)].into_iter().find(|(_, x)| !(x.is_finite() && *x >= 0.))
+    {
+        Some((field, value)) => {
+            Err(Error::config(format!("{optimiser}.{field}"), value, "must be finite and not negative"))
+        }
+        None => Ok(()),
     }
 }
 

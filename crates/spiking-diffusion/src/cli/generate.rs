@@ -140,11 +140,7 @@ impl Arguments {
             #[cfg(feature = "mnist-model")]
             None => Trained::mnist(device),
             #[cfg(not(feature = "mnist-model"))]
-            None => Err(crate::Error::config(
-                "--run",
-                "",
-                "must name a run: this program has no model in the box",
-            )),
+            None => Err(Error::config("--run", "", "must name a run: this program has no model in the box")),
         }
     }
 

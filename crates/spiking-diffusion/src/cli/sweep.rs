@@ -127,11 +127,8 @@ impl Arguments {
             return Ok(Vec::new());
         }
         let data = self.input.load_of_run(cfg, progress)?;
-        let there = match self.against {
-            Against::Train => data.train.len(),
-            Against::Test => data.test.len(),
-        };
-        let (against, count) = (self.against, self.real.unwrap_or(self.n.min(there)));
+        let (against, there) = (self.against, self.against.of(&data).0.len());
+        let count = self.real.unwrap_or(self.n.min(there));
         let extractor =
             extractor.map(|network| Judge::new(network, against, &data, count, progress)).transpose()?;
         let fad = fad.map(|files| files.judge(against, &data, count, progress)).transpose()?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use snn_train::{Progress, RunDir, go_on};
+use snn_train::{Progress, RunDir};
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, EvaluationOptions, FeatureExtractor, Inception, InceptionConfig,
     InceptionLayer, InceptionWeights, Protocol, evaluate, frechet_distance_of_features,
@@ -14,7 +14,7 @@ use vq_svae::VqSvae;
 
 use super::classifier;
 use super::config::ExperimentConfig;
-use super::stages::batches;
+use super::stages::{batches, by_batches};
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::report::metrics::Distance;
@@ -116,15 +116,9 @@ pub(crate) fn extract(
     images: &Tensor,
     progress: &mut dyn Progress,
 ) -> Result<Tensor> {
-    let total = images.dim(0)?;
-    progress.begin(STAGE, total, 0);
-    let mut parts = Vec::new();
-    for range in batches(total, BATCH) {
-        parts.push(extractor.extract(&images.narrow(0, range.start, range.len())?)?);
-        progress.advance(range.end, None);
-        go_on(progress, STAGE, range.end, total)?;
-    }
-    progress.end();
+    let parts = by_batches(STAGE, images.dim(0)?, BATCH, progress, |range| {
+        Ok(extractor.extract(&images.narrow(0, range.start, range.len())?)?)
+    })?;
     Ok(Tensor::cat(&parts, 0)?)
 }
 

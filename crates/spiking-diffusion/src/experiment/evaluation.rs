@@ -14,7 +14,7 @@ use vq_svae::{CodeUsage, VqSvae};
 use super::config::ExperimentConfig;
 use super::energy::Activity;
 use super::networks::{Networks, SpikingDenoiser};
-use super::stages::{batches, process};
+use super::stages::{by_batches, process};
 use crate::data::Split;
 use crate::error::Result;
 use crate::report::energy::Energy;
@@ -102,16 +102,13 @@ pub(super) fn compare(
     again: &mut dyn FnMut(&Tensor, Range<usize>) -> Result<Tensor>,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
     let (mut errors, mut similarities) = (Vec::new(), Vec::new());
-    progress.begin("evaluate", test.len(), 0);
-    for range in batches(test.len(), cfg.evaluation.batch_size) {
+    by_batches("evaluate", test.len(), cfg.evaluation.batch_size, progress, |range| {
         let images = test.range(range.clone(), device)?;
-        let again = again(&images, range.clone())?;
+        let again = again(&images, range)?;
         errors.extend(mse(&images, &again)?);
         similarities.extend(ssim(&images, &again, &SsimConfig::paper())?);
-        progress.advance(range.end, None);
-        go_on(progress, "evaluate", range.end, test.len())?;
-    }
-    progress.end();
+        Ok(())
+    })?;
     Ok((errors, similarities))
 }
 

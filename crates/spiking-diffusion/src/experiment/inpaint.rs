@@ -2,9 +2,9 @@
 
 use absorbing_diffusion::Denoiser;
 use candle_core::{DType, Device, Tensor};
-use snn_train::{Progress, go_on};
+use snn_train::Progress;
 
-use super::stages::{batches, draw_given};
+use super::stages::{by_batches, draw_given};
 use super::trained::Trained;
 use crate::error::{Error, Result};
 
@@ -62,18 +62,12 @@ pub fn inpaint<D: Denoiser>(
     let tokens = known_tokens(&pixels, (height, width), (rows, columns));
     let codes = trained.vqsvae.encode(&blackened(images, &pixels)?.to_device(device)?)?;
     let given = covered(&codes, &tokens, cfg.sdid.codes as u32, completions)?;
-    let total = n * completions;
-    progress.begin(STAGE, total, 0);
-    let (mut drawn, mut all) = (Vec::new(), Vec::new());
-    for range in batches(total, cfg.sampling.batch_size) {
+    let drawn = by_batches(STAGE, n * completions, cfg.sampling.batch_size, progress, |range| {
         let given = given.narrow(0, range.start, range.len())?;
-        let codes = draw_given(cfg, trained.networks(), range.clone(), Some(&given), device, &mut |_, _| ())?;
-        drawn.push(trained.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?);
-        all.push(codes);
-        progress.advance(range.end, None);
-        go_on(progress, STAGE, range.end, total)?;
-    }
-    progress.end();
+        let codes = draw_given(cfg, trained.networks(), range, Some(&given), device, &mut |_, _| ())?;
+        Ok((trained.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?, codes))
+    })?;
+    let (drawn, all): (Vec<_>, Vec<_>) = drawn.into_iter().unzip();
     Ok(Inpainted { images: Tensor::cat(&drawn, 0)?, codes: Tensor::cat(&all, 0)?, known: tokens })
 }
 

@@ -21,7 +21,7 @@ pub enum Against {
 }
 
 impl Against {
-    pub(super) fn of(self, data: &Dataset) -> (&Split, &'static str) {
+    pub(crate) fn of(self, data: &Dataset) -> (&Split, &'static str) {
         match self {
             Self::Train => (&data.train, "training"),
             Self::Test => (&data.test, "test"),

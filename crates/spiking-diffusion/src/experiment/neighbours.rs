@@ -2,9 +2,9 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use snn_train::{Progress, go_on};
+use snn_train::Progress;
 
-use super::stages::batches;
+use super::stages::by_batches;
 use crate::data::Split;
 use crate::error::{Error, Result};
 
@@ -64,8 +64,7 @@ pub fn nearest_of(
     let wanted = rows(images)?;
     let squares = wanted.sqr()?.sum_keepdim(1)?;
     let mut found = vec![Neighbour { index: 0, distance: f64::INFINITY }; wanted.dim(0)?];
-    progress.begin(STAGE, split.len(), 0);
-    for range in batches(split.len(), BLOCK) {
+    by_batches(STAGE, split.len(), BLOCK, progress, |range| {
         let block = rows(&split.range(range.clone(), &Device::Cpu)?)?;
         // |a - b|^2 = |a|^2 - 2 a b + |b|^2 finds who is nearest; how far, the difference itself says.
         let products = wanted.matmul(&block.t()?)?;
@@ -78,10 +77,8 @@ pub fn nearest_of(
                 *found = Neighbour { index: range.start + place as usize, distance: distance.into() };
             }
         }
-        progress.advance(range.end, None);
-        go_on(progress, STAGE, range.end, split.len())?;
-    }
-    progress.end();
+        Ok(())
+    })?;
     Ok(found)
 }
 

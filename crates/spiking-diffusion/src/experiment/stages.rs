@@ -118,15 +118,9 @@ fn encode(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Tensor> {
-    progress.begin("encode", split.len(), 0);
-    let mut parts = Vec::new();
-    for range in batches(split.len(), cfg.evaluation.batch_size) {
-        let done = range.end;
-        parts.push(model.encode(&split.range(range, device)?)?.to_device(&Device::Cpu)?);
-        progress.advance(done, None);
-        go_on(progress, "encode", done, split.len())?;
-    }
-    progress.end();
+    let parts = by_batches("encode", split.len(), cfg.evaluation.batch_size, progress, |range| {
+        Ok(model.encode(&split.range(range, device)?)?.to_device(&Device::Cpu)?)
+    })?;
     Ok(Tensor::cat(&parts, 0)?)
 }
 
@@ -327,4 +321,24 @@ pub(crate) fn process(cfg: &ExperimentConfig) -> Result<AbsorbingProcess> {
 /// `0..n` in pieces of at most `size`.
 pub(crate) fn batches(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n).step_by(size.max(1)).map(move |start| start..(start + size).min(n))
+}
+
+/// What is made of each batch of `0..n` in turn, as a stage of this name; asks after each whether to go on.
+pub(super) fn by_batches<T>(
+    stage: &str,
+    n: usize,
+    size: usize,
+    progress: &mut dyn Progress,
+    mut make: impl FnMut(Range<usize>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut made = Vec::new();
+    progress.begin(stage, n, 0);
+    for range in batches(n, size) {
+        let done = range.end;
+        made.push(make(range)?);
+        progress.advance(done, None);
+        go_on(progress, stage, done, n)?;
+    }
+    progress.end();
+    Ok(made)
 }

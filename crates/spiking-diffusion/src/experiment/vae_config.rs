@@ -76,7 +76,7 @@ impl VaeConfig {
                 "must be positive and finite",
             ));
         }
-        Ok(self.training.validate().map_err(|e| e.within("vae.training"))?)
+        Ok(())
     }
 
     /// The largest numbers of elements that a training step, or a batch of so many, keeps, by the field that sets them.

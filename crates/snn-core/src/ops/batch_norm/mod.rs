@@ -79,7 +79,7 @@ pub(crate) fn batch_norm_of_copies(
 #[cfg(feature = "cuda")]
 fn on_cuda(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
     let xs = xs.contiguous()?;
-    let moments = xs.detach().apply_op1_no_bwd(&cuda::run::Moments)?;
+    let moments = cuda::run::moments(&xs.detach())?;
     let op = cuda::run::Normalise { moments: moments.clone(), eps };
     let ys = xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
     let like = |i| moments.get(i)?.to_dtype(xs.dtype());

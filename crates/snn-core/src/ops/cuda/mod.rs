@@ -8,6 +8,8 @@
 //! on the CPU.
 
 #[cfg(feature = "cuda")]
+pub(crate) mod apply;
+#[cfg(feature = "cuda")]
 mod compile;
 #[cfg(feature = "cuda")]
 pub(crate) mod gpu;

@@ -1,9 +1,10 @@
 //! Parametric LIF over the whole sequence as one operation, on GPUs. Elsewhere it goes step by step, or inside a chain.
 
-use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::cuda::{Current, run};
 use crate::LifConfig;
+use crate::ops::cuda::apply::apply3;
 use crate::ops::cuda::gpu::by_element;
 
 /// `xs: [T, N, ...]` and the scalar `w` -> spikes.
@@ -49,47 +50,17 @@ impl CustomOp2 for Plif {
         _spikes: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let both = xs.apply_op3_no_bwd(w, &grad.contiguous()?, &PlifBackward(self.0))?;
+        // `grad_xs` and, behind its elements, `grad_w`.
+        let both = apply3("plif_backward", [xs, w, &grad.contiguous()?], |[(xs, l1), w, grad]| {
+            let both = by_element!(xs, "plif_backward", F => {
+                run::learned_gradients::<F>(&self.0, xs, current(l1), w, grad)?
+            });
+            Ok((both, (l1.shape().elem_count() + 1).into()))
+        })?;
         let n = xs.elem_count();
         Ok((
             Some(both.narrow(0, 0, n)?.reshape(xs.shape())?),
             Some(both.narrow(0, n, 1)?.reshape(w.shape())?),
         ))
-    }
-}
-
-/// `(xs, w, grad_spikes) -> grad_xs` and, behind its elements, `grad_w`.
-struct PlifBackward(LifConfig);
-
-impl CustomOp3 for PlifBackward {
-    fn name(&self) -> &'static str {
-        "plif_backward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("plif_backward: no kernel of the CPU takes the whole sequence")
-    }
-
-    fn cuda_fwd(
-        &self,
-        xs: &CudaStorage,
-        l1: &Layout,
-        w: &CudaStorage,
-        l2: &Layout,
-        grad: &CudaStorage,
-        l3: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let both = by_element!(xs, "plif_backward", F => {
-            run::learned_gradients::<F>(&self.0, xs, current(l1), (w, l2), (grad, l3))?
-        });
-        Ok((both, (l1.shape().elem_count() + 1).into()))
     }
 }

@@ -8,11 +8,10 @@ pub(super) mod cuda;
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
 use super::backend::Backend;
 #[cfg(feature = "cuda")]
 use super::cuda::gpu::by_element;
@@ -115,16 +114,14 @@ impl CustomOp2 for PspDistances {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (a, b) = (a.contiguous()?, b.contiguous()?);
-        let both = match Backend::of(&a) {
+        #[cfg(feature = "cuda")]
+        if Backend::of(&a) == Backend::Cuda {
             // The gradient stays where it is.
-            Backend::Cuda => {
-                a.apply_op3_no_bwd(&b, &grad.contiguous()?, &PspGradientsOf { tau: self.tau })?
-            }
-            _ => {
-                let grad: Vec<f64> = grad.to_dtype(candle_core::DType::F64)?.to_vec1()?;
-                a.apply_op2_no_bwd(&b, &PspGradients { tau: self.tau, scales: [grad[0], -grad[1]] })?
-            }
-        };
+            let both = cuda::run::psp_gradients_of(&a, &b, &grad.contiguous()?, self.tau)?;
+            return Ok((Some(both.get(0)?), Some(both.get(1)?)));
+        }
+        let grad: Vec<f64> = grad.to_dtype(candle_core::DType::F64)?.to_vec1()?;
+        let both = a.apply_op2_no_bwd(&b, &PspGradients { tau: self.tau, scales: [grad[0], -grad[1]] })?;
         Ok((Some(both.get(0)?), Some(both.get(1)?)))
     }
 }
@@ -164,46 +161,6 @@ impl CustomOp2 for PspGradients {
             F::storage(grad)
         });
         Ok((grad, [&[2], l1.dims()].concat().into()))
-    }
-}
-
-/// [`PspGradients`] whose scales lie on a GPU: `(a, b, grad)`.
-struct PspGradientsOf {
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "no GPU asks for it"))]
-    tau: f64,
-}
-
-impl CustomOp3 for PspGradientsOf {
-    fn name(&self) -> &'static str {
-        "psp_distances_backward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("psp_distances_backward: on the CPU the scales are numbers")
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-        s3: &CudaStorage,
-        l3: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let both = by_element!(s1, "psp_distances_backward", F => {
-            cuda::run::gradients::<F>([(s1, l1), (s2, l2), (s3, l3)], self.tau)?
-        });
-        Ok((both, [&[2], l1.dims()].concat().into()))
     }
 }
 

@@ -6,14 +6,14 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use fsvae::{Esvae, Fsvae};
 use snn_core::{LayerDescription, Model, Observer};
-use snn_train::{Progress, go_on};
+use snn_train::Progress;
 
 use super::network::Vae;
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::experiment::config::ExperimentConfig;
 use crate::experiment::saved::{finished_vae, read, sha256};
-use crate::experiment::stages::batches;
+use crate::experiment::stages::{batches, by_batches};
 use crate::experiment::vae_config::{VaeConfig, VaeNetwork};
 
 /// Draws images from a finished run of a variational autoencoder, by [`samples`](Self::samples) and
@@ -77,15 +77,9 @@ impl TrainedVae {
         device: &Device,
         progress: &mut dyn Progress,
     ) -> Result<Tensor> {
-        let mut parts = Vec::new();
-        progress.begin("sample", images.len(), 0);
-        for range in batches(images.len(), self.cfg.sampling.batch_size) {
-            let done = range.end;
-            parts.push(self.draw(images.start + range.start..images.start + range.end, device)?);
-            progress.advance(done, None);
-            go_on(progress, "sample", done, images.len())?;
-        }
-        progress.end();
+        let parts = by_batches("sample", images.len(), self.cfg.sampling.batch_size, progress, |range| {
+            self.draw(images.start + range.start..images.start + range.end, device)
+        })?;
         Ok(Tensor::cat(&parts, 0)?)
     }
 

@@ -2,33 +2,23 @@
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
-};
+use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::Planes;
+use crate::ops::cuda::apply::{apply1, apply3};
 use crate::ops::cuda::gpu::{Call, Element, by_element, uninitialised};
 
 /// `x -> [2, C]` in f64: mean and biased variance of each channel.
-pub(crate) struct Moments;
-
-impl CustomOp1 for Moments {
-    fn name(&self) -> &'static str {
-        "batch_norm_moments"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("batch_norm_moments: this one is the GPU's")
-    }
-
-    fn cuda_fwd(&self, xs: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let planes = Planes::new(self.name(), "xs", layout)?;
-        let moments = by_element!(xs, self.name(), F => moments::<F>(planes, xs, layout)?);
+pub(crate) fn moments(xs: &Tensor) -> Result<Tensor> {
+    let name = "batch_norm_moments";
+    apply1(name, xs, |(xs, layout)| {
+        let planes = Planes::new(name, "xs", layout)?;
+        let moments = by_element!(xs, name, F => moments_of::<F>(planes, xs, layout)?);
         Ok((moments, (2, planes.channels).into()))
-    }
+    })
 }
 
-fn moments<F: Element>(planes: Planes, xs: &CudaStorage, layout: &Layout) -> Result<CudaStorage> {
+fn moments_of<F: Element>(planes: Planes, xs: &CudaStorage, layout: &Layout) -> Result<CudaStorage> {
     let device = xs.device();
     let mut parts = uninitialised::<f64>(device, planes.sums())?;
     let call = Call::new(device, planes.sum::<F>()?).read::<F>(xs, layout)?;
@@ -100,51 +90,22 @@ impl CustomOp3 for Normalise {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         // The gradients of bias and weight, then the coefficients of the input's.
-        let all =
-            xs.apply_op3_no_bwd(&grad, weight, &Gradients { moments: self.moments.clone(), eps: self.eps })?;
+        let all = gradients(xs, &grad, weight, self)?;
         let c = weight.elem_count();
         let part = |from, length| all.narrow(0, from, length);
         let by = part(2 * c, 4 * c)?;
-        let grad_xs = xs.track_op().then(|| xs.apply_op3_no_bwd(&grad, &by, &InputGradient)).transpose()?;
+        let grad_xs = xs.track_op().then(|| input_gradient(xs, &grad, &by)).transpose()?;
         Ok((grad_xs, Some(part(c, c)?), Some(part(0, c)?)))
     }
 }
 
-/// `(x, gy, weight) -> [2 C + 4 C]`: the gradients of bias and weight, and the coefficients of [`InputGradient`].
-struct Gradients {
-    moments: Tensor,
-    eps: f64,
-}
-
-impl CustomOp3 for Gradients {
-    fn name(&self) -> &'static str {
-        "batch_norm_gradients"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("batch_norm_gradients: this one is the GPU's")
-    }
-
-    fn cuda_fwd(
-        &self,
-        xs: &CudaStorage,
-        l1: &Layout,
-        grad: &CudaStorage,
-        l2: &Layout,
-        weight: &CudaStorage,
-        l3: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let planes = Planes::new(self.name(), "xs", l1)?;
-        let all = on_gpu(&self.moments, |moments, layout| {
-            by_element!(xs, self.name(), F => {
+/// `(x, grad, weight) -> [6 C]`: the gradients of bias and weight, and `by` of [`input_gradient`].
+fn gradients(xs: &Tensor, grad: &Tensor, weight: &Tensor, norm: &Normalise) -> Result<Tensor> {
+    let name = "batch_norm_gradients";
+    apply3(name, [xs, grad, weight], |[(xs, l1), (grad, l2), (weight, l3)]| {
+        let planes = Planes::new(name, "xs", l1)?;
+        let all = on_gpu(&norm.moments, |moments, layout| {
+            by_element!(xs, name, F => {
                 let device = xs.device();
                 let mut parts: CudaSlice<f64> = uninitialised(device, planes.sums())?;
                 let call = Call::new(device, planes.gradient_sums::<F>()?).read::<F>(xs, l1)?;
@@ -153,50 +114,25 @@ impl CustomOp3 for Gradients {
                 let c = planes.channels;
                 let mut all = uninitialised::<F>(device, 6 * c)?;
                 let (mut grads, mut by) = all.split_at_mut(2 * c);
-                let call = Call::new(device, planes.gradients::<F>(self.eps)?).view(&parts.slice(..))?;
+                let call = Call::new(device, planes.gradients::<F>(norm.eps)?).view(&parts.slice(..))?;
                 let call = call.read::<f64>(moments, layout)?.read::<F>(weight, l3)?;
                 call.write(&mut grads)?.write(&mut by)?.run()?;
                 Ok(CudaStorage::wrap_cuda_slice(all, device.clone()))
             })
         })?;
         Ok((all, (6 * planes.channels).into()))
-    }
+    })
 }
 
-/// `(x, gy, coefficients) -> gx`
-struct InputGradient;
-
-impl CustomOp3 for InputGradient {
-    fn name(&self) -> &'static str {
-        "batch_norm_input_gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("batch_norm_input_gradient: this one is the GPU's")
-    }
-
-    fn cuda_fwd(
-        &self,
-        xs: &CudaStorage,
-        l1: &Layout,
-        grad: &CudaStorage,
-        l2: &Layout,
-        by: &CudaStorage,
-        l3: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let planes = Planes::new(self.name(), "xs", l1)?;
-        let ys = by_element!(xs, self.name(), F => {
+/// `(x, grad, by) -> grad_x`
+fn input_gradient(xs: &Tensor, grad: &Tensor, by: &Tensor) -> Result<Tensor> {
+    let name = "batch_norm_input_gradient";
+    apply3(name, [xs, grad, by], |[(xs, l1), (grad, l2), (by, l3)]| {
+        let planes = Planes::new(name, "xs", l1)?;
+        let ys = by_element!(xs, name, F => {
             let call = Call::new(xs.device(), planes.input_gradient::<F>()?).read::<F>(xs, l1)?;
             call.read::<F>(grad, l2)?.read::<F>(by, l3)?.fill::<F>(planes.all())?
         });
         Ok((ys, l1.shape().clone()))
-    }
+    })
 }

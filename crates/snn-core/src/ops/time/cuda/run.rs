@@ -1,10 +1,11 @@
 //! Sums over time on a GPU.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CudaStorage, Layout, Result};
+use candle_core::{CudaStorage, Layout, Result, Tensor};
 
 use super::{psp_distances, psp_gradients, psp_total, weighted_sums};
-use crate::ops::cuda::gpu::{Call, Element, elements, uninitialised};
+use crate::ops::cuda::apply::apply3;
+use crate::ops::cuda::gpu::{Call, Element, by_element, elements, uninitialised};
 
 /// `xs: [T, ...] -> [rows, ...]`, with the weights of each row.
 pub(crate) fn sums<F: Element>(
@@ -36,14 +37,17 @@ pub(crate) fn distances<F: Element>(
     Call::new(device, psp_total::<F>(number)?).view(&parts.slice(..))?.fill::<F>(2)
 }
 
-/// `(a, b, grad) -> [2, T, ...]`
-pub(crate) fn gradients<F: Element>(
-    [(a, l1), (b, l2), (grad, l3)]: [(&CudaStorage, &Layout); 3],
-    tau: f64,
-) -> Result<CudaStorage> {
-    let launch = psp_gradients::<F>(l1, l2, l3, tau)?;
-    let call = Call::new(a.device(), launch).read::<F>(a, l1)?.read::<F>(b, l2)?.read::<F>(grad, l3)?;
-    call.fill::<F>(2 * l1.shape().elem_count())
+/// `(a, b, grad) -> [2, T, ...]`: the gradients of both, where that of the distances lies on the GPU.
+pub(crate) fn psp_gradients_of(a: &Tensor, b: &Tensor, grad: &Tensor, tau: f64) -> Result<Tensor> {
+    let name = "psp_distances_backward";
+    apply3(name, [a, b, grad], |[(a, l1), (b, l2), (grad, l3)]| {
+        let both = by_element!(a, name, F => {
+            let launch = psp_gradients::<F>(l1, l2, l3, tau)?;
+            let call = Call::new(a.device(), launch).read::<F>(a, l1)?.read::<F>(b, l2)?.read::<F>(grad, l3)?;
+            call.fill::<F>(2 * l1.shape().elem_count())?
+        });
+        Ok((both, [&[2], l1.dims()].concat().into()))
+    })
 }
 
 /// A copy.
