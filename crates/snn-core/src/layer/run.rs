@@ -6,6 +6,7 @@ use super::drive::{Drive, Finish};
 use super::neurons::Neurons;
 use super::norm::{Batch, BatchNorm};
 use super::synapse::{Map, add_to_channels};
+use crate::exchange;
 use crate::ops::chain::{self, Chain, Scaling, Spec, Statistics};
 use crate::ops::room;
 use crate::time::{check_time_steps, merge_time, split_time};
@@ -74,8 +75,12 @@ pub(super) fn make(
     }
 }
 
-/// Moves the running statistics of layers that have all run, and hands out what they made.
+/// Moves the running statistics of layers that have all run, and hands out what they made. Of the shards of a batch that share
+/// the layers, one does.
 pub(super) fn settle(layers: &[SpikingLayer], (ys, batches): Made) -> Result<Tensor> {
+    if exchange::current().is_some_and(|exchange| !exchange.leads()) {
+        return Ok(ys);
+    }
     for (layer, batch) in layers.iter().zip(&batches) {
         if let (Some(norm), Some(batch)) = (&layer.norm, batch) {
             norm.observe(batch, &layer.synapse.bias)?;
@@ -195,7 +200,8 @@ pub(super) fn make_by_chain(
         affines.extend(layer.affines(train)?);
     }
     let constant = drive.constant();
-    let chain = Chain { layers: &specs, constant, keep: train, end: finish.end(time_steps)? };
+    let end = finish.end(time_steps)?;
+    let chain = Chain { layers: &specs, constant, keep: train, end, exchange: exchange::current() };
     let (ys, statistics) = chain::run(xs, &weights, &cat(&affines)?, &chain)?;
     let batch = |(i, statistics): (usize, &Option<Statistics>)| {
         let Some(statistics) = statistics else { return Ok(None) };

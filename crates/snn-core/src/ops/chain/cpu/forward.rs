@@ -1,5 +1,6 @@
 //! A chain from its input to its output.
 
+use candle_core::Result;
 use rayon::prelude::*;
 
 use super::events::{Events, Signal, channels_first};
@@ -46,13 +47,18 @@ impl Plan {
     }
 
     /// Runs layer after layer over the whole batch, and keeps what the backward pass needs.
-    pub(super) fn run_keeping(&self, xs: &[f32], weights: &[f32], affines: &[f32]) -> (Vec<f32>, Vec<Kept>) {
+    pub(super) fn run_keeping(
+        &self,
+        xs: &[f32],
+        weights: &[f32],
+        affines: &[f32],
+    ) -> Result<(Vec<f32>, Vec<Kept>)> {
         let mut signals = self.signals(xs);
         let mut kept = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             let packed = layer.pack(self.weights_of(i, weights).into());
             let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
-            let (currents, statistics) = self.currents(layer, &packed, &signals, steps);
+            let (currents, statistics) = self.currents(layer, &packed, &signals, steps)?;
             let given = self.affine_of(i, affines);
             let affine = match (&statistics, layer.scaling) {
                 (Some(statistics), Scaling::Batch { eps }) => {
@@ -69,7 +75,7 @@ impl Plan {
             let (layer, kept) = (&self.layers[last], &kept[last]);
             self.end_item(layer, &kept.affine, &kept.currents[n], None, out);
         });
-        (output, kept)
+        Ok((output, kept))
     }
 
     /// Runs item after item through all layers and keeps nothing.
@@ -125,7 +131,7 @@ impl Plan {
         packed: &Packed<'_>,
         signals: &[Signal],
         steps: usize,
-    ) -> (Vec<Buffer>, Option<Statistics>) {
+    ) -> Result<(Vec<Buffer>, Option<Statistics>)> {
         let item = |signal: &Signal| {
             let mut currents = Buffer::new(steps * layer.neurons());
             Workspace::with(|workspace| {
@@ -139,7 +145,11 @@ impl Plan {
         let (currents, moments): (Vec<_>, Vec<Option<_>>) = items.into_iter().unzip();
         // In the order of the items, whatever the threads did.
         let total = moments.into_iter().flatten().reduce(|all, next| all.merge(&next));
-        (currents, total.map(|total| Statistics::new(&total)))
+        let total = match (total, &self.exchange) {
+            (Some(total), Some(exchange)) => Some(total.of_all(&**exchange)?),
+            (total, _) => total,
+        };
+        Ok((currents, total.map(|total| Statistics::new(&total))))
     }
 
     fn fire_all(&self, layer: &Layer, affine: &Affine, currents: &[Buffer]) -> Vec<Signal> {

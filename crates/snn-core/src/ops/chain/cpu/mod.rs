@@ -14,6 +14,7 @@ mod neuron;
 mod norm;
 mod prepared;
 mod scratch;
+mod shards;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::spec::{Chain, End, Scaling, Statistics};
+use crate::exchange::Exchange;
 use crate::ops::batch_norm::check_count;
 use crate::ops::operand;
 use forward::Kept;
@@ -41,6 +43,8 @@ struct Plan {
     /// Whether the input has no time axis.
     constant: bool,
     end: End,
+    /// See [`Chain::exchange`].
+    exchange: Option<Arc<dyn Exchange>>,
 }
 
 impl Plan {
@@ -57,7 +61,7 @@ impl Plan {
         {
             bail!("a sum of {time_steps} time steps with {} weights", row.len())
         }
-        let plan = Self { layers, items, time_steps, constant: constant.is_some(), end };
+        let plan = Self { layers, items, time_steps, constant: constant.is_some(), end, exchange: None };
         let mut by_batch = plan.layers.iter().filter(|layer| layer.scaling != Scaling::Fixed);
         by_batch.try_for_each(|layer| plan.check_batch(layer))?;
         Ok(plan)
@@ -112,6 +116,7 @@ pub(crate) fn run(
 ) -> Result<(Tensor, Vec<Option<Statistics>>)> {
     let layers = chain.layers.iter().map(Layer::new).collect();
     let plan = Plan::new(xs, layers, chain.constant, chain.end.clone())?;
+    let plan = Plan { exchange: chain.exchange.clone(), ..plan };
     let shape = plan.output_shape();
     let op = ChainOp(Arc::new(State { plan, shape, keep: chain.keep, kept: Mutex::new(None) }));
     let state = op.0.clone();
@@ -151,7 +156,7 @@ impl CustomOp3 for ChainOp {
         let (xs, weights, affines) =
             (operand::<f32>(s1, l1)?, operand::<f32>(s2, l2)?, operand::<f32>(s3, l3)?);
         let ys = if *keep {
-            let (ys, all) = plan.run_keeping(xs, weights, affines);
+            let (ys, all) = plan.run_keeping(xs, weights, affines)?;
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
             ys
         } else {
@@ -176,10 +181,13 @@ impl CustomOp3 for ChainOp {
             [slice(&guards[0])?, slice(&guards[1])?, slice(&guards[2])?];
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         // Evaluation keeps nothing: whoever wants gradients there pays with another forward pass.
-        let kept = kept.get_or_insert_with(|| plan.run_keeping(inputs, weight_values, affine_values).1);
+        let kept = match &mut *kept {
+            Some(kept) => kept,
+            none => none.insert(plan.run_keeping(inputs, weight_values, affine_values)?.1),
+        };
         let grad_guard = grad.storage_and_layout();
         let arguments = (weight_values, affine_values);
-        let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op());
+        let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op())?;
         let input =
             gradients.input.map(|values| Tensor::from_vec(values, xs.shape(), xs.device())).transpose()?;
         let like = |values: Vec<f32>, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device()).map(Some);
