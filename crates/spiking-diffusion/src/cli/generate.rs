@@ -11,8 +11,9 @@ use snn_core::Seed;
 use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 use super::input::Input;
-use super::signals::{Signals, command_line};
-use super::{device, flags, parsed, say};
+use super::signals::command_line;
+use super::workers::Team;
+use super::{device, flags, parsed};
 use crate::error::{Error, Result};
 use crate::experiment::inception;
 use crate::generation::{self, Formats, Saved};
@@ -88,24 +89,21 @@ pub fn generate() -> ExitCode {
 }
 
 pub(super) fn start(arguments: &Arguments) -> ExitCode {
-    let signals = Signals::listen();
-    match write_images(arguments, &mut signals.progress()) {
-        Ok(text) => {
-            say(&text);
-            ExitCode::SUCCESS
-        }
-        Err(e) if arguments.temperature_sweep.is_empty() => {
-            signals.failure(&e, &format!("the same command goes on:\n{}", command_line(None)))
-        }
-        Err(e) => signals.failure(&e, "nothing was written"),
-    }
+    let team = Team::join();
+    let written = write_images(arguments, &team, &mut team.progress()).map(|text| team.say(&text));
+    let goes_on = format!("the same command goes on:\n{}", command_line(None));
+    team.end(written, if arguments.temperature_sweep.is_empty() { &goes_on } else { "nothing was written" })
 }
 
 /// What there is to say in the end.
-fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
+fn write_images(arguments: &Arguments, team: &Team, progress: &mut dyn Progress) -> Result<String> {
     let device = device(&arguments.device)?;
     let mut trained = arguments.trained(&device)?;
     if !arguments.temperature_sweep.is_empty() {
+        if team.workers().size() > 1 {
+            let reason = "draws by one worker: start it without MPI";
+            return Err(Error::config("--temperature-sweep", "", reason));
+        }
         return temperature_sweep(arguments, trained, &device, progress);
     }
     arguments.apply(&mut trained.cfg)?;
@@ -115,12 +113,15 @@ fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<St
     };
     let clock = Instant::now();
     let (n, out) = (arguments.n, &arguments.out);
-    let Saved { drawn, present } = match arguments.condition() {
-        None => generation::save(&trained, n, out, formats, &device, progress)?,
+    let workers = team.workers();
+    let saved = match arguments.condition() {
+        None => generation::save_over(workers, &trained, n, out, formats, &device, progress)?,
         Some(condition) => {
-            generation::save(&trained.of_classes(condition)?, n, out, formats, &device, progress)?
+            let trained = trained.of_classes(condition)?;
+            generation::save_over(workers, &trained, n, out, formats, &device, progress)?
         }
     };
+    let Some(Saved { drawn, present }) = saved else { return Ok(String::new()) };
     let seconds = clock.elapsed().as_secs_f64();
     Ok(format!(
         "{drawn} images drawn in {seconds:.1} s ({:.1} images/s), {present} were there; in {}",

@@ -16,6 +16,7 @@ mod sweep;
 mod table1;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,7 +39,8 @@ use crate::experiment::Starter;
 use crate::{Experiment, ExperimentConfig, FadFiles, Features, Preset, Progress, Report};
 use input::Input;
 use output::{answer, parsed, say, usage};
-use signals::{Signals, command_line};
+use signals::command_line;
+use workers::Team;
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
 #[derive(Debug, Parser)]
@@ -78,6 +80,10 @@ struct Arguments {
     /// Images a training step, for both networks [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     batch_size: Option<usize>,
+    /// Parts that each batch is cut into, which workers share: the same bytes with any number of them, up to one a shard [default: 8 in
+    /// an MPI job of several, else none]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
+    shards: Option<usize>,
     /// Images to generate [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     samples: Option<usize>,
@@ -110,32 +116,28 @@ pub fn main(set: KnownSet) -> ExitCode {
 }
 
 fn train(set: KnownSet, arguments: &Arguments, starter: Starter) -> ExitCode {
-    let signals = Signals::listen();
-    match train_on(set, arguments, starter, &mut signals.progress()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
-            signals.failure(&e, &advice)
-        }
-    }
+    let team = Team::join();
+    let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
+    team.end(train_on(set, arguments, starter, &team, &mut team.progress()), &advice)
 }
 
 fn train_on(
     set: KnownSet,
     arguments: &Arguments,
     starter: Starter,
+    team: &Team,
     progress: &mut dyn Progress,
 ) -> Result<()> {
     let device = device(&arguments.device)?;
     let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let mut data = arguments.input.load(set, partial, progress)?;
     if let Some(partial) = &data.partial {
-        say(&format!("partial data: {partial}"));
+        team.say(&format!("partial data: {partial}"));
     }
     if let Some(limit) = arguments.limit {
         data = data.limit(limit)?;
     }
-    let cfg = config(arguments, &data)?;
+    let cfg = config(arguments, &data, team.workers().size())?;
     let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
     let mut experiment = Experiment::new(&cfg, &data)
         .resume(arguments.resume)
@@ -152,7 +154,7 @@ fn train_on(
         });
     }
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
-    say(&format!(
+    team.say(&format!(
         "{}{kind}: {} training and {} test images; preset {}, seed {}; writing to {}",
         data.name,
         data.train.len(),
@@ -161,8 +163,9 @@ fn train_on(
         cfg.seed.0,
         experiment.folder().display(),
     ));
-    let report = experiment.run(progress)?;
-    say(&summary(&report, experiment.folder()));
+    if let Some(report) = experiment.run_over(team.workers(), progress)? {
+        say(&summary(&report, experiment.folder()));
+    }
     Ok(())
 }
 
@@ -176,7 +179,10 @@ fn published_fad(_: &str, _: &mut dyn Progress) -> Result<FadFiles> {
     Err(Error::config("--fad", "", "needs a folder: this program was built without --features download"))
 }
 
-fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
+/// Shards of a job of several workers: not as many as there are, or the number of workers would change the bytes.
+const SHARDS: usize = 8;
+
+fn config(arguments: &Arguments, data: &Dataset, workers: usize) -> Result<ExperimentConfig> {
     let mut cfg = ExperimentConfig::for_data(arguments.preset, data)?;
     cfg.seed = Seed(arguments.seed);
     cfg.samples = arguments.samples.unwrap_or(cfg.samples);
@@ -186,6 +192,7 @@ fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
     cfg.sdid_training.epochs = arguments.epochs_sdid.unwrap_or(cfg.sdid_training.epochs);
     for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
         training.batch_size = arguments.batch_size.unwrap_or(training.batch_size);
+        training.shards = arguments.shards.or_else(|| (workers > 1).then_some(SHARDS));
     }
     for setting in &arguments.set {
         let Some((key, value)) = setting.split_once('=') else {

@@ -11,11 +11,14 @@ use absorbing_diffusion::{Denoiser, Order, Schedule};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_core::{Seed, write_atomically};
-use snn_train::{Progress, claim, differences, go_on, most_readable, read_json, write_json};
+use snn_train::{
+    Alone, Collective, Progress, agree, claim, differences, go_on, most_readable, read_json, write_json,
+};
 
 use super::config::ExperimentConfig;
+use super::drawing::{self, Drawn, Wanted, draw_over};
 use super::networks::Networks;
-use super::stages::{batches, draw};
+use super::stages::batches;
 use super::trained::{Condition, Trained};
 use crate::error::{Error, Result};
 
@@ -111,6 +114,43 @@ pub fn save<D: Denoiser>(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Saved> {
+    lead(&Alone, trained, count, folder, formats, device, progress)
+}
+
+/// [`save`] with other workers, all of which call this with the same networks: they draw in turns, and worker 0, which alone has a
+/// folder, writes and says what was done. The images are the same.
+///
+/// # Errors
+/// Returns the errors of [`save`], and an error if the workers have other networks, or if another worker has gone. A worker that returns one leaves others waiting: end the
+/// job.
+pub fn save_over<D: Denoiser>(
+    workers: &dyn Collective,
+    trained: &Trained<D>,
+    count: usize,
+    folder: &Path,
+    formats: Formats,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Option<Saved>> {
+    agree(workers, &(Manifest::of(trained), count))?;
+    if workers.rank() == 0 {
+        let saved = lead(workers, trained, count, folder, formats, device, progress)?;
+        drawing::dismiss(workers)?;
+        return Ok(Some(saved));
+    }
+    drawing::assist(workers, (&trained.cfg, trained.networks()), device)?;
+    Ok(None)
+}
+
+fn lead<D: Denoiser>(
+    workers: &dyn Collective,
+    trained: &Trained<D>,
+    count: usize,
+    folder: &Path,
+    formats: Formats,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Saved> {
     trained.cfg.validate()?;
     if count == 0 || formats == (Formats { png: false, safetensors: false }) {
         return Err(Error::config("images", count, "needs at least one image and one format"));
@@ -121,7 +161,7 @@ pub fn save<D: Denoiser>(
     let _lock = claim(folder, MANIFEST)?;
     check_manifest(&Manifest::of(trained), folder)?;
     let image = &trained.cfg.vqsvae.image;
-    let files = Files { folder, formats, image: [image.channels, image.height, image.width] };
+    let files = Files { folder, formats, image: [image.channels, image.height, image.width], workers };
     if formats.png {
         std::fs::create_dir_all(files.png_folder()).map_err(Error::io(folder))?;
     }
@@ -163,6 +203,7 @@ struct Files<'a> {
     formats: Formats,
     /// Channels, height, width.
     image: [usize; 3],
+    workers: &'a dyn Collective,
 }
 
 impl Files<'_> {
@@ -211,16 +252,18 @@ impl Files<'_> {
         total: usize,
     ) -> Result<()> {
         let mut drawn = Vec::new();
-        for batch in runs(missing, cfg.sampling.batch_size) {
-            let images = draw(cfg, networks, batch.clone(), device, &mut |_, _| ())?;
+        let wanted = Wanted { batches: runs(missing, cfg.sampling.batch_size), film: false };
+        let mut take = |batch: usize, Drawn { images, .. }: Drawn| -> Result<()> {
+            let batch = wanted.batches[batch].clone();
             for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
                 let path = self.png(number);
                 write_unsynced(&path, &png::encode(&path, &images.get(i)?)?)?;
             }
             progress.advance(batch.end, None);
             drawn.push(images);
-            go_on(progress, STAGE, batch.end, total)?;
-        }
+            Ok(go_on(progress, STAGE, batch.end, total)?)
+        };
+        draw_over(self.workers, (cfg, networks), &wanted, device, &mut |_, _| (), &mut take)?;
         if !self.formats.safetensors || self.has_tensors(block) {
             return Ok(());
         }

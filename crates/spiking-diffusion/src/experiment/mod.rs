@@ -6,6 +6,7 @@ pub(crate) mod classifier;
 mod command;
 mod config;
 mod distance;
+mod drawing;
 mod energy;
 mod evaluation;
 mod fad;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use snn_train::{Progress, RunDir};
+use snn_train::{Alone, Collective, Progress, RunDir, agree};
 use vq_svae::VqSvae;
 
 #[cfg(feature = "report")]
@@ -14,6 +14,7 @@ use super::config::ExperimentConfig;
 #[cfg(feature = "report")]
 use super::distance::in_8_bits;
 use super::distance::{self, Features, Images};
+use super::drawing::{assist, dismiss};
 use super::evaluation::{Reconstructions, evaluate_denoiser};
 use super::fad::FadFiles;
 #[cfg(feature = "report")]
@@ -22,13 +23,13 @@ use super::neighbours::{mean_distance, nearest};
 use super::networks::Networks;
 #[cfg(feature = "report")]
 use super::stages::process;
-use super::stages::{Codes, encode_with, generate, generate_observed, train_sdid, train_vqsvae};
+use super::stages::{Codes, Film, Place, encode_with, generate_over, train_sdid_in, train_vqsvae_in};
 use super::starter::Starter;
 use super::summary;
 use crate::data::Dataset;
 #[cfg(feature = "report")]
 use crate::data::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
 #[cfg(feature = "report")]
 use crate::report::{self, Unmasking, picture, size::square};
 use crate::report::{Machine, Neighbours, Report};
@@ -115,22 +116,56 @@ impl<'a> Experiment<'a> {
     /// [cannot be taken](RunDir::open), if features cannot be had (weights that cannot be read or lack a layer, images that the network
     /// does not take), if a loss is not finite, if a stop was asked for, or if a file cannot be read or written.
     pub fn run(&self, progress: &mut dyn Progress) -> Result<Report> {
+        self.cfg.validate_for(self.data)?;
+        self.lead(&Alone, progress)
+    }
+
+    /// Runs the experiment with other workers, all of which call this with the same config and data, and returns the report in worker 0,
+    /// which alone has a folder: the others train their [shards](snn_train::TrainingConfig::shards), encode, measure and draw their part,
+    /// and return none. The run has the same bytes with any number of workers, up to one a shard.
+    ///
+    /// # Errors
+    /// Returns the errors of [`run`](Self::run), and an error if there are more workers than shards, if the workers'
+    /// configs differ, or if another worker has gone. A worker that returns one leaves others waiting: end the job.
+    pub fn run_over(&self, workers: &dyn Collective, progress: &mut dyn Progress) -> Result<Option<Report>> {
+        let cfg = self.cfg;
+        cfg.validate_for(self.data)?;
+        for (stage, training) in cfg.trainings() {
+            let shards = training.shards.unwrap_or(1);
+            if workers.size() > shards {
+                let reason = format!("each of the {} workers needs one of a batch's shards", workers.size());
+                return Err(Error::config(format!("{stage}.shards"), shards, reason));
+            }
+        }
+        agree(workers, cfg)?;
+        if workers.rank() == 0 {
+            return self.lead(workers, progress).map(Some);
+        }
+        let place = Place { workers, run: None, device: &self.device };
+        let vqsvae = train_vqsvae_in(cfg, &self.data.train, place, progress)?;
+        let (codes, _) = self.encode(&vqsvae, place, progress)?;
+        let sdid = train_sdid_in(cfg, &codes.train, self.data.train.labels(), place, progress)?;
+        assist(workers, (cfg, Networks::spiking(&vqsvae, &sdid)), &self.device)?;
+        Ok(None)
+    }
+
+    fn lead(&self, workers: &dyn Collective, progress: &mut dyn Progress) -> Result<Report> {
         let Self { cfg, data, device, starter, .. } = self;
-        cfg.validate_for(data)?;
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
         features.validate(data)?;
         let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
         let fad = fad.map(FadFiles::open).transpose()?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
-        let vqsvae = train_vqsvae(cfg, &data.train, &run, device, progress)?;
-        let (codes, measured) = self.encode(&vqsvae, &run, progress)?;
+        let place = Place { workers, run: Some(&run), device };
+        let vqsvae = train_vqsvae_in(cfg, &data.train, place, progress)?;
+        let (codes, measured) = self.encode(&vqsvae, place, progress)?;
         #[cfg(feature = "report")]
         save_reconstructions(&vqsvae, &data.test, &codes.test, &run)?;
-        let sdid = train_sdid(cfg, &codes.train, data.train.labels(), &run, device, progress)?;
+        let sdid = train_sdid_in(cfg, &codes.train, data.train.labels(), place, progress)?;
         #[cfg(feature = "report")]
         report::save_losses(&run, &cfg.data.name, cfg.weighting)?;
         let networks = Networks::spiking(&vqsvae, &sdid);
-        let samples = draw_samples(cfg, networks, &run, device, progress)?;
+        let samples = draw_samples(cfg, networks, workers, &run, device, progress)?;
         #[cfg(feature = "report")]
         if cfg.sdid.classes.is_some() {
             let clock = Instant::now();
@@ -140,7 +175,7 @@ impl<'a> Experiment<'a> {
 
         let measured = match measured {
             Some(measured) => measured,
-            None => Reconstructions::measure(cfg, &vqsvae, &data.test, device, progress)?.0,
+            None => Reconstructions::measure(cfg, &vqsvae, &data.test, (&Alone, device), progress)?.0,
         };
         let (clock, before) = (Instant::now(), measured.seconds);
         let mut evaluation = evaluate_denoiser(cfg, networks, measured, &codes.test, device, progress)?;
@@ -149,7 +184,7 @@ impl<'a> Experiment<'a> {
         let extractor = distance::extractor(cfg, features, data, &run, progress)?;
         if extractor.is_some() || fad.is_some() {
             let clock = Instant::now();
-            let generated = self.generated(networks, &samples, progress)?;
+            let generated = self.generated(networks, &samples, workers, progress)?;
             let count = generated.dim(0)?.min(data.test.len());
             let again = distance::reconstructions(cfg, &vqsvae, &codes.test.narrow(0, 0, count)?)?;
             if let Some(extractor) = extractor {
@@ -161,6 +196,7 @@ impl<'a> Experiment<'a> {
             }
             run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
         }
+        dismiss(workers)?;
         let neighbours = self.neighbours(&samples, &run, progress)?;
         #[cfg(feature = "report")]
         report::save_codebook(&evaluation.code_counts, &run)?;
@@ -182,17 +218,17 @@ impl<'a> Experiment<'a> {
     fn encode(
         &self,
         vqsvae: &VqSvae,
-        run: &RunDir,
+        place: Place<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(Codes, Option<Reconstructions>)> {
-        let (cfg, device) = (self.cfg, &self.device);
+        let (cfg, at) = (self.cfg, (place.workers, place.device));
         let mut measured = None;
         let mut of_test = |progress: &mut dyn Progress| {
-            let (found, codes) = Reconstructions::measure(cfg, vqsvae, &self.data.test, device, progress)?;
+            let (found, codes) = Reconstructions::measure(cfg, vqsvae, &self.data.test, at, progress)?;
             measured = Some(found);
             Ok(codes)
         };
-        let codes = encode_with(cfg, vqsvae, self.data, run, device, progress, &mut of_test)?;
+        let codes = encode_with(cfg, vqsvae, self.data, place, progress, &mut of_test)?;
         Ok((codes, measured))
     }
 
@@ -225,6 +261,7 @@ impl<'a> Experiment<'a> {
         &self,
         networks: Networks<'_>,
         samples: &Tensor,
+        workers: &dyn Collective,
         progress: &mut dyn Progress,
     ) -> Result<Tensor> {
         let (cfg, count) = (self.cfg, self.cfg.evaluation.distance_images);
@@ -233,7 +270,8 @@ impl<'a> Experiment<'a> {
         if there == count {
             return Ok(first);
         }
-        Ok(Tensor::cat(&[first, generate(cfg, networks, there..count, &self.device, progress)?], 0)?)
+        let more = generate_over(workers, (cfg, networks), there..count, &self.device, progress, None)?;
+        Ok(Tensor::cat(&[first, more], 0)?)
     }
 }
 
@@ -246,6 +284,7 @@ const SHOWN_NEIGHBOURS: usize = 16;
 fn draw_samples(
     cfg: &ExperimentConfig,
     networks: Networks<'_>,
+    workers: &dyn Collective,
     run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
@@ -256,8 +295,8 @@ fn draw_samples(
     let mut observe = |first: usize, step: usize, codes: &[u32]| film.record(first, step, codes);
     #[cfg(not(feature = "report"))]
     let mut observe = |_: usize, _: usize, _: &[u32]| ();
-    let clock = Instant::now();
-    let samples = generate_observed(cfg, networks, 0..cfg.samples, device, progress, &mut observe)?;
+    let (clock, shown): (_, Film<'_>) = (Instant::now(), &mut observe);
+    let samples = generate_over(workers, (cfg, networks), 0..cfg.samples, device, progress, Some(shown))?;
     run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
     #[cfg(feature = "report")]
     {

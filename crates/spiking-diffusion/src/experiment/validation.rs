@@ -91,7 +91,7 @@ impl ExperimentConfig {
         Ok(())
     }
 
-    fn trainings(&self) -> [(&'static str, &TrainingConfig); 2] {
+    pub(super) fn trainings(&self) -> [(&'static str, &TrainingConfig); 2] {
         [("vqsvae_training", &self.vqsvae_training), ("sdid_training", &self.sdid_training)]
     }
 }
