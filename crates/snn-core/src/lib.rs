@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod error;
+mod exchange;
 mod geometry;
 mod layer;
 mod monitor;
@@ -13,6 +14,7 @@ mod train;
 
 pub use candle_nn::VarBuilder;
 pub use error::{Error, Result};
+pub use exchange::{Exchange, Merge, exchanging};
 pub use geometry::{Connections, ConvConfig, spikes_by_position};
 pub use layer::{
     Analog, DescribeLayers, Drive, LayerConfig, LayerDescription, NetworkBuilder, NeuronModel, Norm, Pool,

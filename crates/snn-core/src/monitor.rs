@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// Looks into a network while it runs: a function that is called with the name and the spikes `[T, N, ...]` of every layer as
 /// they are made.
@@ -19,7 +20,7 @@ pub type Observer<'a> = dyn FnMut(&str, &Tensor) -> Result<()> + 'a;
 /// assert_eq!(rates.rates()["encoder.0"], 0.5);
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct FiringRates {
     /// Spikes and neuron-steps of each layer.
     counts: BTreeMap<String, (f64, f64)>,
@@ -37,6 +38,14 @@ impl FiringRates {
         let count = self.counts.entry(layer.to_owned()).or_default();
         *count = (count.0 + crate::firing_rate(spikes)? * steps, count.1 + steps);
         Ok(())
+    }
+
+    /// Adds what another has counted: of one batch each, one after the other, this is as if all were recorded here.
+    pub fn merge(&mut self, other: &Self) {
+        for (layer, (spikes, steps)) in &other.counts {
+            let count = self.counts.entry(layer.clone()).or_default();
+            *count = (count.0 + spikes, count.1 + steps);
+        }
     }
 
     /// The firing rate of each layer so far, by name: the fraction of its neurons' time steps that had a spike.

@@ -47,6 +47,11 @@ pub struct TrainingConfig {
     pub average: Option<AveragingConfig>,
     /// Steps between two checkpoints.
     pub checkpoint_every: usize,
+    /// Parts that each batch is cut into, for [workers](crate::Trainer::train_over) to share: each is computed by itself, with batch
+    /// norms over the whole batch, and what they add up to does not depend on the number of workers, at most one a shard. `None` does
+    /// not cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<usize>,
 }
 
 fn is_zero(n: &usize) -> bool {
@@ -69,6 +74,7 @@ impl TrainingConfig {
             clip: None,
             average: None,
             checkpoint_every: 200,
+            shards: None,
         }
     }
 
@@ -109,7 +115,7 @@ impl TrainingConfig {
     /// Checks that a training can work with these numbers.
     ///
     /// # Errors
-    /// Returns an error, with the field and its value, if `epochs`, `max_steps` or `checkpoint_every` is 0, if the batch size is below 2, if
+    /// Returns an error, with the field and its value, if `epochs`, `max_steps` or `checkpoint_every` is 0, if the batch size is below 2, if `shards` does not divide it, if
     /// `clip` is not positive and finite, if a factor on a rate is negative or not finite, if the schedule's floor lies outside
     /// [0, 1], if an optimiser or the average does not [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
     pub fn validate(&self) -> Result<()> {
@@ -130,6 +136,11 @@ impl TrainingConfig {
         }
         if let Some(clip) = self.clip.filter(|clip| !(clip.is_finite() && *clip > 0.)) {
             return Err(Error::config("clip", clip, "must be positive and finite"));
+        }
+        let (size, shards) = (self.batch_size, self.shards.unwrap_or(1));
+        if shards == 0 || size % shards != 0 {
+            let reason = format!("must divide the batch size, {size}");
+            return Err(Error::config("shards", shards, reason));
         }
         if let LrSchedule::Cosine { floor } = self.schedule
             && !(0. ..=1.).contains(&floor)

@@ -20,6 +20,16 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A worker cannot speak with the others, or what they have does not fit.
+    #[error("worker {rank} of {size}: {message}")]
+    Worker {
+        /// The worker that found it.
+        rank: usize,
+        /// The number of workers.
+        size: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// A training has diverged. Its last good checkpoint, if there is one, is still there.
     #[error("{stage}: the {what} of step {step} is {value}; {}", kept_checkpoint(kept.as_deref()))]
     NotFinite {
@@ -74,6 +84,11 @@ impl Error {
     /// Makes the error of a run's folder or file that cannot be used.
     pub fn run(path: &Path, message: impl Into<String>) -> Self {
         Self::Run { path: path.to_owned(), message: message.into() }
+    }
+
+    /// Makes the error of a worker that cannot go on with the others.
+    pub fn worker(workers: &dyn crate::Collective, message: impl Into<String>) -> Self {
+        Self::Worker { rank: workers.rank(), size: workers.size(), message: message.into() }
     }
 
     /// Makes the error of a failed file operation, for `map_err`.

@@ -1,16 +1,24 @@
 #![doc = include_str!("../README.md")]
 
+mod collective;
 mod config;
 mod csv;
 mod difference;
 mod error;
 mod json;
+mod over;
 mod progress;
 mod run;
+mod shards;
 mod shuffle;
 mod state;
 mod trainer;
+mod tree;
+mod workers;
 
+#[cfg(feature = "mpi")]
+pub use collective::Mpi;
+pub use collective::{Alone, Collective, in_threads};
 pub use config::TrainingConfig;
 pub use difference::{Difference, differences, most_readable};
 pub use error::{Error, Result};
@@ -18,3 +26,4 @@ pub use progress::{Progress, Silent, flow, go_on};
 pub use run::{CONFIG, RunDir, claim, read_config, read_json, write_json};
 pub use shuffle::epoch_order;
 pub use trainer::{Batch, StepLoss, Trainer};
+pub use workers::{agree, deal, share_tensor};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use snn_core::{AdamW, Average, Checkpoint, Muon, ParamStore};
 
 use crate::error::{Error, Result};
-use crate::{Progress, RunDir};
+use crate::{Collective, Progress, RunDir};
 
 /// Where a training that was stopped goes on.
 #[derive(Serialize, Deserialize)]
@@ -50,16 +50,7 @@ impl States<'_> {
     ///
     /// The state before it is kept, so that at any moment one of the two is whole.
     pub(crate) fn save(&self, moving: &Moving<'_>) -> Result<()> {
-        let state = TrainingState { stage: self.stage.to_owned(), step: moving.optimiser.steps() };
-        let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
-        checkpoint.tensors = moving.params.snapshot("model.")?;
-        checkpoint.tensors.extend(moving.optimiser.snapshot("adamw.")?);
-        if let Some(muon) = &moving.muon {
-            checkpoint.tensors.extend(muon.snapshot("muon."));
-        }
-        if let Some(average) = &moving.average {
-            checkpoint.tensors.extend(average.snapshot("average."));
-        }
+        let checkpoint = moving.checkpoint(self.stage)?;
         let [last, previous] = self.files();
         if last.exists() {
             std::fs::rename(&last, &previous).map_err(Error::io(&last))?;
@@ -100,22 +91,54 @@ impl States<'_> {
 
     fn restore_from(&self, path: &Path, moving: &mut Moving<'_>) -> Result<usize> {
         // Values are copied to where their variables live.
-        let mut checkpoint = Checkpoint::load(path, STATE_KIND, &Device::Cpu)?;
+        let checkpoint = Checkpoint::load(path, STATE_KIND, &Device::Cpu)?;
+        moving.restore(self.stage, checkpoint, path)
+    }
+}
+
+impl Moving<'_> {
+    fn checkpoint(&self, stage: &str) -> Result<Checkpoint> {
+        let state = TrainingState { stage: stage.to_owned(), step: self.optimiser.steps() };
+        let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
+        checkpoint.tensors = self.params.snapshot("model.")?;
+        checkpoint.tensors.extend(self.optimiser.snapshot("adamw.")?);
+        if let Some(muon) = &self.muon {
+            checkpoint.tensors.extend(muon.snapshot("muon."));
+        }
+        if let Some(average) = &self.average {
+            checkpoint.tensors.extend(average.snapshot("average."));
+        }
+        Ok(checkpoint)
+    }
+
+    fn restore(&mut self, stage: &str, mut checkpoint: Checkpoint, path: &Path) -> Result<usize> {
         let state: TrainingState = checkpoint.config()?;
-        if state.stage != self.stage {
-            let message = format!("is the state of stage `{}`, not `{}`", state.stage, self.stage);
+        if state.stage != stage {
+            let message = format!("is the state of stage `{}`, not `{stage}`", state.stage);
             return Err(Error::run(path, message));
         }
-        moving.optimiser.restore(&checkpoint, "adamw.", state.step)?;
-        if let Some(muon) = &mut moving.muon {
+        self.optimiser.restore(&checkpoint, "adamw.", state.step)?;
+        if let Some(muon) = &mut self.muon {
             muon.restore(&checkpoint, "muon.")?;
         }
-        if let Some(average) = &mut moving.average {
+        if let Some(average) = &mut self.average {
             average.restore(&checkpoint, "average.")?;
         }
         checkpoint.tensors.retain(|name, _| name.starts_with("model."));
-        moving.params.restore(&checkpoint, "model.")?;
+        self.params.restore(&checkpoint, "model.")?;
         Ok(state.step)
+    }
+
+    /// Gives the state of worker 0, which has the files, to all.
+    pub(crate) fn share(&mut self, stage: &str, workers: &dyn Collective) -> Result<()> {
+        let own = if workers.rank() == 0 { self.checkpoint(stage)?.to_bytes()? } else { Vec::new() };
+        let shared = workers.broadcast(own)?;
+        if workers.rank() != 0 {
+            let path = Path::new("(what worker 0 has sent)");
+            let checkpoint = Checkpoint::from_bytes(&shared, path, STATE_KIND, &Device::Cpu)?;
+            self.restore(stage, checkpoint, path)?;
+        }
+        Ok(())
     }
 }
 

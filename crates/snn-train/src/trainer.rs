@@ -1,5 +1,7 @@
 //! The training loop: batches in seeded order, steps, checkpoints, exact resume.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{DType, Tensor, Var};
@@ -7,15 +9,17 @@ use snn_core::{AdamW, Average, Checkpoint, Model, Muon, ParamStore, Seed, clip_g
 
 use crate::csv::Csv;
 use crate::error::{Error, Result};
-use crate::progress::go_on;
 use crate::state::{Moving, States};
 use crate::{Progress, RunDir, TrainingConfig, epoch_order};
 
-/// What a step is given: the items of its batch, and where in the training it is.
+/// What a step is given: the items of its batch, or of its [shard](TrainingConfig::shards) of it, and where in the training it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// The numbers of the items, each below the number of all items; as many as the config's batch size.
+    /// The numbers of the items, each below the number of all items; as many as the config's batch size, or as are in a shard of it.
     pub items: &'a [u32],
+    /// Where these items lie in the whole batch, which has as many as the config's batch size: all of it, or a shard. If you draw a
+    /// step's random numbers for the whole batch and take those of the items, they do not depend on the shards.
+    pub places: (usize, usize),
     /// The step, counted from 0 over all epochs. If you name the step's random streams by it, they need not be saved.
     pub step: usize,
     /// The epoch, counted from 0.
@@ -69,13 +73,13 @@ impl From<Tensor> for StepLoss {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Trainer<'a> {
-    name: &'a str,
-    cfg: &'a TrainingConfig,
-    params: &'a ParamStore,
+    pub(crate) name: &'a str,
+    pub(crate) cfg: &'a TrainingConfig,
+    pub(crate) params: &'a ParamStore,
     items: usize,
     seed: Seed,
-    columns: Vec<String>,
-    run: Option<&'a RunDir>,
+    pub(crate) columns: Vec<String>,
+    pub(crate) run: Option<&'a RunDir>,
 }
 
 impl<'a> Trainer<'a> {
@@ -108,26 +112,29 @@ impl<'a> Trainer<'a> {
     /// Trains to the end, from the last checkpoint if there is one.
     ///
     /// # Errors
-    /// Returns the errors of `step`, and an error if the config does not [validate](TrainingConfig::validate) or there are too
-    /// few items for one batch; if a loss, a gradient or a parameter is not finite (the last checkpoint stays); if a stop was
+    /// Returns the errors of `step`, and an error if the config does not [validate](TrainingConfig::validate), cuts its batches into
+    /// shards, which [`train_over`](Self::train_over) computes, or there are too few items for one batch; if a loss, a gradient or a parameter is not finite (the last checkpoint stays); if a stop was
     /// asked for (a checkpoint is written first); or if a file cannot be read or written.
     pub fn train<E: From<Error>>(
         &self,
         progress: &mut dyn Progress,
         mut step: impl FnMut(Batch<'_>) -> Result<StepLoss, E>,
     ) -> Result<(), E> {
+        if let Some(shards) = self.cfg.shards.filter(|&shards| shards > 1) {
+            let reason = "this training takes its batches whole: use `train_over`";
+            return Err(Error::config("shards", shards, reason).into());
+        }
         let mut session = Session::open(self, progress)?;
         progress.begin(self.name, session.total, session.done());
         while let Some(batch) = session.next() {
-            let found = step(batch)?;
-            let loss = session.descend(found)?;
-            progress.advance(session.done(), Some(loss));
-            session.keep(progress)?;
+            let StepLoss { loss, columns } = step(batch)?;
+            let value = session.value(&loss)?;
+            let gradients = loss.backward().and_then(|grads| self.params.gradients(&grads));
+            session.descend(value, &columns, gradients.map_err(Error::from)?)?;
+            progress.advance(session.done(), Some(value));
+            session.keep(progress.stop_requested())?;
         }
-        if let Some(average) = &session.moving.average {
-            average.apply(self.params).map_err(Error::from)?;
-        }
-        progress.end();
+        session.end(progress)?;
         Ok(())
     }
 
@@ -143,32 +150,38 @@ impl<'a> Trainer<'a> {
         progress: &mut dyn Progress,
         step: impl FnMut(Batch<'_>) -> Result<StepLoss, E>,
     ) -> Result<(), E> {
-        let run =
-            self.run.ok_or_else(|| Error::config("run", self.name, "needs a run's folder: `in_run`"))?;
-        let path = run.file(&format!("{}.safetensors", self.name));
+        let path = self.result()?;
         if path.exists() {
             self.read(M::KIND, &path)?;
         } else {
             self.train(progress, step)?;
-            model
-                .checkpoint(self.params)
-                .and_then(|checkpoint| checkpoint.save(&path))
-                .map_err(Error::from)?;
+            self.write(model, &path)?;
         }
-        States { run, stage: self.name }.discard()?;
+        self.states().map_or(Ok(()), |states| states.discard())?;
         Ok(())
     }
 
-    fn read(&self, kind: &str, path: &std::path::Path) -> Result<()> {
+    /// The file of the trained model.
+    pub(crate) fn result(&self) -> Result<PathBuf> {
+        let run =
+            self.run.ok_or_else(|| Error::config("run", self.name, "needs a run's folder: `in_run`"))?;
+        Ok(run.file(&format!("{}.safetensors", self.name)))
+    }
+
+    pub(crate) fn write<M: Model>(&self, model: &M, path: &Path) -> Result<()> {
+        Ok(model.checkpoint(self.params).and_then(|checkpoint| checkpoint.save(path))?)
+    }
+
+    pub(crate) fn read(&self, kind: &str, path: &Path) -> Result<()> {
         let checkpoint = Checkpoint::load(path, kind, self.params.device())?;
         Ok(self.params.restore(&checkpoint, "")?)
     }
 
-    fn states(&self) -> Option<States<'a>> {
+    pub(crate) fn states(&self) -> Option<States<'a>> {
         self.run.map(|run| States { run, stage: self.name })
     }
 
-    fn finite(&self, what: &'static str, step: usize, value: f64) -> Result<f64> {
+    pub(crate) fn finite(&self, what: &'static str, step: usize, value: f64) -> Result<f64> {
         if value.is_finite() {
             return Ok(value);
         }
@@ -178,12 +191,12 @@ impl<'a> Trainer<'a> {
 }
 
 /// A training in progress.
-struct Session<'a> {
+pub(crate) struct Session<'a> {
     trainer: &'a Trainer<'a>,
-    moving: Moving<'a>,
+    pub(crate) moving: Moving<'a>,
     csv: Option<Csv>,
     steps_per_epoch: usize,
-    total: usize,
+    pub(crate) total: usize,
     /// The items of this epoch.
     order: Vec<u32>,
     clock: Instant,
@@ -192,7 +205,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn open(trainer: &'a Trainer<'a>, progress: &mut dyn Progress) -> Result<Self> {
+    pub(crate) fn open(trainer: &'a Trainer<'a>, progress: &mut dyn Progress) -> Result<Self> {
         let (cfg, name) = (trainer.cfg, trainer.name);
         cfg.validate()?;
         let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
@@ -211,12 +224,12 @@ impl<'a> Session<'a> {
         Ok(Self { trainer, moving, csv, steps_per_epoch, total, order, clock, before })
     }
 
-    fn done(&self) -> usize {
+    pub(crate) fn done(&self) -> usize {
         self.moving.optimiser.steps()
     }
 
     /// The next batch, unless all steps are done.
-    fn next(&mut self) -> Option<Batch<'_>> {
+    pub(crate) fn next(&mut self) -> Option<Batch<'_>> {
         let Trainer { name, cfg, items, seed, .. } = *self.trainer;
         let step = self.done();
         if step >= self.total {
@@ -226,14 +239,23 @@ impl<'a> Session<'a> {
         if at == 0 || self.order.is_empty() {
             self.order = epoch_order(seed, name, epoch, items);
         }
-        Some(Batch { items: &self.order[at..at + cfg.batch_size], step, epoch })
+        let size = cfg.batch_size;
+        Some(Batch { items: &self.order[at..at + size], places: (0, size), step, epoch })
     }
 
-    /// Takes one step of the optimiser, and returns the loss as a number.
-    fn descend(&mut self, StepLoss { loss, columns }: StepLoss) -> Result<f64> {
+    /// The loss as a number.
+    fn value(&self, loss: &Tensor) -> Result<f64> {
+        self.trainer.finite("loss", self.done(), number(loss)?)
+    }
+
+    /// Takes one step of the optimiser down these gradients, by name.
+    pub(crate) fn descend(
+        &mut self,
+        value: f64,
+        columns: &[f64],
+        mut grads: BTreeMap<String, Tensor>,
+    ) -> Result<()> {
         let (trainer, cfg, now) = (self.trainer, self.trainer.cfg, self.done());
-        let value = trainer.finite("loss", now, loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)?;
-        let mut grads = trainer.params.gradients(&loss.backward()?)?;
         let norm = trainer.finite("gradient norm", now, clip_gradients(&mut grads, cfg.clip)?)?;
         let factor = cfg.rate(now, self.total);
         self.moving.optimiser.step(&grads, factor)?;
@@ -244,17 +266,17 @@ impl<'a> Session<'a> {
             average.update(trainer.params, now + 1)?;
         }
         if let Some(csv) = &mut self.csv {
-            let values = [&[cfg.adamw.lr * factor, value], columns.as_slice(), &[norm]].concat();
+            let values = [&[cfg.adamw.lr * factor, value], columns, &[norm]].concat();
             csv.row(now, now / self.steps_per_epoch, &values)?;
         }
-        Ok(value)
+        Ok(())
     }
 
     /// Writes a checkpoint where one is due, and stops where that was asked for.
-    fn keep(&mut self, progress: &mut dyn Progress) -> Result<()> {
+    pub(crate) fn keep(&mut self, stop: bool) -> Result<()> {
         let (trainer, done, total) = (self.trainer, self.done(), self.total);
         let due = done.is_multiple_of(trainer.cfg.checkpoint_every) || done == total;
-        if !due && !progress.stop_requested() {
+        if !due && !stop {
             return Ok(());
         }
         for (_, var) in trainer.params.vars() {
@@ -266,7 +288,19 @@ impl<'a> Session<'a> {
             states.save(&self.moving)?;
             states.run.record_seconds(trainer.name, self.before + self.clock.elapsed().as_secs_f64())?;
         }
-        go_on(progress, trainer.name, done, total)
+        if stop {
+            return Err(Error::Stopped { stage: trainer.name.to_owned(), done, total });
+        }
+        Ok(())
+    }
+
+    /// Leaves the parameters as the training is to end.
+    pub(crate) fn end(&self, progress: &mut dyn Progress) -> Result<()> {
+        if let Some(average) = &self.moving.average {
+            average.apply(self.trainer.params)?;
+        }
+        progress.end();
+        Ok(())
     }
 }
 
@@ -283,4 +317,9 @@ fn optimised_by_muon(trainer: &Trainer<'_>) -> Result<(Option<Muon>, Parameters)
         return Err(snn_core::Error::config("muon.parameters", value, reason).into());
     }
     Ok((Some(Muon::new(hidden, cfg)?), rest))
+}
+
+/// A scalar as a number.
+pub(crate) fn number(scalar: &Tensor) -> Result<f64> {
+    Ok(scalar.to_dtype(DType::F64)?.to_scalar::<f64>()?)
 }

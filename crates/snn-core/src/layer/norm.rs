@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 
+use crate::exchange;
 use crate::ops::batch_norm::batch_norm_of_copies;
 use crate::{Norm, statistic};
 
@@ -62,9 +63,9 @@ impl BatchNorm {
     ///
     /// `copies`: how often each element stands for itself (constant in time).
     pub(crate) fn train(&self, xs: &Tensor, copies: usize) -> Result<(Tensor, Batch)> {
-        let out = batch_norm_of_copies(xs, &self.gain()?, &self.bias, Self::EPS, copies)?;
-        let count = xs.elem_count() / xs.dim(1)? * copies;
-        Ok((out.ys, Batch { mean: out.mean, variance: out.variance, count }))
+        let exchange = exchange::current();
+        let (out, count) = batch_norm_of_copies(xs, &self.gain()?, &self.bias, Self::EPS, copies, exchange)?;
+        Ok((out.ys, Batch { mean: out.mean, variance: out.variance, count: count * copies }))
     }
 
     /// Moves the running statistics towards those of a batch.

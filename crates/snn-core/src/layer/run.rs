@@ -6,6 +6,7 @@ use super::drive::{Drive, Finish};
 use super::neurons::Neurons;
 use super::norm::{Batch, BatchNorm};
 use super::synapse::add_to_channels;
+use crate::exchange;
 use crate::ops::chain::{self, Chain, Scaling, Spec, Statistics};
 use crate::ops::room;
 use crate::time::{check_time_steps, merge_time, split_time};
@@ -91,10 +92,12 @@ pub(super) fn settle(layers: &[SpikingLayer], (ys, batches): Made) -> Result<Ten
     Ok(ys)
 }
 
-/// Moves the running statistics of a layer towards those of its batch, where there are any.
+/// Moves the running statistics of a layer towards those of its batch, where there are any. Of the shards of a batch that share
+/// the layer, one does.
 pub(super) fn observe(layer: &SpikingLayer, batch: Option<&Batch>) -> Result<()> {
+    let leads = exchange::current().is_none_or(|exchange| exchange.leads());
     match (&layer.norm, batch) {
-        (Some(norm), Some(batch)) => norm.observe(batch, &layer.synapse.bias),
+        (Some(norm), Some(batch)) if leads => norm.observe(batch, &layer.synapse.bias),
         _ => Ok(()),
     }
 }
@@ -206,7 +209,8 @@ pub(super) fn make_by_chain(
         affines.extend(layer.affines(train)?);
     }
     let constant = drive.constant();
-    let chain = Chain { layers: &specs, constant, keep: train, end: finish.end(time_steps)? };
+    let end = finish.end(time_steps)?;
+    let chain = Chain { layers: &specs, constant, keep: train, end, exchange: exchange::current() };
     let (ys, statistics) = chain::run(xs, &weights, &Tensor::cat(&affines, 0)?, &chain)?;
     let batch = |(i, statistics): (usize, &Option<Statistics>)| {
         let Some(statistics) = statistics else { return Ok(None) };

@@ -1,8 +1,10 @@
-//! Shared by the tests of the ops: random operands, gradients, finite differences, thread counts.
+//! Shared by the tests of the ops: random operands, gradients, finite differences, thread counts, shards.
+
+use std::sync::{Arc, Barrier, Mutex};
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
-use crate::Seed;
+use crate::{Exchange, Merge, Seed, exchanging};
 
 pub(crate) fn random(label: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
     Seed(1).normal(label, shape, (0., 1.), dtype, &Device::Cpu)
@@ -100,4 +102,48 @@ pub(crate) fn check_threads(f: impl Fn() -> Result<Vec<Tensor>> + Sync) -> Resul
         assert!(on(threads)? == one, "{threads} threads give other bits than one");
     }
     Ok(())
+}
+
+/// Shards of a batch, a thread each, that lay their numbers on one table.
+#[derive(Debug)]
+struct Table {
+    given: Mutex<Vec<Vec<f64>>>,
+    all: Barrier,
+}
+
+#[derive(Debug)]
+struct Seat(usize, Arc<Table>);
+
+impl Exchange for Seat {
+    fn merge(&self, own: Vec<f64>, merge: Merge) -> Result<Vec<f64>> {
+        let Self(shard, table) = self;
+        table.given.lock().expect("a table")[*shard] = own;
+        table.all.wait();
+        let given = table.given.lock().expect("a table").clone();
+        table.all.wait();
+        let mut given = given.into_iter();
+        let first = given.next().expect("a shard");
+        Ok(given.fold(first, |mut total, next| {
+            merge(&mut total, &next);
+            total
+        }))
+    }
+
+    fn leads(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What `work` makes of each shard of a batch.
+pub(crate) fn in_shards<T: Send>(shards: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let table = Arc::new(Table { given: Mutex::new(vec![Vec::new(); shards]), all: Barrier::new(shards) });
+    let work = &work;
+    std::thread::scope(|scope| {
+        let start = |shard| {
+            let seat = Arc::new(Seat(shard, table.clone()));
+            scope.spawn(move || exchanging(seat, || work(shard)))
+        };
+        let threads: Vec<_> = (0..shards).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a shard")).collect()
+    })
 }

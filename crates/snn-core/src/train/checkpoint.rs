@@ -88,15 +88,25 @@ impl Checkpoint {
     /// # Errors
     /// Returns an error, with the file's name, if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
+        write_atomically(path, &self.bytes_for(path)?)
+    }
+
+    /// The bytes of its file, from which [`from_bytes`](Self::from_bytes) makes it again, such as in another process.
+    ///
+    /// # Errors
+    /// Returns an error if the tensors cannot be written as a safetensors file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.bytes_for(&self.path)
+    }
+
+    fn bytes_for(&self, path: &Path) -> Result<Vec<u8>> {
         let mut header = Header { kind: self.kind.clone(), config: self.config.clone(), sha256: None };
         let bare = safetensors::serialize(&self.tensors, None).map_err(|e| Error::checkpoint(path, e))?;
         let (length, _) = SafeTensors::read_metadata(&bare).map_err(|e| Error::checkpoint(path, e))?;
         header.sha256 = Some(header.digest(behind_header(&bare, length)));
         let header = serde_json::to_string(&header).map_err(|e| Error::checkpoint(path, e))?;
         let metadata = HashMap::from([(METADATA.to_owned(), header)]);
-        let bytes =
-            safetensors::serialize(&self.tensors, Some(metadata)).map_err(|e| Error::checkpoint(path, e))?;
-        write_atomically(path, &bytes)
+        safetensors::serialize(&self.tensors, Some(metadata)).map_err(|e| Error::checkpoint(path, e))
     }
 
     /// Reads a checkpoint of this kind, its tensors onto `device`.

@@ -1,6 +1,8 @@
 //! The loop on a network of two numbers: exact resume, what is written, and what is refused.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
+mod over;
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};

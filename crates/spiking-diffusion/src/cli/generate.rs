@@ -10,8 +10,9 @@ use clap::{Parser, ValueEnum};
 use snn_core::Seed;
 use snn_train::read_config;
 
-use super::signals::{Signals, command_line};
-use super::{device, flags, parsed, say, set};
+use super::signals::command_line;
+use super::workers::Team;
+use super::{device, flags, parsed, set};
 use crate::error::{Error, Result};
 use crate::generation::{self, Formats, Saved, Source};
 use crate::{Condition, ExperimentConfig, Progress, Trained, TrainedVae};
@@ -72,41 +73,43 @@ pub fn generate() -> ExitCode {
 }
 
 pub(super) fn start(arguments: &Arguments) -> ExitCode {
-    let signals = Signals::listen();
-    match write_images(arguments, &mut signals.progress()) {
-        Ok(text) => {
-            say(&text);
-            ExitCode::SUCCESS
-        }
-        Err(e) => signals.failure(&e, &format!("the same command goes on:\n{}", command_line(None))),
-    }
+    let team = Team::join();
+    let written = write_images(arguments, &team, &mut team.progress()).map(|text| team.say(&text));
+    team.end(written, &format!("the same command goes on:\n{}", command_line(None)))
 }
 
 /// What there is to say in the end.
-fn write_images(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
+fn write_images(arguments: &Arguments, team: &Team, progress: &mut dyn Progress) -> Result<String> {
     let device = device(&arguments.device)?;
     if let Some(run) = arguments.run.as_deref().filter(|run| run.is_dir())
         && let Some(_) = read_config::<ExperimentConfig>(run)?.vae
     {
-        return arguments.draw_by(&arguments.vae(run, &device)?, &device, progress);
+        return arguments.draw_by(&arguments.vae(run, &device)?, team, &device, progress);
     }
     let mut trained = arguments.trained(&device)?;
     trained.cfg = arguments.apply(trained.cfg)?;
     match arguments.condition() {
-        None => arguments.draw_by(&trained, &device, progress),
-        Some(condition) => arguments.draw_by(&trained.of_classes(condition)?, &device, progress),
+        None => arguments.draw_by(&trained, team, &device, progress),
+        Some(condition) => arguments.draw_by(&trained.of_classes(condition)?, team, &device, progress),
     }
 }
 
 impl Arguments {
-    fn draw_by(&self, source: &impl Source, device: &Device, progress: &mut dyn Progress) -> Result<String> {
+    fn draw_by(
+        &self,
+        source: &impl Source,
+        team: &Team,
+        device: &Device,
+        progress: &mut dyn Progress,
+    ) -> Result<String> {
         let formats = Formats {
             png: self.format.contains(&Format::Png),
             safetensors: self.format.contains(&Format::Safetensors),
         };
         let clock = Instant::now();
-        let Saved { drawn, present } =
-            generation::save(source, self.n, &self.out, formats, device, progress)?;
+        let saved =
+            generation::save_over(team.workers(), source, self.n, &self.out, formats, device, progress)?;
+        let Some(Saved { drawn, present }) = saved else { return Ok(String::new()) };
         let seconds = clock.elapsed().as_secs_f64();
         Ok(format!(
             "{drawn} images drawn in {seconds:.1} s ({:.1} images/s), {present} were there; in {}",

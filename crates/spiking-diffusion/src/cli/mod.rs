@@ -17,6 +17,7 @@ mod sweep;
 mod table1;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,7 +42,8 @@ use crate::{Experiment, ExperimentConfig, Features, ModelName, Preset, Progress,
 use fad_flag::Fad;
 use input::Input;
 use output::{answer, parsed, say, usage};
-use signals::{Signals, command_line};
+use signals::command_line;
+use workers::Team;
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
 #[derive(Debug, Parser)]
@@ -84,6 +86,10 @@ struct Arguments {
     /// Images a training step, for all networks [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     batch_size: Option<usize>,
+    /// Parts that each batch is cut into, which workers share: the same bytes with any number of them, up to one a shard [default: 8 in
+    /// an MPI job of several, else none]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
+    shards: Option<usize>,
     /// Images to generate [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     samples: Option<usize>,
@@ -114,32 +120,28 @@ pub fn main(set: KnownSet) -> ExitCode {
 }
 
 fn train(set: KnownSet, arguments: &Arguments, starter: Starter) -> ExitCode {
-    let signals = Signals::listen();
-    match train_on(set, arguments, starter, &mut signals.progress()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
-            signals.failure(&e, &advice)
-        }
-    }
+    let team = Team::join();
+    let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
+    team.end(train_on(set, arguments, starter, &team, &mut team.progress()), &advice)
 }
 
 fn train_on(
     set: KnownSet,
     arguments: &Arguments,
     starter: Starter,
+    team: &Team,
     progress: &mut dyn Progress,
 ) -> Result<()> {
     let device = device(&arguments.device)?;
     let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let mut data = arguments.input.load(set, partial, progress)?;
     if let Some(partial) = &data.partial {
-        say(&format!("partial data: {partial}"));
+        team.say(&format!("partial data: {partial}"));
     }
     if let Some(limit) = arguments.limit {
         data = data.limit(limit)?;
     }
-    let cfg = config(arguments, &data)?;
+    let cfg = config(arguments, &data, team.workers().size())?;
     let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
     let mut experiment = Experiment::new(&cfg, &data)
         .resume(arguments.resume)
@@ -153,7 +155,7 @@ fn train_on(
         experiment = experiment.fad(files);
     }
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
-    say(&format!(
+    team.say(&format!(
         "{}{kind}: {} training and {} test images; {}preset {}, seed {}; writing to {}",
         data.name,
         data.train.len(),
@@ -163,12 +165,16 @@ fn train_on(
         cfg.seed.0,
         experiment.folder().display(),
     ));
-    let report = experiment.run(progress)?;
-    say(&summary(&report, experiment.folder()));
+    if let Some(report) = experiment.run_over(team.workers(), progress)? {
+        say(&summary(&report, experiment.folder()));
+    }
     Ok(())
 }
 
-fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
+/// Shards of a job of several workers: not as many as there are, or the number of workers would change the bytes.
+const SHARDS: usize = 8;
+
+fn config(arguments: &Arguments, data: &Dataset, workers: usize) -> Result<ExperimentConfig> {
     let mut cfg = ExperimentConfig::for_model(arguments.model, arguments.preset, data)?;
     cfg.seed = Seed(arguments.seed);
     cfg.samples = arguments.samples.unwrap_or(cfg.samples);
@@ -178,15 +184,18 @@ fn config(arguments: &Arguments, data: &Dataset) -> Result<ExperimentConfig> {
         let reason = format!("the model `{}` has no denoiser: --epochs-vqsvae are all", cfg.model.name());
         return Err(Error::config("--epochs-sdid", epochs, reason));
     }
+    // Only the stages of codes can be cut into shards.
+    let of_job = (workers > 1 && cfg.vae.is_none()).then_some(SHARDS);
     let (autoencoder, denoiser) = match &mut cfg.vae {
         Some(vae) => (&mut vae.training, None),
         None => (&mut cfg.vqsvae_training, Some(&mut cfg.sdid_training)),
     };
-    autoencoder.epochs = arguments.epochs_vqsvae.unwrap_or(autoencoder.epochs);
-    autoencoder.batch_size = arguments.batch_size.unwrap_or(autoencoder.batch_size);
-    if let Some(denoiser) = denoiser {
-        denoiser.epochs = arguments.epochs_sdid.unwrap_or(denoiser.epochs);
-        denoiser.batch_size = arguments.batch_size.unwrap_or(denoiser.batch_size);
+    for (training, epochs) in std::iter::once((autoencoder, arguments.epochs_vqsvae))
+        .chain(denoiser.map(|d| (d, arguments.epochs_sdid)))
+    {
+        training.epochs = epochs.unwrap_or(training.epochs);
+        training.batch_size = arguments.batch_size.unwrap_or(training.batch_size);
+        training.shards = arguments.shards.or(of_job);
     }
     let cfg = set(cfg, "", &arguments.set)?;
     cfg.validate()?;

@@ -8,9 +8,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::{bars, say};
-use crate::Progress;
 use crate::error::Error;
 use crate::experiment::quoted;
+use crate::{Progress, Silent};
 
 /// Which signal has come, if one has.
 #[derive(Clone, Default)]
@@ -38,6 +38,11 @@ impl Signals {
     /// The listener of a terminal that also hears signals.
     pub(super) fn progress(&self) -> Stoppable {
         Stoppable { inner: bars::progress(), signals: self.clone() }
+    }
+
+    /// One that hears signals and shows nothing.
+    pub(super) fn silent(&self) -> Stoppable {
+        Stoppable { inner: Box::new(Silent), signals: self.clone() }
     }
 
     /// Says what went wrong, `advice` where it was a signal, and gives the exit code that shells expect.

@@ -8,7 +8,7 @@ fn parse(words: &[&str]) -> std::result::Result<Arguments, clap::Error> {
 
 /// The config that these words ask for, on the built-in digits.
 fn config_of(words: &[&str]) -> Result<ExperimentConfig> {
-    config(&parse(words).unwrap(), &crate::data::synthetic_digits()?)
+    config(&parse(words).unwrap(), &crate::data::synthetic_digits()?, 1)
 }
 
 fn message<T>(result: Result<T>) -> String {

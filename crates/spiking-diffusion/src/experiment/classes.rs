@@ -5,9 +5,10 @@ use candle_core::{Device, Tensor};
 use snn_train::{Progress, RunDir};
 use vq_svae::VqSvae;
 
+use super::batches::process;
 use super::config::ExperimentConfig;
+use super::drawing::generate;
 use super::networks::Networks;
-use super::stages::{generate, process};
 use crate::error::Result;
 use crate::report::picture;
 use crate::report::size::{GUIDANCES, PER_CLASS};

@@ -12,9 +12,9 @@ use spiking_diffusion_metrics::{
 };
 use vq_svae::VqSvae;
 
+use super::batches::{batches, by_batches};
 use super::classifier;
 use super::config::ExperimentConfig;
-use super::stages::{batches, by_batches};
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::report::metrics::Distance;

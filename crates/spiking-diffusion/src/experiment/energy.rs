@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 use snn_core::{Connections, DescribeLayers, FiringRates, LayerDescription, spikes_by_position};
 use vq_svae::VqSvae;
 
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::report::energy::{Cost, Energy, Line, PROTOCOL};
 
 /// Spikes of every layer, while batches pass.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Activity {
     pub(crate) rates: FiringRates,
     /// By layer: spikes by position, and the images they are of.
@@ -28,6 +29,16 @@ impl Activity {
         entry.0.iter_mut().zip(found).for_each(|(sum, n)| *sum += n);
         entry.1 += images;
         Ok(())
+    }
+
+    /// Adds what was recorded elsewhere, of the batch that follows.
+    pub(super) fn merge(&mut self, next: Self) {
+        self.rates.merge(&next.rates);
+        for (layer, (found, images)) in next.positions {
+            let entry = self.positions.entry(layer).or_insert_with(|| (vec![0.; found.len()], 0.));
+            entry.0.iter_mut().zip(found).for_each(|(sum, n)| *sum += n);
+            entry.1 += images;
+        }
     }
 
     /// A layer's accumulates for an image, from the spikes of those that it reads.

@@ -6,17 +6,17 @@ use std::ops::Range;
 use std::time::Instant;
 
 use absorbing_diffusion::{BitsPerToken, Denoiser, bits_per_token, draw_noise};
-use candle_core::{Device, Tensor};
-use snn_train::{Progress, go_on};
+use candle_core::{DType, Device, Tensor};
+use snn_train::{Alone, Collective, Progress, go_on};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
 use vq_svae::{CodeUsage, VqSvae};
 
+use super::batches::{by_batches, process, share_batches};
 use super::config::ExperimentConfig;
 use super::energy::Activity;
 use super::networks::{Networks, SpikingDenoiser};
-use super::stages::{by_batches, process};
 use crate::data::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::energy::Energy;
 use crate::report::metrics::Metrics;
 
@@ -53,7 +53,7 @@ pub fn evaluate(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
-    let (found, _) = Reconstructions::measure(cfg, networks.vqsvae, test, device, progress)?;
+    let (found, _) = Reconstructions::measure(cfg, networks.vqsvae, test, (&Alone, device), progress)?;
     evaluate_denoiser(cfg, networks, found, test_codes, device, progress)
 }
 
@@ -69,27 +69,58 @@ pub(super) struct Reconstructions {
 }
 
 impl Reconstructions {
-    /// Encodes the test images, once and observed, decodes them, and compares; also returns their codes, on the CPU.
+    /// Encodes the test images, once and observed, decodes them, and compares. The workers share them out; worker 0 gets what they
+    /// find, and the codes, on the CPU.
     pub(super) fn measure(
         cfg: &ExperimentConfig,
         vqsvae: &VqSvae,
         test: &Split,
-        device: &Device,
+        (workers, device): (&dyn Collective, &Device),
         progress: &mut dyn Progress,
-    ) -> Result<(Self, Tensor)> {
-        let (clock, mut activity, mut codes) = (Instant::now(), Activity::default(), Vec::new());
-        let mut usage = CodeUsage::new(cfg.vqsvae.codes);
-        let (errors, similarities) = compare(cfg, test, device, progress, &mut |images, _| {
-            let out = vqsvae.forward_observed(images, false, &mut |layer, spikes| {
-                activity.record(&format!("vqsvae.{layer}"), spikes)
-            })?;
-            usage.record(&out.codes)?;
-            codes.push(out.codes.to_device(&Device::Cpu)?);
-            Ok(out.reconstruction)
+    ) -> Result<(Self, Option<Tensor>)> {
+        let (clock, mut codes) = (Instant::now(), Vec::new());
+        let mut all = Self {
+            errors: Vec::new(),
+            similarities: Vec::new(),
+            usage: CodeUsage::new(cfg.vqsvae.codes),
+            activity: Activity::default(),
+            seconds: 0.,
+        };
+        let (n, size) = (test.len(), cfg.evaluation.batch_size);
+        let found = share_batches(workers, "evaluate", n, size, progress, |range| {
+            measure_batch(vqsvae, &test.range(range, device)?)
         })?;
-        let seconds = clock.elapsed().as_secs_f64();
-        Ok((Self { errors, similarities, usage, activity, seconds }, Tensor::cat(&codes, 0)?))
+        for found in &found {
+            codes.extend(all.add(found)?);
+        }
+        all.seconds = clock.elapsed().as_secs_f64();
+        let codes = (!codes.is_empty()).then(|| Tensor::cat(&codes, 0)).transpose()?;
+        Ok((all, codes))
     }
+
+    /// Adds what was found on a batch; returns its codes.
+    fn add(&mut self, found: &[Tensor]) -> Result<Option<Tensor>> {
+        let [errors, similarities, activity, codes] = found else { return Ok(None) };
+        self.errors.extend(errors.to_vec1::<f64>()?);
+        self.similarities.extend(similarities.to_vec1::<f64>()?);
+        let activity = serde_json::from_slice(&activity.to_vec1::<u8>()?);
+        self.activity.merge(activity.map_err(|e| Error::config("activity", "", e.to_string()))?);
+        self.usage.record(codes)?;
+        Ok(Some(codes.clone()))
+    }
+}
+
+/// Squared errors, similarities, activity and codes of a batch, on the CPU.
+fn measure_batch(vqsvae: &VqSvae, images: &Tensor) -> Result<Vec<Tensor>> {
+    let mut activity = Activity::default();
+    let out = vqsvae.forward_observed(images, false, &mut |layer, spikes| {
+        activity.record(&format!("vqsvae.{layer}"), spikes)
+    })?;
+    let (errors, similarities) = compared(images, &out.reconstruction)?;
+    let activity = serde_json::to_vec(&activity).map_err(|e| Error::config("activity", "", e.to_string()))?;
+    let codes = out.codes.to_device(&Device::Cpu)?.to_dtype(DType::U32)?;
+    let cpu = &Device::Cpu;
+    Ok(vec![Tensor::new(errors, cpu)?, Tensor::new(similarities, cpu)?, Tensor::new(activity, cpu)?, codes])
 }
 
 /// Compares all test images with what comes back of them, `again` of a batch and the numbers of its images: squared errors and
@@ -104,12 +135,16 @@ pub(super) fn compare(
     let (mut errors, mut similarities) = (Vec::new(), Vec::new());
     by_batches("evaluate", test.len(), cfg.evaluation.batch_size, progress, |range| {
         let images = test.range(range.clone(), device)?;
-        let again = again(&images, range)?;
-        errors.extend(mse(&images, &again)?);
-        similarities.extend(ssim(&images, &again, &SsimConfig::paper())?);
+        let found = compared(&images, &again(&images, range)?)?;
+        errors.extend(found.0);
+        similarities.extend(found.1);
         Ok(())
     })?;
     Ok((errors, similarities))
+}
+
+fn compared(images: &Tensor, again: &Tensor) -> Result<(Vec<f64>, Vec<f64>)> {
+    Ok((mse(images, again)?, ssim(images, again, &SsimConfig::paper())?))
 }
 
 /// The rest of [`evaluate`], where reconstructions are measured already.

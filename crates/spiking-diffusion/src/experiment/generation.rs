@@ -4,22 +4,21 @@
 //! `[n, channels, H, W]`, f32 in [0, 1]. `generation.json` says what they were drawn from. Image `i` follows from that and
 //! from `i`, whatever the batch size, the number of threads, and where a session was stopped.
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+mod files;
+mod source;
 
-use absorbing_diffusion::{Denoiser, Order, Schedule};
-use candle_core::{DType, Device, Tensor};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use snn_core::{Seed, write_atomically};
-use snn_train::{Progress, claim, differences, go_on, most_readable, read_json, write_json};
+use std::path::Path;
 
-use super::config::ExperimentConfig;
-use super::model::ModelName;
-use super::stages::{batches, draw};
-use super::trained::{Condition, Trained};
-use super::vae::TrainedVae;
+use candle_core::Device;
+use snn_train::{Alone, Collective, Progress, agree, claim, go_on};
+
+use super::batches::batches;
+use super::sharing::{assist, dismiss};
 use crate::error::{Error, Result};
+use files::Files;
+use source::check_manifest;
+
+pub use source::Source;
 
 /// Images in one `.safetensors` file; also the most images in memory.
 pub const BLOCK: usize = 500;
@@ -43,109 +42,6 @@ pub struct Saved {
     pub drawn: usize,
     /// Images that were there.
     pub present: usize,
-}
-
-/// What the images of a folder follow from.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifest {
-    networks_sha256: String,
-    dataset: String,
-    seed: Seed,
-    order: Order,
-    temperature: Schedule,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    top_k: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    top_p: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    v_threshold_scale: Option<f64>,
-    /// Of sampling; none: as many as diffusion has.
-    #[serde(default)]
-    steps: Option<usize>,
-    /// The name of the user's own order, in place of `order`.
-    #[serde(default)]
-    own_order: Option<String>,
-    /// The classes, if the images have any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    condition: Option<Condition>,
-}
-
-impl Manifest {
-    fn of<D>(trained: &Trained<D>) -> Self {
-        let cfg = &trained.cfg;
-        Self {
-            networks_sha256: trained.sha256.clone(),
-            dataset: cfg.data.name.clone(),
-            seed: cfg.seed,
-            order: cfg.sampling.order,
-            temperature: cfg.sampling.temperature,
-            top_k: cfg.sampling.top_k,
-            top_p: cfg.sampling.top_p,
-            v_threshold_scale: cfg.sampling.v_threshold_scale,
-            steps: cfg.sampling.steps,
-            own_order: trained.order.as_ref().map(|own| own.name.clone()),
-            condition: trained.condition.clone(),
-        }
-    }
-}
-
-/// Draws images by their numbers: a finished run, of any model.
-pub trait Source {
-    /// Returns the config of the run, its seed among it.
-    fn cfg(&self) -> &ExperimentConfig;
-
-    /// Writes into a folder what images follow from beside their numbers, or compares it with what is there.
-    ///
-    /// # Errors
-    /// Returns an error if the folder holds other images, or if a file cannot be read or written.
-    fn mark(&self, folder: &Path) -> Result<()>;
-
-    /// Draws images number `images`, in one batch, on the CPU: `[n, channels, H, W]`, pixels meant to lie in [-0.5, 0.5].
-    ///
-    /// # Errors
-    /// Returns an error if the networks do not fit each other.
-    fn draw(&self, images: Range<usize>, device: &Device) -> Result<Tensor>;
-}
-
-impl<D: Denoiser> Source for Trained<D> {
-    fn cfg(&self) -> &ExperimentConfig {
-        &self.cfg
-    }
-
-    fn mark(&self, folder: &Path) -> Result<()> {
-        check_manifest(&Manifest::of(self), folder)
-    }
-
-    fn draw(&self, images: Range<usize>, device: &Device) -> Result<Tensor> {
-        draw(&self.cfg, self.networks(), images, device, &mut |_, _| ())
-    }
-}
-
-/// What the images of a variational autoencoder follow from.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct VaeManifest {
-    model: ModelName,
-    networks_sha256: String,
-    dataset: String,
-    seed: Seed,
-}
-
-impl Source for TrainedVae {
-    fn cfg(&self) -> &ExperimentConfig {
-        &self.cfg
-    }
-
-    fn mark(&self, folder: &Path) -> Result<()> {
-        let cfg = &self.cfg;
-        let (networks_sha256, dataset) = (self.sha256.clone(), cfg.data.name.clone());
-        check_manifest(&VaeManifest { model: cfg.model, networks_sha256, dataset, seed: cfg.seed }, folder)
-    }
-
-    fn draw(&self, images: Range<usize>, device: &Device) -> Result<Tensor> {
-        TrainedVae::draw(self, images, device)
-    }
 }
 
 /// Writes images `0..count` of the config's seed and sampling into a folder, and draws only those that are not yet there,
@@ -174,6 +70,43 @@ pub fn save(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Saved> {
+    lead(&Alone, trained, count, folder, formats, device, progress)
+}
+
+/// [`save`] with other workers, all of which call this with the same networks: they draw in turns, and worker 0, which alone has a
+/// folder, writes and says what was done. The images are the same.
+///
+/// # Errors
+/// Returns the errors of [`save`], and an error if the workers have other networks, or if another worker has gone. A worker that returns
+/// one leaves others waiting: end the job.
+pub fn save_over(
+    workers: &dyn Collective,
+    trained: &impl Source,
+    count: usize,
+    folder: &Path,
+    formats: Formats,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Option<Saved>> {
+    agree(workers, &(trained.origin()?, count))?;
+    if workers.rank() == 0 {
+        let saved = lead(workers, trained, count, folder, formats, device, progress)?;
+        dismiss(workers)?;
+        return Ok(Some(saved));
+    }
+    assist(workers, &|images, _| trained.draw(images, device))?;
+    Ok(None)
+}
+
+fn lead(
+    workers: &dyn Collective,
+    trained: &impl Source,
+    count: usize,
+    folder: &Path,
+    formats: Formats,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Saved> {
     trained.cfg().validate()?;
     if count == 0 || formats == (Formats { png: false, safetensors: false }) {
         return Err(Error::config("images", count, "needs at least one image and one format"));
@@ -182,8 +115,8 @@ pub fn save(
         return Err(Error::config("formats.png", true, "needs a build with the feature `report`"));
     }
     let _lock = claim(folder, MANIFEST)?;
-    trained.mark(folder)?;
-    let files = Files { folder, formats, image: trained.cfg().image() };
+    check_manifest(&trained.origin()?, folder)?;
+    let files = Files { folder, formats, image: trained.cfg().image(), workers };
     if formats.png {
         std::fs::create_dir_all(files.png_folder()).map_err(Error::io(folder))?;
     }
@@ -201,157 +134,4 @@ pub fn save(
     }
     progress.end();
     Ok(saved)
-}
-
-/// Writes what the images follow from, or compares it with what is there.
-fn check_manifest<M: Serialize + DeserializeOwned>(now: &M, folder: &Path) -> Result<()> {
-    let path = folder.join(MANIFEST);
-    if !path.exists() {
-        return Ok(write_json(&path, now)?);
-    }
-    let then: M = read_json(&path)?;
-    let tree = |value: &M| serde_json::to_value(value).map_err(|e| Error::run(&path, e.to_string()));
-    match most_readable(differences(&tree(&then)?, &tree(now)?)) {
-        None => Ok(()),
-        Some((field, [then, now])) => Err(Error::run(
-            folder,
-            format!("holds other images: `{field}` is {then} there and {now} here; name another folder"),
-        )),
-    }
-}
-
-struct Files<'a> {
-    folder: &'a Path,
-    formats: Formats,
-    /// Channels, height, width.
-    image: [usize; 3],
-}
-
-impl Files<'_> {
-    fn png_folder(&self) -> PathBuf {
-        self.folder.join("png")
-    }
-
-    fn png(&self, i: usize) -> PathBuf {
-        self.png_folder().join(format!("{i:07}.png"))
-    }
-
-    fn tensors(&self, block: &Range<usize>) -> PathBuf {
-        self.folder.join(format!("images-{:04}.safetensors", block.start / BLOCK))
-    }
-
-    /// The images of a block that have to be drawn: all where its tensors are not whole, else those without a PNG.
-    fn missing(&self, block: &Range<usize>) -> Vec<usize> {
-        if self.formats.safetensors && !self.has_tensors(block) {
-            return block.clone().collect();
-        }
-        block.clone().filter(|&i| self.formats.png && !self.has_png(i)).collect()
-    }
-
-    fn has_png(&self, i: usize) -> bool {
-        png::is_whole(&self.png(i), self.image)
-    }
-
-    fn has_tensors(&self, block: &Range<usize>) -> bool {
-        let read = || {
-            let bytes = std::fs::read(self.tensors(block)).ok()?;
-            let file = safetensors::SafeTensors::deserialize(&bytes).ok()?;
-            let shape = file.tensor("images").ok()?.shape().to_owned();
-            Some(shape.len() == 4 && shape[0] >= block.len() && shape[1..] == self.image)
-        };
-        read().unwrap_or(false)
-    }
-
-    /// Draws the missing images of a block, in batches, and writes them.
-    fn write(
-        &self,
-        block: &Range<usize>,
-        trained: &impl Source,
-        missing: &[usize],
-        device: &Device,
-        progress: &mut dyn Progress,
-        total: usize,
-    ) -> Result<()> {
-        let mut drawn = Vec::new();
-        for batch in runs(missing, trained.cfg().sampling.batch_size) {
-            let images = trained.draw(batch.clone(), device)?;
-            for (i, number) in batch.clone().enumerate().filter(|_| self.formats.png) {
-                let path = self.png(number);
-                write_unsynced(&path, &png::encode(&path, &images.get(i)?)?)?;
-            }
-            progress.advance(batch.end, None);
-            drawn.push(images);
-            go_on(progress, STAGE, batch.end, total)?;
-        }
-        if !self.formats.safetensors || self.has_tensors(block) {
-            return Ok(());
-        }
-        let images = (Tensor::cat(&drawn, 0)?.to_dtype(DType::F32)? + 0.5)?.clamp(0f32, 1f32)?;
-        let path = self.tensors(block);
-        let bytes = safetensors::serialize([("images", images)], None)
-            .map_err(|e| Error::run(&path, e.to_string()))?;
-        Ok(write_atomically(&path, &bytes)?)
-    }
-}
-
-#[cfg(feature = "report")]
-mod png {
-    use std::path::Path;
-
-    pub(super) use crate::report::picture::image_png as encode;
-
-    /// Whether a file is an image of these channels, rows and columns.
-    pub(super) fn is_whole(path: &Path, [_, height, width]: [usize; 3]) -> bool {
-        let size = (width as u32, height as u32);
-        image::open(path).is_ok_and(|image| (image.width(), image.height()) == size)
-    }
-}
-
-/// No file is asked for here: [`save`] refuses.
-#[cfg(not(feature = "report"))]
-mod png {
-    use std::path::Path;
-
-    use candle_core::Tensor;
-
-    use crate::error::Result;
-
-    pub(super) fn encode(_: &Path, _: &Tensor) -> Result<Vec<u8>> {
-        Ok(Vec::new())
-    }
-
-    pub(super) fn is_whole(_: &Path, _: [usize; 3]) -> bool {
-        false
-    }
-}
-
-/// Writes under a temporary name and renames, but does not wait for the disk, which for thousands of small files takes
-/// longer than drawing them. What a loss of power tears is found on resume: a file that is not whole is drawn again.
-fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("png.tmp");
-    std::fs::write(&temporary, bytes).map_err(Error::io(&temporary))?;
-    std::fs::rename(&temporary, path).map_err(Error::io(path))
-}
-
-/// Ascending numbers as ranges without gaps, each of at most `size`.
-fn runs(numbers: &[usize], size: usize) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for &number in numbers {
-        match runs.last_mut() {
-            Some(run) if run.end == number && run.len() < size.max(1) => run.end += 1,
-            _ => runs.push(number..number + 1),
-        }
-    }
-    runs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_fall_into_runs_without_gaps() {
-        assert!(runs(&[], 3).is_empty());
-        assert_eq!(runs(&[0, 1, 2, 3, 5, 9, 10], 3), [0..3, 3..4, 5..6, 9..11]);
-    }
 }

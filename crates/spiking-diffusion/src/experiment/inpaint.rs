@@ -4,7 +4,8 @@ use absorbing_diffusion::Denoiser;
 use candle_core::{DType, Device, Tensor};
 use snn_train::Progress;
 
-use super::stages::{by_batches, draw_given};
+use super::batches::by_batches;
+use super::drawing::draw_given;
 use super::trained::Trained;
 use crate::error::{Error, Result};
 

@@ -1,12 +1,14 @@
 //! An experiment: its config, its stages, what is measured, and what is done with the networks of a finished run.
 
 mod baselines;
+mod batches;
 #[cfg(feature = "report")]
 mod classes;
 pub(crate) mod classifier;
 mod command;
 mod config;
 mod distance;
+mod drawing;
 mod energy;
 mod evaluation;
 mod fad;
@@ -21,6 +23,7 @@ mod networks;
 mod preset;
 mod run;
 mod saved;
+mod sharing;
 mod shell;
 mod stages;
 mod starter;
@@ -33,6 +36,7 @@ mod validation;
 
 pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
 pub use distance::Features;
+pub use drawing::generate;
 pub use evaluation::{Evaluation, evaluate};
 pub use fad::FadFiles;
 pub use inpaint::{Inpainted, inpaint};
@@ -40,7 +44,7 @@ pub use model::ModelName;
 pub use networks::{Networks, SpikingDenoiser};
 pub use run::Experiment;
 pub use saved::pack;
-pub use stages::{Codes, encode_dataset, generate, train_denoiser, train_sdid, train_vqsvae};
+pub use stages::{Codes, encode_dataset, train_denoiser, train_sdid, train_vqsvae};
 pub use trained::{Condition, Trained};
 pub use vae::TrainedVae;
 pub use vae_config::{VaeConfig, VaeNetwork};

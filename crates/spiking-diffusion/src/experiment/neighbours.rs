@@ -4,7 +4,7 @@ use candle_core::{D, DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use snn_train::Progress;
 
-use super::stages::by_batches;
+use super::batches::by_batches;
 use crate::data::Split;
 use crate::error::{Error, Result};
 

@@ -4,27 +4,29 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use snn_train::{Progress, RunDir};
+use snn_train::{Alone, Collective, Progress, RunDir, agree};
 use vq_svae::VqSvae;
 
+#[cfg(feature = "report")]
+use super::batches::process;
 #[cfg(feature = "report")]
 use super::classes;
 use super::command::Asked;
 use super::config::ExperimentConfig;
 use super::distance::{self, Features};
+use super::drawing::{Film, draw, generate_over};
 use super::evaluation::{Reconstructions, evaluate_denoiser};
 use super::fad::FadFiles;
 use super::finish::{Made, Session, finish};
 use super::networks::Networks;
-#[cfg(feature = "report")]
-use super::stages::process;
-use super::stages::{Codes, encode_with, generate, generate_observed, train_sdid, train_vqsvae};
+use super::sharing::{assist, dismiss};
+use super::stages::{Codes, Place, encode_with, train_sdid_in, train_vqsvae_in};
 use super::starter::Starter;
 use super::vae::{self, TrainedVae};
 use crate::data::Dataset;
 #[cfg(feature = "report")]
 use crate::data::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::Report;
 #[cfg(feature = "report")]
 use crate::report::{self, Unmasking, picture, size::square};
@@ -111,8 +113,39 @@ impl<'a> Experiment<'a> {
     /// [cannot be taken](RunDir::open), if features cannot be had (weights that cannot be read or lack a layer, images that the network
     /// does not take), if a loss is not finite, if a stop was asked for, or if a file cannot be read or written.
     pub fn run(&self, progress: &mut dyn Progress) -> Result<Report> {
-        let Self { cfg, device, .. } = self;
+        self.cfg.validate_for(self.data)?;
+        self.lead(&Alone, progress)
+    }
+
+    /// Runs the experiment with other workers, all of which call this with the same config and data, and returns the report in worker 0,
+    /// which alone has a folder: the others train their [shards](snn_train::TrainingConfig::shards), encode, measure and draw their part,
+    /// and return none. The run has the same bytes with any number of workers, up to one a shard.
+    ///
+    /// # Errors
+    /// Returns the errors of [`run`](Self::run), and an error if there are more workers than shards, if the workers'
+    /// configs differ, or if another worker has gone. A worker that returns one leaves others waiting: end the job.
+    pub fn run_over(&self, workers: &dyn Collective, progress: &mut dyn Progress) -> Result<Option<Report>> {
+        let cfg = self.cfg;
         cfg.validate_for(self.data)?;
+        for (stage, training) in cfg.trainings() {
+            let shards = training.shards.unwrap_or(1);
+            if workers.size() > shards {
+                let reason = format!("each of the {} workers needs one of a batch's shards", workers.size());
+                return Err(Error::config(format!("{stage}.shards"), shards, reason));
+            }
+        }
+        agree(workers, cfg)?;
+        if workers.rank() == 0 {
+            return self.lead(workers, progress).map(Some);
+        }
+        let place = Place { workers, run: None, device: &self.device };
+        let resized = self.resized()?;
+        follow(cfg, resized.as_ref().unwrap_or(self.data), place, progress)?;
+        Ok(None)
+    }
+
+    fn lead(&self, workers: &dyn Collective, progress: &mut dyn Progress) -> Result<Report> {
+        let Self { cfg, device, .. } = self;
         let resized = self.resized()?;
         let data = resized.as_ref().unwrap_or(self.data);
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
@@ -128,7 +161,7 @@ impl<'a> Experiment<'a> {
                 let trained = TrainedVae::load(&self.out, device)?;
                 of_vae(session, &trained, asked, fad, progress)
             }
-            None => of_codes(session, asked, fad, progress),
+            None => of_codes(session, workers, asked, fad, progress),
         }
     }
 
@@ -142,23 +175,25 @@ impl<'a> Experiment<'a> {
     }
 }
 
-/// The run of an autoencoder and a denoiser of its codes.
+/// The run of an autoencoder and a denoiser of its codes, with the workers that [follow](follow).
 fn of_codes(
     session: Session<'_>,
+    workers: &dyn Collective,
     asked: Asked<'_>,
     fad: Option<&FadFiles>,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     let Session { cfg, data, run, device } = session;
-    let vqsvae = train_vqsvae(cfg, &data.train, run, device, progress)?;
-    let (codes, measured) = encode(session, &vqsvae, progress)?;
+    let place = Place { workers, run: Some(run), device };
+    let vqsvae = train_vqsvae_in(cfg, &data.train, place, progress)?;
+    let (codes, measured) = encode(cfg, data, &vqsvae, place, progress)?;
     #[cfg(feature = "report")]
     save_reconstructions(&vqsvae, &data.test, &codes.test, run)?;
-    let sdid = train_sdid(cfg, &codes.train, data.train.labels(), run, device, progress)?;
+    let sdid = train_sdid_in(cfg, &codes.train, data.train.labels(), place, progress)?;
     #[cfg(feature = "report")]
     report::save_losses(run, &cfg.data.name, cfg.weighting)?;
     let networks = Networks::spiking(&vqsvae, &sdid);
-    let samples = draw_samples(cfg, networks, run, device, progress)?;
+    let samples = draw_samples(cfg, networks, workers, run, device, progress)?;
     #[cfg(feature = "report")]
     if cfg.sdid.classes.is_some() {
         let clock = Instant::now();
@@ -168,7 +203,7 @@ fn of_codes(
 
     let measured = match measured {
         Some(measured) => measured,
-        None => Reconstructions::measure(cfg, &vqsvae, &data.test, device, progress)?.0,
+        None => Reconstructions::measure(cfg, &vqsvae, &data.test, (&Alone, device), progress)?.0,
     };
     let (clock, before) = (Instant::now(), measured.seconds);
     let evaluation = evaluate_denoiser(cfg, networks, measured, &codes.test, device, progress)?;
@@ -179,10 +214,26 @@ fn of_codes(
     let made = Made {
         evaluation,
         samples,
-        generate: &|images, progress| generate(cfg, networks, images, device, progress),
+        generate: &|images, progress| generate_over(workers, (cfg, networks), images, device, progress, None),
         reconstruct: &|count| distance::reconstructions(cfg, &vqsvae, &codes.test.narrow(0, 0, count)?),
     };
-    finish(session, made, asked, fad, progress)
+    let report = finish(session, made, asked, fad, progress)?;
+    dismiss(workers)?;
+    Ok(report)
+}
+
+/// The part of a worker in the run that worker 0 [leads](of_codes).
+fn follow(
+    cfg: &ExperimentConfig,
+    data: &Dataset,
+    place: Place<'_>,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let vqsvae = train_vqsvae_in(cfg, &data.train, place, progress)?;
+    let (codes, _) = encode(cfg, data, &vqsvae, place, progress)?;
+    let sdid = train_sdid_in(cfg, &codes.train, data.train.labels(), place, progress)?;
+    let networks = Networks::spiking(&vqsvae, &sdid);
+    assist(place.workers, &|images, observe| draw(cfg, networks, images, place.device, observe))
 }
 
 /// The run of a variational autoencoder.
@@ -216,17 +267,20 @@ fn of_vae(
 /// The codes of all images. Test images are encoded once, by the pass that measures what comes back of them; in an earlier
 /// session, if nothing is returned of that.
 fn encode(
-    Session { cfg, data, run, device }: Session<'_>,
+    cfg: &ExperimentConfig,
+    data: &Dataset,
     vqsvae: &VqSvae,
+    place: Place<'_>,
     progress: &mut dyn Progress,
 ) -> Result<(Codes, Option<Reconstructions>)> {
     let mut measured = None;
     let mut of_test = |progress: &mut dyn Progress| {
-        let (found, codes) = Reconstructions::measure(cfg, vqsvae, &data.test, device, progress)?;
+        let at = (place.workers, place.device);
+        let (found, codes) = Reconstructions::measure(cfg, vqsvae, &data.test, at, progress)?;
         measured = Some(found);
         Ok(codes)
     };
-    let codes = encode_with(cfg, vqsvae, data, run, device, progress, &mut of_test)?;
+    let codes = encode_with(cfg, vqsvae, data, place, progress, &mut of_test)?;
     Ok((codes, measured))
 }
 
@@ -234,6 +288,7 @@ fn encode(
 fn draw_samples(
     cfg: &ExperimentConfig,
     networks: Networks<'_>,
+    workers: &dyn Collective,
     run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
@@ -244,8 +299,8 @@ fn draw_samples(
     let mut observe = |first: usize, step: usize, codes: &[u32]| film.record(first, step, codes);
     #[cfg(not(feature = "report"))]
     let mut observe = |_: usize, _: usize, _: &[u32]| ();
-    let clock = Instant::now();
-    let samples = generate_observed(cfg, networks, 0..cfg.samples, device, progress, &mut observe)?;
+    let (clock, shown): (_, Film<'_>) = (Instant::now(), &mut observe);
+    let samples = generate_over(workers, (cfg, networks), 0..cfg.samples, device, progress, Some(shown))?;
     run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
     #[cfg(feature = "report")]
     {

@@ -1,22 +1,51 @@
-//! The stages of a run, in order: train the VQ-SVAE, encode, train the denoiser, sample and decode.
+//! The stages of a run up to its samples: train the VQ-SVAE, encode, train the denoiser.
 //!
 //! Each reads only what the stages before it have written into the run's folder, and does nothing where its own
-//! result is already there.
+//! result is already there. With many workers, all run the same stages; worker 0 has the folder.
 
-use std::ops::Range;
 use std::time::Instant;
 
-use absorbing_diffusion::{AbsorbingProcess, Conditioned, Denoiser, Sampler, Sdid, draw_noise, drop_labels};
+use absorbing_diffusion::{Conditioned, Denoiser, Sdid, draw_noise, drop_labels};
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use snn_core::{Checkpoint, Model, ParamStore, Seed};
-use snn_train::{Batch, Progress, RunDir, StepLoss, Trainer, go_on};
+use snn_train::{Alone, Batch, Collective, Progress, RunDir, StepLoss, Trainer, share_tensor};
 use vq_svae::VqSvae;
 
+use super::batches::{process, share_batches};
 use super::config::ExperimentConfig;
-use super::networks::Networks;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
+
+/// Where a stage runs: with these workers, the first of which has the run's folder, on this device.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) workers: &'a dyn Collective,
+    pub(super) run: Option<&'a RunDir>,
+    pub(super) device: &'a Device,
+}
+
+impl<'a> Place<'a> {
+    fn alone(run: &'a RunDir, device: &'a Device) -> Self {
+        Self { workers: &Alone, run: Some(run), device }
+    }
+
+    fn trainer<'b>(self, trainer: Trainer<'b>) -> Trainer<'b>
+    where
+        'a: 'b,
+    {
+        match self.run {
+            Some(run) => trainer.in_run(run),
+            None => trainer,
+        }
+    }
+
+    /// What worker 0 says of its folder, to all.
+    fn there(self, file: &str) -> Result<bool> {
+        let there = self.run.is_some_and(|run| run.file(file).exists());
+        Ok(self.workers.broadcast(vec![there.into()])? == [u8::from(true)])
+    }
+}
 
 /// Trains the autoencoder into `vqsvae.safetensors`.
 ///
@@ -30,16 +59,32 @@ pub fn train_vqsvae(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<VqSvae> {
+    train_vqsvae_in(cfg, images, Place::alone(run, device), progress)
+}
+
+/// [`train_vqsvae`], anywhere.
+pub(super) fn train_vqsvae_in(
+    cfg: &ExperimentConfig,
+    images: &Split,
+    place: Place<'_>,
+    progress: &mut dyn Progress,
+) -> Result<VqSvae> {
+    let device = place.device;
     let params = ParamStore::new(cfg.seed.child("vqsvae"), DType::F32, device);
     let model = VqSvae::new(&cfg.vqsvae, params.builder())?;
-    let trainer = Trainer::new("vqsvae", &cfg.vqsvae_training, &params, images.len(), cfg.seed)
-        .columns(&["reconstruction", "dense", "generator", "commitment"])
-        .in_run(run);
+    let trainer = Trainer::new("vqsvae", &cfg.vqsvae_training, &params, images.len(), cfg.seed).columns(&[
+        "reconstruction",
+        "dense",
+        "generator",
+        "commitment",
+    ]);
+    let trainer = place.trainer(trainer);
     let total = cfg.vqsvae_training.steps(images.len())?;
-    trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
-        if cfg.vqsvae.revival.is_some_and(|revival| revival.is_due(batch.step, total)) {
-            revive_codes(&model, images, cfg.seed, batch.step, device)?;
-        }
+    let revive = |step: usize| match cfg.vqsvae.revival {
+        Some(revival) if revival.is_due(step, total) => revive_codes(&model, images, cfg.seed, step, device),
+        _ => Ok(()),
+    };
+    trainer.train_model_over(place.workers, &model, progress, revive, |batch| -> Result<StepLoss> {
         let images = images.batch(batch.items, device)?;
         let losses = model.losses(&images, &model.forward_t(&images, true)?)?;
         Ok(StepLoss { loss: losses.total()?, columns: losses.values()?.to_vec() })
@@ -83,45 +128,55 @@ pub fn encode_dataset(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Codes> {
-    let mut test = |progress: &mut dyn Progress| encode(cfg, model, &data.test, device, progress);
-    encode_with(cfg, model, data, run, device, progress, &mut test)
+    let place = Place::alone(run, device);
+    let mut test = |progress: &mut dyn Progress| encode(cfg, model, &data.test, place, progress);
+    encode_with(cfg, model, data, place, progress, &mut test)
 }
 
-/// [`encode_dataset`], with a way of its own to the codes of the test images, on the CPU. Its time is not that of the stage.
+/// [`encode_dataset`], anywhere, with a way of its own to the codes of the test images, on the CPU, which worker 0 gets. Its time is
+/// not that of the stage.
 pub(super) fn encode_with(
     cfg: &ExperimentConfig,
     model: &VqSvae,
     data: &Dataset,
-    run: &RunDir,
-    device: &Device,
+    place: Place<'_>,
     progress: &mut dyn Progress,
-    test: &mut dyn FnMut(&mut dyn Progress) -> Result<Tensor>,
+    test: &mut dyn FnMut(&mut dyn Progress) -> Result<Option<Tensor>>,
 ) -> Result<Codes> {
-    let path = run.file("codes.safetensors");
-    if !path.exists() {
+    if !place.there(CODES)? {
         let (clock, mut checkpoint) = (Instant::now(), Checkpoint::new(CODES_KIND, &cfg.data)?);
-        let train = encode(cfg, model, &data.train, device, progress)?;
-        checkpoint.tensors.insert("train".to_owned(), train);
-        run.record_seconds("encode", clock.elapsed().as_secs_f64())?;
-        checkpoint.tensors.insert("test".to_owned(), test(progress)?);
-        checkpoint.save(&path)?;
+        let train = encode(cfg, model, &data.train, place, progress)?;
+        checkpoint.tensors.extend(train.map(|train| ("train".to_owned(), train)));
+        let seconds = clock.elapsed().as_secs_f64();
+        place.run.map_or(Ok(()), |run| run.record_seconds("encode", seconds))?;
+        checkpoint.tensors.extend(test(progress)?.map(|test| ("test".to_owned(), test)));
+        place.run.map_or(Ok(()), |run| checkpoint.save(&run.file(CODES)))?;
     }
-    let checkpoint = Checkpoint::load(&path, CODES_KIND, device)?;
-    Ok(Codes { train: checkpoint.tensor("train")?.clone(), test: checkpoint.tensor("test")?.clone() })
+    let read = |run: &RunDir| Checkpoint::load(&run.file(CODES), CODES_KIND, place.device);
+    let checkpoint = place.run.map(read).transpose()?;
+    let shared = |name: &str| -> Result<Tensor> {
+        let own = checkpoint.as_ref().map(|checkpoint| checkpoint.tensor(name).cloned()).transpose()?;
+        Ok(share_tensor(place.workers, own)?.to_device(place.device)?)
+    };
+    Ok(Codes { train: shared("train")?, test: shared("test")? })
 }
 
-/// The codes of a split, on the CPU.
+const CODES: &str = "codes.safetensors";
+
+/// The codes of a split, on the CPU, for worker 0.
 fn encode(
     cfg: &ExperimentConfig,
     model: &VqSvae,
     split: &Split,
-    device: &Device,
+    place: Place<'_>,
     progress: &mut dyn Progress,
-) -> Result<Tensor> {
-    let parts = by_batches("encode", split.len(), cfg.evaluation.batch_size, progress, |range| {
-        Ok(model.encode(&split.range(range, device)?)?.to_device(&Device::Cpu)?)
+) -> Result<Option<Tensor>> {
+    let (n, size) = (split.len(), cfg.evaluation.batch_size);
+    let parts = share_batches(place.workers, "encode", n, size, progress, |range| {
+        Ok(vec![model.encode(&split.range(range, place.device)?)?.to_device(&Device::Cpu)?])
     })?;
-    Ok(Tensor::cat(&parts, 0)?)
+    let parts = parts.concat();
+    Ok((!parts.is_empty()).then(|| Tensor::cat(&parts, 0)).transpose()?)
 }
 
 /// Trains an SDID on codes into `sdid.safetensors`; with `sdid.classes`, on the labels of the training images too, of which
@@ -138,10 +193,21 @@ pub fn train_sdid(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Sdid> {
-    let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, device);
+    train_sdid_in(cfg, codes, labels, Place::alone(run, device), progress)
+}
+
+/// [`train_sdid`], anywhere.
+pub(super) fn train_sdid_in(
+    cfg: &ExperimentConfig,
+    codes: &Tensor,
+    labels: &[u8],
+    place: Place<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Sdid> {
+    let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, place.device);
     let model = Sdid::new(&cfg.sdid, params.builder())?;
     let Some(classes) = cfg.sdid.classes else {
-        train_denoiser(cfg, &model, &params, &model, codes, run, progress)?;
+        train_by(cfg, (&model, &params), codes, place, progress, |_, loss| loss(&model))?;
         return Ok(model);
     };
     if labels.len() != codes.dim(0)? {
@@ -152,10 +218,13 @@ pub fn train_sdid(
         return Err(Error::config("sdid.classes", classes, format!("there is a label {label}")));
     }
     let dropout = cfg.label_dropout.unwrap_or(LABEL_DROPOUT);
-    train_by(cfg, (&model, &params), codes, run, progress, |batch, loss| {
-        let labels: Vec<u32> = batch.items.iter().map(|&i| labels[i as usize].into()).collect();
-        let label = format!("sdid/labels/{}", batch.step);
-        loss(&Conditioned::new(&model, drop_labels(&labels, classes, dropout, cfg.seed, &label))?)
+    train_by(cfg, (&model, &params), codes, place, progress, |batch, loss| {
+        // Behind those of the shards before it, whose draws are none of ours.
+        let (first, label) = (batch.places.0, format!("sdid/labels/{}", batch.step));
+        let mut all = vec![0; first];
+        all.extend(batch.items.iter().map(|&i| u32::from(labels[i as usize])));
+        let dropped = drop_labels(&all, classes, dropout, cfg.seed, &label).split_off(first);
+        loss(&Conditioned::new(&model, dropped)?)
     })?;
     Ok(model)
 }
@@ -178,12 +247,13 @@ pub fn train_denoiser<M: Model>(
     cfg: &ExperimentConfig,
     model: &M,
     params: &ParamStore,
-    denoiser: &dyn Denoiser,
+    denoiser: &(dyn Denoiser + Sync),
     codes: &Tensor,
     run: &RunDir,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    train_by(cfg, (model, params), codes, run, progress, |batch, loss| {
+    let place = Place::alone(run, params.device());
+    train_by(cfg, (model, params), codes, place, progress, |batch, loss| {
         loss(&OfBatch { denoiser, items: batch.items })
     })
 }
@@ -193,21 +263,29 @@ fn train_by<M: Model>(
     cfg: &ExperimentConfig,
     (model, params): (&M, &ParamStore),
     codes: &Tensor,
-    run: &RunDir,
+    place: Place<'_>,
     progress: &mut dyn Progress,
-    with_denoiser: impl Fn(Batch<'_>, &dyn Fn(&dyn Denoiser) -> Result<StepLoss>) -> Result<StepLoss>,
+    with_denoiser: impl Fn(Batch<'_>, &dyn Fn(&dyn Denoiser) -> Result<StepLoss>) -> Result<StepLoss> + Sync,
 ) -> Result<()> {
     let (device, process, stage) = (params.device(), process(cfg)?, M::KIND);
     let ((items, h, w), codes) = (codes.dims3()?, codes.to_device(device)?);
-    let trainer = Trainer::new(stage, &cfg.sdid_training, params, items, cfg.seed).in_run(run);
-    trainer.train_model(model, progress, |batch| -> Result<StepLoss> {
-        let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
-        let label = format!("{stage}/noise/{}", batch.step);
-        let (t, u) = draw_noise(&process, (batch.items.len(), h, w), cfg.seed, &label)?;
-        with_denoiser(batch, &|denoiser| {
-            Ok(absorbing_diffusion::loss(&process, denoiser, &h0, &t, &u, cfg.weighting, true)?.into())
-        })
-    })
+    let trainer = place.trainer(Trainer::new(stage, &cfg.sdid_training, params, items, cfg.seed));
+    trainer.train_model_over(
+        place.workers,
+        model,
+        progress,
+        |_| Ok(()),
+        |batch| -> Result<StepLoss> {
+            let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
+            let (label, (first, whole), own) =
+                (format!("{stage}/noise/{}", batch.step), batch.places, batch.items.len());
+            let (t, u) = draw_noise(&process, (whole, h, w), cfg.seed, &label)?;
+            let (t, u) = (t.narrow(0, first, own)?, u.narrow(0, first, own)?);
+            with_denoiser(batch, &|denoiser| {
+                Ok(absorbing_diffusion::loss(&process, denoiser, &h0, &t, &u, cfg.weighting, true)?.into())
+            })
+        },
+    )
 }
 
 /// A denoiser that is told the numbers of the training images, where the loss counts from 0 in each batch.
@@ -221,124 +299,4 @@ impl Denoiser for OfBatch<'_> {
         let images: Vec<usize> = places.iter().map(|&place| self.items[place] as usize).collect();
         self.denoiser.logits(h_t, t, &images, train)
     }
-}
-
-/// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU, pixels as of
-/// [`VqSvae::decode`].
-///
-/// Image `i` follows from the seed and `i`, whatever the range and the batch size.
-///
-/// # Errors
-/// Returns an error if the networks do not fit each other, if logits are not finite, if an own order
-/// [breaks its rules](absorbing_diffusion::RevealOrder), or if a stop was asked for.
-pub fn generate(
-    cfg: &ExperimentConfig,
-    networks: Networks<'_>,
-    images: Range<usize>,
-    device: &Device,
-    progress: &mut dyn Progress,
-) -> Result<Tensor> {
-    generate_observed(cfg, networks, images, device, progress, &mut |_, _, _| ())
-}
-
-/// [`generate`], with a look at every step: `observe(first, step, codes)` sees the codes of images `first`, `first + 1`, ..
-/// after it, one after the other, masks included.
-pub(super) fn generate_observed(
-    cfg: &ExperimentConfig,
-    networks: Networks<'_>,
-    images: Range<usize>,
-    device: &Device,
-    progress: &mut dyn Progress,
-    observe: &mut dyn FnMut(usize, usize, &[u32]),
-) -> Result<Tensor> {
-    let (size, steps) = (cfg.sampling.batch_size, cfg.sampling.steps_of(&process(cfg)?));
-    let total = images.len().div_ceil(size.max(1)) * steps;
-    progress.begin("sample", total, 0);
-    let mut decoded = Vec::new();
-    for range in batches(images.len(), size) {
-        let before = decoded.len() * steps;
-        let range = images.start + range.start..images.start + range.end;
-        let first = range.start;
-        let mut shown = |codes: &[u32], left: usize| {
-            progress.advance(before + steps - left, None);
-            observe(first, steps - 1 - left, codes);
-        };
-        decoded.push(draw(cfg, networks, range, device, &mut shown)?);
-        go_on(progress, "sample", before + steps, total)?;
-    }
-    progress.end();
-    Ok(Tensor::cat(&decoded, 0)?)
-}
-
-/// [`generate`] in one batch; `observe` as in [`Sampler::sample`].
-pub(super) fn draw(
-    cfg: &ExperimentConfig,
-    networks: Networks<'_>,
-    images: Range<usize>,
-    device: &Device,
-    observe: &mut dyn FnMut(&[u32], usize),
-) -> Result<Tensor> {
-    let codes = draw_codes(cfg, networks, images, device, observe)?;
-    Ok(networks.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?)
-}
-
-/// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in
-/// [`Sampler::sample`].
-pub(crate) fn draw_codes(
-    cfg: &ExperimentConfig,
-    networks: Networks<'_>,
-    images: Range<usize>,
-    device: &Device,
-    observe: &mut dyn FnMut(&[u32], usize),
-) -> Result<Tensor> {
-    draw_given(cfg, networks, images, None, device, observe)
-}
-
-/// [`draw_codes`], where some tokens are known beforehand; as [`Sampler::with_given`].
-pub(super) fn draw_given(
-    cfg: &ExperimentConfig,
-    networks: Networks<'_>,
-    images: Range<usize>,
-    given: Option<&Tensor>,
-    device: &Device,
-    observe: &mut dyn FnMut(&[u32], usize),
-) -> Result<Tensor> {
-    let (process, map) = (process(cfg)?, (cfg.sdid.height, cfg.sdid.width));
-    let mut sampler = Sampler::new(&process, networks.denoiser, &cfg.sampling)?;
-    if let Some(order) = networks.order {
-        sampler = sampler.with_order(order);
-    }
-    if let Some(given) = given {
-        sampler = sampler.with_given(given);
-    }
-    Ok(sampler.sample(images, map, cfg.seed, device, observe)?)
-}
-
-pub(crate) fn process(cfg: &ExperimentConfig) -> Result<AbsorbingProcess> {
-    Ok(AbsorbingProcess::new(cfg.sdid.codes, cfg.sdid.steps)?)
-}
-
-/// `0..n` in pieces of at most `size`.
-pub(crate) fn batches(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..n).step_by(size.max(1)).map(move |start| start..(start + size).min(n))
-}
-
-/// What is made of each batch of `0..n` in turn, as a stage of this name; asks after each whether to go on.
-pub(super) fn by_batches<T>(
-    stage: &str,
-    n: usize,
-    size: usize,
-    progress: &mut dyn Progress,
-    mut make: impl FnMut(Range<usize>) -> Result<T>,
-) -> Result<Vec<T>> {
-    let mut made = Vec::new();
-    progress.begin(stage, n, 0);
-    for range in batches(n, size) {
-        let done = range.end;
-        made.push(make(range)?);
-        progress.advance(done, None);
-        go_on(progress, stage, done, n)?;
-    }
-    progress.end();
-    Ok(made)
 }

@@ -7,12 +7,13 @@ use std::time::Instant;
 use absorbing_diffusion::{Denoiser, SamplingConfig};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use snn_train::Progress;
+use snn_train::{Alone, Progress};
 use vq_svae::CodeUsage;
 
+use super::batches::process;
 use super::config::ExperimentConfig;
+use super::drawing::generate_over;
 use super::judge::Judge;
-use super::stages::{generate_observed, process};
 use super::trained::Trained;
 use crate::error::{Error, Result};
 
@@ -104,7 +105,8 @@ fn row<D: Denoiser>(
             codes.extend_from_slice(seen);
         }
     };
-    let images = generate_observed(cfg, trained.networks(), 0..count, device, progress, &mut keep_last)?;
+    let source = (cfg, trained.networks());
+    let images = generate_over(&Alone, source, 0..count, device, progress, Some(&mut keep_last))?;
     let seconds = clock.elapsed().as_secs_f64();
     let mut usage = CodeUsage::new(cfg.vqsvae.codes);
     usage.record(&Tensor::new(codes, &Device::Cpu)?)?;

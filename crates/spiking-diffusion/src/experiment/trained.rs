@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use snn_train::Progress;
 use vq_svae::VqSvae;
 
+use super::batches::process;
 use super::config::ExperimentConfig;
+use super::drawing::generate;
 use super::networks::{Networks, SpikingDenoiser};
-use super::stages::{generate, process};
 use crate::error::{Error, Result};
 
 /// Draws images from a finished run, by [`samples`](Self::samples), [`generation::save`](crate::generation::save) and

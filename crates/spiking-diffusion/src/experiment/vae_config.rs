@@ -69,6 +69,10 @@ impl VaeConfig {
 
     pub(super) fn validate(&self) -> Result<()> {
         self.network.validate()?;
+        if let Some(shards) = self.training.shards.filter(|&shards| shards > 1) {
+            let reason = "its losses compare whole batches: it trains with one worker, and without shards";
+            return Err(Error::config("vae.training.shards", shards, reason));
+        }
         if !(self.largest_pixel.is_finite() && self.largest_pixel > 0.) {
             return Err(Error::config(
                 "vae.largest_pixel",

@@ -113,7 +113,7 @@ impl ExperimentConfig {
         Ok(())
     }
 
-    fn trainings(&self) -> Vec<(&'static str, &TrainingConfig)> {
+    pub(super) fn trainings(&self) -> Vec<(&'static str, &TrainingConfig)> {
         match &self.vae {
             Some(vae) => vec![("vae.training", &vae.training)],
             None => {

@@ -20,6 +20,7 @@ mod pytorch_fsvae;
 mod robust;
 mod run;
 mod sets;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,6 +7,7 @@ mod model;
 mod prepared;
 mod random;
 mod refusals;
+mod shards;
 mod threshold;
 mod twin;
 

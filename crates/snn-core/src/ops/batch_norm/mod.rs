@@ -6,12 +6,15 @@ pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
 };
 
 use super::backend::Backend;
 use super::{Real, by_dtype, operand, same_type};
+use crate::exchange::{self, Exchange};
 use cpu::Planes;
 
 /// The result of [`batch_norm`], with the statistics that a layer averages for inference.
@@ -47,33 +50,40 @@ pub struct BatchNormed {
 /// # Ok(()) }
 /// ```
 pub fn batch_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
-    batch_norm_of_copies(xs, weight, bias, eps, 1)
+    Ok(batch_norm_of_copies(xs, weight, bias, eps, 1, None)?.0)
 }
 
 /// [`batch_norm`] where each element stands for `copies` equal ones. They change neither mean nor variance, but count as so
-/// many values.
+/// many values. With `exchange`, `xs` is one shard of a batch, whose statistics are those of all shards. Also returns the
+/// elements of each channel, those of all shards and without copies.
 pub(crate) fn batch_norm_of_copies(
     xs: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
     eps: f64,
     copies: usize,
-) -> Result<BatchNormed> {
+    exchange: Option<Arc<dyn Exchange>>,
+) -> Result<(BatchNormed, usize)> {
     check(xs, weight, bias, copies)?;
     #[cfg(feature = "cuda")]
     if Backend::of(xs) == Backend::Cuda {
         return on_cuda(xs, weight, bias, eps);
     }
     if Backend::of(xs) != Backend::Cpu {
-        return reference(xs, weight, bias, eps);
+        if exchange.is_some() {
+            bail!("batch_norm: a batch in shards has no kernel on {:?}", xs.device().location())
+        }
+        return Ok((reference(xs, weight, bias, eps)?, xs.elem_count() / xs.dim(1)?));
     }
-    let xs = xs.contiguous()?;
-    let moments = xs.detach().apply_op1_no_bwd(&Moments)?;
-    let (mean, variance) = (moments.get(0)?, moments.get(1)?);
-    let op = BatchNorm { mean: mean.to_vec1()?, inv_std: inv_std(&variance.to_vec1()?, eps) };
+    let (xs, channels) = (xs.contiguous()?, xs.dim(1)?);
+    let moments = xs.detach().apply_op1_no_bwd(&Moments { exchange: exchange.clone() })?;
+    let [mean, variance] = [0, channels].map(|from| moments.narrow(0, from, channels));
+    let (mean, variance, count) = (mean?, variance?, moments.get(2 * channels)?.to_scalar::<f64>()?);
+    let op =
+        BatchNorm { mean: mean.to_vec1()?, inv_std: inv_std(&variance.to_vec1()?, eps), count, exchange };
     let ys = xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
     let like = |t: Tensor| t.to_dtype(xs.dtype());
-    Ok(BatchNormed { ys, mean: like(mean)?, variance: like(variance)? })
+    Ok((BatchNormed { ys, mean: like(mean)?, variance: like(variance)? }, count as usize))
 }
 
 #[cfg(feature = "cuda")]
@@ -140,8 +150,10 @@ fn planes(layout: &Layout) -> Planes {
     Planes { channels: dims[1], size: dims[2..].iter().product() }
 }
 
-/// `x -> [2, C]` in f64: mean and biased variance of each channel.
-struct Moments;
+/// `x -> [2 C + 1]` in f64: the mean of each channel, the biased variance of each, and the number of their elements.
+struct Moments {
+    exchange: Option<Arc<dyn Exchange>>,
+}
 
 impl CustomOp1 for Moments {
     fn name(&self) -> &'static str {
@@ -155,9 +167,12 @@ impl CustomOp1 for Moments {
             let xs = operand::<F>(storage, layout)?;
             // Around a value of the channel itself, so that a large mean does not swallow a small variance.
             let pivots: Vec<f64> = (0..p.channels).map(|c| WithDType::to_f64(xs[c * p.size])).collect();
-            moments(&p, xs, &pivots, n)
+            match &self.exchange {
+                Some(exchange) => moments_of_all(&p, xs, n, &**exchange)?,
+                None => [moments(&p, xs, &pivots, n), vec![n]].concat(),
+            }
         });
-        Ok((CpuStorage::F64(sums), (2, p.channels).into()))
+        Ok((CpuStorage::F64(sums), (2 * p.channels + 1).into()))
     }
 }
 
@@ -168,9 +183,29 @@ fn moments<F: Real>(p: &Planes, xs: &[F], pivots: &[f64], n: f64) -> Vec<f64> {
     means.chain(variances).collect()
 }
 
+/// [`moments`] of all shards with their count: the mean first, and then what lies around it.
+fn moments_of_all<F: Real>(p: &Planes, xs: &[F], n: f64, exchange: &dyn Exchange) -> Result<Vec<f64>> {
+    let of_all = |pivots: &[f64]| {
+        let (first, second): (Vec<_>, Vec<_>) = p.sum_around(xs, pivots).into_iter().unzip();
+        exchange.merge([vec![n], first, second].concat(), exchange::add)
+    };
+    let sums = of_all(&vec![0.; p.channels])?;
+    let mut means: Vec<f64> = sums[1..=p.channels].iter().map(|sum| sum / sums[0]).collect();
+    let sums = of_all(&means)?;
+    let (n, (rests, squares)) = (sums[0], sums[1..].split_at(p.channels));
+    // What rounding left in the mean.
+    means.iter_mut().zip(rests).for_each(|(mean, rest)| *mean += rest / n);
+    let variances = squares.iter().zip(rests).map(|(square, rest)| (square / n - (rest / n).powi(2)).max(0.));
+    let variances: Vec<f64> = variances.collect();
+    Ok([means, variances, vec![n]].concat())
+}
+
 struct BatchNorm {
     mean: Vec<f64>,
     inv_std: Vec<f64>,
+    /// Elements of each channel.
+    count: f64,
+    exchange: Option<Arc<dyn Exchange>>,
 }
 
 impl BatchNorm {
@@ -224,11 +259,16 @@ impl CustomOp3 for BatchNorm {
         let grad = grad.contiguous()?;
         let sums = xs.apply_op2_no_bwd(&grad, &GradientSums { mean: &self.mean, inv_std: &self.inv_std })?;
         let (grad_bias, grad_weight) = (sums.get(0)?, sums.get(1)?);
+        // The parameters' gradients are this shard's; the input's sees the whole batch.
+        let of_all = |own: &Tensor| match &self.exchange {
+            Some(exchange) => exchange.merge(own.to_vec1()?, exchange::add),
+            None => own.to_vec1(),
+        };
         let op = InputGradient {
             norm: self,
             weight: weight.to_dtype(candle_core::DType::F64)?.to_vec1()?,
-            grad_bias: grad_bias.to_vec1()?,
-            grad_weight: grad_weight.to_vec1()?,
+            grad_bias: of_all(&grad_bias)?,
+            grad_weight: of_all(&grad_weight)?,
         };
         let grad_xs = xs.track_op().then(|| xs.apply_op2_no_bwd(&grad, &op)).transpose()?;
         let like = |t: Tensor| t.to_dtype(weight.dtype()).map(Some);
@@ -300,8 +340,7 @@ impl CustomOp2 for InputGradient<'_> {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let p = planes(l1);
-        let n = (l1.shape().elem_count() / p.channels) as f64;
+        let (p, n) = (planes(l1), self.norm.count);
         let values = by_dtype!(s1, "batch_norm", F => {
             let (xs, grad) = (operand::<F>(s1, l1)?, operand::<F>(s2, l2)?);
             F::storage(p.map(grad, xs, &self.coefficients(n)))

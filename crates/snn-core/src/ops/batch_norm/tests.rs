@@ -3,7 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ops::testing::{
-    assert_identical, assert_relative, assert_within, check_gradients, check_threads, flat, random, run,
+    assert_identical, assert_relative, assert_within, check_gradients, check_threads, flat, in_shards,
+    random, run,
 };
 use crate::{Drive, LifConfig, ParamStore, Seed, SpikingLayer, SpikingStack};
 
@@ -255,12 +256,12 @@ fn one_value_a_channel_is_an_error() -> Result<()> {
             let wanted = "expected more than 1 value per channel when training";
             assert!(error.contains(wanted) && error.contains(&format!("{dims:?}")), "{error}");
         }
-        let error = batch_norm_of_copies(&xs, &affine, &affine, EPS, 0).unwrap_err().to_string();
+        let error = batch_norm_of_copies(&xs, &affine, &affine, EPS, 0, None).unwrap_err().to_string();
         assert!(error.contains("more than 1 value"), "{error}");
     }
     // A value that stands for several is as good as several.
     let xs = Tensor::new(&[[7f32, -3., 1e4]], &Device::Cpu)?;
-    let out = batch_norm_of_copies(&xs, &affine, &affine, EPS, 2)?;
+    let out = batch_norm_of_copies(&xs, &affine, &affine, EPS, 2, None)?.0;
     assert_eq!(flat(&out.variance)?, [0., 0., 0.]);
     for shape in [&[2, 3][..], &[1, 3, 2]] {
         assert!(batch_norm(&Tensor::ones(shape, DType::F32, &Device::Cpu)?, &affine, &affine, EPS).is_ok());
@@ -292,6 +293,37 @@ fn layers_do_not_train_on_one_value_a_channel() -> Result<()> {
         assert_eq!(first.forward_constant(&ones(&[1, 3])?, 2, true)?.dims(), [2, 1, 4]);
         assert_eq!(stack.forward(Drive::Constant(&ones(&[1, 3])?, 2), true)?.dims(), [2, 1, 2]);
         assert_eq!(stack.forward(Drive::Spikes(&ones(&[2, 1, 3])?), true)?.dims(), [2, 1, 2]);
+    }
+    Ok(())
+}
+
+/// A batch in shards against the whole of it.
+#[test]
+fn shards_make_the_whole_batch() -> Result<()> {
+    let inputs = operands(&[12, 5, 3, 2], DType::F64)?;
+    let wanted = everything(batch_norm, &inputs)?;
+    for shards in [1, 2, 3, 4] {
+        let size = 12 / shards;
+        let found = in_shards(shards, |shard| {
+            let exchange = crate::exchange::current();
+            let own = [inputs[0].narrow(0, shard * size, size)?, inputs[1].clone(), inputs[2].clone()];
+            let [xs, weight, bias] = own.each_ref().map(candle_core::Var::from_tensor);
+            let (xs, weight, bias) = (xs?, weight?, bias?);
+            let (out, count) = batch_norm_of_copies(&xs, &weight, &bias, EPS, 1, exchange)?;
+            assert_eq!(count, 12 * 3 * 2);
+            let upstream = random("upstream", &[12, 5, 3, 2], DType::F64)?.narrow(0, shard * size, size)?;
+            let grads = (&out.ys * upstream)?.sum_all()?.backward()?;
+            let of = |t: &Tensor| grads.get(t).cloned().map_or_else(|| t.zeros_like(), Ok);
+            Ok([out.ys.detach(), of(&xs)?, of(&weight)?, of(&bias)?, out.mean, out.variance])
+        })?;
+        let column = |i: usize| found.iter().map(|shard| shard[i].clone()).collect::<Vec<_>>();
+        let sum = |i: usize| Tensor::stack(&column(i), 0)?.sum(0);
+        let mut got = vec![Tensor::cat(&column(0), 0)?, Tensor::cat(&column(1), 0)?, sum(2)?, sum(3)?];
+        for i in [4, 5] {
+            assert!(found.iter().all(|shard| flat(&shard[i]).ok() == flat(&found[0][i]).ok()));
+            got.push(found[0][i].clone());
+        }
+        compare(&inputs, &got, &wanted, 1e-11)?;
     }
     Ok(())
 }

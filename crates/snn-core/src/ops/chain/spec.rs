@@ -1,6 +1,9 @@
 //! What a chain is told, and what it hands back beside tensors.
 
+use std::sync::Arc;
+
 use crate::LifConfig;
+use crate::exchange::Exchange;
 use crate::geometry::Geometry;
 
 /// What a layer is, before it meets an input.
@@ -44,6 +47,8 @@ pub(crate) struct Chain<'a> {
     /// Whether the forward pass keeps what the backward pass needs; else that runs forward once more.
     pub(crate) keep: bool,
     pub(crate) end: End,
+    /// Who carries statistics, where the batch is one shard of a larger one.
+    pub(crate) exchange: Option<Arc<dyn Exchange>>,
 }
 
 /// The statistics of one batch.

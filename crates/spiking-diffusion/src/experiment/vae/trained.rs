@@ -11,9 +11,9 @@ use snn_train::Progress;
 use super::network::Vae;
 use crate::data::Split;
 use crate::error::{Error, Result};
+use crate::experiment::batches::{batches, by_batches};
 use crate::experiment::config::ExperimentConfig;
 use crate::experiment::saved::{finished_vae, read, sha256};
-use crate::experiment::stages::{batches, by_batches};
 use crate::experiment::vae_config::{VaeConfig, VaeNetwork};
 
 /// Draws images from a finished run of a variational autoencoder, by [`samples`](Self::samples) and

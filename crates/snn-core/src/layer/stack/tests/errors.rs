@@ -111,7 +111,7 @@ fn a_sum_wants_a_weight_for_every_step() -> Result<()> {
         let end = End::Sums(vec![vec![0.5; weight_count]]);
         let xs = if constant { xs.get(0)? } else { xs.clone() };
         let constant = constant.then_some(4);
-        chain::run(&xs, &weights, &affines, &Chain { layers, constant, keep: false, end })
+        chain::run(&xs, &weights, &affines, &Chain { layers, constant, keep: false, end, exchange: None })
     };
     for constant in [true, false] {
         assert_eq!(sum(&specs, constant, 4)?.0.dims(), [1, 2, 4, 5, 6]);

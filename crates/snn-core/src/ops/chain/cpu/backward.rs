@@ -1,5 +1,6 @@
 //! A chain from the gradient of its output to those of its input, its weights and its affine maps.
 
+use candle_core::Result;
 use rayon::prelude::*;
 
 use super::adjoint::Adjoint;
@@ -34,7 +35,7 @@ impl Plan {
         (weights, affines): (&[&[f32]], &[f32]),
         grad: &[f32],
         with_input: bool,
-    ) -> Gradients {
+    ) -> Result<Gradients> {
         let zeros = weights.iter().map(|weights| vec![0.; weights.len()]).collect();
         let mut gradients = Gradients { input: None, weights: zeros, affines: vec![0.; affines.len()] };
         let mut grads = self.output_gradients(grad);
@@ -48,7 +49,11 @@ impl Plan {
                 (Some(statistics), Scaling::Batch { eps }) => {
                     let scale = &affines[range][..layer.channels.1];
                     scales.copy_from_slice(&statistics.weight_gradient(&sums, eps));
-                    statistics.gradient(scale, &sums, eps)
+                    match &self.exchange {
+                        // The parameters' gradients are this shard's; the currents' see the whole batch.
+                        Some(exchange) => statistics.gradient(scale, &sums.of_all(&**exchange)?, eps),
+                        None => statistics.gradient(scale, &sums, eps),
+                    }
                 }
                 _ => {
                     scales.iter_mut().zip(&sums.grad_current).for_each(|(g, s)| *g = *s as f32);
@@ -64,7 +69,7 @@ impl Plan {
             grads = pass.run(normalised, &mut gradients.weights[i]);
         }
         gradients.input = with_input.then(|| self.input_gradient(&mut grads));
-        gradients
+        Ok(gradients)
     }
 
     /// Items a group.

@@ -1,5 +1,6 @@
 //! A chain from its input to its output.
 
+use candle_core::Result;
 use rayon::prelude::*;
 
 use super::events::{Events, Signal, channels_first};
@@ -51,13 +52,13 @@ impl Plan {
         xs: &[f32],
         weights: &[&[f32]],
         affines: &[f32],
-    ) -> (Vec<f32>, Vec<Kept>) {
+    ) -> Result<(Vec<f32>, Vec<Kept>)> {
         let mut signals = self.signals(xs);
         let mut kept = Vec::with_capacity(self.layers.len());
         for (i, (layer, &weights)) in self.layers.iter().zip(weights).enumerate() {
             let packed = layer.pack(weights.into());
             let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
-            let (currents, statistics) = self.currents(layer, &packed, &signals, steps);
+            let (currents, statistics) = self.currents(layer, &packed, &signals, steps)?;
             let given = self.affine_of(i, affines);
             let affine = match (&statistics, layer.scaling) {
                 (Some(statistics), Scaling::Batch { eps }) => {
@@ -74,7 +75,7 @@ impl Plan {
             let (layer, kept) = (&self.layers[last], &kept[last]);
             self.end_items(layer, &kept.affine, &kept.currents[n..][..outs.len()], None, outs);
         });
-        (output, kept)
+        Ok((output, kept))
     }
 
     /// Runs item after item, or group after group where there are linear layers, through all layers and keeps nothing.
@@ -139,7 +140,7 @@ impl Plan {
         packed: &Packed<'_>,
         signals: &[Signal],
         steps: usize,
-    ) -> (Vec<Buffer>, Option<Statistics>) {
+    ) -> Result<(Vec<Buffer>, Option<Statistics>)> {
         let by_batch = layer.scaling != Scaling::Fixed;
         let together = if layer.is_linear() { self.group() } else { 1 };
         let all = |signals: &[Signal]| {
@@ -155,7 +156,11 @@ impl Plan {
         let (currents, moments): (Vec<_>, Vec<Option<_>>) = items.into_iter().unzip();
         // In the order of the items, whatever the threads did.
         let total = moments.into_iter().flatten().reduce(|all, next| all.merge(&next));
-        (currents, total.map(|total| Statistics::new(&total)))
+        let total = match (total, &self.exchange) {
+            (Some(total), Some(exchange)) => Some(total.of_all(&**exchange)?),
+            (total, _) => total,
+        };
+        Ok((currents, total.map(|total| Statistics::new(&total))))
     }
 
     fn fire_all(&self, i: usize, affine: &Affine, currents: &[Buffer]) -> Vec<Signal> {

@@ -16,6 +16,7 @@ mod neuron;
 mod norm;
 mod prepared;
 mod scratch;
+mod shards;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::spec::{Chain, End, Scaling, Statistics};
+use crate::exchange::Exchange;
 use crate::ops::batch_norm::check_count;
 use crate::ops::operand;
 use bundle::Bundle;
@@ -44,6 +46,8 @@ struct Plan {
     /// Whether the input has no time axis.
     constant: bool,
     end: End,
+    /// See [`Chain::exchange`].
+    exchange: Option<Arc<dyn Exchange>>,
 }
 
 impl Plan {
@@ -60,7 +64,7 @@ impl Plan {
         {
             bail!("a sum of {time_steps} time steps with {} weights", row.len())
         }
-        let plan = Self { layers, items, time_steps, constant: constant.is_some(), end };
+        let plan = Self { layers, items, time_steps, constant: constant.is_some(), end, exchange: None };
         let mut by_batch = plan.layers.iter().filter(|layer| layer.scaling != Scaling::Fixed);
         by_batch.try_for_each(|layer| plan.check_batch(layer))?;
         Ok(plan)
@@ -116,6 +120,7 @@ pub(crate) fn run(
 ) -> Result<(Tensor, Vec<Option<Statistics>>)> {
     let layers = chain.layers.iter().map(Layer::new).collect();
     let plan = Plan::new(xs, layers, chain.constant, chain.end.clone())?;
+    let plan = Plan { exchange: chain.exchange.clone(), ..plan };
     let shape = plan.output_shape();
     let weights = weights.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
     plan.check_weights(&weights)?;
@@ -163,7 +168,7 @@ impl CustomOp3 for ChainOp {
         let guards: Vec<_> = weights.iter().map(Tensor::storage_and_layout).collect();
         let weights = guards.iter().map(slice).collect::<Result<Vec<_>>>()?;
         let ys = if *keep {
-            let (ys, all) = plan.run_keeping(xs, &weights, affines);
+            let (ys, all) = plan.run_keeping(xs, &weights, affines)?;
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
             ys
         } else {
@@ -188,10 +193,13 @@ impl CustomOp3 for ChainOp {
         let weight_values = weight_guards.iter().map(slice).collect::<Result<Vec<_>>>()?;
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         // Evaluation keeps nothing: whoever wants gradients there pays with another forward pass.
-        let kept = kept.get_or_insert_with(|| plan.run_keeping(inputs, &weight_values, affine_values).1);
+        let kept = match &mut *kept {
+            Some(kept) => kept,
+            none => none.insert(plan.run_keeping(inputs, &weight_values, affine_values)?.1),
+        };
         let grad_guard = grad.storage_and_layout();
         let arguments = (&*weight_values, affine_values);
-        let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op());
+        let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op())?;
         let like = |values: Vec<f32>, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device());
         let input = gradients.input.map(|values| like(values, xs)).transpose()?;
         let of_weights = gradients.weights.into_iter().zip(weights).map(|(values, t)| like(values, t));

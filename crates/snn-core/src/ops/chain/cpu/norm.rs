@@ -25,6 +25,16 @@ impl Moments {
         Self { count, mean, squares }
     }
 
+    /// `[count, means.., squares..]`.
+    pub(super) fn into_numbers(self) -> Vec<f64> {
+        [vec![self.count], self.mean, self.squares].concat()
+    }
+
+    pub(super) fn from_numbers(numbers: &[f64]) -> Self {
+        let (mean, squares) = numbers[1..].split_at(numbers.len() / 2);
+        Self { count: numbers[0], mean: mean.to_vec(), squares: squares.to_vec() }
+    }
+
     /// Of both lots of rows.
     pub(super) fn merge(mut self, other: &Self) -> Self {
         let total = self.count + other.count;

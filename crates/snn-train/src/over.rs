@@ -1,0 +1,164 @@
+//! Training over many workers: shards of each batch, and gradients summed in a fixed tree.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use snn_core::{Model, ParamStore};
+
+use crate::error::{Error, Result};
+use crate::trainer::{Session, number};
+use crate::tree::{Part, Tree, from_bytes, to_bytes};
+use crate::workers::share;
+use crate::{Batch, Collective, Progress, StepLoss, Trainer};
+
+impl Trainer<'_> {
+    /// [`train`](Self::train), with the [shards](crate::TrainingConfig::shards) of each batch shared out among workers, all of which
+    /// call this with the same values. Any number of them, up to one a shard, leaves the same bytes in all of them.
+    ///
+    /// `step` gets one shard, and returns the mean over its items; gradients, losses and columns are then those of the whole batch, and
+    /// so are the statistics of spiking layers with batch norm ([`snn_core::exchanging`]). Norms of Candle's own see their shard only.
+    /// Several shards of one worker are computed at once, on threads, and so `step` must not write what they share: what changes
+    /// parameters by other ways than gradients belongs into `before`, which runs before each step, once in each worker, and is given
+    /// the number of the step.
+    ///
+    /// Worker 0 is the one [in a run's folder](Self::in_run): it writes and resumes, and its state is sent to all. A stop that any
+    /// worker's `progress` asks for stops all, after the step in which it was asked.
+    ///
+    /// # Errors
+    /// Returns the errors of [`train`](Self::train) and of `before`, and an error if there are more workers than shards, or if another worker has
+    /// gone.
+    pub fn train_over<E: From<Error> + Send>(
+        &self,
+        workers: &dyn Collective,
+        progress: &mut dyn Progress,
+        mut before: impl FnMut(usize) -> Result<(), E>,
+        step: impl Fn(Batch<'_>) -> Result<StepLoss, E> + Sync,
+    ) -> Result<(), E> {
+        let shards = self.cfg.shards.unwrap_or(1);
+        if workers.size() > shards {
+            let reason = format!("each of the {} workers needs one of a batch's shards", workers.size());
+            return Err(Error::config("shards", shards, reason).into());
+        }
+        if shards == 1 {
+            return self.train(progress, |batch| {
+                before(batch.step)?;
+                step(batch)
+            });
+        }
+        let (params, tree) = (self.params, Tree { workers, shards });
+        let mut session = Session::open(self, progress)?;
+        session.moving.share(self.name, workers)?;
+        progress.begin(self.name, session.total, session.done());
+        while let Some(batch) = session.next() {
+            before(batch.step)?;
+            let size = batch.items.len() / shards;
+            let of_shard = |shard: usize| -> Result<Lot, E> {
+                let first = shard * size;
+                let items = &batch.items[first..first + size];
+                Lot::of(params, step(Batch { items, places: (first, batch.items.len()), ..batch })?)
+            };
+            let mut own = tree.run(of_shard)?;
+            if let Some(lot) = own.first_mut().filter(|_| progress.stop_requested()) {
+                lot.numbers[STOP] = 1.;
+            }
+            let sum = tree.sum(own)?;
+            let mean: Vec<f64> = sum.numbers.iter().map(|number| number / shards as f64).collect();
+            let value = self.finite("loss", session.done(), mean[LOSS])?;
+            session.descend(value, &mean[COLUMNS..], sum.gradients(params, shards)?)?;
+            progress.advance(session.done(), Some(value));
+            session.keep(mean[STOP] > 0.)?;
+        }
+        Ok(session.end(progress)?)
+    }
+
+    /// [`train_model`](Self::train_model) over many workers, as [`train_over`](Self::train_over). Worker 0 alone needs a run's folder;
+    /// if the trained model is there already, all get its parameters.
+    ///
+    /// # Errors
+    /// Returns the errors of [`train_over`](Self::train_over) and of [`train_model`](Self::train_model).
+    pub fn train_model_over<M: Model, E: From<Error> + Send>(
+        &self,
+        workers: &dyn Collective,
+        model: &M,
+        progress: &mut dyn Progress,
+        before: impl FnMut(usize) -> Result<(), E>,
+        step: impl Fn(Batch<'_>) -> Result<StepLoss, E> + Sync,
+    ) -> Result<(), E> {
+        let result = (workers.rank() == 0).then(|| self.result()).transpose()?;
+        let there = result.as_ref().is_some_and(|path| path.exists());
+        if workers.broadcast(vec![there.into()])? == [u8::from(true)] {
+            result.map_or(Ok(()), |path| self.read(M::KIND, &path))?;
+            share(workers, self.params)?;
+        } else {
+            self.train_over(workers, progress, before, step)?;
+            result.map_or(Ok(()), |path| self.write(model, &path))?;
+        }
+        self.states().map_or(Ok(()), |states| states.discard())?;
+        Ok(())
+    }
+}
+
+/// Where what lies in [`Lot::numbers`].
+const STOP: usize = 0;
+const LOSS: usize = 1;
+const COLUMNS: usize = 2;
+
+/// What comes of a shard, or of several.
+#[derive(Clone)]
+struct Lot {
+    /// Whether a stop is asked for, the loss, the columns.
+    numbers: Vec<f64>,
+    /// Of all parameters, one after the other.
+    gradients: Tensor,
+}
+
+impl Lot {
+    fn of<E: From<Error>>(params: &ParamStore, StepLoss { loss, columns }: StepLoss) -> Result<Self, E> {
+        let flat = || -> Result<Self> {
+            let gradients = params.gradients(&loss.backward()?)?;
+            let gradients =
+                gradients.values().map(Tensor::flatten_all).collect::<candle_core::Result<Vec<_>>>()?;
+            let numbers = [vec![0., number(&loss)?], columns].concat();
+            Ok(Self { numbers, gradients: Tensor::cat(&gradients, 0)? })
+        };
+        Ok(flat()?)
+    }
+
+    /// The mean of the gradients of so many shards, by parameter.
+    fn gradients(&self, params: &ParamStore, shards: usize) -> Result<BTreeMap<String, Tensor>> {
+        let mean = self.gradients.affine(1. / shards as f64, 0.)?;
+        let mut from = 0;
+        let trainable: BTreeMap<_, _> = params.trainable().into_iter().collect();
+        let gradient = |(name, var): (String, candle_core::Var)| {
+            let gradient = mean.narrow(0, from, var.elem_count())?.reshape(var.shape())?;
+            from += var.elem_count();
+            Ok((name, gradient))
+        };
+        trainable.into_iter().map(gradient).collect()
+    }
+}
+
+impl Part for Lot {
+    fn plus(mut self, next: &Self) -> Result<Self> {
+        self.numbers.iter_mut().zip(&next.numbers).for_each(|(sum, next)| *sum += next);
+        let gradients = (self.gradients + &next.gradients)?;
+        Ok(Self { numbers: self.numbers, gradients })
+    }
+
+    fn pack(&self) -> Result<Vec<u8>> {
+        let mut message = to_bytes(&self.numbers);
+        self.gradients.write_bytes(&mut message)?;
+        Ok(message)
+    }
+
+    fn unpack(&self, message: &[u8]) -> Result<Self> {
+        let (flat, count) = (&self.gradients, 8 * self.numbers.len());
+        if message.len() != count + flat.elem_count() * flat.dtype().size_in_bytes() {
+            let message = format!("gradients of {} bytes from a worker with other parameters", message.len());
+            return Err(candle_core::Error::msg(message).into());
+        }
+        let (numbers, gradients) = message.split_at(count);
+        let gradients = Tensor::from_raw_buffer(gradients, flat.dtype(), flat.dims(), &Device::Cpu)?;
+        Ok(Self { numbers: from_bytes(numbers), gradients: gradients.to_device(flat.device())? })
+    }
+}

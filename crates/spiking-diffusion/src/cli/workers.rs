@@ -1,0 +1,75 @@
+//! The workers of a program: itself alone, or the processes of the MPI job in which it was started.
+
+use std::process::ExitCode;
+
+use snn_train::{Alone, Collective};
+
+use super::say;
+use super::signals::{Signals, Stoppable};
+use crate::error::{Error, Result};
+
+/// Joined by a program as it starts, left as it ends.
+pub(super) struct Team {
+    #[cfg(feature = "mpi")]
+    job: Option<snn_train::Mpi>,
+    signals: Signals,
+}
+
+impl Team {
+    pub(super) fn join() -> Self {
+        #[cfg(feature = "mpi")]
+        let job = snn_train::Mpi::join();
+        Self {
+            #[cfg(feature = "mpi")]
+            job,
+            signals: Signals::listen(),
+        }
+    }
+
+    #[cfg(feature = "mpi")]
+    pub(super) fn workers(&self) -> &dyn Collective {
+        self.job.as_ref().map_or(&Alone, |job| job)
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    pub(super) fn workers(&self) -> &dyn Collective {
+        &Alone
+    }
+
+    fn leads(&self) -> bool {
+        self.workers().rank() == 0
+    }
+
+    /// What listens: worker 0 shows, all hear signals.
+    pub(super) fn progress(&self) -> Stoppable {
+        if self.leads() { self.signals.progress() } else { self.signals.silent() }
+    }
+
+    /// A line for a person, once.
+    pub(super) fn say(&self, text: &str) {
+        if self.leads() {
+            say(text);
+        }
+    }
+
+    /// Says what came of it, `advice` where a signal ended it, and ends the other workers where this one failed.
+    pub(super) fn end(&self, result: Result<()>, advice: &str) -> ExitCode {
+        let Err(e) = result else { return ExitCode::SUCCESS };
+        let (rank, size) = (self.workers().rank(), self.workers().size());
+        let code = match &e {
+            _ if rank == 0 => self.signals.failure(&e, advice),
+            // Worker 0 says it, and ends the job.
+            Error::Training(snn_train::Error::Stopped { .. }) => return ExitCode::FAILURE,
+            Error::Training(snn_train::Error::Worker { .. }) => self.signals.failure(&e, advice),
+            _ => {
+                say(&format!("error: worker {rank} of {size}: {e}"));
+                ExitCode::FAILURE
+            }
+        };
+        #[cfg(feature = "mpi")]
+        if let Some(job) = self.job.as_ref().filter(|_| size > 1) {
+            job.abort(1);
+        }
+        code
+    }
+}
