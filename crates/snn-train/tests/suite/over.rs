@@ -4,7 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use snn_core::{
-    AveragingConfig, LifConfig, Model, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer, VarBuilder,
+    AveragingConfig, LifConfig, Model, MuonConfig, ParamStore, Readout, ReadoutLayer, Seed, SpikingLayer,
+    VarBuilder,
 };
 use snn_train::{
     Alone, Batch, Collective, Error, Progress, Result, RunDir, Silent, StepLoss, Trainer, TrainingConfig,
@@ -48,8 +49,9 @@ impl Net {
 
 fn config(shards: Option<usize>) -> TrainingConfig {
     let average = Some(AveragingConfig { decay: 0.9, every: 2 });
-    let mut cfg =
-        TrainingConfig { batch_size: 12, checkpoint_every: 4, average, shards, ..TrainingConfig::new(4) };
+    let muon = Some(MuonConfig { parameters: vec!["hidden.".to_owned()], ..MuonConfig::default() });
+    let cfg = TrainingConfig::new(4);
+    let mut cfg = TrainingConfig { batch_size: 12, checkpoint_every: 4, average, muon, shards, ..cfg };
     cfg.adamw.lr = 0.02;
     cfg
 }
