@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use snn_core::{Model, ParamStore};
 
 use crate::error::{Error, Result};
@@ -108,57 +108,58 @@ const COLUMNS: usize = 2;
 struct Lot {
     /// Whether a stop is asked for, the loss, the columns.
     numbers: Vec<f64>,
-    /// Of all parameters, one after the other.
-    gradients: Tensor,
+    /// Of all parameters, in the order of their names.
+    gradients: Vec<Tensor>,
 }
 
 impl Lot {
     fn of<E: From<Error>>(params: &ParamStore, StepLoss { loss, columns }: StepLoss) -> Result<Self, E> {
-        let flat = || -> Result<Self> {
-            let gradients = params.gradients(&loss.backward()?)?;
-            let gradients =
-                gradients.values().map(Tensor::flatten_all).collect::<candle_core::Result<Vec<_>>>()?;
-            let numbers = [vec![0., number(&loss)?], columns].concat();
-            Ok(Self { numbers, gradients: Tensor::cat(&gradients, 0)? })
-        };
-        Ok(flat()?)
+        let gradients = || -> Result<_> { Ok(params.gradients(&loss.backward()?)?.into_values().collect()) };
+        let numbers = [vec![0., number(&loss)?], columns].concat();
+        Ok(Self { numbers, gradients: gradients()? })
     }
 
     /// The mean of the gradients of so many shards, by parameter.
     fn gradients(&self, params: &ParamStore, shards: usize) -> Result<BTreeMap<String, Tensor>> {
-        let mean = self.gradients.affine(1. / shards as f64, 0.)?;
-        let mut from = 0;
         let trainable: BTreeMap<_, _> = params.trainable().into_iter().collect();
-        let gradient = |(name, var): (String, candle_core::Var)| {
-            let gradient = mean.narrow(0, from, var.elem_count())?.reshape(var.shape())?;
-            from += var.elem_count();
-            Ok((name, gradient))
-        };
-        trainable.into_iter().map(gradient).collect()
+        let mean = |(name, sum): (String, &Tensor)| Ok((name, sum.affine(1. / shards as f64, 0.)?));
+        trainable.into_keys().zip(&self.gradients).map(mean).collect()
     }
 }
 
 impl Part for Lot {
     fn plus(mut self, next: &Self) -> Result<Self> {
         self.numbers.iter_mut().zip(&next.numbers).for_each(|(sum, next)| *sum += next);
-        let gradients = (self.gradients + &next.gradients)?;
-        Ok(Self { numbers: self.numbers, gradients })
+        for (sum, next) in self.gradients.iter_mut().zip(&next.gradients) {
+            *sum = (&*sum + next)?;
+        }
+        Ok(self)
     }
 
     fn pack(&self) -> Result<Vec<u8>> {
-        let mut message = to_bytes(&self.numbers);
-        self.gradients.write_bytes(&mut message)?;
+        let mut message = to_bytes(&self.numbers, f64::to_le_bytes);
+        for gradient in &self.gradients {
+            match gradient.dtype() {
+                DType::F32 => message.extend(to_bytes(&gradient.flatten_all()?.to_vec1()?, f32::to_le_bytes)),
+                _ => gradient.write_bytes(&mut message)?,
+            }
+        }
         Ok(message)
     }
 
     fn unpack(&self, message: &[u8]) -> Result<Self> {
-        let (flat, count) = (&self.gradients, 8 * self.numbers.len());
-        if message.len() != count + flat.elem_count() * flat.dtype().size_in_bytes() {
+        let (count, size) = (8 * self.numbers.len(), |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes());
+        if message.len() != count + self.gradients.iter().map(size).sum::<usize>() {
             let message = format!("gradients of {} bytes from a worker with other parameters", message.len());
             return Err(candle_core::Error::msg(message).into());
         }
-        let (numbers, gradients) = message.split_at(count);
-        let gradients = Tensor::from_raw_buffer(gradients, flat.dtype(), flat.dims(), &Device::Cpu)?;
-        Ok(Self { numbers: from_bytes(numbers), gradients: gradients.to_device(flat.device())? })
+        let (numbers, mut rest) = message.split_at(count);
+        let read = |like: &Tensor| {
+            let (own, behind) = rest.split_at(size(like));
+            rest = behind;
+            Tensor::from_raw_buffer(own, like.dtype(), like.dims(), &Device::Cpu)?.to_device(like.device())
+        };
+        let gradients = self.gradients.iter().map(read).collect::<candle_core::Result<_>>()?;
+        Ok(Self { numbers: from_bytes(numbers), gradients })
     }
 }

@@ -63,7 +63,7 @@ impl Part for Numbers {
     }
 
     fn pack(&self) -> Result<Vec<u8>> {
-        Ok(to_bytes(&self.0))
+        Ok(to_bytes(&self.0, f64::to_le_bytes))
     }
 
     fn unpack(&self, message: &[u8]) -> Result<Self> {

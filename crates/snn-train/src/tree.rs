@@ -76,8 +76,11 @@ impl Tree<'_> {
 }
 
 /// Numbers as they lie in memory everywhere.
-pub(crate) fn to_bytes(numbers: &[f64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+pub(crate) fn to_bytes<T: Copy, const N: usize>(numbers: &[T], of: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut bytes = vec![0; numbers.len() * N];
+    let (places, _) = bytes.as_chunks_mut::<N>();
+    places.iter_mut().zip(numbers).for_each(|(place, &number)| *place = of(number));
+    bytes
 }
 
 pub(crate) fn from_bytes(bytes: &[u8]) -> Vec<f64> {
