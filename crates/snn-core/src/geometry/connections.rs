@@ -99,7 +99,9 @@ pub fn spikes_by_position(spikes: &Tensor) -> Result<Vec<f64>> {
     let (batch, map) = spikes.dims().split_at(3);
     let shape: [usize; 2] = [batch, map].map(|axes| axes.iter().product());
     let rows = spikes.detach().reshape(&shape)?;
-    rows.sum(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
+    // A product with ones, which is exact for counts below 2^24: Candle sums rows element by element, at a tenth of the speed.
+    let ones = Tensor::ones((1, shape[0]), rows.dtype(), rows.device())?;
+    ones.matmul(&rows)?.squeeze(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
 }
 
 #[cfg(test)]
