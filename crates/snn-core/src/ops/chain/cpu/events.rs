@@ -243,12 +243,17 @@ pub(super) fn channels_first<A: Copy, B>(from: &[A], channels: usize, to: &mut [
     if positions == 1 {
         return to.iter_mut().zip(from).for_each(|(to, &x)| *to = f(x));
     }
-    for (p, row) in from.chunks_exact(channels).enumerate() {
-        for (c, &x) in row.iter().enumerate() {
-            to[c * positions + p] = f(x);
+    // In tiles, so that a line of either side is in the cache until all of it is used.
+    for (tile, rows) in from.chunks(TILE * channels).enumerate() {
+        for c in 0..channels {
+            let to = &mut to[c * positions + tile * TILE..][..rows.len() / channels];
+            to.iter_mut().zip(rows.chunks_exact(channels)).for_each(|(to, row)| *to = f(row[c]));
         }
     }
 }
+
+/// Positions that are turned round at once.
+const TILE: usize = 16;
 
 #[cfg(test)]
 mod tests {
