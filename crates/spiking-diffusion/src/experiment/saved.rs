@@ -72,7 +72,7 @@ impl Trained {
         Ok(Self::of(cfg, vqsvae, denoiser, sha256).spiking())
     }
 
-    /// The model in the box: generates digits, trained on MNIST by the preset `cpu` (the feature `mnist-model`, on by default).
+    /// The model in the box: generates digits, trained on MNIST by the preset `best` (the feature `mnist-model`, on by default).
     ///
     /// # Errors
     /// Returns an error if the tensors cannot be put on the device.
