@@ -100,15 +100,12 @@ impl Nccl {
             fill(&mut staged)?;
             self.fetched(&staged)
         };
-        match piece(LENGTH)?.try_into().map(u64::from_le_bytes) {
+        match piece(size_of::<u64>())?.try_into().map(u64::from_le_bytes) {
             Ok(0) | Err(_) => Ok(Vec::new()),
             Ok(length) => piece(length as usize),
         }
     }
 }
-
-/// Bytes of a message's length.
-const LENGTH: usize = size_of::<u64>();
 
 /// Which worker this is, before it can speak.
 struct Place {
@@ -135,9 +132,7 @@ impl Place {
     }
 
     fn join(&self, stream: Arc<CudaStream>, id: [u8; 128]) -> Result<Nccl> {
-        let Ok(_) = i32::try_from(self.size) else {
-            return Err(self.error("NCCL counts workers to 2^31 - 1"));
-        };
+        i32::try_from(self.size).map_err(|_| self.error("NCCL counts workers to 2^31 - 1"))?;
         let id = Id::uninit(id.map(|byte| c_char::from_ne_bytes([byte])));
         let failed = |reason: String| self.error(format!("cannot join by NCCL: {reason}"));
         // NCCL takes the thread's GPU.
