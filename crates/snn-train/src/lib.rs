@@ -18,6 +18,8 @@ mod workers;
 
 #[cfg(feature = "mpi")]
 pub use collective::Mpi;
+#[cfg(feature = "nccl")]
+pub use collective::Nccl;
 pub use collective::{Alone, Collective, in_threads};
 pub use config::TrainingConfig;
 pub use difference::{Difference, differences, most_readable};

@@ -49,13 +49,19 @@ impl Trainer<'_> {
         let mut session = Session::open(self, progress)?;
         session.moving.share(self.name, workers)?;
         progress.begin(self.name, session.total, session.done());
+        let device = params.device();
         while let Some(batch) = session.next() {
             before(batch.step)?;
+            // On a GPU each thread has a stream of its own: what one has written is there when another reads.
+            device.synchronize().map_err(Error::from)?;
             let size = batch.items.len() / shards;
             let of_shard = |shard: usize| -> Result<Lot, E> {
                 let first = shard * size;
                 let items = &batch.items[first..first + size];
-                Lot::of(params, step(Batch { items, places: (first, batch.items.len()), ..batch })?)
+                let lot =
+                    Lot::of(params, step(Batch { items, places: (first, batch.items.len()), ..batch })?);
+                device.synchronize().map_err(Error::from)?;
+                lot
             };
             let mut own = tree.run(of_shard)?;
             if let Some(lot) = own.first_mut().filter(|_| progress.stop_requested()) {

@@ -2,18 +2,24 @@
 
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
+#[cfg(any(test, feature = "nccl"))]
+mod rendezvous;
 mod threads;
 
 use std::fmt::Debug;
 
 #[cfg(feature = "mpi")]
 pub use self::mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 pub use threads::in_threads;
 
 use crate::error::Result;
 
-/// Carries messages between the workers of one job, each of which runs the same program: processes of an MPI job, or
-/// [threads](in_threads).
+/// Carries messages between the workers of one job, each of which runs the same program: processes of an MPI job or
+/// with a GPU each, or [threads](in_threads).
 ///
 /// Messages from one worker to another arrive whole and in order. All that needs an order of sums, such as the gradients of
 /// [`Trainer::train_over`](crate::Trainer::train_over), is made of these few, because the sums of a library depend on the

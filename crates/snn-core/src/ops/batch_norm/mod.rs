@@ -3,8 +3,9 @@
 mod cpu;
 #[cfg(any(test, feature = "cuda"))]
 pub(super) mod cuda;
+pub(super) mod shards;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 
@@ -67,7 +68,7 @@ pub(crate) fn batch_norm_of_copies(
     check(xs, weight, bias, copies)?;
     #[cfg(feature = "cuda")]
     if Backend::of(xs) == Backend::Cuda {
-        return on_cuda(xs, weight, bias, eps);
+        return on_cuda(xs, weight, bias, eps, exchange);
     }
     if Backend::of(xs) != Backend::Cpu {
         if exchange.is_some() {
@@ -87,13 +88,26 @@ pub(crate) fn batch_norm_of_copies(
 }
 
 #[cfg(feature = "cuda")]
-fn on_cuda(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<BatchNormed> {
-    let xs = xs.contiguous()?;
-    let moments = cuda::run::moments(&xs.detach())?;
-    let op = cuda::run::Normalise { moments: moments.clone(), eps };
+fn on_cuda(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    exchange: Option<Arc<dyn Exchange>>,
+) -> Result<(BatchNormed, usize)> {
+    let (xs, channels) = (xs.contiguous()?, xs.dim(1)?);
+    let mut moments = cuda::run::moments(&xs.detach())?;
+    let mut count = xs.elem_count() / channels;
+    if let Some(exchange) = &exchange {
+        let own = moments.flatten_all()?.to_vec1()?;
+        let all = shards::merge_moments(count as f64, &own, &**exchange)?;
+        moments = Tensor::from_slice(&all[..2 * channels], (2, channels), xs.device())?;
+        count = all[2 * channels] as usize;
+    }
+    let op = cuda::run::Normalise { moments: moments.clone(), eps, count, exchange };
     let ys = xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
     let like = |i| moments.get(i)?.to_dtype(xs.dtype());
-    Ok(BatchNormed { ys, mean: like(0)?, variance: like(1)? })
+    Ok((BatchNormed { ys, mean: like(0)?, variance: like(1)? }, count))
 }
 
 /// The twin that [`batch_norm`] is tested against, made of Candle's own operations. It runs on any device.
@@ -168,7 +182,9 @@ impl CustomOp1 for Moments {
             // Around a value of the channel itself, so that a large mean does not swallow a small variance.
             let pivots: Vec<f64> = (0..p.channels).map(|c| WithDType::to_f64(xs[c * p.size])).collect();
             match &self.exchange {
-                Some(exchange) => moments_of_all(&p, xs, n, &**exchange)?,
+                Some(exchange) => {
+                    shards::moments_of_all(p.channels, n, |pivots| p.sum_around(xs, pivots), &**exchange)?
+                }
                 None => [moments(&p, xs, &pivots, n), vec![n]].concat(),
             }
         });
@@ -181,23 +197,6 @@ fn moments<F: Real>(p: &Planes, xs: &[F], pivots: &[f64], n: f64) -> Vec<f64> {
     let means = sums.iter().zip(pivots).map(|(s, pivot)| pivot + s.0 / n);
     let variances = sums.iter().map(|s| (s.1 / n - (s.0 / n).powi(2)).max(0.));
     means.chain(variances).collect()
-}
-
-/// [`moments`] of all shards with their count: the mean first, and then what lies around it.
-fn moments_of_all<F: Real>(p: &Planes, xs: &[F], n: f64, exchange: &dyn Exchange) -> Result<Vec<f64>> {
-    let of_all = |pivots: &[f64]| {
-        let (first, second): (Vec<_>, Vec<_>) = p.sum_around(xs, pivots).into_iter().unzip();
-        exchange.merge([vec![n], first, second].concat(), exchange::add)
-    };
-    let sums = of_all(&vec![0.; p.channels])?;
-    let mut means: Vec<f64> = sums[1..=p.channels].iter().map(|sum| sum / sums[0]).collect();
-    let sums = of_all(&means)?;
-    let (n, (rests, squares)) = (sums[0], sums[1..].split_at(p.channels));
-    // What rounding left in the mean.
-    means.iter_mut().zip(rests).for_each(|(mean, rest)| *mean += rest / n);
-    let variances = squares.iter().zip(rests).map(|(square, rest)| (square / n - (rest / n).powi(2)).max(0.));
-    let variances: Vec<f64> = variances.collect();
-    Ok([means, variances, vec![n]].concat())
 }
 
 struct BatchNorm {

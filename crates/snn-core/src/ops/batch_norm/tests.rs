@@ -297,33 +297,68 @@ fn layers_do_not_train_on_one_value_a_channel() -> Result<()> {
     Ok(())
 }
 
-/// A batch in shards against the whole of it.
+/// A batch in shards, on this device and in this precision, against the whole of it on the CPU in f64.
+pub(in crate::ops) fn check_shards(device: &Device, dtype: DType, bound: f64) -> Result<()> {
+    for shape in [[12, 5, 3, 2], [12, 2, 53, 61]] {
+        let inputs = operands(&shape, DType::F64)?;
+        let wanted = everything(batch_norm, &inputs)?;
+        let upstream = random("upstream", &shape, DType::F64)?;
+        for shards in [1, 2, 3, 4] {
+            let size = 12 / shards;
+            let found = in_shards(shards, |shard| {
+                let exchange = crate::exchange::current();
+                let here = |t: &Tensor| t.to_dtype(dtype)?.to_device(device);
+                let part = |t: &Tensor| here(&t.narrow(0, shard * size, size)?);
+                let own = [part(&inputs[0])?, here(&inputs[1])?, here(&inputs[2])?];
+                let [xs, weight, bias] = own.each_ref().map(candle_core::Var::from_tensor);
+                let (xs, weight, bias) = (xs?, weight?, bias?);
+                let (out, count) = batch_norm_of_copies(&xs, &weight, &bias, EPS, 1, exchange)?;
+                assert_eq!(count, 12 * shape[2] * shape[3]);
+                let grads = (&out.ys * part(&upstream)?)?.sum_all()?.backward()?;
+                let of = |t: &Tensor| grads.get(t).cloned().map_or_else(|| t.zeros_like(), Ok);
+                let all = [out.ys.detach(), of(&xs)?, of(&weight)?, of(&bias)?, out.mean, out.variance];
+                all.iter().map(|tensor| tensor.to_device(&Device::Cpu)).collect::<Result<Vec<_>>>()
+            })?;
+            let column = |i: usize| found.iter().map(|shard| shard[i].clone()).collect::<Vec<_>>();
+            let sum = |i: usize| Tensor::stack(&column(i), 0)?.sum(0);
+            let mut got = vec![Tensor::cat(&column(0), 0)?, Tensor::cat(&column(1), 0)?, sum(2)?, sum(3)?];
+            for i in [4, 5] {
+                assert!(found.iter().all(|shard| flat(&shard[i]).ok() == flat(&found[0][i]).ok()));
+                got.push(found[0][i].clone());
+            }
+            compare(&inputs, &got, &wanted, bound)?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn shards_make_the_whole_batch() -> Result<()> {
-    let inputs = operands(&[12, 5, 3, 2], DType::F64)?;
-    let wanted = everything(batch_norm, &inputs)?;
-    for shards in [1, 2, 3, 4] {
-        let size = 12 / shards;
-        let found = in_shards(shards, |shard| {
-            let exchange = crate::exchange::current();
-            let own = [inputs[0].narrow(0, shard * size, size)?, inputs[1].clone(), inputs[2].clone()];
-            let [xs, weight, bias] = own.each_ref().map(candle_core::Var::from_tensor);
-            let (xs, weight, bias) = (xs?, weight?, bias?);
-            let (out, count) = batch_norm_of_copies(&xs, &weight, &bias, EPS, 1, exchange)?;
-            assert_eq!(count, 12 * 3 * 2);
-            let upstream = random("upstream", &[12, 5, 3, 2], DType::F64)?.narrow(0, shard * size, size)?;
-            let grads = (&out.ys * upstream)?.sum_all()?.backward()?;
-            let of = |t: &Tensor| grads.get(t).cloned().map_or_else(|| t.zeros_like(), Ok);
-            Ok([out.ys.detach(), of(&xs)?, of(&weight)?, of(&bias)?, out.mean, out.variance])
+    check_shards(&Device::Cpu, DType::F64, 1e-11)?;
+    check_shards(&Device::Cpu, DType::F32, 1e-5)
+}
+
+/// Moments say what the sums around any pivot are, as a second pass over the elements does.
+#[test]
+fn shards_may_give_their_moments() -> Result<()> {
+    for centre in [0., 1e3] {
+        let [xs, ..] = operands(&[12, 5, 3, 2], DType::F64)?;
+        let xs = (xs + centre)?;
+        let found = in_shards(3, |shard| {
+            let exchange = crate::exchange::current().expect("a shard's");
+            let xs = flat(&xs.narrow(0, 4 * shard, 4)?)?;
+            let p = Planes { channels: 5, size: 6 };
+            let around = |pivots: &[f64]| p.sum_around(&xs, pivots);
+            let wanted = shards::moments_of_all(5, 24., around, &*exchange)?;
+            let pivots: Vec<f64> = (0..5).map(|c| xs[6 * c]).collect();
+            Ok((shards::merge_moments(24., &moments(&p, &xs, &pivots, 24.), &*exchange)?, wanted))
         })?;
-        let column = |i: usize| found.iter().map(|shard| shard[i].clone()).collect::<Vec<_>>();
-        let sum = |i: usize| Tensor::stack(&column(i), 0)?.sum(0);
-        let mut got = vec![Tensor::cat(&column(0), 0)?, Tensor::cat(&column(1), 0)?, sum(2)?, sum(3)?];
-        for i in [4, 5] {
-            assert!(found.iter().all(|shard| flat(&shard[i]).ok() == flat(&found[0][i]).ok()));
-            got.push(found[0][i].clone());
+        for (got, wanted) in &found {
+            assert_eq!((got, got[10]), (&found[0].0, 72.));
+            for (got, wanted) in got.iter().zip(wanted) {
+                assert!((got - wanted).abs() <= 1e-12 * wanted.abs(), "{got} and {wanted}");
+            }
         }
-        compare(&inputs, &got, &wanted, 1e-11)?;
     }
     Ok(())
 }

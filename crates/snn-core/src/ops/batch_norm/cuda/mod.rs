@@ -46,6 +46,22 @@ impl Planes {
         Ok(Self { channels, size, elements, parts, share })
     }
 
+    /// This shard's sums of [`gradient_sums`](Self::gradient_sums), added in the kernels' order: `[C, 2]`, the parts of
+    /// [`of_all`](Self::of_all).
+    pub(crate) fn total(self, parts: &[f64]) -> Vec<f64> {
+        let add = |[first, second]: [f64; 2], part: &[f64; 2]| [first + part[0], second + part[1]];
+        let (pairs, _) = parts.as_chunks::<2>();
+        pairs.chunks(self.parts).flat_map(|channel| channel.iter().fold([0., 0.], add)).collect()
+    }
+
+    /// All shards of a batch, with so many elements a channel, as one part: for [`gradients`](Self::gradients) alone.
+    pub(crate) fn of_all(self, elements: usize) -> Result<Self> {
+        if elements > i32::MAX as usize {
+            bail!("norm_gradients: {elements} elements in a channel of all shards: more than 32 bits count")
+        }
+        Ok(Self { elements, parts: 1, share: elements, ..self })
+    }
+
     fn record(self, launch: Launch) -> Launch {
         let Self { channels, size, elements, parts, share } = self;
         // Checked above.

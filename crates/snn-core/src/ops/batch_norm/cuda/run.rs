@@ -1,10 +1,13 @@
-//! Batch norm on a GPU: its statistics never leave it.
+//! Batch norm on a GPU: its statistics leave it where other shards of the batch must know them, else never.
+
+use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaViewMut};
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::Planes;
+use crate::exchange::{self, Exchange};
 use crate::ops::cuda::apply::{apply1, apply3};
 use crate::ops::cuda::gpu::{Call, Element, by_element, uninitialised};
 
@@ -31,6 +34,9 @@ fn moments_of<F: Element>(planes: Planes, xs: &CudaStorage, layout: &Layout) -> 
 pub(crate) struct Normalise {
     pub(crate) moments: Tensor,
     pub(crate) eps: f64,
+    /// Elements of each channel, those of all shards.
+    pub(crate) count: usize,
+    pub(crate) exchange: Option<Arc<dyn Exchange>>,
 }
 
 /// Hands on the storage of a tensor on a GPU.
@@ -114,9 +120,19 @@ fn gradients(xs: &Tensor, grad: &Tensor, weight: &Tensor, norm: &Normalise) -> R
                 let c = planes.channels;
                 let mut all = uninitialised::<F>(device, 6 * c)?;
                 let (mut grads, mut by) = all.split_at_mut(2 * c);
-                let call = Call::new(device, planes.gradients::<F>(norm.eps)?).view(&parts.slice(..))?;
-                let call = call.read::<f64>(moments, layout)?.read::<F>(weight, l3)?;
-                call.write(&mut grads)?.write(&mut by)?.run()?;
+                let finish = |planes: Planes, parts: &CudaSlice<f64>, grads: &mut CudaViewMut<'_, F>, by: &mut _| {
+                    let call = Call::new(device, planes.gradients::<F>(norm.eps)?).view(&parts.slice(..))?;
+                    let call = call.read::<f64>(moments, layout)?.read::<F>(weight, l3)?;
+                    call.write(grads)?.write(by)?.run()
+                };
+                finish(planes, &parts, &mut grads, &mut by)?;
+                if let Some(exchange) = &norm.exchange {
+                    // The parameters' gradients are this shard's; the input's sees the whole batch.
+                    let sums = exchange.merge(planes.total(&device.clone_dtoh(&parts)?), exchange::add)?;
+                    let mut unused = uninitialised::<F>(device, 2 * c)?;
+                    let (planes, sums) = (planes.of_all(norm.count)?, device.clone_htod(&sums)?);
+                    finish(planes, &sums, &mut unused.slice_mut(..), &mut by)?;
+                }
                 Ok(CudaStorage::wrap_cuda_slice(all, device.clone()))
             })
         })?;

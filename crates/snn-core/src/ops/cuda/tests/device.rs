@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 
 use super::lif::configs;
+use crate::ops::batch_norm::tests::check_shards;
 use crate::ops::testing::{assert_identical, assert_within, flat, random};
 use crate::{
     AdamW, AdamWConfig, ConvConfig, LayerConfig, LifConfig, ParamStore, Readout, Seed, SpikingLayer,
@@ -120,6 +121,15 @@ fn gpu_batch_norm() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Shards on one GPU, each on a thread of its own.
+#[test]
+#[ignore = "needs a GPU"]
+fn gpu_batch_norm_in_shards() -> Result<()> {
+    let device = gpu();
+    check_shards(&device, DType::F32, 1e-5)?;
+    check_shards(&device, DType::F64, 1e-11)
 }
 
 #[test]

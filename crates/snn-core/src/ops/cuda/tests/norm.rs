@@ -5,10 +5,12 @@ use candle_core::{DType, Result, Tensor};
 use super::Cases;
 use super::host::{self, bytes, tensor};
 use crate::batch_norm;
+use crate::exchange;
 use crate::ops::Real;
 use crate::ops::batch_norm::cuda::Planes;
+use crate::ops::batch_norm::shards::merge_moments;
 use crate::ops::cuda::launch::Launch;
-use crate::ops::testing::{assert_within, random, run};
+use crate::ops::testing::{assert_within, flat, in_shards, random, run};
 
 const EPS: f64 = 1e-5;
 
@@ -107,6 +109,86 @@ fn check<F: Real>(grid: u32, bound: f64) -> Result<()> {
             assert_within(&format!("{what}: {name}, grid {grid}"), &got, wanted, &size, bound);
         }
     }
+    Ok(())
+}
+
+/// The inputs of the norm and what its output's gradient is, whole or of a shard.
+type Inputs = [Tensor; 4];
+
+/// `[y, gx, gweight, gbias]` of a shard, kernel after kernel as `batch_norm/cuda/run.rs` launches them for one.
+fn shard<F: Real>([xs, weight, bias, upstream]: &Inputs) -> Result<Option<Vec<Tensor>>> {
+    let exchange = exchange::current().expect("a shard's");
+    let (planes, dims, c) = (Planes::new("norm", "xs", xs.layout())?, xs.dims(), xs.dim(1)?);
+    let [xs, weight, bias, upstream] = [xs, weight, bias, upstream].map(bytes::<F>);
+    let launch = |kernel: Launch, mut operands: Vec<Vec<u8>>| {
+        operands.push(empty::<F>(&kernel));
+        Some(host::run(&[(kernel, operands)])?.remove(0))
+    };
+    let doubles = |bytes: &[u8]| flat(&tensor::<f64>(bytes, &[bytes.len() / 8])?);
+    let to_bytes = |numbers: &[f64]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+
+    let Some(mut left) = launch(planes.sum::<F>()?, vec![xs.clone()]) else { return Ok(None) };
+    let left = launch(planes.moments::<F>()?, vec![xs.clone(), left.remove(1)]).unwrap();
+    let n = (xs.len() / F::DTYPE.size_in_bytes() / c) as f64;
+    let all = merge_moments(n, &doubles(&left[2])?, &*exchange)?;
+    let (moments, count) = (to_bytes(&all[..2 * c]), all[2 * c] as usize);
+    let left = launch(planes.coefficients::<F>(EPS)?, vec![moments.clone(), weight.clone(), bias]).unwrap();
+    let ys = launch(planes.affine::<F>()?, vec![xs.clone(), left[3].clone()]).unwrap().remove(2);
+
+    let operands = vec![xs.clone(), upstream.clone(), moments.clone()];
+    let parts = launch(planes.gradient_sums::<F>()?, operands).unwrap().remove(3);
+    let gradients = |planes: Planes, parts: Vec<u8>| {
+        let operands = vec![parts, moments.clone(), weight.clone(), Cases::<F>::empty(2 * c)];
+        Ok::<_, candle_core::Error>(launch(planes.gradients::<F>(EPS)?, operands).unwrap())
+    };
+    let grads = tensor::<F>(&gradients(planes, parts.clone())?[3], &[2, c])?;
+    let sums = exchange.merge(planes.total(&doubles(&parts)?), exchange::add)?;
+    let by = gradients(planes.of_all(count)?, to_bytes(&sums))?.remove(4);
+    let grad_xs = launch(planes.input_gradient::<F>()?, vec![xs, upstream, by]).unwrap().remove(3);
+    Ok(Some(vec![tensor::<F>(&ys, dims)?, tensor::<F>(&grad_xs, dims)?, grads.get(1)?, grads.get(0)?]))
+}
+
+fn check_shards<F: Real>(shape: &[usize], shards: usize, bound: f64) -> Result<()> {
+    let (c, size) = (shape[1], shape[0] / shards);
+    let xs = (random("xs", shape, F::DTYPE)? + 30.)?;
+    let inputs = [xs, random("weight", &[c], F::DTYPE)?, random("bias", &[c], F::DTYPE)?];
+    let wanted = run(|x| Ok(batch_norm(&x[0], &x[1], &x[2], EPS)?.ys), &inputs)?;
+    let [xs, weight, bias] = inputs;
+    let upstream = random("upstream", shape, F::DTYPE)?;
+    let found = in_shards(shards, |i| {
+        let own = |t: &Tensor| t.narrow(0, i * size, size)?.force_contiguous();
+        shard::<F>(&[own(&xs)?, weight.clone(), bias.clone(), own(&upstream)?])
+    })?;
+    let Some(found) = found.into_iter().collect::<Option<Vec<_>>>() else { return Ok(()) };
+    let column = |i: usize| found.iter().map(|shard| shard[i].clone()).collect::<Vec<_>>();
+    let sum = |i: usize| Tensor::stack(&column(i), 0)?.sum(0);
+    let got = [Tensor::cat(&column(0), 0)?, Tensor::cat(&column(1), 0)?, sum(2)?, sum(3)?];
+    let size_of_sums = upstream.sqr()?.sum_all()?.sqrt()?.broadcast_as(c)?;
+    let sizes = [&wanted[0], &wanted[1], &size_of_sums, &size_of_sums];
+    for (((name, got), wanted), size) in
+        ["ys", "grad_xs", "grad_weight", "grad_bias"].iter().zip(&got).zip(&wanted).zip(sizes)
+    {
+        assert_within(&format!("{shape:?} in {shards} shards: {name}"), got, wanted, size, bound);
+    }
+    Ok(())
+}
+
+/// One shard, several, and channels of several parts.
+#[test]
+fn shards_make_the_whole_batch() -> Result<()> {
+    for (shape, shards) in [(&[5, 3, 2][..], 1), (&[12, 5, 3, 2], 3), (&[6, 2, 53, 61], 2), (&[2, 4], 2)] {
+        check_shards::<f32>(shape, shards, 1e-6)?;
+        check_shards::<f64>(shape, shards, 1e-11)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn more_elements_than_32_bits_count_are_refused() -> Result<()> {
+    let planes = Planes::new("norm", "xs", random("xs", &[3, 4], DType::F32)?.layout())?;
+    assert!(
+        planes.of_all(1 << 31).unwrap_err().to_string().contains("2147483648 elements in a channel of all")
+    );
     Ok(())
 }
 
