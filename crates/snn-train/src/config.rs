@@ -28,7 +28,8 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// The optimiser.
     pub adamw: AdamWConfig,
-    /// Another optimiser for the weights of hidden layers, with the same schedule. `None` moves all by AdamW.
+    /// Another optimiser for the weights of hidden layers, with the same schedule. `None`, or a network without such weights, moves all by
+    /// AdamW.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muon: Option<MuonConfig>,
     /// Factors on the learning rate of the parameters that AdamW moves and whose names begin so, such as `{"prior.": 10}`.

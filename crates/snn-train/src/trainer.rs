@@ -209,7 +209,7 @@ impl<'a> Session<'a> {
         let (cfg, name) = (trainer.cfg, trainer.name);
         cfg.validate()?;
         let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
-        let (muon, rest) = optimised_by_muon(trainer)?;
+        let (muon, rest) = optimised_by_muon(trainer, progress)?;
         let optimiser = AdamW::new(rest, cfg.adamw)?.with_rates(&cfg.rates);
         let average = cfg.average.map(|average| Average::new(trainer.params, average)).transpose()?;
         let mut moving = Moving { params: trainer.params, optimiser, muon, average };
@@ -306,15 +306,22 @@ impl<'a> Session<'a> {
 
 type Parameters = Vec<(String, Var)>;
 
-/// Shares the trainable parameters out between Muon, where the config wants it, and AdamW.
-fn optimised_by_muon(trainer: &Trainer<'_>) -> Result<(Option<Muon>, Parameters)> {
+/// Shares the trainable parameters out between Muon, where the config wants it, and AdamW. A network of the user's own may have none for
+/// Muon.
+fn optimised_by_muon(
+    trainer: &Trainer<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(Option<Muon>, Parameters)> {
     let all = trainer.params.trainable();
     let Some(cfg) = &trainer.cfg.muon else { return Ok((None, all)) };
     let (hidden, rest): (Parameters, Parameters) =
         all.into_iter().partition(|(name, var)| cfg.moves(name, var));
     if hidden.is_empty() {
-        let (value, reason) = (format!("{:?}", cfg.parameters), "no parameter with two dimensions begins so");
-        return Err(snn_core::Error::config("muon.parameters", value, reason).into());
+        let (name, prefixes) = (trainer.name, &cfg.parameters);
+        progress.message(&format!(
+            "{name}: AdamW moves all parameters; Muon none, for none with two dimensions begins with one of {prefixes:?}"
+        ));
+        return Ok((None, rest));
     }
     Ok((Some(Muon::new(hidden, cfg)?), rest))
 }

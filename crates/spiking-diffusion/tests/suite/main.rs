@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use spiking_diffusion::absorbing_diffusion::{Order, SamplingConfig};
 use spiking_diffusion::data::{Dataset, Split, synthetic_digits};
 use spiking_diffusion::vq_svae::Revival;
 use spiking_diffusion::{ExperimentConfig, Preset};
@@ -80,6 +81,7 @@ fn tiny(data: &Dataset) -> ExperimentConfig {
         training.epochs = 2;
         training.checkpoint_every = 3;
     }
+    cfg.sampling = SamplingConfig { order: Order::ExactK, temperature: 0.75.into(), ..Default::default() };
     cfg.samples = 5;
     cfg.evaluation.bound_images = 16;
     cfg
