@@ -14,7 +14,7 @@ use super::sharing::{Drawn, Wanted, draw_over};
 use crate::error::Result;
 
 /// Generates images number `images` of this seed: `[n, channels, H, W]`, on the CPU, pixels as of
-/// [`VqSvae::decode`].
+/// [`VqSvae::decode`](vq_svae::VqSvae::decode).
 ///
 /// Image `i` follows from the seed and `i`, whatever the range and the batch size.
 ///
