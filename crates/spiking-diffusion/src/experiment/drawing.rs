@@ -75,23 +75,12 @@ pub(super) fn draw(
     device: &Device,
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
-    let codes = draw_codes(cfg, networks, images, device, observe)?;
+    let codes = draw_given(cfg, networks, images, None, device, observe)?;
     Ok(networks.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?)
 }
 
-/// The codes of images number `images` of this config's seed and sampling, in one batch; `observe` as in
-/// [`Sampler::sample`].
-pub(crate) fn draw_codes(
-    cfg: &ExperimentConfig,
-    networks: Networks<'_>,
-    images: Range<usize>,
-    device: &Device,
-    observe: &mut dyn FnMut(&[u32], usize),
-) -> Result<Tensor> {
-    draw_given(cfg, networks, images, None, device, observe)
-}
-
-/// [`draw_codes`], where some tokens are known beforehand; as [`Sampler::with_given`].
+/// The codes of images number `images` of this config's seed and sampling, in one batch, of which some tokens may be known beforehand;
+/// `observe` as in [`Sampler::sample`], `given` as in [`Sampler::with_given`].
 pub(super) fn draw_given(
     cfg: &ExperimentConfig,
     networks: Networks<'_>,
