@@ -1,7 +1,6 @@
 //! The folder of one run: who may write to it, and which file is what.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,7 +8,7 @@ use serde::de::DeserializeOwned;
 use snn_core::write_atomically;
 
 use crate::error::{Error, Result};
-use crate::{differences, json, most_readable};
+use crate::{Lock, differences, json, most_readable};
 
 /// Keeps everything that a run writes in one folder, which is locked against other runs while this value lives.
 ///
@@ -17,8 +16,8 @@ use crate::{differences, json, most_readable};
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// It is held and never read: the system lets go of the lock when the process ends, however it ends.
-    _lock: File,
+    /// It is held and never read.
+    _lock: Lock,
 }
 
 impl RunDir {
@@ -145,17 +144,19 @@ pub fn read_config<C: DeserializeOwned>(folder: &Path) -> Result<C> {
     })
 }
 
-/// Takes a folder for one process, for as long as the returned file lives: creates it if there is none, and locks it.
+/// Takes a folder for one process, for as long as the returned lock lives: creates it if there is none, and locks it.
 /// `manifest` is the file that says what the folder is for.
 ///
 /// # Errors
 /// Returns an error if the folder holds files but no `manifest`, if another process has it, or if it cannot be written.
-pub fn claim(folder: &Path, manifest: &str) -> Result<File> {
+pub fn claim(folder: &Path, manifest: &str) -> Result<Lock> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     if !folder.join(manifest).exists() {
         refuse_foreign_files(folder, manifest)?;
     }
-    lock(&folder.join(".lock"))
+    let path = folder.join(".lock");
+    let lock = Lock::at_once(&path).map_err(Error::io(&path))?;
+    lock.ok_or_else(|| Error::run(folder, "another process is running in this folder"))
 }
 
 /// Refuses a folder without its manifest that holds anything but what is written before the manifest.
@@ -168,15 +169,4 @@ fn refuse_foreign_files(folder: &Path, manifest: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn lock(path: &Path) -> Result<File> {
-    let file = File::create(path).map_err(Error::io(path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::run(path.parent().unwrap_or(path), "another process is running in this folder"))
-        }
-        Err(TryLockError::Error(source)) => Err(Error::io(path)(source)),
-    }
 }

@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 pub use transfer::Limits;
 use transfer::Transfer;
 
+use snn_train::Lock;
+
 use crate::{Error, Result};
 
 /// Follows a download: a function that is called with the number of bytes so far, and of all bytes if the server says it.
@@ -102,7 +104,8 @@ pub fn fetch_within(
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    let held = lock(&beside(&target, ".lock"))?;
+    let lock = beside(&target, ".lock");
+    let held = Lock::wait(&lock).map_err(Error::io(&lock))?;
     // Whoever held the lock may have brought it.
     if !is_there(&target, sha256)? {
         load(limits, url, sha256, &part, progress).map_err(|problem| problem.explain(url, &target))?;
@@ -195,25 +198,4 @@ fn beside(target: &Path, suffix: &str) -> PathBuf {
     let mut name = target.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-/// Lets one process at a time do something: takes an empty file that the others wait for until it is dropped or the process
-/// ends. The file is not removed, because two that wait could then each hold a file of its own.
-///
-/// # Errors
-/// Returns an error if the file cannot be created.
-///
-/// # Examples
-/// ```
-/// let folder = tempfile::tempdir()?;
-/// let held = spiking_diffusion_metrics::download::lock(&folder.path().join("data.lock"))?;
-/// // What others must not do at the same time.
-/// drop(held);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn lock(path: &Path) -> Result<File> {
-    let file = File::create(path).map_err(Error::io(path))?;
-    // Some network file systems have no locks: then there is none.
-    file.lock().ok();
-    Ok(file)
 }

@@ -193,15 +193,3 @@ fn a_download_that_was_stopped_goes_on_later() {
     download.assert_fetched();
     assert_eq!(download.starts(), if kept < content().len() { vec![0, kept] } else { vec![0] });
 }
-
-#[test]
-fn a_lock_is_held_by_one_at_a_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("lock");
-    let free = |path: &Path| fs::File::open(path).unwrap().try_lock().is_ok();
-    let held = download::lock(&path).unwrap();
-    assert!(!free(&path));
-    drop(held);
-    assert!(free(&path));
-    assert!(message(download::lock(&folder.path().join("none/lock"))).contains("none/lock"));
-}

@@ -8,9 +8,9 @@ mod unpack;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use snn_train::flow;
+use snn_train::{Lock, flow};
 use spiking_diffusion_metrics::Error as MetricsError;
-use spiking_diffusion_metrics::download::{Limits, cache_dir, fetch_within, lock};
+use spiking_diffusion_metrics::download::{Limits, cache_dir, fetch_within};
 
 use super::dataset::Dataset;
 use super::known::KnownSet;
@@ -84,7 +84,7 @@ impl KnownSet {
 
         let Some(load) = huggingface::loader(self) else { return Err(error) };
         progress.message(&format!("{error}; asking the Hugging Face hub"));
-        let _held = lock(&folder.join(".lock"))?;
+        let _held = wait(folder)?;
         huggingface::fill(self, folder, load).map_err(|hub| match error {
             Error::Download { set, source, advice } => {
                 let advice = format!("{advice} (nor did the Hugging Face hub help: {hub})");
@@ -111,6 +111,12 @@ impl KnownSet {
     }
 }
 
+/// Waits until no other process fills the folder.
+fn wait(folder: &Path) -> Result<Lock> {
+    let path = folder.join(".lock");
+    Lock::wait(&path).map_err(Error::io(&path))
+}
+
 /// A data set on the network, and the folder that keeps it.
 struct Store {
     remote: Remote,
@@ -122,7 +128,7 @@ impl Store {
     /// Brings what the folder lacks.
     fn fill(&self, progress: &mut dyn Progress) -> Result<()> {
         fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
-        let held = lock(&self.folder.join(".lock"))?;
+        let held = wait(&self.folder)?;
         let members = &self.remote.members;
         if members.is_empty() {
             // The hub gives them unpacked.
