@@ -74,6 +74,10 @@ struct Arguments {
     /// Go on with the run in the output folder; repeat its command
     #[arg(long)]
     resume: bool,
+    /// Take the autoencoder and the codes of this run, whose data, seed and settings of the autoencoder must be the same, and train only
+    /// the denoiser
+    #[arg(long, value_name = "RUN")]
+    codes_from: Option<PathBuf>,
     /// Use only the first N training images (the whole test set is always used)
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     limit: Option<usize>,
@@ -150,6 +154,9 @@ fn train_on(
         .started_by(starter);
     if let Some(out) = &arguments.out {
         experiment = experiment.out(out);
+    }
+    if let Some(run) = &arguments.codes_from {
+        experiment = experiment.codes_from(run);
     }
     if let Some(files) = arguments.fad.files(&data.name, progress)? {
         experiment = experiment.fad(files);

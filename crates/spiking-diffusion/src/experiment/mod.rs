@@ -21,6 +21,7 @@ mod model;
 pub mod neighbours;
 mod networks;
 mod preset;
+mod reuse;
 mod run;
 mod saved;
 mod sharing;

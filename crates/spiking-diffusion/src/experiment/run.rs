@@ -19,6 +19,7 @@ use super::evaluation::{Reconstructions, evaluate_denoiser};
 use super::fad::FadFiles;
 use super::finish::{Made, Session, finish};
 use super::networks::Networks;
+use super::reuse;
 use super::sharing::{assist, dismiss};
 use super::stages::{Codes, Place, encode_with, train_sdid_in, train_vqsvae_in};
 use super::starter::Starter;
@@ -52,6 +53,7 @@ pub struct Experiment<'a> {
     data: &'a Dataset,
     out: PathBuf,
     resume: bool,
+    codes_from: Option<PathBuf>,
     device: Device,
     features: Features,
     fad: Option<FadFiles>,
@@ -65,7 +67,7 @@ impl<'a> Experiment<'a> {
         let model = if cfg.model.is_the_papers() { String::new() } else { format!("-{}", cfg.model.name()) };
         let out = format!("runs/{}{model}-{}-{}", data.name, cfg.preset.name(), cfg.seed.0).into();
         let (device, features, starter) = (Device::Cpu, Features::None, Starter::Example);
-        Self { cfg, data, out, resume: false, device, features, fad: None, starter }
+        Self { cfg, data, out, resume: false, codes_from: None, device, features, fad: None, starter }
     }
 
     /// Puts the run into another folder.
@@ -77,6 +79,28 @@ impl<'a> Experiment<'a> {
     /// one that never did (times aside).
     pub fn resume(self, resume: bool) -> Self {
         Self { resume, ..self }
+    }
+
+    /// Takes the autoencoder and the codes of the run in another folder, in the place of the first two stages: for many denoisers of the same
+    /// codes.
+    ///
+    /// The other run must have the same data, seed, `vqsvae` and `vqsvae_training`, so that this run ends with the same bytes as one that
+    /// made all by itself.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use spiking_diffusion::{Experiment, ExperimentConfig, Preset, Silent, data};
+    ///
+    /// # fn main() -> spiking_diffusion::Result<()> {
+    /// let digits = data::mnist(None)?;
+    /// let cfg = ExperimentConfig::for_data(Preset::Quick, &digits)?;
+    /// Experiment::new(&cfg, &digits).out("runs/five-layers").run(&mut Silent)?;
+    /// let deeper = cfg.with("sdid.channels", "[128,128,128,128,128,128,128]")?;
+    /// Experiment::new(&deeper, &digits).out("runs/seven-layers").codes_from("runs/five-layers").run(&mut Silent)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn codes_from(self, run: impl Into<PathBuf>) -> Self {
+        Self { codes_from: Some(run.into()), ..self }
     }
 
     /// Puts the run on another device.
@@ -110,7 +134,7 @@ impl<'a> Experiment<'a> {
     ///
     /// # Errors
     /// Returns an error if the config does not [validate](ExperimentConfig::validate) or was made for other data, if the folder
-    /// [cannot be taken](RunDir::open), if features cannot be had (weights that cannot be read or lack a layer, images that the network
+    /// [cannot be taken](RunDir::open), if the [codes](Self::codes_from) of another run are missing or are those of other settings, if features cannot be had (weights that cannot be read or lack a layer, images that the network
     /// does not take), if a loss is not finite, if a stop was asked for, or if a file cannot be read or written.
     pub fn run(&self, progress: &mut dyn Progress) -> Result<Report> {
         self.cfg.validate_for(self.data)?;
@@ -152,7 +176,9 @@ impl<'a> Experiment<'a> {
         features.validate(data)?;
         let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
         fad.map_or(Ok(()), FadFiles::validate)?;
+        let made = self.codes_from.as_deref().map(|from| reuse::Made::by(from, cfg)).transpose()?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
+        made.map_or(Ok(()), |made| made.put_into(&run))?;
         let session = Session { cfg, data, run: &run, device };
         let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter };
         match &cfg.vae {

@@ -114,7 +114,7 @@ pub struct Codes {
     pub test: Tensor,
 }
 
-const CODES_KIND: &str = "codes";
+pub(super) const CODES_KIND: &str = "codes";
 
 /// Encodes all images into `codes.safetensors`.
 ///
@@ -161,7 +161,7 @@ pub(super) fn encode_with(
     Ok(Codes { train: shared("train")?, test: shared("test")? })
 }
 
-const CODES: &str = "codes.safetensors";
+pub(super) const CODES: &str = "codes.safetensors";
 
 /// The codes of a split, on the CPU, for worker 0.
 fn encode(

@@ -17,6 +17,7 @@ mod program;
 mod programs;
 mod pytorch;
 mod pytorch_fsvae;
+mod reuse;
 mod robust;
 mod run;
 mod sets;

@@ -1,0 +1,69 @@
+//! Codes of another run in the place of the first two stages.
+
+use std::fs;
+use std::path::Path;
+
+use spiking_diffusion::{Experiment, ExperimentConfig, Report, Result, Silent};
+
+use crate::{few_digits, rejects, tiny};
+
+fn run(cfg: &ExperimentConfig, out: &Path, from: Option<&Path>) -> Result<Report> {
+    let data = few_digits();
+    let experiment = Experiment::new(cfg, &data).out(out);
+    match from {
+        Some(from) => experiment.codes_from(from).run(&mut Silent),
+        None => experiment.run(&mut Silent),
+    }
+}
+
+#[test]
+fn a_run_on_the_codes_of_another_ends_as_if_it_had_made_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let cfg = tiny(&few_digits());
+    let mut wider = cfg.clone();
+    wider.sdid.channels = vec![12; 5];
+    run(&cfg, &at("first"), None).unwrap();
+    run(&wider, &at("by-itself"), None).unwrap();
+    run(&wider, &at("reused"), Some(&at("first"))).unwrap();
+    for name in [
+        "vqsvae.safetensors",
+        "codes.safetensors",
+        "vqsvae.csv",
+        "sdid.safetensors",
+        "sdid.csv",
+        "config.json",
+    ] {
+        assert!(
+            fs::read(at("by-itself").join(name)).unwrap() == fs::read(at("reused").join(name)).unwrap(),
+            "{name}"
+        );
+    }
+    let seconds = |run: &str| -> f64 {
+        let text = fs::read(at(run).join("timing.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["vqsvae"].as_f64().unwrap()
+    };
+    assert_eq!(seconds("reused"), seconds("first"));
+}
+
+#[test]
+fn other_codes_are_refused_by_the_field_that_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let cfg = tiny(&few_digits());
+    run(&cfg, &at("first"), None).unwrap();
+    let mut other = cfg.clone();
+    other.vqsvae.beta = 0.5;
+    rejects(
+        run(&other, &at("a"), Some(&at("first"))),
+        &["first", "`vqsvae.beta` is 0.25 there and 0.5 here"],
+    );
+    let mut other = cfg.clone();
+    other.seed.0 = 7;
+    rejects(run(&other, &at("b"), Some(&at("first"))), &["first", "`seed` is 0 there and 7 here"]);
+    rejects(run(&cfg, &at("c"), Some(&at("none"))), &["none"]);
+    fs::remove_file(at("first/codes.safetensors")).unwrap();
+    rejects(run(&cfg, &at("d"), Some(&at("first"))), &["first", "codes.safetensors"]);
+    // And no folder is left that would have to be removed.
+    ["a", "b", "c", "d"].iter().for_each(|name| assert!(!at(name).exists(), "{name}"));
+}
