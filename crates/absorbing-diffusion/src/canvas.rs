@@ -84,10 +84,11 @@ impl Canvas<'_> {
 
     /// Draws the proposed tokens of these images, and keeps what the order keeps.
     pub(crate) fn reveal(&mut self, denoiser: &dyn LogitsAt, batch: &[Proposal], left: usize) -> Result<()> {
-        let (t, sharpening) = (self.time(left), self.config.sharpening(left, self.steps));
-        let logits = self.logits(denoiser, batch, t)?;
+        let sharpening = self.config.sharpening(left, self.steps);
+        let times: Vec<u32> = batch.iter().map(|proposal| self.time(proposal.image, left)).collect();
+        let logits = self.logits(denoiser, batch, &times)?;
         let mut rows = logits.chunks(self.process.codes());
-        for Proposal { image, positions } in batch {
+        for (Proposal { image, positions }, &t) in batch.iter().zip(&times) {
             let mut drawn = Vec::with_capacity(positions.len());
             for (&position, row) in positions.iter().zip(&mut rows) {
                 let u = self.images[*image].rng.random();
@@ -140,21 +141,23 @@ impl Canvas<'_> {
         }
     }
 
-    /// The diffusion time that the denoiser is told, at which a share `left / steps` of the tokens is masked:
-    /// `ceil(T_d left / steps)`.
-    fn time(&self, left: usize) -> usize {
-        let time = (self.process.steps() as u128 * left as u128).div_ceil(self.steps as u128);
-        time as usize
+    /// The diffusion time that the denoiser is told of an image, that of the share of tokens that the order says is masked; at least 1.
+    fn time(&mut self, image: usize, left: usize) -> u32 {
+        let (mask, last) = (self.process.mask(), self.process.steps());
+        let (draft, _) = self.images[image].draft(self.map, mask, left, self.steps);
+        let (masked, of) = self.order.share_masked(&draft);
+        let time = (last as u128 * masked as u128).div_ceil(of.max(1) as u128);
+        time.clamp(1, last as u128) as u32
     }
 
     /// The denoiser's logits at the proposed positions, `[proposed tokens, K]`, flattened.
-    fn logits(&self, denoiser: &dyn LogitsAt, batch: &[Proposal], t: usize) -> Result<Vec<f64>> {
+    fn logits(&self, denoiser: &dyn LogitsAt, batch: &[Proposal], times: &[u32]) -> Result<Vec<f64>> {
         let (n, k, (h, w)) = (batch.len(), self.process.codes(), self.map);
         let images = || batch.iter().map(|proposal| &self.images[proposal.image]);
         let codes: Vec<u32> = images().flat_map(|image| &image.codes).copied().collect();
         let numbers: Vec<usize> = images().map(|image| image.number).collect();
         let h_t = Tensor::from_vec(codes, (n, h, w), self.device)?;
-        let times = Tensor::full(t as u32, n, self.device)?;
+        let times = Tensor::new(times, self.device)?;
         let positions: Vec<Vec<u32>> =
             batch.iter().map(|p| p.positions.iter().map(|&at| at as u32).collect()).collect();
         let logits = denoiser.logits_at(&h_t, &times, &numbers, &positions)?;
@@ -162,7 +165,7 @@ impl Canvas<'_> {
         host::floats(&logits)
     }
 
-    fn bad_logits(&self, image: usize, position: usize, t: usize, row: &[f64]) -> Error {
+    fn bad_logits(&self, image: usize, position: usize, t: u32, row: &[f64]) -> Error {
         let bad = |x: &f64| x.is_nan() || *x == f64::INFINITY;
         let code = row.iter().position(bad).unwrap_or(0);
         let (number, (i, j)) = (self.images[image].number, (position / self.map.1, position % self.map.1));

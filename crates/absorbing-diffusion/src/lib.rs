@@ -6,6 +6,7 @@ mod classes;
 mod denoiser;
 mod elbo;
 mod error;
+mod gibbs;
 mod halton;
 mod host;
 mod input;

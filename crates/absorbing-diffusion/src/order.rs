@@ -3,6 +3,7 @@
 use rand::{Rng, RngCore};
 use serde::{Deserialize, Serialize};
 
+use crate::gibbs::Gibbs;
 use crate::halton;
 use crate::reveal::remaining;
 use crate::{Draft, Drawn, Error, Result, RevealOrder, Settled};
@@ -40,13 +41,27 @@ pub enum Order {
         /// Largest probability of being masked again in one step; 0 is [`Posterior`](Self::Posterior).
         cap: f64,
     },
+    /// One token a step, and in between a loop (ours; ReMDM has one too). As soon as no more than `round(masked F)` of the `F = H' W'`
+    /// tokens (of those that were not given) are masked, all `steps - F` steps that are not needed to reveal one token each draw
+    /// `round(redrawn F)` of the masked tokens and mask as many of the others again, at random. Then the rest is revealed.
+    ///
+    /// That is blocked Gibbs sampling of the network's own conditionals, at a share of masks at which they are good: it mends what was
+    /// drawn when little was known, and if the conditionals fit together and one token is redrawn at a time, it leaves their
+    /// distribution as it is. The network is told the time at which that share is masked. In `F` steps or fewer there is no
+    /// loop, as with [`ExactK`](Self::ExactK).
+    Gibbs {
+        /// The share of tokens that is masked during the loop; at least one token is, and one is not.
+        masked: f64,
+        /// The share of tokens that a step of the loop draws; at least one token, and at most as many as are masked, or are not.
+        redrawn: f64,
+    },
 }
 
 impl Order {
     /// Checks the numbers of the order.
     ///
     /// # Errors
-    /// Returns an error if `noise` is negative or not finite, or `cap` is not in `0..=1`.
+    /// Returns an error if `noise` is negative or not finite, or `cap`, `masked` or `redrawn` is not in `0..=1`.
     pub fn validate(self) -> Result<()> {
         match self {
             Self::Confidence { noise } if !(noise.is_finite() && noise >= 0.) => Err(Error::config(
@@ -56,6 +71,12 @@ impl Order {
             )),
             Self::Remasking { cap } if !(0. ..=1.).contains(&cap) => {
                 Err(Error::config("sampling.order.remasking.cap", cap, "must lie in [0, 1]"))
+            }
+            Self::Gibbs { masked, .. } if !(0. ..=1.).contains(&masked) => {
+                Err(Error::config("sampling.order.gibbs.masked", masked, "must lie in [0, 1]"))
+            }
+            Self::Gibbs { redrawn, .. } if !(0. ..=1.).contains(&redrawn) => {
+                Err(Error::config("sampling.order.gibbs.redrawn", redrawn, "must lie in [0, 1]"))
             }
             _ => Ok(()),
         }
@@ -80,7 +101,10 @@ impl Order {
                 let steps = steps.max(1) as f64;
                 steps * (1. - (1. - 1. / steps).powf(length as f64))
             }
-            Self::ExactK | Self::Confidence { .. } | Self::Halton => {
+            Self::Gibbs { masked, redrawn } if Gibbs::of(masked, redrawn, length, steps).is_some() => {
+                steps as f64
+            }
+            Self::ExactK | Self::Confidence { .. } | Self::Halton | Self::Gibbs { .. } => {
                 let reveals = |t: &usize| remaining(length, *t, steps) > remaining(length, t - 1, steps);
                 (1..=steps).filter(reveals).count() as f64
             }
@@ -116,6 +140,10 @@ impl RevealOrder for Order {
                 let (_, reveal) = remasking(*cap, draft.left, draft.steps);
                 masked.into_iter().filter(|_| rng.random::<f64>() < reveal).collect()
             }
+            Self::Gibbs { .. } => match self.gibbs(draft) {
+                Some(gibbs) => gibbs.propose(draft, rng),
+                None => choose(masked, draft.due(), rng),
+            },
         }
     }
 
@@ -138,8 +166,31 @@ impl RevealOrder for Order {
                 settled.remask = draft.revealed();
                 settled.remask.retain(|_| rng.random::<f64>() < sigma);
             }
+            Self::Gibbs { .. } => {
+                if let Some(gibbs) = self.gibbs(draft) {
+                    settled = gibbs.settle(draft, drawn, rng);
+                }
+            }
         }
         settled
+    }
+
+    fn share_masked(&self, draft: &Draft<'_>) -> (usize, usize) {
+        match self.gibbs(draft) {
+            Some(_) => (draft.masked().len(), draft.codes.len()),
+            None => (draft.left, draft.steps),
+        }
+    }
+}
+
+impl Order {
+    /// The loop of an image, if this order and these steps have one.
+    fn gibbs(&self, draft: &Draft<'_>) -> Option<Gibbs> {
+        let free = draft.given.iter().filter(|given| !**given).count();
+        match *self {
+            Self::Gibbs { masked, redrawn } => Gibbs::of(masked, redrawn, free, draft.steps),
+            _ => None,
+        }
     }
 }
 
@@ -152,7 +203,7 @@ fn remasking(cap: f64, left: usize, steps: usize) -> (f64, f64) {
 }
 
 /// `count` of the `items`, uniformly at random, in ascending order (a partial Fisher-Yates shuffle).
-fn choose(mut items: Vec<usize>, count: usize, rng: &mut dyn RngCore) -> Vec<usize> {
+pub(crate) fn choose(mut items: Vec<usize>, count: usize, rng: &mut dyn RngCore) -> Vec<usize> {
     for i in 0..count {
         let j = rng.random_range(i..items.len());
         items.swap(i, j);

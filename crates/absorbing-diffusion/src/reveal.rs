@@ -55,6 +55,12 @@ pub trait RevealOrder {
         let _ = (draft, rng);
         Settled { keep: (0..drawn.len()).collect(), remask: Vec::new() }
     }
+
+    /// The share of tokens that is masked before this step, as a numerator and a denominator: the network is told the diffusion time of
+    /// this share, `t = ceil(T_d share)`. By default it is `left / steps`.
+    fn share_masked(&self, draft: &Draft<'_>) -> (usize, usize) {
+        (draft.left, draft.steps)
+    }
 }
 
 /// One image in the making, as an order sees it.

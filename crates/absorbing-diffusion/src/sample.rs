@@ -118,8 +118,8 @@ impl SamplingConfig {
 /// That is exact, since an unread logit changes nothing, and saves 36 % of the work of [`Order::Posterior`] at
 /// `T_d = H' W' = 49`. A denoiser that [prepares](Denoiser::prepare) computes the picked positions only.
 ///
-/// The number of sampling steps is free: with `left` of `steps` left, a share of `left / steps` of the tokens is masked, and
-/// the denoiser is told the diffusion time of that share, `t = ceil(T_d left / steps)`.
+/// The number of sampling steps is free: with `left` of `steps` left, a share of `left / steps` of the tokens is masked (unless the
+/// [order](RevealOrder::share_masked) says otherwise), and the denoiser is told the diffusion time of that share, `t = ceil(T_d left / steps)`.
 ///
 /// Image `i` draws all its numbers from the stream `sample/<i>` of the seed, on the host in f64, so it is the same
 /// whatever the batch size, the range it is asked in, and the device (as far as its logits are the same).

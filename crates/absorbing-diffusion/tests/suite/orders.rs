@@ -10,13 +10,14 @@ use snn_core::Seed;
 
 use crate::{constant, maps, oracle, rejects, uniform};
 
-pub(crate) const ORDERS: [Order; 6] = [
+pub(crate) const ORDERS: [Order; 7] = [
     Order::Posterior,
     Order::ExactK,
     Order::Confidence { noise: 0. },
     Order::Confidence { noise: 3. },
     Order::Remasking { cap: 0.3 },
     Order::Halton,
+    Order::Gibbs { masked: 0.4, redrawn: 0.2 },
 ];
 
 fn config(order: Order, steps: Option<usize>) -> SamplingConfig {
@@ -243,6 +244,13 @@ fn numbers_that_make_no_sense_are_refused() {
     }
     for cap in [-0.1, 1.1, f64::NAN] {
         refused(config(Order::Remasking { cap }, None), &["sampling.order.remasking.cap"]);
+    }
+    for share in [-0.1, 1.1, f64::NAN] {
+        refused(config(Order::Gibbs { masked: share, redrawn: 0.1 }, None), &["sampling.order.gibbs.masked"]);
+        refused(
+            config(Order::Gibbs { masked: 0.1, redrawn: share }, None),
+            &["sampling.order.gibbs.redrawn"],
+        );
     }
     for top_p in [0., -0.5, 1.5, f64::NAN] {
         let config = SamplingConfig { top_p: Some(top_p), ..Default::default() };

@@ -148,6 +148,9 @@ fn samples_follow_the_chain_exactly() {
         (remasking(0.), 4),
         (remasking(0.2), 12),
         (remasking(1.), 5),
+        // One token redrawn at a time: the joint itself, however long the loop.
+        (Order::Gibbs { masked: 0.5, redrawn: 0.25 }, 5),
+        (Order::Gibbs { masked: 0.25, redrawn: 0.25 }, 30),
     ] {
         let process = AbsorbingProcess::new(3, steps).unwrap();
         let mut counts = vec![0; 256];

@@ -50,8 +50,9 @@ fn schedule(text: &str, value: impl Fn(&str) -> Parsed<f64>) -> Parsed<Schedule>
 
 pub(super) const CONFIDENCE: Order = Order::Confidence { noise: 3. };
 pub(super) const REMASKING: Order = Order::Remasking { cap: 0.1 };
+pub(super) const GIBBS: Order = Order::Gibbs { masked: 0.4, redrawn: 0.16 };
 
-/// An order of revealing, by its name in a config file; the last two with numbers of their own.
+/// An order of revealing, by its name in a config file; the last three with numbers of their own.
 pub(super) fn order(text: &str) -> Parsed<Order> {
     match text {
         "posterior" => Ok(Order::Posterior),
@@ -59,7 +60,8 @@ pub(super) fn order(text: &str) -> Parsed<Order> {
         "halton" => Ok(Order::Halton),
         "confidence" => Ok(CONFIDENCE),
         "remasking" => Ok(REMASKING),
-        _ => Err("must be posterior, exact_k, halton, confidence or remasking".to_owned()),
+        "gibbs" => Ok(GIBBS),
+        _ => Err("must be posterior, exact_k, halton, confidence, remasking or gibbs".to_owned()),
     }
 }
 

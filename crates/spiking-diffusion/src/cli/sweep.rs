@@ -45,7 +45,7 @@ pub(super) struct Arguments {
     #[arg(long, group = "varied", value_name = "N,N,..", value_delimiter = ',', value_parser = flags::count,
         allow_hyphen_values = true)]
     steps: Vec<usize>,
-    /// How tokens are picked [default: with --steps posterior,exact_k,halton,confidence,remasking]
+    /// How tokens are picked [default: with --steps posterior,exact_k,halton,confidence,remasking,gibbs]
     #[arg(long, group = "varied", value_name = "ORDER,..", value_delimiter = ',', value_parser = flags::order)]
     orders: Vec<Order>,
     /// Set another field of the run's sampling for all images, such as top_k=20; may be repeated
@@ -137,7 +137,14 @@ impl Arguments {
 
     /// Each value of what varies with each of the others; the run's own where nothing varies.
     fn settings(&self, own: SamplingConfig) -> Vec<SamplingConfig> {
-        let all = [Order::Posterior, Order::ExactK, Order::Halton, flags::CONFIDENCE, flags::REMASKING];
+        let all = [
+            Order::Posterior,
+            Order::ExactK,
+            Order::Halton,
+            flags::CONFIDENCE,
+            flags::REMASKING,
+            flags::GIBBS,
+        ];
         let orders = if self.orders.is_empty() && !self.steps.is_empty() { &all[..] } else { &self.orders };
         let own = SamplingConfig { batch_size: self.batch_size.unwrap_or(own.batch_size), ..own };
         let found = vec![own];
@@ -215,8 +222,8 @@ mod tests {
         assert!(found.iter().all(|it| it.order == own.order && it.batch_size == own.batch_size));
 
         let found = parse("--steps 5,10 --batch-size 3").unwrap().settings(own);
-        assert_eq!((found.len(), found[0].order, found[9].order), (10, Order::Posterior, flags::REMASKING));
-        assert_eq!((found[0].steps, found[1].steps, found[9].batch_size), (Some(5), Some(10), 3));
+        assert_eq!((found.len(), found[0].order, found[11].order), (12, Order::Posterior, flags::GIBBS));
+        assert_eq!((found[0].steps, found[1].steps, found[11].batch_size), (Some(5), Some(10), 3));
         let found = parse("--steps 5,10 --orders halton").unwrap().settings(own);
         assert!(found.len() == 2 && found.iter().all(|it| it.order == Order::Halton));
     }

@@ -163,6 +163,7 @@ fn name(order: Order) -> String {
         Order::Confidence { noise } => format!("confidence, noise {noise}"),
         Order::Halton => "halton".to_owned(),
         Order::Remasking { cap } => format!("remasking, cap {cap}"),
+        Order::Gibbs { masked, redrawn } => format!("gibbs, masked {masked}, redrawn {redrawn}"),
         other => format!("{other:?}"),
     }
 }
