@@ -3,6 +3,7 @@
 mod canvas;
 mod categorical;
 mod classes;
+mod cross_entropy;
 mod denoiser;
 mod elbo;
 mod error;

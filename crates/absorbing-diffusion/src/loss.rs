@@ -7,7 +7,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use snn_core::Seed;
 
-use crate::{AbsorbingProcess, Denoiser, Error, Result, host};
+use crate::{AbsorbingProcess, Denoiser, Error, Result, cross_entropy, host};
 
 /// How much each diffusion time counts in the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,15 +131,5 @@ pub(crate) fn masked_cross_entropy(
         DType::F32 | DType::F64 => logits.clone(),
         _ => logits.to_dtype(DType::F32)?,
     };
-    // Selected before the softmax, not multiplied by 0 behind it: a logit that is not read may be anything.
-    let masked = h_t.eq(process.mask())?;
-    let read = masked.unsqueeze(1)?.broadcast_as(logits.shape())?.contiguous()?;
-    let logits = read.where_cond(&logits, &logits.zeros_like()?)?;
-    // -log_softmax, gathered before the normaliser is taken off: no second tensor of all logits.
-    let shifted = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
-    let normaliser = shifted.exp()?.sum_keepdim(1)?.log()?;
-    let of_truth = shifted.gather(&h0.unsqueeze(1)?.contiguous()?, 1)?;
-    let nats = (normaliser - of_truth)?.squeeze(1)?;
-    let nats = masked.where_cond(&nats, &nats.zeros_like()?)?;
-    Ok(nats.sum((1, 2))?)
+    Ok(cross_entropy::masked_cross_entropy(&logits, h0, &h_t.eq(process.mask())?)?)
 }

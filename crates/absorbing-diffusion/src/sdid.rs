@@ -58,7 +58,9 @@ impl Sdid {
         }
         let all = SpikingStack::new(layers.clone());
         let first = SpikingStack::new(vec![layers.remove(0)]);
-        let head = ReadoutLayer::conv(c_in + cfg.channels[0], cfg.codes, same, Readout::Mean, vb.pp("head"))?;
+        let of_head = ConvConfig::new(cfg.head_kernel, 1, cfg.head_kernel / 2);
+        let head =
+            ReadoutLayer::conv(c_in + cfg.channels[0], cfg.codes, of_head, Readout::Mean, vb.pp("head"))?;
         let rest = SpikingStack::new(layers);
         Ok(Self { input, first, rest, all, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
     }

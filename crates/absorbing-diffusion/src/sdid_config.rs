@@ -44,6 +44,10 @@ pub struct SdidConfig {
     pub lif: LifConfig,
     /// Output channels of the spiking 3x3 convolutions: five in the released code, at least two here.
     pub channels: Vec<usize>,
+    /// Side of the read-out's kernel, an odd number: 3 in the released code. With many codes most of the work is in the read-out, and
+    /// 1 is a ninth of that.
+    #[serde(default = "released_head", skip_serializing_if = "is_released_head")]
+    pub head_kernel: usize,
     /// The input.
     pub token_input: TokenInput,
     /// Classes `C` that images can have. Each is one more learned vector in the input's sum, as is no class, and so they need
@@ -55,8 +59,17 @@ pub struct SdidConfig {
     pub without_spikes: bool,
 }
 
+fn released_head() -> usize {
+    3
+}
+
+fn is_released_head(side: &usize) -> bool {
+    *side == released_head()
+}
+
 /// Most codes, and diffusion steps.
 const LARGEST: usize = 1 << 24;
+const LARGEST_KERNEL: usize = 15;
 
 impl SdidConfig {
     /// The released code: raw numbers in, 64-128-256-512-256 channels, `T_s = 16`, one diffusion step a token.
@@ -70,6 +83,7 @@ impl SdidConfig {
             time_steps: 16,
             lif: LifConfig::default(),
             channels: vec![64, 128, 256, 512, 256],
+            head_kernel: released_head(),
             token_input: TokenInput::Raw,
             classes: None,
             without_spikes: false,
@@ -92,7 +106,7 @@ impl SdidConfig {
     ///
     /// # Errors
     /// Returns an error, with the field, its value and the reason, if there are fewer than two codes or layers, if any size is
-    /// 0, if there are classes without an embedding or several time steps without spikes, and if there are more codes, classes or diffusion steps than 2^24: as the
+    /// 0, if the side of the read-out's kernel is even or above 15, if there are classes without an embedding or several time steps without spikes, and if there are more codes, classes or diffusion steps than 2^24: as the
     /// network's input they are f32 numbers, which do not tell larger ones apart.
     pub fn validate(&self) -> Result<()> {
         for (field, value, least) in [("codes", self.codes, 2), ("steps", self.steps, 1)] {
@@ -114,6 +128,10 @@ impl SdidConfig {
         if self.without_spikes && self.time_steps != 1 {
             let reason = "must be 1 without spikes";
             return Err(snn_core::Error::config("sdid.time_steps", self.time_steps, reason).into());
+        }
+        if !(1..=LARGEST_KERNEL).contains(&self.head_kernel) || self.head_kernel.is_multiple_of(2) {
+            let reason = format!("must be odd, at most {LARGEST_KERNEL}");
+            return Err(snn_core::Error::config("sdid.head_kernel", self.head_kernel, reason).into());
         }
         if self.channels.len() < 2 {
             let (value, reason) =

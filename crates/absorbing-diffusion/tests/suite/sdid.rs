@@ -197,8 +197,8 @@ fn a_time_for_each_image_or_an_error() {
 /// The head lies behind the last threshold, so the loss is a smooth function of it.
 #[test]
 fn gradients_of_the_head_are_those_of_finite_differences() {
-    for token_input in INPUTS {
-        let cfg = narrow(token_input);
+    for (token_input, head_kernel) in INPUTS.into_iter().flat_map(|input| [(input, 3), (input, 1)]) {
+        let cfg = SdidConfig { head_kernel, ..narrow(token_input) };
         let params = ParamStore::new(Seed(0), DType::F64, &Device::Cpu);
         let sdid = Sdid::new(&cfg, params.builder()).unwrap();
         let process = AbsorbingProcess::new(cfg.codes, cfg.steps).unwrap();
@@ -274,8 +274,8 @@ fn training_lowers_the_bound() {
 /// Asked for some positions, a prepared model gives what the model itself gives there; an image's bits are its own.
 #[test]
 fn prepared_logits_are_the_models_own() {
-    for token_input in INPUTS {
-        let cfg = SdidConfig { height: 7, width: 7, steps: 49, ..narrow(token_input) };
+    for (token_input, head_kernel) in INPUTS.into_iter().zip([3, 1]) {
+        let cfg = SdidConfig { height: 7, width: 7, steps: 49, head_kernel, ..narrow(token_input) };
         let (_, sdid) = settled(&cfg);
         let (h_t, t) = inputs(&cfg, 5);
         let positions = [vec![0], vec![], vec![24, 3, 48], (0..49).collect(), vec![48]];

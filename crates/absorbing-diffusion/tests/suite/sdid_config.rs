@@ -114,6 +114,15 @@ fn no_diffusion_step_is_rejected() {
     rejects(SdidConfig { steps: 0, ..good() }, "sdid.steps", "0");
 }
 
+#[test]
+fn a_read_out_without_a_middle_is_rejected() {
+    for side in [0, 2, 4, 17, usize::MAX] {
+        rejects(SdidConfig { head_kernel: side, ..good() }, "sdid.head_kernel", &side.to_string());
+    }
+    let (params, _) = build(&SdidConfig { head_kernel: 1, ..good() });
+    assert_eq!(params.parameter_count(), 3_101_504 - 8 * (256 + 64) * 128);
+}
+
 /// Above 2^24 f32, as which they reach the network, does not count.
 #[test]
 fn more_codes_or_steps_than_f32_counts_are_rejected() {
@@ -227,19 +236,20 @@ proptest! {
 
     #[test]
     fn configs_survive_json(
-        sizes: [usize; 5],
+        sizes: [usize; 6],
         channels in prop::collection::vec(any::<usize>(), 0..7),
         (dim, classes) in any::<(Option<usize>, Option<usize>)>(),
         tau in prop::option::of(number()),
         (v_threshold, v_reset, alpha) in (number(), prop::option::of(number()), number()),
         (decay_input, detach_reset, without_spikes) in any::<(bool, bool, bool)>(),
     ) {
-        let [codes, height, width, steps, time_steps] = sizes;
+        let [codes, height, width, steps, time_steps, head_kernel] = sizes;
         let v_reset = v_reset.map_or(Reset::Soft, Reset::Hard);
         let surrogate = Surrogate::Sigmoid { alpha };
         let lif = LifConfig { tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, ..LifConfig::default() };
         let token_input = dim.map_or(TokenInput::Raw, |dim| TokenInput::Embedding { dim });
-        let cfg = SdidConfig { codes, height, width, steps, time_steps, lif, channels, token_input, classes, without_spikes };
+        let cfg =
+            SdidConfig { codes, height, width, steps, time_steps, lif, channels, head_kernel, token_input, classes, without_spikes };
         let text = serde_json::to_string(&cfg).unwrap();
         prop_assert_eq!(serde_json::from_str::<SdidConfig>(&text).unwrap(), cfg, "{}", text);
     }

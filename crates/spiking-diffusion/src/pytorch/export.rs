@@ -74,6 +74,9 @@ fn check(vqsvae: &VqSvaeConfig, sdid: &SdidConfig) -> Result<()> {
         let reason = "the released code's SDID reads raw numbers";
         return Err(Error::config("sdid.token_input", format!("{:?}", sdid.token_input), reason));
     }
+    if sdid.head_kernel != 3 {
+        return Err(Error::config("sdid.head_kernel", sdid.head_kernel, "the released code has 3"));
+    }
     if sdid.time_steps != vqsvae.time_steps {
         let reason =
             format!("the autoencoder has {}, and the released code one number for both", vqsvae.time_steps);

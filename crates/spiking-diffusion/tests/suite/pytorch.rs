@@ -7,7 +7,7 @@ use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
-use spiking_diffusion::absorbing_diffusion::TokenInput;
+use spiking_diffusion::absorbing_diffusion::{SdidConfig, TokenInput};
 use spiking_diffusion::data::{Dataset, Split};
 use spiking_diffusion::metrics::WeightFile;
 use spiking_diffusion::snn_core::{LifConfig, Model, ParamStore, Readout, Seed};
@@ -271,12 +271,19 @@ fn what_the_released_code_cannot_compute_is_not_exported() {
         rejects(pytorch::export(&run, &out), &[field]);
     }
     replace(&run, &released);
-    let mut cfg = trained.cfg.sdid;
-    cfg.token_input = TokenInput::Embedding { dim: 4 };
-    let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
-    let sdid = spiking_diffusion::absorbing_diffusion::Sdid::build(&cfg, params.builder()).unwrap();
-    sdid.checkpoint(&params).unwrap().save(&run.join("sdid.safetensors")).unwrap();
-    rejects(pytorch::export(&run, &out), &["sdid.token_input", "raw numbers"]);
+    let sdid = trained.cfg.sdid;
+    for (cfg, parts) in [
+        (
+            SdidConfig { token_input: TokenInput::Embedding { dim: 4 }, ..sdid.clone() },
+            ["sdid.token_input", "raw numbers"],
+        ),
+        (SdidConfig { head_kernel: 1, ..sdid.clone() }, ["sdid.head_kernel", "has 3"]),
+    ] {
+        let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+        let sdid = spiking_diffusion::absorbing_diffusion::Sdid::build(&cfg, params.builder()).unwrap();
+        sdid.checkpoint(&params).unwrap().save(&run.join("sdid.safetensors")).unwrap();
+        rejects(pytorch::export(&run, &out), &parts);
+    }
     assert!(!out.exists());
     let path = folder_of_all.path().join("x.pth");
     let doubles = Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap();
