@@ -131,5 +131,8 @@ fn check_channels(synapse: &str, c_in: usize, c_out: usize) -> Result<()> {
 /// Adds `shift: [C]` to the channels of `xs: [M, C, ...]`.
 pub(crate) fn add_to_channels(xs: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let shape = [vec![1, shift.elem_count()], vec![1; xs.rank() - 2]].concat();
-    xs.broadcast_add(&shift.reshape(shape)?)
+    // In two moves, so that the gradient is summed in two: Candle sums over the last axes, one after the other in memory, and then
+    // over few numbers, many times as fast as over the first and the last axes at once.
+    let by_item = [&[xs.dim(0)?][..], &shape[1..]].concat();
+    xs.broadcast_add(&shift.reshape(shape)?.broadcast_as(by_item)?)
 }
