@@ -14,6 +14,8 @@ WORKS = [
     "classifier_train", "classifier_infer", "classifier_prepared",  # once laid out, which the peer has no word for
     "classifier_1", "vqsvae_1", "sample_49_1",  # one image
 ]
+# Of --fsvae. The peer's `stepwise` draws one time step after the other, as this side always does; else as its authors' code does.
+FSVAE_WORKS = [f"fsvae_{work}{how}" for work in ("train", "infer", "sample") for how in ("", "_stepwise")]
 # A network that hardly fires, or fires at random, says nothing about a trained one.
 LEAST_DENSITY, MOST_DENSITY = 0.005, 0.5
 
@@ -40,6 +42,16 @@ class Side:
         return self.answer()[word]
 
 
+def check_values(ours, peer):
+    """Both sides' FSVAE compute the same: losses, error of the reconstruction, and samples, at the same draws."""
+    for word in ("fsvae_value", "fsvae_value_stepwise"):
+        here, there = ours.ask(word), peer.ask(word)
+        for name, values in here.items():
+            for a, b in zip(values, there[name], strict=True):
+                if not abs(a - b) <= 1e-4 * abs(a):
+                    sys.exit(f"{word}: {name} is {a} here and {b} there: not the same network")
+
+
 def spread(values):
     return f"{min(values):.2f}-{max(values):.2f}"
 
@@ -49,15 +61,21 @@ def main():
     parser.add_argument("--ours", required=True, help="the program benches/peer/ours.rs")
     parser.add_argument("--vqsvae", required=True, help="a trained vqsvae.safetensors, paper architecture")
     parser.add_argument("--sdid", required=True, help="a trained sdid.safetensors, released architecture")
+    parser.add_argument("--fsvae", help="a trained fsvae.safetensors, that of Table 1; without it none is timed")
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--inputs", default="/tmp/compare-peer.safetensors")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS, metavar="WORK")
+    parser.add_argument("--works", nargs="+", choices=WORKS + FSVAE_WORKS, metavar="WORK")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
 
-    ours = Side([args.ours, args.vqsvae, args.sdid, args.data_dir, args.inputs], args.threads)
+    works = args.works or WORKS + (FSVAE_WORKS if args.fsvae else [])
+    if not args.fsvae and set(works) & set(FSVAE_WORKS):
+        parser.error("the works of the FSVAE need --fsvae")
+
+    fsvae = [args.fsvae] if args.fsvae else []
+    ours = Side([args.ours, args.vqsvae, args.sdid, args.data_dir, args.inputs, *fsvae], args.threads)
     peer = Side([
         sys.executable, os.path.join(os.path.dirname(__file__), "peer.py"), "--vqsvae", args.vqsvae,
         "--sdid", args.sdid, "--inputs", args.inputs, "--threads", str(args.threads),
@@ -70,8 +88,11 @@ def main():
         if abs(rate - theirs[layer]) > 0.02 * rate:
             sys.exit(f"{layer} fires at {rate:.4f} here and at {theirs[layer]:.4f} there: not the same network")
 
+    if args.fsvae:
+        check_values(ours, peer)
+
     rows = []
-    for work in args.works:
+    for work in works:
         long = work.startswith("sample_49")
         # Steady state on both sides: a block begins with runs that are not timed, in which threads wake up, and caches
         # and allocators get their memory back from the other side. Its time is the median of its timed runs.
@@ -86,9 +107,9 @@ def main():
             "work": work, "ours_ms": round(a, 2), "peer_ms": round(b, 2),
             "ratio": round(statistics.median(ratios), 2), "ratio_spread": spread(ratios), "density": density,
         })
-        print(f"{work:16} {a:10.2f} ms {b:10.2f} ms   {rows[-1]['ratio']:6.2f} x   ({spread(ratios)})", flush=True)
+        print(f"{work:21} {a:10.2f} ms {b:10.2f} ms   {rows[-1]['ratio']:6.2f} x   ({spread(ratios)})", flush=True)
     memory = {"ours_mib": round(ours.ask("memory"), 1), "peer_mib": round(peer.ask("memory"), 1)}
-    print(f"peak memory      {memory['ours_mib']:10.1f} MiB{memory['peer_mib']:10.1f} MiB")
+    print(f"peak memory           {memory['ours_mib']:10.1f} MiB{memory['peer_mib']:10.1f} MiB")
     for side in (ours, peer):
         side.process.stdin.write("quit\n")
     for row in rows:

@@ -12,13 +12,13 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
 
 class Block(torch.nn.Module):
-    """conv + BN + LIF on [T, N, C, H, W], or linear + BN + LIF on [T, N, C]."""
+    """conv + BN + LIF on [T, N, C, H, W], or linear + BN + LIF on [T, N, C]; the norm may be left out."""
 
-    def __init__(self, conv, c_in, c_out, **geometry):
+    def __init__(self, conv, c_in, c_out, norm=True, **geometry):
         super().__init__()
         self.conv = conv(c_in, c_out, **geometry, step_mode="m")
-        norm = layer.BatchNorm1d if conv is layer.Linear else layer.BatchNorm2d
-        self.bn = norm(c_out, step_mode="m")
+        batch_norm = layer.BatchNorm1d if conv is layer.Linear else layer.BatchNorm2d
+        self.bn = batch_norm(c_out, step_mode="m") if norm else torch.nn.Identity()
         self.lif = neuron.LIFNode(surrogate_function=surrogate.ATan(2.0), detach_reset=False, step_mode="m")
         self.rate = None
 
@@ -30,6 +30,12 @@ class Block(torch.nn.Module):
 
 def blocks(model):
     return {name: m for name, m in model.named_modules() if isinstance(m, Block)}
+
+
+def psp_of(steps):
+    """Postsynaptic potentials with a time constant of two steps, as a map over time."""
+    lag = torch.arange(steps)[:, None] - torch.arange(steps)[None]
+    return torch.where(lag >= 0, 0.5 ** lag.clamp(min=0) / 2, torch.zeros(()))
 
 
 class Features(torch.nn.Module):
@@ -56,9 +62,7 @@ class VqSvae(torch.nn.Module):
         self.head = layer.ConvTranspose2d(32, 1, 3, 1, 1, step_mode="m")
         decay = 0.8 ** torch.arange(steps - 1, -1, -1.0)
         self.register_buffer("decay", decay, persistent=False)
-        lag = torch.arange(steps)[:, None] - torch.arange(steps)[None]
-        psp = torch.where(lag >= 0, 0.5 ** lag.clamp(min=0) / 2, torch.zeros(()))
-        self.register_buffer("psp", psp, persistent=False)
+        self.register_buffer("psp", psp_of(steps), persistent=False)
 
     def repeat(self, x):
         return x.expand(self.steps, *x.shape)

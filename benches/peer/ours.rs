@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "its output is its interface")]
 
 mod classifier;
+mod fsvae;
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use classifier::Classifier;
+use fsvae::Fsvae;
 use serde_json::json;
 use spiking_diffusion::absorbing_diffusion::{
     AbsorbingProcess, Sampler, SamplingConfig, Sdid, Weighting, draw_noise, loss,
@@ -31,6 +33,7 @@ const REPEATS: u32 = 20;
 
 struct Ours {
     classifier: Classifier,
+    fsvae: Option<Fsvae>,
     vqsvae: (VqSvae, ParamStore, AdamW),
     sdid: (Sdid, ParamStore, AdamW),
     process: AbsorbingProcess,
@@ -64,7 +67,7 @@ macro_rules! model {
 }
 
 impl Ours {
-    fn new(vqsvae: &Path, sdid: &Path, data_dir: &Path) -> Result<Self> {
+    fn new(vqsvae: &Path, sdid: &Path, fsvae: Option<&Path>, data_dir: &Path) -> Result<Self> {
         let digits = data::mnist(Some(data_dir))?;
         let (before, _) = memory()?;
         let classifier = Classifier::new(&digits)?;
@@ -72,9 +75,10 @@ impl Ours {
         let cfg = sdid.0.config();
         let process = AbsorbingProcess::new(cfg.codes, cfg.steps)?;
         let images = digits.train.range(0..BATCH, &Device::Cpu)?;
+        let fsvae = fsvae.map(|file| Fsvae::new(file, &images)).transpose()?;
         let codes = vqsvae.0.encode(&images)?;
         let (t, u) = draw_noise(&process, (BATCH, cfg.height, cfg.width), Seed(1), "peer")?;
-        Ok(Self { classifier, vqsvae, sdid, process, images, codes, t, u, before })
+        Ok(Self { classifier, fsvae, vqsvae, sdid, process, images, codes, t, u, before })
     }
 
     fn write_inputs(&self, path: &Path) -> Result<()> {
@@ -87,7 +91,9 @@ impl Ours {
             ("classifier_labels", self.classifier.labels.to_dtype(DType::I64)?),
         ];
         let inputs = inputs.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
-        let tensors: HashMap<String, Tensor> = inputs.chain(self.classifier.tensors()?).collect();
+        let fsvae = self.fsvae.as_ref().map(Fsvae::tensors).transpose()?;
+        let networks = self.classifier.tensors()?.into_iter().chain(fsvae.into_iter().flatten());
+        let tensors: HashMap<String, Tensor> = inputs.chain(networks).collect();
         Ok(candle_core::safetensors::save(&tensors, path)?)
     }
 
@@ -126,6 +132,11 @@ impl Ours {
             "sdid_infer" => {
                 self.sdid.0.forward_t(&self.codes.narrow(0, 0, 16)?, &self.t.narrow(0, 0, 16)?, false)?;
             }
+            // The peer has two ways of drawing in time; this side has one.
+            "fsvae_train" | "fsvae_train_stepwise" => self.fsvae()?.train()?,
+            "fsvae_infer" | "fsvae_infer_stepwise" => self.fsvae()?.infer()?,
+            "fsvae_sample" | "fsvae_sample_stepwise" => self.fsvae()?.sample()?,
+            "fsvae_value" | "fsvae_value_stepwise" => return self.fsvae()?.value(),
             "sample_49" => self.sample(16)?,
             "sample_49_1" => self.sample(1)?,
             "memory" => return Ok(json!(memory()?.1 - self.before)),
@@ -133,6 +144,10 @@ impl Ours {
             _ => return Err(format!("no such work: {word}").into()),
         }
         Ok(json!(start.elapsed().as_secs_f64()))
+    }
+
+    fn fsvae(&mut self) -> Result<&mut Fsvae> {
+        self.fsvae.as_mut().ok_or_else(|| "no checkpoint of an FSVAE was named".into())
     }
 
     /// So many images in all diffusion steps, decoded.
@@ -148,6 +163,9 @@ impl Ours {
     fn density(&self) -> Result<serde_json::Value> {
         let mut rates = FiringRates::default();
         self.classifier.record(&mut rates)?;
+        if let Some(fsvae) = &self.fsvae {
+            fsvae.record(&mut rates)?;
+        }
         self.vqsvae
             .0
             .forward_observed(&self.images, false, &mut |l, s| rates.record(&format!("vqsvae.{l}"), s))?;
@@ -168,10 +186,11 @@ fn repeated(mut work: impl FnMut() -> Result<()>) -> Result<serde_json::Value> {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [vqsvae, sdid, data_dir, inputs] = arguments.as_slice() else {
-        return Err("usage: peer VQSVAE SDID DATA_DIR INPUTS (see scripts/compare-peer)".into());
+    let [vqsvae, sdid, data_dir, inputs, fsvae @ ..] = arguments.as_slice() else {
+        return Err("usage: peer VQSVAE SDID DATA_DIR INPUTS [FSVAE] (see scripts/compare-peer)".into());
     };
-    let mut ours = Ours::new(vqsvae.as_ref(), sdid.as_ref(), data_dir.as_ref())?;
+    let fsvae = fsvae.first().map(Path::new);
+    let mut ours = Ours::new(vqsvae.as_ref(), sdid.as_ref(), fsvae, data_dir.as_ref())?;
     ours.write_inputs(inputs.as_ref())?;
     println!("{}", json!({"ready": true}));
     for line in std::io::stdin().lock().lines() {

@@ -4,12 +4,15 @@ Reads one word a line, answers one JSON object a line. Words: a work of WORKS, `
 """
 
 import argparse
+import functools
 import json
 import resource
 import sys
 import time
 
 import torch
+import torch.nn.functional as F
+from fsvae import Fsvae
 from models import Classifier, Sdid, VqSvae, blocks
 from safetensors.torch import load_file
 from spikingjelly.activation_based import functional
@@ -36,9 +39,12 @@ class Peer:
         prefix = "classifier."
         self.classifier.load({n.removeprefix(prefix): t for n, t in data.items() if n.startswith(prefix)})
         self.labelled = data["classifier_images"], data["classifier_labels"]
+        self.fsvae, prefix = Fsvae(), "fsvae."
+        self.fsvae.load({n.removeprefix(prefix): t for n, t in data.items() if n.startswith(prefix)})
+        self.picks, self.sample_picks = data.get("fsvae_picks"), data.get("fsvae_sample_picks")
         optimiser = lambda m: torch.optim.AdamW(m.parameters(), 1e-3, weight_decay=1e-3)
         self.vqsvae_optimiser, self.sdid_optimiser = optimiser(self.vqsvae), optimiser(self.sdid)
-        self.classifier_optimiser = optimiser(self.classifier)
+        self.classifier_optimiser, self.fsvae_optimiser = optimiser(self.classifier), optimiser(self.fsvae)
 
     def train(self, model, optimiser, loss):
         model.train()
@@ -59,6 +65,18 @@ class Peer:
         loss = lambda: self.classifier.loss(*self.labelled)
         return self.train(self.classifier, self.classifier_optimiser, loss)
 
+    def fsvae_train(self, stepwise=False):
+        self.fsvae.stepwise = stepwise
+        return self.train(self.fsvae, self.fsvae_optimiser, lambda: self.fsvae.loss(self.images, self.picks))
+
+    @torch.no_grad()
+    def infer(self, model, work):
+        model.eval()
+        start = time.perf_counter()
+        work()
+        functional.reset_net(model)
+        return time.perf_counter() - start
+
     def classifier_infer(self):
         return self.classify(self.labelled[0])
 
@@ -67,13 +85,8 @@ class Peer:
     def classifier_1(self):
         return sum(self.classify(self.labelled[0][:1]) for _ in range(REPEATS)) / REPEATS
 
-    @torch.no_grad()
     def classify(self, images):
-        self.classifier.eval()
-        start = time.perf_counter()
-        self.classifier(images)
-        functional.reset_net(self.classifier)
-        return time.perf_counter() - start
+        return self.infer(self.classifier, lambda: self.classifier(images))
 
     def vqsvae_infer(self):
         return self.reconstruct(self.images)
@@ -81,31 +94,15 @@ class Peer:
     def vqsvae_1(self):
         return sum(self.reconstruct(self.images[:1]) for _ in range(REPEATS)) / REPEATS
 
-    @torch.no_grad()
     def reconstruct(self, images):
-        self.vqsvae.eval()
-        start = time.perf_counter()
-        codes = self.vqsvae.quantise(images)[2]
-        self.vqsvae.decode(codes)
-        functional.reset_net(self.vqsvae)
-        return time.perf_counter() - start
+        return self.infer(self.vqsvae, lambda: self.vqsvae.decode(self.vqsvae.quantise(images)[2]))
 
-    @torch.no_grad()
     def encode_256(self):
-        self.vqsvae.eval()
-        start = time.perf_counter()
-        for _ in range(256 // BATCH):
-            self.vqsvae.quantise(self.images)
-            functional.reset_net(self.vqsvae)
-        return time.perf_counter() - start
+        encode = lambda: self.vqsvae.quantise(self.images)
+        return sum(self.infer(self.vqsvae, encode) for _ in range(256 // BATCH))
 
-    @torch.no_grad()
     def sdid_infer(self):
-        self.sdid.eval()
-        start = time.perf_counter()
-        self.sdid(self.h0[:16], self.t[:16])
-        functional.reset_net(self.sdid)
-        return time.perf_counter() - start
+        return self.infer(self.sdid, lambda: self.sdid(self.h0[:16], self.t[:16]))
 
     def sample_49(self):
         return self.sample(16)
@@ -113,13 +110,40 @@ class Peer:
     def sample_49_1(self):
         return self.sample(1)
 
-    @torch.no_grad()
     def sample(self, images):
-        self.sdid.eval(), self.vqsvae.eval()
-        start = time.perf_counter()
-        self.vqsvae.decode(self.sdid.sample(images))
-        functional.reset_net(self.vqsvae)
-        return time.perf_counter() - start
+        self.sdid.eval()
+        return self.infer(self.vqsvae, lambda: self.vqsvae.decode(self.sdid.sample(images)))
+
+    def fsvae_infer(self, stepwise=False):
+        self.fsvae.stepwise = stepwise
+        return self.infer(self.fsvae, lambda: self.fsvae.reconstruct(self.images, self.picks))
+
+    def fsvae_sample(self, stepwise=False):
+        self.fsvae.stepwise = stepwise
+        return self.infer(self.fsvae, lambda: self.fsvae.sample(self.sample_picks))
+
+    fsvae_train_stepwise = functools.partialmethod(fsvae_train, True)
+    fsvae_infer_stepwise = functools.partialmethod(fsvae_infer, True)
+    fsvae_sample_stepwise = functools.partialmethod(fsvae_sample, True)
+
+    @torch.no_grad()
+    def fsvae_value(self, stepwise=False):
+        """What the FSVAE computes, in double precision: no neuron is then so near its threshold that rounding decides."""
+        model, images = Fsvae(), self.images.double()
+        model.load_state_dict(self.fsvae.state_dict())
+        model.double().eval().stepwise = stepwise
+        works = {
+            "losses": lambda: [loss.item() for loss in model.losses(images, self.picks)],
+            "error": lambda: [F.mse_loss(model.reconstruct(images, self.picks), images).item()],
+            "samples": lambda: [model.sample(self.sample_picks).square().mean().item()],
+        }
+        values = {}
+        for name, work in works.items():
+            values[name] = work()
+            functional.reset_net(model)
+        return values
+
+    fsvae_value_stepwise = functools.partialmethod(fsvae_value, True)
 
     def memory(self):
         return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - self.before) / 2**20
@@ -129,6 +153,9 @@ class Peer:
             self.vqsvae_infer(), self.sdid_infer(), self.classifier_infer()
         rate = lambda block: (block.rate != 0).float().mean().item()
         networks = [("vqsvae", self.vqsvae), ("sdid", self.sdid), ("classifier", self.classifier.parts)]
+        if self.picks is not None:
+            self.infer(self.fsvae, lambda: self.fsvae.losses(self.images, self.picks))
+            networks.append(("fsvae", self.fsvae))
         return {f"{name}.{key}": rate(b) for name, m in networks for key, b in blocks(m).items()}
 
 

@@ -8,7 +8,7 @@ use vq_svae::{ImageSpec, VqSvaeConfig};
 use super::config::{ExperimentConfig, Preset};
 use super::model::ModelName;
 use super::vae_config::{VaeConfig, VaeNetwork};
-use crate::data::Dataset;
+use crate::data::{Dataset, KnownSet};
 use crate::error::Result;
 
 impl ExperimentConfig {
@@ -28,7 +28,18 @@ impl ExperimentConfig {
     /// ```
     pub fn for_model(model: ModelName, preset: Preset, data: &Dataset) -> Result<Self> {
         let (channels, height, width) = data.image();
-        Self::of_model(model, preset, ImageSpec { channels, height, width }).on(data)
+        Self::of_model(model, preset, ImageSpec { channels, height, width })
+            .published_for(&data.name)
+            .on(data)
+    }
+
+    /// The same config with what the model's authors do with the data set of this name alone: they flip the training images of CIFAR-10.
+    pub(super) fn published_for(mut self, data: &str) -> Self {
+        let flips = matches!(self.model, ModelName::FsvaeOriginal | ModelName::Esvae);
+        if let (true, Some(vae)) = (flips && data == KnownSet::Cifar10.name(), &mut self.vae) {
+            vae.flip = Some(0.5);
+        }
+        self
     }
 
     /// Makes the preset's config of any model for images of this shape.
@@ -81,6 +92,6 @@ impl VaeConfig {
             Preset::Cpu | Preset::Best => 15,
             Preset::Paper | Preset::ReleasedCode => training.epochs,
         };
-        Some(Self { network, largest_pixel, training })
+        Some(Self { network, largest_pixel, flip: None, training })
     }
 }

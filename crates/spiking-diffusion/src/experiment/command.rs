@@ -59,7 +59,8 @@ pub(super) fn of(cfg: &ExperimentConfig, Asked { features, fad, starter }: Asked
 
 /// Fields, dotted, that differ from the preset's, with their values.
 fn settings(cfg: &ExperimentConfig) -> Option<Vec<(String, String)>> {
-    let mut preset = ExperimentConfig::of_model(cfg.model, cfg.preset, cfg.vqsvae.image);
+    let preset = ExperimentConfig::of_model(cfg.model, cfg.preset, cfg.vqsvae.image);
+    let mut preset = preset.published_for(&cfg.data.name);
     // These follow from the data and the seed.
     (preset.data, preset.seed) = (cfg.data.clone(), cfg.seed);
     if let (Reconstruction::OverVariance { variance }, Reconstruction::OverVariance { variance: own }) =
@@ -132,6 +133,21 @@ mod tests {
                 && command.ends_with(" --set vae.training.epochs=3"),
             "{command}"
         );
+    }
+
+    #[test]
+    fn a_command_says_whether_images_are_flipped_where_the_preset_does_otherwise() {
+        let image = ImageSpec { channels: 3, height: 32, width: 32 };
+        let mut cfg = ExperimentConfig::of_model(ModelName::Esvae, Preset::Cpu, image);
+        (cfg.data.name, cfg.data.train_images) = ("cifar-10".to_owned(), 50_000);
+        let published = cfg.clone().published_for("cifar-10");
+        let command = of(&published, &Features::None, Starter::Program).unwrap();
+        assert!(!command.contains("--set"), "{command}");
+        let command = of(&cfg, &Features::None, Starter::Program).unwrap();
+        let (_, setting) = command.split_once(" --set ").unwrap();
+        let (key, value) = setting.trim_matches('\'').split_once('=').unwrap();
+        assert_eq!(published.with(key, value).unwrap(), cfg);
+        assert_ne!(published, cfg);
     }
 
     #[test]

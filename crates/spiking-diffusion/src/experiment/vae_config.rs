@@ -16,6 +16,9 @@ pub struct VaeConfig {
     /// The largest pixel that it is shown, and minus the smallest: 0.5, or 1 in the FSVAE and ESVAE papers. Its loss is one of these
     /// pixels; what is measured is measured in [-0.5, 0.5].
     pub largest_pixel: f64,
+    /// The probability that a training image is flipped, left to right, each time that it is shown. `None` flips none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flip: Option<f64>,
     /// Its training.
     pub training: TrainingConfig,
 }
@@ -79,6 +82,9 @@ impl VaeConfig {
                 self.largest_pixel,
                 "must be positive and finite",
             ));
+        }
+        if let Some(flip) = self.flip.filter(|flip| !(0. ..=1.).contains(flip)) {
+            return Err(Error::config("vae.flip", flip, "must lie in [0, 1]"));
         }
         Ok(())
     }

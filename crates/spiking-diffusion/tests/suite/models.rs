@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use spiking_diffusion::data::Dataset;
+use spiking_diffusion::data::{Dataset, Split};
 use spiking_diffusion::generation::{self, Formats, Saved};
 use spiking_diffusion::vq_svae::ImageSpec;
 use spiking_diffusion::{
@@ -94,27 +94,68 @@ fn names(folder: &Path) -> Vec<String> {
 fn a_run_of_every_model_stopped_and_resumed_ends_with_the_same_bytes() {
     for model in BASELINES {
         let (cfg, folder) = (tiny_of(model, &few_digits()), tempfile::tempdir().unwrap());
-        let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
-        let report = run(&cfg, &whole, false, &mut Silent).unwrap();
-        let mut sessions = 0;
-        while let Err(message) = run(&cfg, &parts, true, &mut StopAfter(Cell::new(4))) {
-            assert!(message.contains("stopped"), "{model:?}: {message}");
-            sessions += 1;
-            assert!(sessions < 60, "{model:?} never ends");
-            if sessions > 3 {
-                run(&cfg, &parts, true, &mut Silent).unwrap();
-                break;
-            }
-        }
-        assert!(sessions >= 3, "{model:?} was stopped {sessions} times");
-        let (whole_files, part_files) = (files(&whole), files(&parts));
-        assert_eq!(names(&whole), names(&parts), "{model:?}");
-        for ((name, a), (_, b)) in whole_files.into_iter().zip(part_files) {
-            assert!(a == b, "{model:?}: {name} differs");
-        }
+        let report = run_and_resume(&cfg, folder.path());
         check_report(model, &cfg, &report);
-        check_folder(model, &whole);
+        check_folder(model, &folder.path().join("whole"));
     }
+}
+
+/// A run into `whole`, and one into `parts` that is stopped and resumed, whose bytes must be the same.
+fn run_and_resume(cfg: &ExperimentConfig, folder: &Path) -> Report {
+    let (model, whole, parts) = (cfg.model, folder.join("whole"), folder.join("parts"));
+    let report = run(cfg, &whole, false, &mut Silent).unwrap();
+    let mut sessions = 0;
+    while let Err(message) = run(cfg, &parts, true, &mut StopAfter(Cell::new(4))) {
+        assert!(message.contains("stopped"), "{model:?}: {message}");
+        sessions += 1;
+        assert!(sessions < 60, "{model:?} never ends");
+        if sessions > 3 {
+            run(cfg, &parts, true, &mut Silent).unwrap();
+            break;
+        }
+    }
+    assert!(sessions >= 3, "{model:?} was stopped {sessions} times");
+    let (whole_files, part_files) = (files(&whole), files(&parts));
+    assert_eq!(names(&whole), names(&parts), "{model:?}");
+    for ((name, a), (_, b)) in whole_files.into_iter().zip(part_files) {
+        assert!(a == b, "{model:?}: {name} differs");
+    }
+    report
+}
+
+#[test]
+fn a_run_on_flipped_images_stopped_and_resumed_ends_with_the_same_bytes() {
+    let (mut cfg, folder) = (tiny_of(ModelName::Esvae, &few_digits()), tempfile::tempdir().unwrap());
+    cfg.evaluation.distance_images = 0;
+    let network = |name: &str| std::fs::read(folder.path().join(name).join("esvae.safetensors")).unwrap();
+    run(&cfg, &folder.path().join("as-they-are"), false, &mut Silent).unwrap();
+    cfg.vae.as_mut().unwrap().flip = Some(0.5);
+    run_and_resume(&cfg, folder.path());
+    assert!(network("whole") != network("as-they-are"), "no image was flipped");
+}
+
+/// As the FSVAE's and the ESVAE's authors do, and with no other data or model, whose configs say nothing of it.
+#[test]
+fn only_cifar_10_is_flipped_and_only_by_two_models() {
+    let pixels = |n: usize| (0..n * 3072).map(|i| (i % 251) as u8).collect();
+    let some = |n: usize| Split::new(pixels(n), vec![0; n], (3, 32, 32)).unwrap();
+    for name in ["cifar-10", "colours"] {
+        let data = Dataset::new(name, some(4), some(2)).unwrap();
+        for model in BASELINES {
+            let cfg = ExperimentConfig::for_model(model, Preset::Quick, &data).unwrap();
+            let flips = name == "cifar-10" && matches!(model, ModelName::FsvaeOriginal | ModelName::Esvae);
+            assert_eq!(
+                cfg.vae.as_ref().and_then(|vae| vae.flip),
+                flips.then_some(0.5),
+                "{model:?} on {name}"
+            );
+            assert_eq!(serde_json::to_string(&cfg).unwrap().contains("\"flip\""), flips);
+        }
+    }
+    let data = Dataset::new("cifar-10", some(4), some(2)).unwrap();
+    let cfg = ExperimentConfig::for_model(ModelName::Esvae, Preset::Quick, &data).unwrap();
+    assert_eq!(cfg.with("vae.flip", "null").unwrap().vae.unwrap().flip, None);
+    rejects(cfg.with("vae.flip", "1.5").unwrap().validate(), &["vae.flip", "1.5", "[0, 1]"]);
 }
 
 fn check_report(model: ModelName, cfg: &ExperimentConfig, report: &Report) {

@@ -1,5 +1,6 @@
 //! Runs of a variational autoencoder: one network, trained in one stage, that draws images by its own prior.
 
+mod flip;
 mod network;
 mod trained;
 
@@ -11,6 +12,7 @@ use snn_core::{Model, ParamStore};
 use snn_train::{Progress, RunDir, StepLoss, Trainer};
 use spiking_diffusion_metrics::mean;
 
+use self::flip::flip;
 use self::network::{At, Vae};
 use super::config::ExperimentConfig;
 use super::energy::Activity;
@@ -57,8 +59,12 @@ where
         .columns(&["reconstruction", "divergence"])
         .in_run(run);
     trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
-        let images = (images.batch(batch.items, device)? * vae.scale())?;
         let label = format!("{}/draws/{}", M::KIND, batch.step);
+        let images = (images.batch(batch.items, device)? * vae.scale())?;
+        let images = match vae.flip {
+            Some(share) => flip(&images, share, cfg.seed, &label)?,
+            None => images,
+        };
         let at = At { label: &label, epoch: batch.epoch, epochs: vae.training.epochs };
         let losses = Vae::losses(&model, &images, cfg.seed, &at)?;
         Ok(StepLoss { loss: losses.total()?, columns: losses.values()?.to_vec() })
