@@ -89,8 +89,8 @@ impl ExperimentConfig {
 
     /// Ours, for two cores and a few minutes (`docs/ablation.md` has what each part brings): `T_s = 8` and 2, a decoder that does not
     /// begin saturated and can say black, codes that come alive again, embedded tokens, a narrow SDID whose hidden layers Muon moves, all
-    /// diffusion times weighted alike, a cosine schedule at a higher rate, and sampling in twice as many steps as tokens, in which tokens are
-    /// masked and drawn again, from a temperature of 1.1 at first to 0.7 at last.
+    /// diffusion times weighted alike, a cosine schedule at a higher rate, and sampling in twice as many steps as tokens, half of which
+    /// mask tokens again and draw others, from a temperature of 1.1 at first to 0.7 at last.
     #[must_use]
     pub fn quick(image: ImageSpec) -> Self {
         let training = |epochs, lr| TrainingConfig {
@@ -111,6 +111,7 @@ impl ExperimentConfig {
         let sdid = SdidConfig {
             time_steps: 2,
             channels: vec![128; 5],
+            head_kernel: 1,
             token_input: TokenInput::Embedding { dim: 32 },
             ..SdidConfig::released_code(vqsvae.codes, (height, width))
         };
@@ -122,7 +123,7 @@ impl ExperimentConfig {
             sdid_training: TrainingConfig { muon: Some(MuonConfig::default()), ..training(10, 4e-3) },
             weighting: Weighting::Uniform,
             sampling: SamplingConfig {
-                order: Order::Remasking { cap: 0.04 },
+                order: Order::Gibbs { masked: 0.3, redrawn: 0.16 },
                 steps: Some(2 * height * width),
                 temperature: Schedule::Linear { from: 1.1, to: 0.7 },
                 ..SamplingConfig::default()
@@ -145,16 +146,16 @@ impl ExperimentConfig {
         }
     }
 
-    /// Ours, for the best samples (`docs/results.md`): as `cpu`, with twice the codes and code channels, and ten epochs of the
-    /// autoencoder.
+    /// Ours, for the best samples (`docs/results.md`): as `cpu`, with eight times the codes, four times the code channels, and twelve
+    /// epochs of the autoencoder.
     #[must_use]
     pub fn best(image: ImageSpec) -> Self {
-        let (cpu, codes) = (Self::cpu(image), 256);
+        let (cpu, codes) = (Self::cpu(image), 1024);
         Self {
             preset: Preset::Best,
-            vqsvae: VqSvaeConfig { codes, code_channels: 32, ..cpu.vqsvae },
+            vqsvae: VqSvaeConfig { codes, code_channels: 64, ..cpu.vqsvae },
             sdid: SdidConfig { codes, ..cpu.sdid },
-            vqsvae_training: TrainingConfig { epochs: 10, ..cpu.vqsvae_training },
+            vqsvae_training: TrainingConfig { epochs: 12, ..cpu.vqsvae_training },
             ..cpu
         }
     }
