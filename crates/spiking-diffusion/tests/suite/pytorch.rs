@@ -277,7 +277,7 @@ fn what_the_released_code_cannot_compute_is_not_exported() {
             SdidConfig { token_input: TokenInput::Embedding { dim: 4 }, ..sdid.clone() },
             ["sdid.token_input", "raw numbers"],
         ),
-        (SdidConfig { head_kernel: 1, ..sdid.clone() }, ["sdid.head_kernel", "has 3"]),
+        (SdidConfig { head_kernel: 1, ..sdid }, ["sdid.head_kernel", "has 3"]),
     ] {
         let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
         let sdid = spiking_diffusion::absorbing_diffusion::Sdid::build(&cfg, params.builder()).unwrap();
