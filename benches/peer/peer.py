@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from spikingjelly.activation_based import functional
 
 BATCH = 32
+COMPARED = 4  # images of which the FSVAE's values are compared
 REPEATS = 20  # of works on a single image, of which the mean is taken
 
 
@@ -129,13 +130,14 @@ class Peer:
     @torch.no_grad()
     def fsvae_value(self, stepwise=False):
         """What the FSVAE computes, in double precision: no neuron is then so near its threshold that rounding decides."""
-        model, images = Fsvae(), self.images.double()
+        model, images = Fsvae(), self.images[:COMPARED].double()
+        picks, sample_picks = self.picks[:, :COMPARED], self.sample_picks[:, :COMPARED]
         model.load_state_dict(self.fsvae.state_dict())
         model.double().eval().stepwise = stepwise
         works = {
-            "losses": lambda: [loss.item() for loss in model.losses(images, self.picks)],
-            "error": lambda: [F.mse_loss(model.reconstruct(images, self.picks), images).item()],
-            "samples": lambda: [model.sample(self.sample_picks).square().mean().item()],
+            "losses": lambda: [loss.item() for loss in model.losses(images, picks)],
+            "error": lambda: [F.mse_loss(model.reconstruct(images, picks), images).item()],
+            "samples": lambda: [model.sample(sample_picks).square().mean().item()],
         }
         values = {}
         for name, work in works.items():
