@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use spiking_diffusion_metrics::download::{self, Limits, fetch_within};
+use spiking_diffusion_metrics::download::{Limits, fetch_within};
 
 use crate::message;
 use crate::server::{Manner, Server, nowhere};
