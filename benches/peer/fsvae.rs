@@ -1,12 +1,10 @@
 //! The FSVAE of the comparison, that of the paper's Table 1, on a trained checkpoint.
 
-use std::path::Path;
-
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use serde_json::{Value, json};
 use spiking_diffusion::fsvae::{Draws, Fsvae as Network};
-use spiking_diffusion::snn_core::{AdamW, AdamWConfig, Checkpoint, FiringRates, Model, ParamStore, Seed};
+use spiking_diffusion::snn_core::{AdamW, FiringRates, Model, ParamStore, Seed};
 
 use crate::Result;
 
@@ -25,20 +23,18 @@ pub(crate) struct Fsvae {
 }
 
 impl Fsvae {
-    pub(crate) fn new(checkpoint: &Path, images: &Tensor) -> Result<Self> {
-        let device = Device::Cpu;
-        let checkpoint = Checkpoint::load(checkpoint, Network::KIND, &device)?;
-        let params = ParamStore::new(Seed(0), DType::F32, &device);
-        let network = Network::new(&checkpoint.config()?, params.builder())?;
-        params.restore(&checkpoint, "")?;
-        let cfg = network.config();
+    pub(crate) fn new(
+        (network, params, optimiser): (Network, ParamStore, AdamW),
+        images: &Tensor,
+    ) -> Result<Self> {
+        let (cfg, device) = (network.config(), Device::Cpu);
         Ok(Self {
-            optimiser: AdamW::new(params.trainable(), AdamWConfig::default())?,
             images: images.clone(),
             draws: Draws::new(cfg, images.dim(0)?, 0., Seed(1), "peer", &device)?,
             sample_picks: Draws::picks(cfg, SAMPLES, Seed(1), "peer/samples", &device)?,
             network,
             params,
+            optimiser,
         })
     }
 

@@ -19,6 +19,7 @@ use spiking_diffusion::absorbing_diffusion::{
     AbsorbingProcess, Sampler, SamplingConfig, Sdid, Weighting, draw_noise, loss,
 };
 use spiking_diffusion::data;
+use spiking_diffusion::fsvae::Fsvae as Network;
 use spiking_diffusion::snn_core::{AdamW, AdamWConfig, Checkpoint, FiringRates, Model, ParamStore, Seed};
 use spiking_diffusion::vq_svae::VqSvae;
 
@@ -75,7 +76,10 @@ impl Ours {
         let cfg = sdid.0.config();
         let process = AbsorbingProcess::new(cfg.codes, cfg.steps)?;
         let images = digits.train.range(0..BATCH, &Device::Cpu)?;
-        let fsvae = fsvae.map(|file| Fsvae::new(file, &images)).transpose()?;
+        let fsvae = match fsvae {
+            Some(file) => Some(Fsvae::new(model!(Network, file), &images)?),
+            None => None,
+        };
         let codes = vqsvae.0.encode(&images)?;
         let (t, u) = draw_noise(&process, (BATCH, cfg.height, cfg.width), Seed(1), "peer")?;
         Ok(Self { classifier, fsvae, vqsvae, sdid, process, images, codes, t, u, before })

@@ -1,16 +1,18 @@
 //! The cross entropy of masked tokens, and its gradient, in one pass each.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use num_traits::Float;
 use rayon::prelude::*;
 
+const NAME: &str = "masked-cross-entropy";
+
 /// `-ln p(h_0(i, j) | h_t)` summed over the masked tokens of each image: `[N, K, H', W']` -> `[N]`.
 ///
-/// Only logits of masked tokens are read, so the others may be anything; and no tensor is made of all logits. On the CPU, in f32
-/// and f64; elsewhere Candle's operations do the same ([`reference`]).
+/// Only logits of masked tokens are read, so the others may be anything; and no tensor is made of all logits. That is on the CPU, which
+/// takes f32 and f64; elsewhere Candle's operations do the same ([`reference`]).
 pub(crate) fn masked_cross_entropy(logits: &Tensor, h0: &Tensor, masked: &Tensor) -> Result<Tensor> {
-    if !(logits.device().is_cpu() && matches!(logits.dtype(), DType::F32 | DType::F64)) {
+    if !logits.device().is_cpu() {
         return reference(logits, h0, masked);
     }
     let truth: Vec<u32> = h0.flatten_all()?.to_vec1()?;
@@ -39,7 +41,7 @@ struct Masked {
 
 impl CustomOp1 for Masked {
     fn name(&self) -> &'static str {
-        "masked-cross-entropy"
+        NAME
     }
 
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -47,25 +49,20 @@ impl CustomOp1 for Masked {
         let nats = match logits {
             CpuStorage::F32(logits) => CpuStorage::F32(nats(contiguous(logits, layout)?, &self.truth, shape)),
             CpuStorage::F64(logits) => CpuStorage::F64(nats(contiguous(logits, layout)?, &self.truth, shape)),
-            other => bail!("{}: no {:?}", self.name(), other.dtype()),
+            other => bail!("{NAME}: no {:?}", other.dtype()),
         };
         Ok((nats, Shape::from(shape.0)))
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let slope = Slope { truth: self.truth.clone() };
-        logits.detach().apply_op2_no_bwd(&grad.detach().contiguous()?, &slope).map(Some)
+        logits.detach().apply_op2_no_bwd(&grad.detach().contiguous()?, self).map(Some)
     }
 }
 
-/// The gradient of [`Masked`]: `grad (softmax - 1 at the true code)` at masked tokens, and 0 elsewhere.
-struct Slope {
-    truth: Vec<Option<u32>>,
-}
-
-impl CustomOp2 for Slope {
+/// The gradient: `grad (softmax - 1 at the true code)` at masked tokens, and 0 elsewhere.
+impl CustomOp2 for Masked {
     fn name(&self) -> &'static str {
-        "masked-cross-entropy-gradient"
+        NAME
     }
 
     fn cpu_fwd(
@@ -83,7 +80,7 @@ impl CustomOp2 for Slope {
             (CpuStorage::F64(a), CpuStorage::F64(b)) => {
                 CpuStorage::F64(slopes(contiguous(a, of_a)?, contiguous(b, of_b)?, &self.truth, shape))
             }
-            (a, b) => bail!("{}: no {:?} with {:?}", self.name(), a.dtype(), b.dtype()),
+            (a, b) => bail!("{NAME}: no {:?} with {:?}", a.dtype(), b.dtype()),
         };
         Ok((slopes, of_a.shape().clone()))
     }
@@ -92,7 +89,7 @@ impl CustomOp2 for Slope {
 fn contiguous<'a, T>(values: &'a [T], layout: &Layout) -> Result<&'a [T]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&values[start..end]),
-        None => bail!("masked-cross-entropy: needs a contiguous tensor"),
+        None => bail!("{NAME}: needs a contiguous tensor"),
     }
 }
 
@@ -158,7 +155,7 @@ fn normalisers<T: Real>(logits: &[T], truth: &[Option<u32>]) -> (Vec<T>, Vec<T>)
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
     use snn_core::Seed;
 
     use super::*;

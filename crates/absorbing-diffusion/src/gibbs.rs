@@ -2,8 +2,8 @@
 
 use rand::RngCore;
 
+use crate::Draft;
 use crate::order::choose;
-use crate::{Draft, Drawn, Settled};
 
 /// What [`Order::Gibbs`](crate::Order::Gibbs) does with the free tokens of one image.
 pub(crate) struct Gibbs {
@@ -38,13 +38,9 @@ impl Gibbs {
         choose(draft.masked(), if self.loops_at(draft) { self.redrawn } else { 1 }, rng)
     }
 
-    /// Keeps all; masks as many again in the loop.
-    pub(crate) fn settle(&self, draft: &Draft<'_>, drawn: &[Drawn], rng: &mut dyn RngCore) -> Settled {
-        let remask = match self.loops_at(draft) {
-            true => choose(draft.revealed(), self.redrawn, rng),
-            false => Vec::new(),
-        };
-        Settled { keep: (0..drawn.len()).collect(), remask }
+    /// Masks as many again in the loop.
+    pub(crate) fn remask(&self, draft: &Draft<'_>, rng: &mut dyn RngCore) -> Vec<usize> {
+        if self.loops_at(draft) { choose(draft.revealed(), self.redrawn, rng) } else { Vec::new() }
     }
 }
 

@@ -168,7 +168,7 @@ impl RevealOrder for Order {
             }
             Self::Gibbs { .. } => {
                 if let Some(gibbs) = self.gibbs(draft) {
-                    settled = gibbs.settle(draft, drawn, rng);
+                    settled.remask = gibbs.remask(draft, rng);
                 }
             }
         }
@@ -186,9 +186,8 @@ impl RevealOrder for Order {
 impl Order {
     /// The loop of an image, if this order and these steps have one.
     fn gibbs(&self, draft: &Draft<'_>) -> Option<Gibbs> {
-        let free = draft.given.iter().filter(|given| !**given).count();
         match *self {
-            Self::Gibbs { masked, redrawn } => Gibbs::of(masked, redrawn, free, draft.steps),
+            Self::Gibbs { masked, redrawn } => Gibbs::of(masked, redrawn, draft.free(), draft.steps),
             _ => None,
         }
     }

@@ -95,6 +95,12 @@ impl Draft<'_> {
         (0..self.codes.len()).filter(|&i| self.codes[i] != self.mask && !self.given[i]).collect()
     }
 
+    /// The number of tokens that were not given.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.given.iter().filter(|given| !**given).count()
+    }
+
     /// How many masked tokens this step has to reveal, if tokens are revealed evenly over the steps, so that
     /// `round(free * (left - 1) / steps)` of the `free` tokens that were not given are masked after it.
     ///
@@ -102,9 +108,8 @@ impl Draft<'_> {
     /// saves the network a pass.
     #[must_use]
     pub fn due(&self) -> usize {
-        let free = self.given.iter().filter(|given| !**given).count();
         let masked = self.codes.iter().filter(|code| **code == self.mask).count();
-        masked.saturating_sub(remaining(free, self.left - 1, self.steps))
+        masked.saturating_sub(remaining(self.free(), self.left - 1, self.steps))
     }
 }
 

@@ -5,6 +5,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::data::KnownSet;
+use crate::experiment::GIBBS;
 
 use absorbing_diffusion::{Order, Schedule};
 
@@ -50,7 +51,6 @@ fn schedule(text: &str, value: impl Fn(&str) -> Parsed<f64>) -> Parsed<Schedule>
 
 pub(super) const CONFIDENCE: Order = Order::Confidence { noise: 3. };
 pub(super) const REMASKING: Order = Order::Remasking { cap: 0.1 };
-pub(super) const GIBBS: Order = Order::Gibbs { masked: 0.3, redrawn: 0.16 };
 
 /// An order of revealing, by its name in a config file; the last three with numbers of their own.
 pub(super) fn order(text: &str) -> Parsed<Order> {

@@ -13,7 +13,7 @@ use super::input::Input;
 use super::signals::Signals;
 use super::{device, flags, parsed, say, set};
 use crate::error::Result;
-use crate::experiment::inception;
+use crate::experiment::{GIBBS, inception};
 use crate::judge::{Against, FeatureNetwork, Judge};
 use crate::{ExperimentConfig, Progress, Trained, sweep as library};
 
@@ -137,14 +137,8 @@ impl Arguments {
 
     /// Each value of what varies with each of the others; the run's own where nothing varies.
     fn settings(&self, own: SamplingConfig) -> Vec<SamplingConfig> {
-        let all = [
-            Order::Posterior,
-            Order::ExactK,
-            Order::Halton,
-            flags::CONFIDENCE,
-            flags::REMASKING,
-            flags::GIBBS,
-        ];
+        let all =
+            [Order::Posterior, Order::ExactK, Order::Halton, flags::CONFIDENCE, flags::REMASKING, GIBBS];
         let orders = if self.orders.is_empty() && !self.steps.is_empty() { &all[..] } else { &self.orders };
         let own = SamplingConfig { batch_size: self.batch_size.unwrap_or(own.batch_size), ..own };
         let found = vec![own];
@@ -222,7 +216,7 @@ mod tests {
         assert!(found.iter().all(|it| it.order == own.order && it.batch_size == own.batch_size));
 
         let found = parse("--steps 5,10 --batch-size 3").unwrap().settings(own);
-        assert_eq!((found.len(), found[0].order, found[11].order), (12, Order::Posterior, flags::GIBBS));
+        assert_eq!((found.len(), found[0].order, found[11].order), (12, Order::Posterior, GIBBS));
         assert_eq!((found[0].steps, found[1].steps, found[11].batch_size), (Some(5), Some(10), 3));
         let found = parse("--steps 5,10 --orders halton").unwrap().settings(own);
         assert!(found.len() == 2 && found.iter().all(|it| it.order == Order::Halton));

@@ -53,6 +53,7 @@ pub use vae_config::{VaeConfig, VaeNetwork};
 #[cfg(feature = "cli")]
 pub(crate) use {
     distance::{in_8_bits, inception},
+    preset::GIBBS,
     shell::quoted,
     starter::Starter,
 };

@@ -10,6 +10,9 @@ use super::model::ModelName;
 use crate::data::Dataset;
 use crate::error::Result;
 
+/// The loop of Gibbs sampling that pays (`docs/ablation.md`).
+pub(crate) const GIBBS: Order = Order::Gibbs { masked: 0.3, redrawn: 0.16 };
+
 impl ExperimentConfig {
     /// Makes the preset's config for a data set: its image shape, its sizes and, where the reconstruction term is divided by
     /// the variance of the training pixels, that variance.
@@ -123,7 +126,7 @@ impl ExperimentConfig {
             sdid_training: TrainingConfig { muon: Some(MuonConfig::default()), ..training(10, 4e-3) },
             weighting: Weighting::Uniform,
             sampling: SamplingConfig {
-                order: Order::Gibbs { masked: 0.3, redrawn: 0.16 },
+                order: GIBBS,
                 steps: Some(3 * height * width / 2),
                 temperature: Schedule::Linear { from: 1.1, to: 0.7 },
                 ..SamplingConfig::default()

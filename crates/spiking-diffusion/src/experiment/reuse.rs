@@ -16,19 +16,17 @@ use crate::error::{Error, Result};
 const VQSVAE: &str = "vqsvae.safetensors";
 
 /// The autoencoder and the codes of a run, which are those of every run whose first stages have the same settings.
-pub(super) struct Made(PathBuf);
+pub(super) struct FirstStages(PathBuf);
 
-impl Made {
+impl FirstStages {
     /// Those of the run in this folder, if its first stages are done and are those of this config.
-    pub(super) fn by(run: &Path, cfg: &ExperimentConfig) -> Result<Self> {
+    pub(super) fn of(run: &Path, cfg: &ExperimentConfig) -> Result<Self> {
         let refuse = |reason: String| Error::config("codes_from", run.display(), reason);
         if cfg.vae.is_some() {
             return Err(refuse(format!("the model `{}` has no codes", cfg.model.name())));
         }
         let theirs: ExperimentConfig = read_config(run)?;
-        if let Some((field, [there, here])) =
-            most_readable(differences(&first_stages(&theirs), &first_stages(cfg)))
-        {
+        if let Some((field, [there, here])) = most_readable(differences(&settings(&theirs), &settings(cfg))) {
             let reason =
                 format!("its codes are not those of this run: `{field}` is {there} there and {here} here");
             return Err(refuse(reason));
@@ -59,7 +57,7 @@ impl Made {
 }
 
 /// All that an autoencoder and its codes depend on.
-fn first_stages(cfg: &ExperimentConfig) -> serde_json::Value {
+fn settings(cfg: &ExperimentConfig) -> serde_json::Value {
     let ExperimentConfig { data, seed, vqsvae, vqsvae_training, .. } = cfg;
     json!({ "data": data, "seed": seed, "vqsvae": vqsvae, "vqsvae_training": vqsvae_training })
 }

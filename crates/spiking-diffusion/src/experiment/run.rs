@@ -19,7 +19,7 @@ use super::evaluation::{Reconstructions, evaluate_denoiser};
 use super::fad::FadFiles;
 use super::finish::{Made, Session, finish};
 use super::networks::Networks;
-use super::reuse;
+use super::reuse::FirstStages;
 use super::sharing::{assist, dismiss};
 use super::stages::{Codes, Place, encode_with, train_sdid_in, train_vqsvae_in};
 use super::starter::Starter;
@@ -176,9 +176,9 @@ impl<'a> Experiment<'a> {
         features.validate(data)?;
         let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
         fad.map_or(Ok(()), FadFiles::validate)?;
-        let made = self.codes_from.as_deref().map(|from| reuse::Made::by(from, cfg)).transpose()?;
+        let first = self.codes_from.as_deref().map(|from| FirstStages::of(from, cfg)).transpose()?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
-        made.map_or(Ok(()), |made| made.put_into(&run))?;
+        first.map_or(Ok(()), |first| first.put_into(&run))?;
         let session = Session { cfg, data, run: &run, device };
         let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter };
         match &cfg.vae {
