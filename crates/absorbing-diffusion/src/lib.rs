@@ -32,4 +32,4 @@ pub use reveal::{Draft, Drawn, RevealOrder, Settled};
 pub use sample::{Sampler, SamplingConfig};
 pub use schedule::Schedule;
 pub use sdid::Sdid;
-pub use sdid_config::{SdidConfig, TokenInput};
+pub use sdid_config::{HeadReads, SdidConfig, TokenInput};

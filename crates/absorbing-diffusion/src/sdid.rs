@@ -10,8 +10,8 @@ use snn_core::{
 use crate::input::Input;
 use crate::{Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, SdidConfig};
 
-/// The spiking denoiser `S(h_t, t)`: spiking 3x3 layers, the last joined by the first, and a read-out whose
-/// mean over time gives the logits of every code at every position.
+/// The spiking denoiser `S(h_t, t)`: spiking 3x3 layers, and a read-out of the last joined by the first (or of
+/// [all](crate::HeadReads)), whose mean over time gives the logits of every code at every position.
 ///
 /// # Examples
 /// ```
@@ -32,10 +32,9 @@ use crate::{Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, SdidC
 pub struct Sdid {
     cfg: SdidConfig,
     input: Input,
-    first: SpikingStack,
-    rest: SpikingStack,
-    /// Both, for evaluation: no spikes are stored in between.
-    all: SpikingStack,
+    stack: SpikingStack,
+    /// The layers that the head reads, in the order of its channels.
+    read: Vec<usize>,
     head: ReadoutLayer,
     dtype: DType,
     input_channels: usize,
@@ -56,13 +55,12 @@ impl Sdid {
             layers.push(SpikingLayer::conv(c_in, c_out, same, cfg.layer(), vb.pp("layers").pp(i))?);
             c_in = c_out;
         }
-        let all = SpikingStack::new(layers.clone());
-        let first = SpikingStack::new(vec![layers.remove(0)]);
+        let stack = SpikingStack::new(layers);
+        let read = cfg.head_reads.of(cfg.channels.len());
+        let c_read = read.iter().map(|&i| cfg.channels[i]).sum();
         let of_head = ConvConfig::new(cfg.head_kernel, 1, cfg.head_kernel / 2);
-        let head =
-            ReadoutLayer::conv(c_in + cfg.channels[0], cfg.codes, of_head, Readout::Mean, vb.pp("head"))?;
-        let rest = SpikingStack::new(layers);
-        Ok(Self { input, first, rest, all, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
+        let head = ReadoutLayer::conv(c_read, cfg.codes, of_head, Readout::Mean, vb.pp("head"))?;
+        Ok(Self { input, stack, read, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
     }
 
     /// [`Denoiser::logits`]: the logits of every code at every position, of images without a class. It need not know which images
@@ -84,15 +82,9 @@ impl Sdid {
         classes: Option<&Tensor>,
         train: bool,
     ) -> candle_core::Result<Tensor> {
-        let (current, readout) = (self.current(h_t, t, classes)?, self.head.readout());
-        let drive = self.drive(&current);
-        let sums = if train {
-            let first = self.first.forward(drive, true)?;
-            [self.rest.readout(Drive::Spikes(&first), readout, true)?, readout.apply(&first)?]
-        } else {
-            [self.all.readout(drive, readout, false)?, self.first.readout(drive, readout, false)?]
-        };
-        self.head.forward_sums(&sums, self.cfg.time_steps)
+        let current = self.current(h_t, t, classes)?;
+        let sums = self.stack.readout_of(self.drive(&current), self.head.readout(), &self.read, train)?;
+        self.head.forward_sums(&[sums], self.cfg.time_steps)
     }
 
     /// [`forward_t`](Self::forward_t), with a look at every layer's spikes, unless the network has none.
@@ -111,21 +103,23 @@ impl Sdid {
             return self.forward_t(h_t, t, train);
         }
         let current = self.current(h_t, t, None)?;
-        let first = self.first.forward(self.drive(&current), train)?;
-        observe("layers.0", &first)?;
-        let mut name = |i: usize, spikes: &Tensor| observe(&format!("layers.{}", i + 1), spikes);
-        let last = self.rest.forward_observed(Drive::Spikes(&first), train, &mut name)?;
-        self.head.forward_cat(&[&last, &first])
+        let mut all = Vec::with_capacity(self.cfg.channels.len());
+        let mut see = |i: usize, spikes: &Tensor| {
+            all.push(spikes.clone());
+            observe(&format!("layers.{i}"), spikes)
+        };
+        self.stack.forward_observed(self.drive(&current), train, &mut see)?;
+        self.head.forward_cat(&self.read.iter().map(|&i| &all[i]).collect::<Vec<_>>())
     }
 
     /// Lays the weights out, with thresholds so many times as high as those that were trained.
     fn prepared(&self, threshold_scale: Option<f64>) -> candle_core::Result<Prepared<'_>> {
         let map = [self.input_channels, self.cfg.height, self.cfg.width];
-        let prepare = |stack: &SpikingStack| match threshold_scale {
-            None => stack.prepare(&map),
-            Some(scale) => stack.with_threshold_scale(scale)?.prepare(&map),
+        let stack = match threshold_scale {
+            None => self.stack.prepare(&map)?,
+            Some(scale) => self.stack.with_threshold_scale(scale)?.prepare(&map)?,
         };
-        Ok(Prepared { sdid: self, first: prepare(&self.first)?, all: prepare(&self.all)? })
+        Ok(Prepared { sdid: self, stack })
     }
 
     /// What drives the first layer at every spiking time step.
@@ -153,13 +147,13 @@ impl Sdid {
     }
 }
 
-/// Every layer by the name that [`logits_observed`](Sdid::logits_observed) gives, and the `head`, which reads the last and the first.
+/// Every layer by the name that [`logits_observed`](Sdid::logits_observed) gives, and the `head`, which reads some of them.
 impl DescribeLayers for Sdid {
     fn describe_layers(&self) -> candle_core::Result<Vec<LayerDescription>> {
         let (h, w) = (self.cfg.height, self.cfg.width);
-        let connections = self.all.connections([self.input_channels, h, w])?;
+        let connections = self.stack.connections([self.input_channels, h, w])?;
         let mut layers = LayerDescription::in_a_row("layers", &[], connections);
-        let read: Vec<_> = [layers.last(), layers.first()].into_iter().flatten().collect();
+        let read: Vec<_> = self.read.iter().map(|&i| &layers[i]).collect();
         let joined = read.iter().map(|layer| layer.connections.target()[0]).sum();
         let names: Vec<_> = read.iter().map(|layer| layer.name.as_str()).collect();
         layers.push(LayerDescription::new("head", &names, self.head.connections([joined, h, w])?));
@@ -225,8 +219,7 @@ impl Conditional for Sdid {
 /// Computes the receptive field of the positions that are asked for.
 struct Prepared<'a> {
     sdid: &'a Sdid,
-    first: PreparedStack,
-    all: PreparedStack,
+    stack: PreparedStack,
 }
 
 impl Prepared<'_> {
@@ -237,13 +230,11 @@ impl Prepared<'_> {
         classes: Option<&Tensor>,
         positions: &[Vec<u32>],
     ) -> Result<Tensor> {
-        let Sdid { cfg, head, .. } = self.sdid;
+        let Sdid { cfg, head, read, .. } = self.sdid;
         let current = self.sdid.current(h_t, t, classes)?;
-        let (drive, readout) = (self.sdid.drive(&current), head.readout());
         let seen = head.reach((cfg.height, cfg.width), positions)?;
-        let sums =
-            [self.all.readout_at(drive, readout, &seen)?, self.first.readout_at(drive, readout, &seen)?];
-        Ok(head.forward_sums_at(&sums, cfg.time_steps, positions)?)
+        let sums = self.stack.readout_of_at(self.sdid.drive(&current), head.readout(), read, &seen)?;
+        Ok(head.forward_sums_at(&[sums], cfg.time_steps, positions)?)
     }
 }
 

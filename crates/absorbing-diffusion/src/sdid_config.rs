@@ -18,6 +18,31 @@ pub enum TokenInput {
     },
 }
 
+/// The layers whose spikes the read-out sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadReads {
+    /// The last, joined by the first (the released code).
+    #[default]
+    LastAndFirst,
+    /// All, from the first to the last (ours).
+    All,
+}
+
+impl HeadReads {
+    /// Their numbers, of so many.
+    pub(crate) fn of(self, layers: usize) -> Vec<usize> {
+        match self {
+            Self::LastAndFirst => vec![layers - 1, 0],
+            Self::All => (0..layers).collect(),
+        }
+    }
+
+    fn is_released(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// An SDID. Defaults follow the released code; the paper gives no architecture.
 ///
 /// # Examples
@@ -48,6 +73,9 @@ pub struct SdidConfig {
     /// 1 is a ninth of that.
     #[serde(default = "released_head", skip_serializing_if = "is_released_head")]
     pub head_kernel: usize,
+    /// The layers that the read-out sees.
+    #[serde(default, skip_serializing_if = "HeadReads::is_released")]
+    pub head_reads: HeadReads,
     /// The input.
     pub token_input: TokenInput,
     /// Classes `C` that images can have. Each is one more learned vector in the input's sum, as is no class, and so they need
@@ -84,6 +112,7 @@ impl SdidConfig {
             lif: LifConfig::default(),
             channels: vec![64, 128, 256, 512, 256],
             head_kernel: released_head(),
+            head_reads: HeadReads::default(),
             token_input: TokenInput::Raw,
             classes: None,
             without_spikes: false,

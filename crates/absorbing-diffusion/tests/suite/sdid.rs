@@ -1,8 +1,8 @@
 //! The spiking denoiser as a whole: invariances, gradients, training. (Its numbers are in `golden`.)
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, ElboConfig, Sampler, SamplingConfig, Sdid, SdidConfig, TokenInput, Weighting,
-    bits_per_token, draw_noise, loss,
+    AbsorbingProcess, Denoiser, ElboConfig, HeadReads, Sampler, SamplingConfig, Sdid, SdidConfig, TokenInput,
+    Weighting, bits_per_token, draw_noise, loss,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
@@ -194,11 +194,16 @@ fn a_time_for_each_image_or_an_error() {
     }
 }
 
+const HEADS: [(usize, HeadReads); 3] =
+    [(3, HeadReads::LastAndFirst), (1, HeadReads::LastAndFirst), (1, HeadReads::All)];
+
 /// The head lies behind the last threshold, so the loss is a smooth function of it.
 #[test]
 fn gradients_of_the_head_are_those_of_finite_differences() {
-    for (token_input, head_kernel) in INPUTS.into_iter().flat_map(|input| [(input, 3), (input, 1)]) {
-        let cfg = SdidConfig { head_kernel, ..narrow(token_input) };
+    for (token_input, (head_kernel, head_reads)) in
+        INPUTS.into_iter().flat_map(|input| HEADS.map(|head| (input, head)))
+    {
+        let cfg = SdidConfig { head_kernel, head_reads, ..narrow(token_input) };
         let params = ParamStore::new(Seed(0), DType::F64, &Device::Cpu);
         let sdid = Sdid::new(&cfg, params.builder()).unwrap();
         let process = AbsorbingProcess::new(cfg.codes, cfg.steps).unwrap();
@@ -274,8 +279,9 @@ fn training_lowers_the_bound() {
 /// Asked for some positions, a prepared model gives what the model itself gives there; an image's bits are its own.
 #[test]
 fn prepared_logits_are_the_models_own() {
-    for (token_input, head_kernel) in INPUTS.into_iter().zip([3, 1]) {
-        let cfg = SdidConfig { height: 7, width: 7, steps: 49, head_kernel, ..narrow(token_input) };
+    for (token_input, (head_kernel, head_reads)) in INPUTS.into_iter().zip(HEADS) {
+        let cfg =
+            SdidConfig { height: 7, width: 7, steps: 49, head_kernel, head_reads, ..narrow(token_input) };
         let (_, sdid) = settled(&cfg);
         let (h_t, t) = inputs(&cfg, 5);
         let positions = [vec![0], vec![], vec![24, 3, 48], (0..49).collect(), vec![48]];

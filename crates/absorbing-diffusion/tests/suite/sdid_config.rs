@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use absorbing_diffusion::{Error, Sdid, SdidConfig, TokenInput};
+use absorbing_diffusion::{Error, HeadReads, Sdid, SdidConfig, TokenInput};
 use candle_core::{DType, Device};
 use proptest::prelude::*;
 use snn_core::{LifConfig, Model, ParamStore, Reset, Seed, Surrogate};
@@ -241,15 +241,17 @@ proptest! {
         (dim, classes) in any::<(Option<usize>, Option<usize>)>(),
         tau in prop::option::of(number()),
         (v_threshold, v_reset, alpha) in (number(), prop::option::of(number()), number()),
-        (decay_input, detach_reset, without_spikes) in any::<(bool, bool, bool)>(),
+        (decay_input, detach_reset, without_spikes, all) in any::<(bool, bool, bool, bool)>(),
     ) {
         let [codes, height, width, steps, time_steps, head_kernel] = sizes;
         let v_reset = v_reset.map_or(Reset::Soft, Reset::Hard);
         let surrogate = Surrogate::Sigmoid { alpha };
         let lif = LifConfig { tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, ..LifConfig::default() };
         let token_input = dim.map_or(TokenInput::Raw, |dim| TokenInput::Embedding { dim });
-        let cfg =
-            SdidConfig { codes, height, width, steps, time_steps, lif, channels, head_kernel, token_input, classes, without_spikes };
+        let head_reads = if all { HeadReads::All } else { HeadReads::LastAndFirst };
+        let cfg = SdidConfig {
+            codes, height, width, steps, time_steps, lif, channels, head_kernel, head_reads, token_input, classes, without_spikes,
+        };
         let text = serde_json::to_string(&cfg).unwrap();
         prop_assert_eq!(serde_json::from_str::<SdidConfig>(&text).unwrap(), cfg, "{}", text);
     }

@@ -20,17 +20,22 @@ pub(crate) enum Finish<'a> {
     Spikes,
     /// `[readouts, N, C, H, W]`
     Sums(&'a [Readout]),
+    /// The sums of several layers side by side, `[1, N, sum of C, H, W]`.
+    SumsOf(Readout, &'a [usize]),
 }
 
 impl Finish<'_> {
-    pub(crate) fn end(self, time_steps: usize) -> Result<End> {
+    /// The same of a chain of so many layers.
+    pub(crate) fn end(self, time_steps: usize, layers: usize) -> Result<End> {
+        let row = |r: &Readout| Ok(r.weights(time_steps)?.into_iter().map(|w| w as f32).collect());
         match self {
             Self::Spikes => Ok(End::Spikes),
             Self::Sums([]) => bail!("no read-outs"),
             Self::Sums(readouts) => {
-                let row = |r: &Readout| Ok(r.weights(time_steps)?.into_iter().map(|w| w as f32).collect());
-                Ok(End::Sums(readouts.iter().map(row).collect::<Result<_>>()?))
+                let weights = readouts.iter().map(row).collect::<Result<_>>()?;
+                Ok(End::Sums { weights, of: vec![layers.saturating_sub(1)] })
             }
+            Self::SumsOf(readout, of) => Ok(End::Sums { weights: vec![row(&readout)?], of: of.to_vec() }),
         }
     }
 }

@@ -100,14 +100,21 @@ impl PreparedStack {
     /// Returns the errors of [`readout`](Self::readout), and an error if there is not one list for each item or if a position lies outside the
     /// map.
     pub fn readout_at(&self, drive: Drive<'_>, readout: Readout, positions: &[Vec<u32>]) -> Result<Tensor> {
-        let sorted = |positions: &Vec<u32>| {
-            let mut positions = positions.clone();
-            positions.sort_unstable();
-            positions.dedup();
-            positions
-        };
-        let sorted: Vec<_> = positions.iter().map(sorted).collect();
-        self.run(drive, Finish::Sums(&[readout]), Some(&sorted))?.squeeze(0)
+        self.run(drive, Finish::Sums(&[readout]), Some(&ascending(positions)))?.squeeze(0)
+    }
+
+    /// Computes [`SpikingStack::readout_of`] at some positions only, as [`readout_at`](Self::readout_at) does.
+    ///
+    /// # Errors
+    /// Returns the errors of both.
+    pub fn readout_of_at(
+        &self,
+        drive: Drive<'_>,
+        readout: Readout,
+        layers: &[usize],
+        positions: &[Vec<u32>],
+    ) -> Result<Tensor> {
+        self.run(drive, Finish::SumsOf(readout, layers), Some(&ascending(positions)))?.squeeze(0)
     }
 
     /// The positions `at` are those of a sum.
@@ -126,7 +133,7 @@ impl PreparedStack {
         check_drive(&self.layers, &self.specs, drive, finish, false)?;
         match &self.chain {
             Some(chain) if supported(&self.layers, drive)? => {
-                let end = finish.end(drive.time_steps()?)?;
+                let end = finish.end(drive.time_steps()?, self.layers.len())?;
                 without_map(&self.layers, chain.run(drive.tensor(), drive.constant(), end, at)?)
             }
             _ => {
@@ -138,6 +145,16 @@ impl PreparedStack {
             }
         }
     }
+}
+
+fn ascending(positions: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let sorted = |positions: &Vec<u32>| {
+        let mut positions = positions.clone();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    };
+    positions.iter().map(sorted).collect()
 }
 
 /// The twin of computing only these positions: all but they become zero. `ys: [rows, N, C, ...]`.

@@ -71,7 +71,8 @@ pub(super) fn make_as(
     check(layers, specs, drive, finish, train)?;
     let fused = |layer: &SpikingLayer| layer.neurons.lif().is_some();
     let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
-    let mut parts = layers.chunk_by(|a, b| fused(a) && fused(b)).peekable();
+    let whole = matches!(finish, Finish::SumsOf(..));
+    let mut parts = layers.chunk_by(|a, b| whole || fused(a) && fused(b)).peekable();
     while let Some(part) = parts.next() {
         let drive = spikes.as_ref().map_or(drive, Drive::Spikes);
         let finish = if parts.peek().is_some() { Finish::Spikes } else { finish };
@@ -112,6 +113,9 @@ pub(crate) fn check(
 ) -> Result<()> {
     let (xs, time_steps, items) = (drive.tensor(), drive.time_steps()?, drive.items()?);
     check_time_steps(time_steps)?;
+    if let Finish::SumsOf(_, of) = finish {
+        check_summed(of, specs)?;
+    }
     for (i, (layer, spec)) in layers.iter().zip(specs).enumerate() {
         let name = if i == 0 { "its input" } else { "the input of the stack" };
         layer.synapse.check_type(&format!("spiking layer {i}"), name, xs)?;
@@ -128,6 +132,22 @@ pub(crate) fn check(
         if i + 1 == layers.len() && finish == Finish::Spikes {
             room("the spikes of a stack", &[time_steps, items, c, h, w], xs.dtype())?;
         }
+    }
+    Ok(())
+}
+
+/// Whether these layers can be summed side by side.
+fn check_summed(of: &[usize], specs: &[Spec]) -> Result<()> {
+    let map = |i: &usize| specs.get(*i).map(|spec| spec.geometry.target);
+    let last = specs.len().saturating_sub(1);
+    if !of.contains(&last) || of.iter().any(|i| map(i) != map(&last)) {
+        let maps: Vec<_> = specs.iter().map(|spec| spec.geometry.target).collect();
+        bail!(
+            "sums of the layers {of:?} of a stack whose maps are {maps:?}: wanted are the last, and others of its map"
+        )
+    }
+    if (1..of.len()).any(|k| of[..k].contains(&of[k])) {
+        bail!("sums of the layers {of:?}: one of them is named twice")
     }
     Ok(())
 }
@@ -149,6 +169,7 @@ pub(super) fn make_by_reference(
     train: bool,
 ) -> Result<Made> {
     let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
+    let mut all = Vec::new();
     for layer in layers {
         let (next, batch) = match spikes.as_ref().map_or(drive, Drive::Spikes) {
             Drive::Spikes(xs) => {
@@ -160,14 +181,21 @@ pub(super) fn make_by_reference(
                 (layer.neurons.forward_constant(&currents, time_steps)?, batch)
             }
         };
+        if let Finish::SumsOf(readout, _) = finish {
+            all.push(readout.apply(&next)?);
+        }
         spikes = Some(next);
         batches.push(batch);
     }
     let Some(spikes) = spikes else { bail!("a stack of no layers") };
-    match finish {
-        Finish::Spikes => Ok((spikes, batches)),
-        Finish::Sums(readouts) => Ok((Readout::apply_all(readouts, &spikes)?, batches)),
-    }
+    let made = match finish {
+        Finish::Spikes => spikes,
+        Finish::Sums(readouts) => Readout::apply_all(readouts, &spikes)?,
+        Finish::SumsOf(_, of) => {
+            Tensor::cat(&of.iter().map(|&i| &all[i]).collect::<Vec<_>>(), 1)?.unsqueeze(0)?
+        }
+    };
+    Ok((made, batches))
 }
 
 /// What drives a layer's neurons and, in training, the statistics of it, where the norm takes them.
@@ -209,7 +237,7 @@ pub(super) fn make_by_chain(
         affines.extend(layer.affines(train)?);
     }
     let constant = drive.constant();
-    let end = finish.end(time_steps)?;
+    let end = finish.end(time_steps, layers.len())?;
     let chain = Chain { layers: &specs, constant, keep: train, end, exchange: exchange::current() };
     let (ys, statistics) = chain::run(xs, &weights, &Tensor::cat(&affines, 0)?, &chain)?;
     let batch = |(i, statistics): (usize, &Option<Statistics>)| {

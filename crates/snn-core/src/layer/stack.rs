@@ -105,6 +105,38 @@ impl SpikingStack {
         run(&self.layers, drive, Finish::Sums(readouts), train)
     }
 
+    /// Computes the sums of the spikes of several layers side by side, for a head that reads them all.
+    ///
+    /// # Shapes
+    /// -> `[N, sum of C, H, W]`, in the order of `layers` (the first is 0); of linear layers `[N, sum of C]`.
+    /// # Errors
+    /// Returns the errors of [`readout`](Self::readout), and an error if the last layer is not among them, if their maps are not
+    /// of one size, or if one is named twice or does not exist.
+    /// # Examples
+    /// ```
+    /// # use candle_core::{DType, Device, Tensor};
+    /// # use snn_core::{Drive, LifConfig, ParamStore, Readout, Seed, SpikingLayer, SpikingStack};
+    /// # fn main() -> candle_core::Result<()> {
+    /// let (store, lif) = (ParamStore::new(Seed(0), DType::F32, &Device::Cpu), LifConfig::default());
+    /// let vb = store.builder();
+    /// let stack = SpikingStack::new(vec![
+    ///     SpikingLayer::linear(4, 8, lif, vb.pp(0))?,
+    ///     SpikingLayer::linear(8, 3, lif, vb.pp(1))?,
+    /// ]);
+    /// let x = Tensor::ones((2, 4), DType::F32, &Device::Cpu)?;
+    /// assert_eq!(stack.readout_of(Drive::Constant(&x, 4), Readout::Mean, &[0, 1], false)?.dims(), [2, 11]);
+    /// # Ok(()) }
+    /// ```
+    pub fn readout_of(
+        &self,
+        drive: Drive<'_>,
+        readout: Readout,
+        layers: &[usize],
+        train: bool,
+    ) -> Result<Tensor> {
+        run(&self.layers, drive, Finish::SumsOf(readout, layers), train)?.squeeze(0)
+    }
+
     /// Computes [`forward`](Self::forward), layer by layer, with a look at the number (from 0) and the spikes of each.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use absorbing_diffusion::{Sdid, SdidConfig, TokenInput};
+use absorbing_diffusion::{HeadReads, Sdid, SdidConfig, TokenInput};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, LifConfig, Model};
 use vq_svae::{Activation, VqSvae, VqSvaeConfig};
@@ -76,6 +76,10 @@ fn check(vqsvae: &VqSvaeConfig, sdid: &SdidConfig) -> Result<()> {
     }
     if sdid.head_kernel != 3 {
         return Err(Error::config("sdid.head_kernel", sdid.head_kernel, "the released code has 3"));
+    }
+    if sdid.head_reads != HeadReads::LastAndFirst {
+        let reason = "the released code's reads the last layer and the first";
+        return Err(Error::config("sdid.head_reads", format!("{:?}", sdid.head_reads), reason));
     }
     if sdid.time_steps != vqsvae.time_steps {
         let reason =

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
-use spiking_diffusion::absorbing_diffusion::{SdidConfig, TokenInput};
+use spiking_diffusion::absorbing_diffusion::{HeadReads, SdidConfig, TokenInput};
 use spiking_diffusion::data::{Dataset, Split};
 use spiking_diffusion::metrics::WeightFile;
 use spiking_diffusion::snn_core::{LifConfig, Model, ParamStore, Readout, Seed};
@@ -277,7 +277,8 @@ fn what_the_released_code_cannot_compute_is_not_exported() {
             SdidConfig { token_input: TokenInput::Embedding { dim: 4 }, ..sdid.clone() },
             ["sdid.token_input", "raw numbers"],
         ),
-        (SdidConfig { head_kernel: 1, ..sdid }, ["sdid.head_kernel", "has 3"]),
+        (SdidConfig { head_kernel: 1, ..sdid.clone() }, ["sdid.head_kernel", "has 3"]),
+        (SdidConfig { head_reads: HeadReads::All, ..sdid }, ["sdid.head_reads", "last layer and the first"]),
     ] {
         let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
         let sdid = spiking_diffusion::absorbing_diffusion::Sdid::build(&cfg, params.builder()).unwrap();

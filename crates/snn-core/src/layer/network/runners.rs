@@ -50,7 +50,7 @@ impl<'a> Runner<'a, Layers> for Pass<'a, '_> {
         match finish {
             // Who observes wants spikes, and sums them afterwards.
             Finish::Sums(readouts) if self.observe.is_some() => Readout::apply_all(readouts, &ys),
-            _ => Ok(ys),
+            Finish::Spikes | Finish::Sums(_) | Finish::SumsOf(..) => Ok(ys),
         }
     }
 

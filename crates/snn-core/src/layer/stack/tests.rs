@@ -8,6 +8,7 @@ mod prepared;
 mod random;
 mod refusals;
 mod shards;
+mod side_by_side;
 mod threshold;
 mod twin;
 

@@ -35,8 +35,12 @@ pub(crate) enum Scaling {
 pub(crate) enum End {
     /// The last layer's spikes, `[T, N, C, H, W]`.
     Spikes,
-    /// Their sums over time, one for each row of weights, `[rows, N, C, H, W]`.
-    Sums(Vec<Vec<f32>>),
+    /// Sums of spikes over time, one for each row of weights, `[rows, N, sum of C, H, W]`.
+    Sums {
+        weights: Vec<Vec<f32>>,
+        /// The layers whose spikes are summed, side by side in this order: the last, and others with maps of its size.
+        of: Vec<usize>,
+    },
 }
 
 /// What [`run`] takes beside tensors.

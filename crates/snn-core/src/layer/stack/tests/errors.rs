@@ -108,7 +108,7 @@ fn a_sum_wants_a_weight_for_every_step() -> Result<()> {
     let weights = [model.layers[0].synapse.weight.clone()];
     let affines = ones(&[2 * 4], DType::F32)?;
     let sum = |layers: &[Spec], constant, weight_count: usize| {
-        let end = End::Sums(vec![vec![0.5; weight_count]]);
+        let end = End::Sums { weights: vec![vec![0.5; weight_count]], of: vec![0] };
         let xs = if constant { xs.get(0)? } else { xs.clone() };
         let constant = constant.then_some(4);
         chain::run(&xs, &weights, &affines, &Chain { layers, constant, keep: false, end, exchange: None })

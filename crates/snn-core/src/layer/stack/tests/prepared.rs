@@ -20,7 +20,7 @@ fn some(seed: u64, items: usize, map: usize) -> Vec<Vec<u32>> {
 }
 
 /// `ys: [N, C, ...]` with zeros where a position is not among these.
-fn only(ys: &Tensor, at: &[Vec<u32>]) -> Result<Tensor> {
+pub(super) fn only(ys: &Tensor, at: &[Vec<u32>]) -> Result<Tensor> {
     let map: usize = ys.dims()[2..].iter().product();
     let (channels, mut values) = (ys.dim(1)?, flat(ys)?);
     for (i, value) in values.iter_mut().enumerate() {

@@ -38,9 +38,16 @@ impl Plan {
     ) -> Result<Gradients> {
         let zeros = weights.iter().map(|weights| vec![0.; weights.len()]).collect();
         let mut gradients = Gradients { input: None, weights: zeros, affines: vec![0.; affines.len()] };
+        let last = self.layers.len() - 1;
         let mut grads = self.output_gradients(grad);
         for (i, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
-            let sum = if i + 1 == self.layers.len() { &self.end } else { &End::Spikes };
+            let sum = if i == last { &self.end } else { &End::Spikes };
+            if i < last
+                && let End::Sums { weights, .. } = &self.end
+                && let Some(start) = self.place_of(i)
+            {
+                self.add_sums(&mut grads, layer, weights, (grad, start));
+            }
             let (normalised, sums) = self.through_neurons(layer, kept, grads, sum);
             let range = self.affine_range(i);
             let (scales, rest) = gradients.affines[range.clone()].split_at_mut(layer.channels.1);
@@ -83,17 +90,43 @@ impl Plan {
         starts.map(|start| Buffer::new(self.group().min(self.items - start) * each)).collect()
     }
 
-    /// The output's gradient by item, channels last.
+    /// The output's gradient by item, channels last, as far as it is the last layer's.
     fn output_gradients(&self, grad: &[f32]) -> Vec<Buffer> {
-        let Some(layer) = self.layers.last() else { return Vec::new() };
+        let last = self.layers.len() - 1;
+        let (layer, start, all) = (&self.layers[last], self.place_of(last).unwrap_or(0), self.output_size());
         let (size, steps) = (layer.neurons(), self.output_steps());
         let mut groups = self.groups(steps * size);
         by_item(&mut groups, steps * size).into_par_iter().enumerate().for_each(|(n, rows)| {
             for (t, rows) in rows.chunks_exact_mut(size).enumerate() {
-                channels_last(&grad[(t * self.items + n) * size..][..size], layer.links.targets, rows, |x| x);
+                let grad = &grad[(t * self.items + n) * all + start..][..size];
+                channels_last(grad, layer.links.targets, rows, |x| x);
             }
         });
         groups
+    }
+
+    /// Adds what the sums over time of a layer in between give to the gradient of its spikes; its part of the output's gradient
+    /// begins at `start` in each row of `grad`.
+    fn add_sums(
+        &self,
+        grads: &mut [Buffer],
+        layer: &Layer,
+        weights: &[Vec<f32>],
+        (grad, start): (&[f32], usize),
+    ) {
+        let (size, all) = (layer.neurons(), self.output_size());
+        by_item(grads, self.time_steps * size).into_par_iter().enumerate().for_each(|(n, grads)| {
+            Workspace::with(|Workspace { values, .. }| {
+                let row = lend(values, size);
+                for (r, weights) in weights.iter().enumerate() {
+                    let grad = &grad[(r * self.items + n) * all + start..][..size];
+                    channels_last(grad, layer.links.targets, row, |x| x);
+                    for (grads, &weight) in grads.chunks_exact_mut(size).zip(weights) {
+                        grads.iter_mut().zip(&*row).for_each(|(g, x)| *g += weight * x);
+                    }
+                }
+            });
+        });
     }
 
     /// From the spikes' gradient to that of the normalised currents, with its sums.
@@ -123,14 +156,14 @@ impl Plan {
             &mut grads,
             match end {
                 End::Spikes => self.time_steps * size,
-                End::Sums(weights) => weights.len() * size,
+                End::Sums { weights, .. } => weights.len() * size,
             },
         );
         let items = currents.zip(given).zip(by_item(&mut into, each));
         let item = |((currents, grads), into): ((&Buffer, &mut [f32]), &mut [f32])| {
             let grads = match end {
                 End::Spikes => SpikeGradient::Each(grads),
-                End::Sums(weights) => SpikeGradient::Sums(weights, grads),
+                End::Sums { weights, .. } => SpikeGradient::Sums(weights, grads),
             };
             backward(currents, grads, into)
         };

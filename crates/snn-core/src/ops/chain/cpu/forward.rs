@@ -70,10 +70,12 @@ impl Plan {
                 if i + 1 < self.layers.len() { self.fire_all(i, &affine, &currents) } else { Vec::new() };
             kept.push(Kept { signals: std::mem::replace(&mut signals, next), currents, affine, statistics });
         }
-        let last = kept.len() - 1;
+        let ends = self.ends();
         let output = self.output(1, |n, outs| {
-            let (layer, kept) = (&self.layers[last], &kept[last]);
-            self.end_items(layer, &kept.affine, &kept.currents[n..][..outs.len()], None, outs);
+            for &end in &ends {
+                let Kept { affine, currents, .. } = &kept[end];
+                self.end_items(end, affine, &currents[n..][..outs.len()], None, outs);
+            }
         });
         Ok((output, kept))
     }
@@ -99,7 +101,9 @@ impl Plan {
             let parts = wanted.map(|wanted| self.parts(wanted));
             let mut next = Vec::new();
             for (i, (layer, (packed, affine))) in self.layers.iter().zip(&laid_out.0).enumerate() {
-                let links = parts.as_ref().map_or(&layer.links, |parts| &parts[i]);
+                let links = parts.as_ref().map_or(&layer.links, |parts| &parts[i].0);
+                let at = parts.as_ref().zip(wanted);
+                let at = at.map(|(parts, wanted)| At { computed: &parts[i].1, wanted });
                 let given = if i == 0 { &signals[n..n + outs.len()] } else { &*next };
                 let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
                 let together = if layer.is_linear() { given.len() } else { 1 };
@@ -108,9 +112,10 @@ impl Plan {
                     let currents = Workspace::with(|workspace| {
                         packed.all_currents(layer, links, given, steps, workspace)
                     });
-                    if i + 1 == self.layers.len() {
-                        self.end_items(layer, affine, &currents, wanted, outs);
-                    } else {
+                    if self.place_of(i).is_some() {
+                        self.end_items(i, affine, &currents, at, outs);
+                    }
+                    if i + 1 < self.layers.len() {
                         made.extend(currents.iter().map(|c| self.fire(i, links.targets, affine, c)));
                     }
                 }
@@ -119,15 +124,22 @@ impl Plan {
         })
     }
 
-    /// The links of each layer that these positions of the output depend on.
-    fn parts(&self, wanted: &[u32]) -> Vec<Links> {
-        let (mut parts, mut wanted) = (Vec::with_capacity(self.layers.len()), wanted.to_vec());
+    /// The links of each layer that these positions of the output depend on, and the positions that they lead to.
+    fn parts(&self, wanted: &[u32]) -> Vec<(Links, Vec<u32>)> {
+        let (mut parts, mut computed) = (Vec::with_capacity(self.layers.len()), wanted.to_vec());
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let links = &layer.links;
             // The first layer's signal has all positions.
-            let sources = if i == 0 { (0..links.sources as u32).collect() } else { links.reaching(&wanted) };
-            parts.push(links.part(&sources, &wanted));
-            wanted = if layer.flattened > 1 { (0..layer.flattened as u32).collect() } else { sources };
+            let mut sources =
+                if i == 0 { (0..links.sources as u32).collect() } else { links.reaching(&computed) };
+            if i > 0 && self.place_of(i - 1).is_some() {
+                sources.extend(wanted);
+                sources.sort_unstable();
+                sources.dedup();
+            }
+            let part = links.part(&sources, &computed);
+            let next = if layer.flattened > 1 { (0..layer.flattened as u32).collect() } else { sources };
+            parts.push((part, std::mem::replace(&mut computed, next)));
         }
         parts.reverse();
         parts
@@ -197,29 +209,33 @@ impl Plan {
         Signal::Events(if flattens { events.flattened() } else { events })
     }
 
-    /// The output of some items.
+    /// A layer's part of the output of some items.
     fn end_items(
         &self,
-        layer: &Layer,
+        end: usize,
         affine: &Affine,
         currents: &[Buffer],
-        at: Option<&[u32]>,
+        at: Option<At<'_>>,
         outs: &mut [Vec<&mut [f32]>],
     ) {
-        currents.iter().zip(outs).for_each(|(currents, out)| self.end_item(layer, affine, currents, at, out));
+        let (start, size) = (self.place_of(end).unwrap_or(0), self.layers[end].neurons());
+        for (currents, out) in currents.iter().zip(outs) {
+            let mut out: Vec<_> = out.iter_mut().map(|row| &mut row[start..start + size]).collect();
+            self.end_item(&self.layers[end], affine, currents, at, &mut out);
+        }
     }
 
-    /// The output of one item: its time steps, or their sums; at some positions, or at all.
+    /// The same of one item: its time steps, or their sums; at some positions, or at all.
     fn end_item(
         &self,
         layer: &Layer,
         affine: &Affine,
         currents: &[f32],
-        at: Option<&[u32]>,
+        at: Option<At<'_>>,
         out: &mut [&mut [f32]],
     ) {
         let channels = layer.channels.1;
-        let neurons = at.map_or(layer.links.targets, <[u32]>::len) * channels;
+        let neurons = at.map_or(layer.links.targets, |at| at.computed.len()) * channels;
         match &self.end {
             End::Spikes => {
                 self.spikes(layer, neurons, affine, currents, |spikes| {
@@ -228,7 +244,7 @@ impl Plan {
                     }
                 });
             }
-            End::Sums(weights) => Workspace::with(|Workspace { values, .. }| {
+            End::Sums { weights, .. } => Workspace::with(|Workspace { values, .. }| {
                 let sums = lend(values, weights.len() * neurons);
                 sums.fill(0.);
                 self.neurons(layer, affine).run(currents, neurons, Out::Sums(weights, sums));
@@ -241,7 +257,7 @@ impl Plan {
 
     /// Fills the output tensor by so many items at once; `f` gets the number of the first, and the parts of each.
     fn output(&self, together: usize, f: impl Fn(usize, &mut [Vec<&mut [f32]>]) + Sync) -> Vec<f32> {
-        let size = self.layers.last().map_or(0, Layer::neurons);
+        let size = self.output_size();
         let mut output = vec![0f32; self.output_steps() * self.items * size];
         let mut parts = parts(&mut output, self.items, size);
         let groups = parts.par_chunks_mut(together).enumerate();
@@ -250,11 +266,21 @@ impl Plan {
     }
 }
 
+/// Positions of a map, ascending.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    /// Those of which there are numbers.
+    computed: &'a [u32],
+    /// Those of which the output wants them, all computed.
+    wanted: &'a [u32],
+}
+
 /// Rows of channels to the positions `at` of `[channels, positions]`, or to all of them.
-fn place<A: Copy>(rows: &[A], channels: usize, at: Option<&[u32]>, out: &mut [f32], f: impl Fn(A) -> f32) {
-    let Some(at) = at else { return channels_first(rows, channels, out, f) };
+fn place<A: Copy>(rows: &[A], channels: usize, at: Option<At<'_>>, out: &mut [f32], f: impl Fn(A) -> f32) {
+    let Some(At { computed, wanted }) = at else { return channels_first(rows, channels, out, f) };
     let positions = out.len() / channels;
-    for (row, &p) in rows.chunks_exact(channels).zip(at) {
+    let rows = rows.chunks_exact(channels).zip(computed);
+    for (row, &p) in rows.filter(|(_, p)| wanted.binary_search(p).is_ok()) {
         out.iter_mut().skip(p as usize).step_by(positions).zip(row).for_each(|(out, &x)| *out = f(x));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
@@ -16,31 +16,42 @@ use super::scratch::Scratch;
 /// Floats that the pool keeps at most; the oldest are freed first.
 const LIMIT: usize = 1 << 27;
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: VecDeque::new(), floats: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 
+/// Free buffers. A layer has one for each group of items, so that there may be tens of thousands.
 struct Pool {
-    free: VecDeque<Vec<f32>>,
+    /// By room, of equal ones the last used first.
+    free: BTreeMap<(usize, Reverse<u64>), Vec<f32>>,
+    /// Room by age.
+    ages: BTreeMap<u64, usize>,
     floats: usize,
+    now: u64,
 }
 
 impl Pool {
+    const fn new() -> Self {
+        Self { free: BTreeMap::new(), ages: BTreeMap::new(), floats: 0, now: 0 }
+    }
+
     /// The smallest that has room, if it is not much too large; of several the last used, which caches may still hold.
     fn take(&mut self, len: usize) -> Option<Vec<f32>> {
-        let fits = |(i, v): (usize, &Vec<f32>)| {
-            (len..=2 * len).contains(&v.capacity()).then_some((v.capacity(), Reverse(i)))
-        };
-        let (_, Reverse(i)) = self.free.iter().enumerate().filter_map(fits).min()?;
-        let found = self.free.remove(i)?;
-        self.floats -= found.capacity();
-        Some(found)
+        let mut fitting = self.free.range((len, Reverse(u64::MAX))..=(2 * len, Reverse(0)));
+        let &(room, age) = fitting.next()?.0;
+        self.ages.remove(&age.0);
+        self.floats -= room;
+        self.free.remove(&(room, age))
     }
 
     fn give(&mut self, values: Vec<f32>) {
-        self.floats += values.capacity();
-        self.free.push_back(values);
+        let room = values.capacity();
+        self.now += 1;
+        self.ages.insert(self.now, room);
+        self.free.insert((room, Reverse(self.now)), values);
+        self.floats += room;
         while self.floats > LIMIT {
-            let Some(oldest) = self.free.pop_front() else { return };
-            self.floats -= oldest.capacity();
+            let Some((age, room)) = self.ages.pop_first() else { return };
+            self.free.remove(&(room, Reverse(age)));
+            self.floats -= room;
         }
     }
 }
@@ -118,14 +129,18 @@ mod tests {
 
     #[test]
     fn the_pool_lends_what_fits_and_frees_the_oldest() {
-        let mut pool = Pool { free: VecDeque::new(), floats: 0 };
+        let mut pool = Pool::new();
         [100, 40, 60].into_iter().for_each(|len| pool.give(Vec::with_capacity(len)));
         assert_eq!(pool.take(50).map(|v| v.capacity()), Some(60));
         assert!(pool.take(10).is_none(), "40 floats for 10 would waste most of them");
         assert!(pool.take(41).is_none(), "so would 100 for 41");
         assert_eq!(pool.floats, 140);
+        let last = Vec::with_capacity(40);
+        let where_it_lies = last.as_ptr();
+        pool.give(last);
+        assert_eq!(pool.take(40).map(|v| v.as_ptr()), Some(where_it_lies));
         pool.give(Vec::with_capacity(LIMIT));
-        assert!(pool.floats <= LIMIT && pool.free.len() == 1);
+        assert!(pool.floats <= LIMIT && pool.free.len() == 1 && pool.ages.len() == 1);
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Plan {
         if layers.is_empty() {
             bail!("a chain of no layers")
         }
-        if let End::Sums(weights) = &end
+        if let End::Sums { weights, .. } = &end
             && let Some(row) = weights.iter().find(|row| row.len() != time_steps)
         {
             bail!("a sum of {time_steps} time steps with {} weights", row.len())
@@ -100,13 +100,33 @@ impl Plan {
     fn output_steps(&self) -> usize {
         match &self.end {
             End::Spikes => self.time_steps,
-            End::Sums(weights) => weights.len(),
+            End::Sums { weights, .. } => weights.len(),
         }
     }
 
+    /// The layers that the output is made of.
+    fn ends(&self) -> Vec<usize> {
+        match &self.end {
+            End::Spikes => vec![self.layers.len() - 1],
+            End::Sums { of, .. } => of.clone(),
+        }
+    }
+
+    /// Where a layer's neurons begin in the output of an item, if they are in it.
+    fn place_of(&self, layer: usize) -> Option<usize> {
+        let ends = self.ends();
+        let k = ends.iter().position(|&end| end == layer)?;
+        Some(ends[..k].iter().map(|&before| self.layers[before].neurons()).sum())
+    }
+
+    /// Length of a row of the output: all neurons that are in it.
+    fn output_size(&self) -> usize {
+        self.ends().iter().map(|&end| self.layers[end].neurons()).sum()
+    }
+
     fn output_shape(&self) -> Shape {
-        let (channels, (h, w)) =
-            self.layers.last().map_or((0, (0, 0)), |last| (last.channels.1, last.target));
+        let (h, w) = self.layers[self.layers.len() - 1].target;
+        let channels: usize = self.ends().iter().map(|&end| self.layers[end].channels.1).sum();
         (self.output_steps(), self.items, channels, h, w).into()
     }
 }
