@@ -3,9 +3,9 @@
 A budget of M minutes is training alone: a third of it for the autoencoder, the rest for the denoiser, the encoding of the training
 images included. Drawing images and measuring them is outside the clock.
 
-PyTorch trains the released architecture at its constant rate until the time is up. Here, where schedules must know their end, 50
-steps of each network are first timed in a run of their own, and the number of steps is set so that the training, and with it the
-schedule, ends with the budget. It never does so exactly: what is written down and drawn is the time that the training took, and
+PyTorch trains the released architecture at its constant rate until the time is up. Here, where schedules must know their end, `--minutes`
+times 50 steps of each network first, and sets the number of steps so that the training, and with it the schedule, ends with the
+budget. It never does so exactly: what is written down and drawn is the time that the training took, and
 where that is more than a tenth off the budget, a line says so. Both sides have the same threads, one runs at a time, and the load of the
 machine before and after is written down: on a machine with other work the numbers mean little.
 
@@ -25,8 +25,7 @@ import time
 from train import read_idx, save_png
 
 PEER, RELEASED = "PyTorch + SpikingJelly", "here, released-code"
-PROBE = 50  # steps that are timed
-BATCH, TRAIN_IMAGES = 32, 60_000
+BATCH = 32
 
 
 def run(command, args, log):
@@ -84,25 +83,16 @@ class Here:
     def __init__(self, args, preset):
         self.args, self.preset, self.name = args, preset, f"here, {preset}"
 
-    def train_for(self, out, steps, log):
-        """Trains for these steps, and returns the seconds of each stage."""
+    def train(self, folder, seconds, log):
+        out = os.path.join(folder, "run")
         command = [self.args.program, "train", "mnist", "--data-dir", self.args.data_dir, "--preset", self.preset]
         command += ["--seed", str(self.args.seed), "--out", out, "--samples", "2", "--distance-images", "0"]
-        command += ["--set", "evaluation.bound_images=2"]
-        for stage, count in steps.items():
-            epochs = -(-count // (TRAIN_IMAGES // BATCH))
-            command += ["--set", f"{stage}_training.epochs={epochs}", "--set", f"{stage}_training.max_steps={count}"]
-        run(command + ["--batch-size", str(BATCH)], self.args, log)
-        return read(os.path.join(out, "timing.json"))
-
-    def train(self, folder, seconds, log):
-        stages = ("vqsvae", "sdid")
-        probe = self.train_for(os.path.join(folder, "probe"), dict.fromkeys(stages, PROBE), log)
-        budgets = {"vqsvae": seconds / 3, "sdid": seconds * 2 / 3 - probe["encode"]}
-        steps = {stage: max(1, int(budgets[stage] / (probe[stage] / PROBE))) for stage in stages}
-        took = self.train_for(os.path.join(folder, "run"), steps, log)
+        command += ["--set", "evaluation.bound_images=2", "--batch-size", str(BATCH), "--minutes", str(seconds / 60)]
+        run(command, self.args, log)
+        took, config = (read(os.path.join(out, name)) for name in ("timing.json", "config.json"))
         took["sdid"] += took["encode"]
-        return {stage: {"steps": steps[stage], "seconds": took[stage]} for stage in stages}
+        steps = {stage: config[f"{stage}_training"]["max_steps"] for stage in ("vqsvae", "sdid")}
+        return {stage: {"steps": count, "seconds": took[stage]} for stage, count in steps.items()}
 
     def sample(self, folder, log):
         command = [self.args.program, "generate", "--run", os.path.join(folder, "run"), "--n", str(self.args.samples)]

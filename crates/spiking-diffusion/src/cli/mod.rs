@@ -87,6 +87,11 @@ struct Arguments {
     /// Passes over the training images for the denoiser [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     epochs_sdid: Option<usize>,
+    /// Train for about so many minutes on this machine: fifty steps of each network are timed first, and schedules end with the time, a
+    /// third of which is the autoencoder's. Drawing and measuring come on top. A run that is resumed keeps its steps
+    #[arg(long, value_name = "M", value_parser = flags::positive, allow_hyphen_values = true)]
+    #[arg(conflicts_with_all = ["epochs_vqsvae", "epochs_sdid", "codes_from"])]
+    minutes: Option<f64>,
     /// Images a training step, for all networks [default: the preset's]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     batch_size: Option<usize>,
@@ -145,7 +150,10 @@ fn train_on(
     if let Some(limit) = arguments.limit {
         data = data.limit(limit)?;
     }
-    let cfg = config(arguments, &data, team.workers().size())?;
+    let mut cfg = config(arguments, &data, team.workers().size())?;
+    if let Some(minutes) = arguments.minutes {
+        cfg = within(cfg, minutes, arguments, (&data, &device), team, progress)?;
+    }
     let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
     let mut experiment = Experiment::new(&cfg, &data)
         .resume(arguments.resume)
@@ -176,6 +184,39 @@ fn train_on(
         say(&summary(&report, experiment.folder()));
     }
     Ok(())
+}
+
+/// The config of a run that trains for so many minutes; of one that is resumed, with the steps that it began with.
+fn within(
+    mut cfg: ExperimentConfig,
+    minutes: f64,
+    arguments: &Arguments,
+    (data, device): (&Dataset, &Device),
+    team: &Team,
+    progress: &mut dyn Progress,
+) -> Result<ExperimentConfig> {
+    if team.workers().size() > 1 {
+        let reason = "each of several workers would find other numbers of steps: set the epochs";
+        return Err(Error::config("--minutes", minutes, reason));
+    }
+    let folder = arguments.out.clone().unwrap_or_else(|| Experiment::new(&cfg, data).folder().to_owned());
+    if arguments.resume && folder.join("config.json").exists() {
+        let begun: ExperimentConfig = snn_train::read_config(&folder)?;
+        for (training, (_, begun)) in cfg.trainings_mut().into_iter().zip(begun.trainings()) {
+            (training.epochs, training.max_steps) = (begun.epochs, begun.max_steps);
+        }
+        return Ok(cfg);
+    }
+    team.say("timing steps");
+    let cfg = cfg.within_minutes(minutes, data, device, progress)?;
+    let steps = |(stage, training): &(&str, &snn_train::TrainingConfig)| {
+        format!("{} steps of `{stage}`", training.max_steps.unwrap_or_default())
+    };
+    team.say(&format!(
+        "{minutes} minutes are {}",
+        cfg.trainings().iter().map(steps).collect::<Vec<_>>().join(" and ")
+    ));
+    Ok(cfg)
 }
 
 /// Shards of a job of several workers: not as many as there are, or the number of workers would change the bytes.

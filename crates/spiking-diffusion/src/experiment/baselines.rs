@@ -47,15 +47,16 @@ impl ExperimentConfig {
     pub fn of_model(model: ModelName, preset: Preset, image: ImageSpec) -> Self {
         let cfg = Self { model, vae: VaeConfig::of(model, preset, image), ..Self::new(preset, image) };
         match model {
-            ModelName::Ann => Self {
-                vqsvae: VqSvaeConfig {
+            ModelName::Ann => {
+                let vqsvae = VqSvaeConfig {
+                    codes: cfg.vqsvae.codes,
+                    code_channels: cfg.vqsvae.code_channels,
                     codebook_std: cfg.vqsvae.codebook_std,
                     revival: cfg.vqsvae.revival,
                     ..VqSvaeConfig::vq_vae(image)
-                },
-                sdid: cfg.sdid.twin(),
-                ..cfg
-            },
+                };
+                Self { vqsvae, sdid: cfg.sdid.twin(), ..cfg }
+            }
             ModelName::AnnTwin => Self { vqsvae: cfg.vqsvae.twin(), sdid: cfg.sdid.twin(), ..cfg },
             _ => cfg,
         }

@@ -2,6 +2,7 @@
 
 mod baselines;
 mod batches;
+mod budget;
 #[cfg(feature = "report")]
 mod classes;
 pub(crate) mod classifier;

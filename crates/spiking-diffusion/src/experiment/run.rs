@@ -163,14 +163,14 @@ impl<'a> Experiment<'a> {
             return self.lead(workers, progress).map(Some);
         }
         let place = Place { workers, run: None, device: &self.device };
-        let resized = self.resized()?;
+        let resized = resized(cfg, self.data)?;
         follow(cfg, resized.as_ref().unwrap_or(self.data), place, progress)?;
         Ok(None)
     }
 
     fn lead(&self, workers: &dyn Collective, progress: &mut dyn Progress) -> Result<Report> {
         let Self { cfg, device, .. } = self;
-        let resized = self.resized()?;
+        let resized = resized(cfg, self.data)?;
         let data = resized.as_ref().unwrap_or(self.data);
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
         features.validate(data)?;
@@ -183,22 +183,22 @@ impl<'a> Experiment<'a> {
         let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter };
         match &cfg.vae {
             Some(vae) => {
-                vae::train(cfg, vae, &data.train, &run, device, progress)?;
+                vae::train(cfg, vae, &data.train, Some(&run), device, progress)?;
                 let trained = TrainedVae::load(&self.out, device)?;
                 of_vae(session, &trained, asked, fad, progress)
             }
             None => of_codes(session, workers, asked, fad, progress),
         }
     }
+}
 
-    /// The data set, where the model's images have another size.
-    fn resized(&self) -> Result<Option<Dataset>> {
-        let ([_, height, width], (_, rows, columns)) = (self.cfg.image(), self.data.image());
-        if (height, width) == (rows, columns) {
-            return Ok(None);
-        }
-        Ok(Some(self.data.resized(height, width)?))
+/// The data set, where the model's images have another size.
+pub(super) fn resized(cfg: &ExperimentConfig, data: &Dataset) -> Result<Option<Dataset>> {
+    let ([_, height, width], (_, rows, columns)) = (cfg.image(), data.image());
+    if (height, width) == (rows, columns) {
+        return Ok(None);
     }
+    Ok(Some(data.resized(height, width)?))
 }
 
 /// The run of an autoencoder and a denoiser of its codes, with the workers that [follow](follow).

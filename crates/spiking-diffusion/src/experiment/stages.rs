@@ -164,7 +164,7 @@ pub(super) fn encode_with(
 pub(super) const CODES: &str = "codes.safetensors";
 
 /// The codes of a split, on the CPU, for worker 0.
-fn encode(
+pub(super) fn encode(
     cfg: &ExperimentConfig,
     model: &VqSvae,
     split: &Split,

@@ -113,7 +113,14 @@ impl ExperimentConfig {
         Ok(())
     }
 
-    pub(super) fn trainings(&self) -> Vec<(&'static str, &TrainingConfig)> {
+    pub(crate) fn trainings_mut(&mut self) -> Vec<&mut TrainingConfig> {
+        match &mut self.vae {
+            Some(vae) => vec![&mut vae.training],
+            None => vec![&mut self.vqsvae_training, &mut self.sdid_training],
+        }
+    }
+
+    pub(crate) fn trainings(&self) -> Vec<(&'static str, &TrainingConfig)> {
         match &self.vae {
             Some(vae) => vec![("vae.training", &vae.training)],
             None => {

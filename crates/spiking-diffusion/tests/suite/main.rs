@@ -8,6 +8,7 @@ mod generation;
 mod idx;
 mod interrupted;
 mod limits;
+mod minutes;
 mod mnist;
 mod models;
 mod own;

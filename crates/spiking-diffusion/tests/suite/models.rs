@@ -18,7 +18,7 @@ const BASELINES: [ModelName; 5] =
     [ModelName::Fsvae, ModelName::FsvaeOriginal, ModelName::Esvae, ModelName::Ann, ModelName::AnnTwin];
 
 /// A run of ten steps a stage and a checkpoint every third, of any model.
-fn tiny_of(model: ModelName, data: &Dataset) -> ExperimentConfig {
+pub(crate) fn tiny_of(model: ModelName, data: &Dataset) -> ExperimentConfig {
     let small = tiny(data);
     let mut cfg = ExperimentConfig::for_model(model, Preset::Quick, data).unwrap();
     (cfg.samples, cfg.evaluation.bound_images) = (small.samples, small.evaluation.bound_images);

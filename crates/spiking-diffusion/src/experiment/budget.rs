@@ -1,0 +1,110 @@
+//! How many steps of training fit in a time.
+
+use std::time::Instant;
+
+use candle_core::Device;
+use snn_train::{Alone, Progress, TrainingConfig};
+
+use super::config::ExperimentConfig;
+use super::run::resized;
+use super::stages::{Place, encode, train_sdid_in, train_vqsvae_in};
+use super::vae;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+
+/// Steps that are timed.
+const TIMED: usize = 50;
+
+impl ExperimentConfig {
+    /// Returns the same experiment with as many steps of training as take about so many minutes on this machine now, so that schedules end
+    /// with the time. Drawing and measuring come on top.
+    ///
+    /// Fifty steps of each network are timed, on networks that are then forgotten. Where the model has codes, a third of the time is the
+    /// autoencoder's; the rest is for encoding the training images and for the denoiser. What follows is an ordinary config, which
+    /// any machine runs to the same bytes: keep it (a run does, in `config.json`), because another call finds other numbers.
+    ///
+    /// # Errors
+    /// Returns an error if `minutes` is not positive and finite, if the config does not [validate](Self::validate) or was made for other
+    /// data, if a stop was asked for, or if a loss is not finite.
+    /// # Examples
+    /// ```no_run
+    /// use spiking_diffusion::{Experiment, ExperimentConfig, Preset, Silent, candle_core::Device, data};
+    ///
+    /// # fn main() -> spiking_diffusion::Result<()> {
+    /// let digits = data::mnist(None)?;
+    /// let cfg = ExperimentConfig::for_data(Preset::Best, &digits)?;
+    /// let cfg = cfg.within_minutes(30., &digits, &Device::Cpu, &mut Silent)?;
+    /// println!("{:?} and {:?} steps", cfg.vqsvae_training.max_steps, cfg.sdid_training.max_steps);
+    /// # Ok(()) }
+    /// ```
+    pub fn within_minutes(
+        mut self,
+        minutes: f64,
+        data: &Dataset,
+        device: &Device,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
+        if !(minutes.is_finite() && minutes > 0.) {
+            return Err(Error::config("minutes", minutes, "must be positive and finite"));
+        }
+        self.validate_for(data)?;
+        let timed: Vec<_> =
+            self.trainings().into_iter().map(|(_, training)| TIMED * training.batch_size).collect();
+        let items = data.train.len();
+        let few = data.clone().limit(timed.into_iter().max().unwrap_or(items).min(items))?;
+        let few = resized(&self, &few)?.unwrap_or(few);
+        let mut short = self.clone();
+        short.trainings_mut().into_iter().try_for_each(|training| training.last(TIMED, few.train.len()))?;
+        let (seconds, progress) = (minutes * 60., &mut Unseen(progress));
+        let place = Place { workers: &Alone, run: None, device };
+        let seconds = match &short.vae {
+            Some(vae) => {
+                let of_step =
+                    clock(|| vae::train(&short, vae, &few.train, None, device, progress))?.1 / TIMED as f64;
+                vec![seconds / of_step]
+            }
+            None => {
+                let (vqsvae, took) = clock(|| train_vqsvae_in(&short, &few.train, place, progress))?;
+                let (codes, encoding) = clock(|| encode(&short, &vqsvae, &few.train, place, progress))?;
+                let Some(codes) = codes else { return Ok(self) };
+                let labels = few.train.labels();
+                let of_sdid = clock(|| train_sdid_in(&short, &codes, labels, place, progress))?.1;
+                let encoding = encoding * items as f64 / few.train.len() as f64;
+                let [first, second] = [took, of_sdid].map(|took| took / TIMED as f64);
+                vec![seconds / 3. / first, (seconds * 2. / 3. - encoding) / second]
+            }
+        };
+        for (training, steps) in self.trainings_mut().into_iter().zip(seconds) {
+            training.last((steps as usize).max(1), items)?;
+        }
+        Ok(self)
+    }
+}
+
+trait Lasts {
+    /// Lets it last so many steps over so many items.
+    fn last(&mut self, steps: usize, items: usize) -> Result<()>;
+}
+
+impl Lasts for TrainingConfig {
+    fn last(&mut self, steps: usize, items: usize) -> Result<()> {
+        self.epochs = steps.div_ceil(self.steps_per_epoch(items)?);
+        self.max_steps = Some(steps);
+        Ok(())
+    }
+}
+
+/// What comes of it, and the seconds that it took.
+fn clock<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let clock = Instant::now();
+    Ok((work()?, clock.elapsed().as_secs_f64()))
+}
+
+/// Shows nothing, and hears when to stop.
+struct Unseen<'a>(&'a dyn Progress);
+
+impl Progress for Unseen<'_> {
+    fn stop_requested(&self) -> bool {
+        self.0.stop_requested()
+    }
+}
