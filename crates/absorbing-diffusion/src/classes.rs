@@ -29,7 +29,24 @@ pub trait Conditional {
         train: bool,
     ) -> candle_core::Result<Tensor>;
 
-    /// Prepares for many evaluations, as [`Denoiser::prepare`]. By default all logits are computed each time, and picked.
+    /// Computes [`Denoiser::logits_at`] of images of these classes. By default all logits are computed, and picked.
+    ///
+    /// # Shapes
+    /// `h_t`, `t` and `classes` are those of [`logits_of`](Self::logits_of) -> `[all positions, K]`, map by map, differentiable.
+    /// # Errors
+    /// Returns the errors of the network's own tensor operations, and an error if its logits have another shape.
+    fn logits_of_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: &Tensor,
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> Result<Tensor> {
+        pick(&self.logits_of(h_t, t, classes, train)?, h_t.dims3()?, positions)
+    }
+
+    /// Prepares for many evaluations, as [`Denoiser::prepare`]. By default nothing is prepared.
     ///
     /// # Errors
     /// Returns the errors of the network's own tensor operations.
@@ -49,7 +66,7 @@ pub trait Conditional {
 
 /// Computes the logits of some tokens only; [`Conditional::prepare_of`] makes it.
 pub trait ConditionalAt {
-    /// Computes [`Conditional::logits_of`] with `train` off at the positions `positions[n]` of map `n`, counted row by row.
+    /// Computes [`Conditional::logits_of_at`] with `train` off, of the network as it was when it was prepared.
     ///
     /// # Shapes
     /// `h_t`, `t` and `classes` are those of [`Conditional::logits_of`] -> `[all positions, K]`, map by map.
@@ -74,7 +91,7 @@ impl<C: Conditional + ?Sized> ConditionalAt for Everywhere<'_, C> {
         classes: &Tensor,
         positions: &[Vec<u32>],
     ) -> Result<Tensor> {
-        pick(&self.0.logits_of(h_t, t, classes, false)?, h_t.dims3()?, positions)
+        self.0.logits_of_at(h_t, t, classes, positions, false)
     }
 }
 
@@ -91,6 +108,17 @@ impl<C: Conditional + ?Sized> Conditional for &C {
         train: bool,
     ) -> candle_core::Result<Tensor> {
         (**self).logits_of(h_t, t, classes, train)
+    }
+
+    fn logits_of_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: &Tensor,
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> Result<Tensor> {
+        (**self).logits_of_at(h_t, t, classes, positions, train)
     }
 
     fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
@@ -199,6 +227,26 @@ impl<C: Conditional> Conditioned<C> {
         Ok(at.iter().any(|g| *g != 0.).then_some(at))
     }
 
+    /// The logits at some positions, made by `network` of maps, times, classes and positions.
+    fn at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        images: &[usize],
+        positions: &[Vec<u32>],
+        guided: bool,
+        network: &dyn Fn(&Tensor, &Tensor, &Tensor, &[Vec<u32>]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let classes = self.classes_of(images, h_t.device())?;
+        let Some(guidance) = self.guidance_at(t)?.filter(|_| guided) else {
+            return network(h_t, t, &classes, positions);
+        };
+        let [h_t, t, classes] = self.twice(h_t, t, &classes)?;
+        let both = network(&h_t, &t, &classes, &[positions, positions].concat())?;
+        let rows = guidance.iter().zip(positions).flat_map(|(&g, at)| at.iter().map(move |_| g));
+        Ok(guide(&both, rows.collect())?)
+    }
+
     /// Everything twice, the second time without a class.
     fn twice(&self, h_t: &Tensor, t: &Tensor, classes: &Tensor) -> candle_core::Result<[Tensor; 3]> {
         let none = Tensor::full(self.network.classes() as u32, classes.dims(), classes.device())?;
@@ -231,6 +279,20 @@ impl<C: Conditional> Denoiser for Conditioned<C> {
         }
     }
 
+    fn logits_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        images: &[usize],
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> Result<Tensor> {
+        let guided = !train;
+        self.at(h_t, t, images, positions, guided, &|h_t, t, classes, positions| {
+            self.network.logits_of_at(h_t, t, classes, positions, train)
+        })
+    }
+
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
         Ok(Box::new(Prepared { conditioned: self, network: self.network.prepare_of()? }))
     }
@@ -253,14 +315,9 @@ impl<C: Conditional> LogitsAt for Prepared<'_, C> {
         images: &[usize],
         positions: &[Vec<u32>],
     ) -> Result<Tensor> {
-        let classes = self.conditioned.classes_of(images, h_t.device())?;
-        let Some(guidance) = self.conditioned.guidance_at(t)? else {
-            return self.network.logits_of_at(h_t, t, &classes, positions);
-        };
-        let [h_t, t, classes] = self.conditioned.twice(h_t, t, &classes)?;
-        let both = self.network.logits_of_at(&h_t, &t, &classes, &[positions, positions].concat())?;
-        let rows = guidance.iter().zip(positions).flat_map(|(&g, at)| at.iter().map(move |_| g));
-        Ok(guide(&both, rows.collect())?)
+        self.conditioned.at(h_t, t, images, positions, true, &|h_t, t, classes, positions| {
+            self.network.logits_of_at(h_t, t, classes, positions)
+        })
     }
 }
 

@@ -72,6 +72,26 @@ pub trait Denoiser {
     /// Returns the errors of the network's own tensor operations.
     fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> Result<Tensor>;
 
+    /// Computes [`logits`](Self::logits) of some tokens only: those at the positions `positions[n]` of map `n`, counted row by row. The loss and
+    /// the bound ask for masked tokens alone.
+    ///
+    /// The default implementation computes all logits, and picks.
+    ///
+    /// # Shapes
+    /// `h_t`, `t` and `images` are those of [`logits`](Self::logits) -> `[all positions, K]`, map by map, differentiable.
+    /// # Errors
+    /// Returns the errors of [`logits`](Self::logits), and an error if its logits have another shape.
+    fn logits_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        images: &[usize],
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> crate::Result<Tensor> {
+        pick(&self.logits(h_t, t, images, train)?, h_t.dims3()?, positions)
+    }
+
     /// Prepares for many evaluations, during which nothing of the network changes.
     /// [`Sampler::sample`](crate::Sampler::sample) calls this once, and then asks for the logits of the tokens that it reveals.
     ///
@@ -100,7 +120,7 @@ pub(crate) fn no_thresholds(scale: f64) -> candle_core::Error {
 
 /// Computes the logits of some tokens only, for sampling; [`Denoiser::prepare`] makes it.
 pub trait LogitsAt {
-    /// Computes [`Denoiser::logits`] with `train` off at the positions `positions[n]` of map `n`, counted row by row.
+    /// Computes [`Denoiser::logits_at`] with `train` off, of the network as it was when it was prepared.
     ///
     /// # Shapes
     /// `h_t`, `t` and `images` are those of [`Denoiser::logits`] -> `[all positions, K]`, map by map.
@@ -115,7 +135,7 @@ pub trait LogitsAt {
     ) -> crate::Result<Tensor>;
 }
 
-/// Computes all logits of a denoiser, and picks those that are asked for.
+/// A denoiser that prepares nothing.
 struct Everywhere<'a, D: ?Sized>(&'a D);
 
 impl<D: Denoiser + ?Sized> LogitsAt for Everywhere<'_, D> {
@@ -126,7 +146,7 @@ impl<D: Denoiser + ?Sized> LogitsAt for Everywhere<'_, D> {
         images: &[usize],
         positions: &[Vec<u32>],
     ) -> crate::Result<Tensor> {
-        pick(&self.0.logits(h_t, t, images, false)?, h_t.dims3()?, positions)
+        self.0.logits_at(h_t, t, images, positions, false)
     }
 }
 

@@ -7,7 +7,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use snn_core::Seed;
 
-use crate::loss::masked_cross_entropy;
+use crate::masked::Masked;
 use crate::{AbsorbingProcess, Denoiser, Error, Result, host};
 
 /// How precisely [`bits_per_token`] estimates, and how many images it takes at once.
@@ -117,12 +117,13 @@ pub fn bits_per_token(
         let mut rngs: Vec<_> = images.iter().map(|i| seed.rng(&format!("elbo/{i}"))).collect();
         for stratum in 0..config.strata {
             let (t, h_t) = corrupt(process, codes, &mut rngs, (stratum, config.strata));
+            let masked = Masked::of(codes, &h_t, h * w, process.codes());
             let h_t = Tensor::from_vec(h_t, batch.dims(), h0.device())?;
             let times = Tensor::new(t.as_slice(), h0.device())?;
-            let logits = denoiser.logits(&h_t, &times, &images, false)?;
-            let nats = masked_cross_entropy(process, &logits, &batch, &h_t)?;
+            let logits = denoiser.logits_at(&h_t, &times, &images, &masked.positions, false)?;
+            let nats = masked.sums(&host::floats(&masked.nats(&logits)?)?);
             let scale = process.steps() as f64 / (config.strata * h * w) as f64 / LN_2;
-            for (i, (estimate, nats)) in estimates.iter_mut().zip(finite(&nats, first, &t)?).enumerate() {
+            for (i, (estimate, nats)) in estimates.iter_mut().zip(finite(nats, first, &t)?).enumerate() {
                 *estimate += scale * nats / f64::from(t[i]);
             }
         }
@@ -149,9 +150,8 @@ fn corrupt<R: Rng>(
     (times, h_t)
 }
 
-/// The cross entropies `[N]` on the host, unless one of them is not finite.
-fn finite(nats: &Tensor, first: usize, t: &[u32]) -> Result<Vec<f64>> {
-    let nats = host::floats(nats)?;
+/// The cross entropies of images, unless one of them is not finite.
+fn finite(nats: Vec<f64>, first: usize, t: &[u32]) -> Result<Vec<f64>> {
     match nats.iter().position(|x| !x.is_finite()) {
         Some(i) => {
             let at = format!("of image {} at t = {}", first + i, t[i]);

@@ -12,6 +12,7 @@ mod halton;
 mod host;
 mod input;
 mod loss;
+mod masked;
 mod order;
 mod process;
 mod reveal;

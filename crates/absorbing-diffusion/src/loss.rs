@@ -2,12 +2,13 @@
 
 use std::f64::consts::LN_2;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use snn_core::Seed;
 
-use crate::{AbsorbingProcess, Denoiser, Error, Result, cross_entropy, host};
+use crate::masked::Masked;
+use crate::{AbsorbingProcess, Denoiser, Error, Result, host};
 
 /// How much each diffusion time counts in the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,30 +107,17 @@ pub fn loss(
     if h0.elem_count() == 0 {
         return Err(Error::config("loss.h0", format!("{:?}", h0.dims()), "needs at least one token"));
     }
+    let (codes, dims) = host::codes(h0, process.codes())?;
     let times = host::times(t, n, 1..=process.steps())?;
-    let h_t = process.q_sample(h0, t, u)?;
+    let corrupted = process.corrupt_all(&codes, dims, &times, u)?;
+    let masked = Masked::of(&codes, &corrupted, h * w, process.codes());
+    let h_t = Tensor::from_vec(corrupted, dims, h0.device())?;
     let images: Vec<usize> = (0..n).collect();
-    let logits = denoiser.logits(&h_t, &t.to_device(h0.device())?, &images, train)?;
-    let nats = masked_cross_entropy(process, &logits, h0, &h_t)?;
+    let logits = denoiser.logits_at(&h_t, &t.to_device(h0.device())?, &images, &masked.positions, train)?;
+    let nats = masked.nats(&logits)?;
     let scale = 1. / ((n * h * w) as f64 * LN_2);
     let weights: Vec<f64> =
         times.iter().map(|&t| weighting.factor(t as usize, process.steps()) * scale).collect();
-    let weights = Tensor::from_vec(weights, n, &Device::Cpu)?.to_dtype(nats.dtype())?;
+    let weights = Tensor::new(masked.spread(&weights), &Device::Cpu)?.to_dtype(nats.dtype())?;
     Ok((nats * weights.to_device(h0.device())?)?.sum_all()?)
-}
-
-/// The cross entropy of each image's masked tokens, `sum_{ij: h_t(i, j) = K} -ln p(h_0(i, j) | h_t)`, `[N]`.
-pub(crate) fn masked_cross_entropy(
-    process: &AbsorbingProcess,
-    logits: &Tensor,
-    h0: &Tensor,
-    h_t: &Tensor,
-) -> Result<Tensor> {
-    let (n, h, w) = h_t.dims3()?;
-    Error::check_shape("what the denoiser returned", logits.dims(), &[n, process.codes(), h, w])?;
-    let logits = match logits.dtype() {
-        DType::F32 | DType::F64 => logits.clone(),
-        _ => logits.to_dtype(DType::F32)?,
-    };
-    Ok(cross_entropy::masked_cross_entropy(&logits, h0, &h_t.eq(process.mask())?)?)
 }

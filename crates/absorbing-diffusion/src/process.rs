@@ -92,14 +92,22 @@ impl AbsorbingProcess {
     /// Returns an error if the shapes do not fit, or if a code, a time or a noise lies outside its range (the error names its
     /// value and place).
     pub fn q_sample(&self, h0: &Tensor, t: &Tensor, u: &Tensor) -> Result<Tensor> {
-        let (mut h, dims) = host::codes(h0, self.codes)?;
+        let (codes, dims) = host::codes(h0, self.codes)?;
         let t = host::times(t, dims.0, 0..=self.steps)?;
-        let u = host::noise(u, dims)?;
-        let length = dims.1 * dims.2;
-        for (i, (token, u)) in h.iter_mut().zip(u).enumerate() {
-            *token = self.corrupt(*token, t[i / length], u);
-        }
-        Ok(Tensor::from_vec(h, dims, h0.device())?)
+        Ok(Tensor::from_vec(self.corrupt_all(&codes, dims, &t, u)?, dims, h0.device())?)
+    }
+
+    /// [`q_sample`](Self::q_sample) on the host.
+    pub(crate) fn corrupt_all(
+        &self,
+        codes: &[u32],
+        dims: (usize, usize, usize),
+        t: &[u32],
+        u: &Tensor,
+    ) -> Result<Vec<u32>> {
+        let (u, length) = (host::noise(u, dims)?, dims.1 * dims.2);
+        let corrupted = codes.iter().zip(u).enumerate();
+        Ok(corrupted.map(|(i, (&token, u))| self.corrupt(token, t[i / length], u)).collect())
     }
 
     /// [`q_sample`](Self::q_sample) of one token.

@@ -82,9 +82,32 @@ impl Sdid {
         classes: Option<&Tensor>,
         train: bool,
     ) -> candle_core::Result<Tensor> {
+        self.head.forward_sums(&[self.sums(h_t, t, classes, train)?], self.cfg.time_steps)
+    }
+
+    /// The same at some positions.
+    fn forward_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: Option<&Tensor>,
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> Result<Tensor> {
+        let sums = self.sums(h_t, t, classes, train)?;
+        Ok(self.head.forward_sums_at(&[sums], self.cfg.time_steps, positions)?)
+    }
+
+    /// What the head reads.
+    fn sums(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: Option<&Tensor>,
+        train: bool,
+    ) -> candle_core::Result<Tensor> {
         let current = self.current(h_t, t, classes)?;
-        let sums = self.stack.readout_of(self.drive(&current), self.head.readout(), &self.read, train)?;
-        self.head.forward_sums(&[sums], self.cfg.time_steps)
+        self.stack.readout_of(self.drive(&current), self.head.readout(), &self.read, train)
     }
 
     /// [`forward_t`](Self::forward_t), with a look at every layer's spikes, unless the network has none.
@@ -183,6 +206,17 @@ impl Denoiser for Sdid {
         self.forward_t(h_t, t, train)
     }
 
+    fn logits_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        _: &[usize],
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> Result<Tensor> {
+        self.forward_at(h_t, t, None, positions, train)
+    }
+
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
         Ok(Box::new(self.prepared(None)?))
     }
@@ -205,6 +239,17 @@ impl Conditional for Sdid {
         train: bool,
     ) -> candle_core::Result<Tensor> {
         self.forward_of(h_t, t, Some(classes), train)
+    }
+
+    fn logits_of_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: &Tensor,
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> Result<Tensor> {
+        self.forward_at(h_t, t, Some(classes), positions, train)
     }
 
     fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use candle_core::Device;
-use snn_train::{Alone, Progress, TrainingConfig};
+use snn_train::{Alone, Progress, RunDir, TrainingConfig};
 
 use super::config::ExperimentConfig;
 use super::run::resized;
@@ -19,16 +19,17 @@ impl ExperimentConfig {
     /// Returns the same experiment with as many steps of training as take about so many minutes on this machine now, so that schedules end
     /// with the time. Drawing and measuring come on top.
     ///
-    /// Fifty steps of each network are timed, on networks that are then forgotten. Where the model has codes, a third of the time is the
+    /// Fifty steps of each network are timed, in a folder that is then deleted. Where the model has codes, a third of the time is the
     /// autoencoder's; the rest is for encoding the training images and for the denoiser. What follows is an ordinary config, which
     /// any machine runs to the same bytes: keep it (a run does, in `config.json`), because another call finds other numbers.
     ///
     /// # Errors
     /// Returns an error if `minutes` is not positive and finite, if the config does not [validate](Self::validate) or was made for other
-    /// data, if a stop was asked for, or if a loss is not finite.
+    /// data, if a stop was asked for, if a loss is not finite, or if no temporary folder can be written to.
     /// # Examples
     /// ```no_run
-    /// use spiking_diffusion::{Experiment, ExperimentConfig, Preset, Silent, candle_core::Device, data};
+    /// use candle_core::Device;
+    /// use spiking_diffusion::{Experiment, ExperimentConfig, Preset, Silent, data};
     ///
     /// # fn main() -> spiking_diffusion::Result<()> {
     /// let digits = data::mnist(None)?;
@@ -56,11 +57,13 @@ impl ExperimentConfig {
         let mut short = self.clone();
         short.trainings_mut().into_iter().try_for_each(|training| training.last(TIMED, few.train.len()))?;
         let (seconds, progress) = (minutes * 60., &mut Unseen(progress));
-        let place = Place { workers: &Alone, run: None, device };
+        let folder = tempfile::tempdir().map_err(Error::io(&std::env::temp_dir()))?;
+        let run = RunDir::open(folder.path(), &short, false)?;
+        let place = Place { workers: &Alone, run: Some(&run), device };
         let seconds = match &short.vae {
             Some(vae) => {
                 let of_step =
-                    clock(|| vae::train(&short, vae, &few.train, None, device, progress))?.1 / TIMED as f64;
+                    clock(|| vae::train(&short, vae, &few.train, &run, device, progress))?.1 / TIMED as f64;
                 vec![seconds / of_step]
             }
             None => {

@@ -188,15 +188,34 @@ struct Watched<'a> {
     done: Cell<usize>,
 }
 
-impl Denoiser for Watched<'_> {
-    fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> candle_core::Result<Tensor> {
+impl Watched<'_> {
+    fn count(&self) -> candle_core::Result<()> {
         let mut progress = self.progress.borrow_mut();
         if progress.stop_requested() {
             candle_core::bail!("stopped");
         }
         self.done.set(self.done.get() + 1);
         progress.advance(self.done.get(), None);
+        Ok(())
+    }
+}
+
+impl Denoiser for Watched<'_> {
+    fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> candle_core::Result<Tensor> {
+        self.count()?;
         self.denoiser.logits(h_t, t, images, train)
+    }
+
+    fn logits_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        images: &[usize],
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> absorbing_diffusion::Result<Tensor> {
+        self.count()?;
+        self.denoiser.logits_at(h_t, t, images, positions, train)
     }
 }
 

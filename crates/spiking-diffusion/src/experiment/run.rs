@@ -183,7 +183,7 @@ impl<'a> Experiment<'a> {
         let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter };
         match &cfg.vae {
             Some(vae) => {
-                vae::train(cfg, vae, &data.train, Some(&run), device, progress)?;
+                vae::train(cfg, vae, &data.train, &run, device, progress)?;
                 let trained = TrainedVae::load(&self.out, device)?;
                 of_vae(session, &trained, asked, fad, progress)
             }

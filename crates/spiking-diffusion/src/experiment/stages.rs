@@ -294,9 +294,25 @@ struct OfBatch<'a> {
     items: &'a [u32],
 }
 
+impl OfBatch<'_> {
+    fn images(&self, places: &[usize]) -> Vec<usize> {
+        places.iter().map(|&place| self.items[place] as usize).collect()
+    }
+}
+
 impl Denoiser for OfBatch<'_> {
     fn logits(&self, h_t: &Tensor, t: &Tensor, places: &[usize], train: bool) -> candle_core::Result<Tensor> {
-        let images: Vec<usize> = places.iter().map(|&place| self.items[place] as usize).collect();
-        self.denoiser.logits(h_t, t, &images, train)
+        self.denoiser.logits(h_t, t, &self.images(places), train)
+    }
+
+    fn logits_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        places: &[usize],
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> absorbing_diffusion::Result<Tensor> {
+        self.denoiser.logits_at(h_t, t, &self.images(places), positions, train)
     }
 }

@@ -1,8 +1,8 @@
 //! Trainings of so many minutes.
 
-use spiking_diffusion::candle_core::Device;
+use candle_core::Device;
+use snn_train::TrainingConfig;
 use spiking_diffusion::data::Dataset;
-use spiking_diffusion::snn_train::TrainingConfig;
 use spiking_diffusion::{ExperimentConfig, ModelName, Progress, Silent};
 
 use crate::models::tiny_of;

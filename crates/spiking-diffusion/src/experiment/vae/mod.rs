@@ -27,12 +27,12 @@ use crate::report::picture;
 
 pub use trained::TrainedVae;
 
-/// Trains the network, into `<kind>.safetensors` of the run's folder, if there is one, unless it is there.
+/// Trains the network into `<kind>.safetensors`, or finds it there.
 pub(super) fn train(
     cfg: &ExperimentConfig,
     vae: &VaeConfig,
     images: &Split,
-    run: Option<&RunDir>,
+    run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<()> {
@@ -47,7 +47,7 @@ fn train_network<M: Model + Vae>(
     cfg: &ExperimentConfig,
     vae: &VaeConfig,
     network: &M::Config,
-    (images, run, device): (&Split, Option<&RunDir>, &Device),
+    (images, run, device): (&Split, &RunDir, &Device),
     progress: &mut dyn Progress,
 ) -> Result<()>
 where
@@ -56,8 +56,8 @@ where
     let params = ParamStore::new(cfg.seed.child(M::KIND), DType::F32, device);
     let model = M::build(network, params.builder())?;
     let trainer = Trainer::new(M::KIND, &vae.training, &params, images.len(), cfg.seed)
-        .columns(&["reconstruction", "divergence"]);
-    let trainer = run.into_iter().fold(trainer, Trainer::in_run);
+        .columns(&["reconstruction", "divergence"])
+        .in_run(run);
     trainer.train_model(&model, progress, |batch| -> Result<StepLoss> {
         let label = format!("{}/draws/{}", M::KIND, batch.step);
         let images = (images.batch(batch.items, device)? * vae.scale())?;
