@@ -55,7 +55,7 @@ impl Sequence {
 
 /// Whether there is a kernel for so many time steps of such currents.
 pub(crate) fn has_kernel(xs: &Tensor, steps: usize) -> bool {
-    Backend::of(xs) == Backend::Cuda && fits_shared(xs.dtype(), steps)
+    Backend::of(xs) == Backend::Cuda && steps > 0 && fits_shared(xs.dtype(), steps)
 }
 
 /// [`batch_norm_of_copies`] with the spikes `[T, N, C, ...]` of neurons behind it in the place of the normalised currents.

@@ -78,7 +78,7 @@ impl Layer {
         let mut dims = neurons;
         dims[0] *= if constant { 1 } else { steps };
         let c = dims[1];
-        let xs = (random(&format!("xs {i}"), &dims, F::DTYPE)? + if i % 2 == 0 { 30. } else { 0. })?;
+        let xs = (random(&format!("xs {i}"), &dims, F::DTYPE)? + if i.is_multiple_of(2) { 30. } else { 0. })?;
         // So that most neurons fire at times.
         let weight = (random("weight", &[c], F::DTYPE)?.abs()? + 0.5)?;
         let bias = ((random("bias", &[c], F::DTYPE)? * 0.3)? + 0.6)?;
