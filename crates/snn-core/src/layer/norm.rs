@@ -5,7 +5,8 @@ use candle_nn::{Init, VarBuilder};
 
 use crate::exchange;
 use crate::ops::batch_norm::batch_norm_of_copies;
-use crate::{Norm, statistic};
+use crate::ops::norm_lif::{Sequence, norm_lif};
+use crate::{BatchNormed, Norm, statistic};
 
 /// Batch norm over `T*N` (and space) with PyTorch's running statistics: `eps = 1e-5`, `momentum = 0.1`; times `alpha V_th` where it
 /// depends on the threshold.
@@ -64,8 +65,14 @@ impl BatchNorm {
     /// `copies`: how often each element stands for itself (constant in time).
     pub(crate) fn train(&self, xs: &Tensor, copies: usize) -> Result<(Tensor, Batch)> {
         let exchange = exchange::current();
-        let (out, count) = batch_norm_of_copies(xs, &self.gain()?, &self.bias, Self::EPS, copies, exchange)?;
-        Ok((out.ys, Batch { mean: out.mean, variance: out.variance, count: count * copies }))
+        let made = batch_norm_of_copies(xs, &self.gain()?, &self.bias, Self::EPS, copies, exchange)?;
+        Ok(with_batch(made, copies))
+    }
+
+    /// The same with neurons behind it, as one operation: their spikes in the place of the normalised currents.
+    pub(crate) fn train_lif(&self, xs: &Tensor, sequence: &Sequence) -> Result<(Tensor, Batch)> {
+        let made = norm_lif(xs, [&self.gain()?, &self.bias], Self::EPS, sequence, exchange::current())?;
+        Ok(with_batch(made, sequence.copies()))
     }
 
     /// Moves the running statistics towards those of a batch.
@@ -90,4 +97,9 @@ impl BatchNorm {
         let shift = (&self.bias + (centred * &scale)?)?;
         Ok((scale, shift))
     }
+}
+
+/// Of so many elements of each channel, copies aside.
+fn with_batch((out, count): (BatchNormed, usize), copies: usize) -> (Tensor, Batch) {
+    (out.ys, Batch { mean: out.mean, variance: out.variance, count: count * copies })
 }

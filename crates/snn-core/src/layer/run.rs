@@ -8,9 +8,10 @@ use super::norm::{Batch, BatchNorm};
 use super::synapse::add_to_channels;
 use crate::exchange;
 use crate::ops::chain::{self, Chain, Scaling, Spec, Statistics};
+use crate::ops::norm_lif::{self, Sequence, map_lif};
 use crate::ops::room;
 use crate::time::{check_time_steps, merge_time, split_time};
-use crate::{Readout, SpikingLayer};
+use crate::{LifConfig, Readout, SpikingLayer};
 
 impl SpikingLayer {
     /// Turns spikes into spikes. With `train`, normalises by batch statistics and moves the running ones, unless it returns an
@@ -171,16 +172,7 @@ pub(super) fn make_by_reference(
     let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
     let mut all = Vec::new();
     for layer in layers {
-        let (next, batch) = match spikes.as_ref().map_or(drive, Drive::Spikes) {
-            Drive::Spikes(xs) => {
-                let (currents, batch) = currents(layer, &merge_time(xs)?, train, 1)?;
-                (layer.neurons.forward(&split_time(&currents, xs.dim(0)?)?)?, batch)
-            }
-            Drive::Constant(x, time_steps) => {
-                let (currents, batch) = currents(layer, x, train, time_steps)?;
-                (layer.neurons.forward_constant(&currents, time_steps)?, batch)
-            }
-        };
+        let (next, batch) = spikes_of(layer, spikes.as_ref().map_or(drive, Drive::Spikes), train)?;
         if let Finish::SumsOf(readout, _) = finish {
             all.push(readout.apply(&next)?);
         }
@@ -196,6 +188,47 @@ pub(super) fn make_by_reference(
         }
     };
     Ok((made, batches))
+}
+
+/// What a layer's neurons make of it and, in training, the statistics of what drives them, where the norm takes them.
+fn spikes_of(layer: &SpikingLayer, drive: Drive<'_>, train: bool) -> Result<(Tensor, Option<Batch>)> {
+    let steps = drive.time_steps()?;
+    if let Neurons::Lif(lif) = layer.neurons
+        && norm_lif::has_kernel(drive.tensor(), steps)
+    {
+        return fused(layer, drive, lif, train);
+    }
+    match drive {
+        Drive::Spikes(xs) => {
+            let (currents, batch) = currents(layer, &merge_time(xs)?, train, 1)?;
+            Ok((layer.neurons.forward(&split_time(&currents, steps)?)?, batch))
+        }
+        Drive::Constant(x, _) => {
+            let (currents, batch) = currents(layer, x, train, steps)?;
+            Ok((layer.neurons.forward_constant(&currents, steps)?, batch))
+        }
+    }
+}
+
+/// The same of LIF neurons, which are one operation with the norm.
+pub(super) fn fused(
+    layer: &SpikingLayer,
+    drive: Drive<'_>,
+    lif: LifConfig,
+    train: bool,
+) -> Result<(Tensor, Option<Batch>)> {
+    let (xs, constant) = match drive {
+        Drive::Spikes(xs) => (merge_time(xs)?, false),
+        Drive::Constant(x, _) => (x.clone(), true),
+    };
+    let (synapse, sequence) = (&layer.synapse, Sequence { lif, steps: drive.time_steps()?, constant });
+    let currents = synapse.apply(&synapse.flattened(&xs)?, &synapse.weight)?;
+    if let (Some(norm), true) = (&layer.norm, train) {
+        let (spikes, batch) = norm.train_lif(&currents, &sequence)?;
+        return Ok((spikes, Some(batch)));
+    }
+    let (scale, shift) = layer.affine(train)?;
+    Ok((map_lif(&currents, [&scale, &shift], &sequence)?, None))
 }
 
 /// What drives a layer's neurons and, in training, the statistics of it, where the norm takes them.

@@ -98,15 +98,20 @@ impl SpikingLayer {
         Self { neurons: Neurons::Model(model), ..self }
     }
 
-    /// What a chain takes beside the weights: scale and shift by channel (in training those behind the batch's statistics, where
-    /// the norm takes them; else those of the synapse's product), and `1/tau` where it is learned.
-    pub(super) fn affines(&self, train: bool) -> Result<Vec<Tensor>> {
+    /// Scale and shift by channel: in training those behind the batch's statistics, where the norm takes them; else those of the
+    /// synapse's product.
+    pub(super) fn affine(&self, train: bool) -> Result<(Tensor, Tensor)> {
         let bias = &self.synapse.bias;
-        let (scale, shift) = match &self.norm {
+        Ok(match &self.norm {
             Some(norm) if train => (norm.gain()?, norm.bias.clone()),
             Some(norm) => norm.folded(bias)?,
             None => (bias.ones_like()?, bias.clone()),
-        };
+        })
+    }
+
+    /// What a chain takes beside the weights: [`affine`](Self::affine), and `1/tau` where it is learned.
+    pub(super) fn affines(&self, train: bool) -> Result<Vec<Tensor>> {
+        let (scale, shift) = self.affine(train)?;
         Ok([Some(scale), Some(shift), self.neurons.rate()?].into_iter().flatten().collect())
     }
 

@@ -18,6 +18,7 @@ mod gemm;
 pub(crate) mod lerp;
 pub(crate) mod lif;
 pub(crate) mod nearest;
+pub(crate) mod norm_lif;
 mod simd;
 #[cfg(test)]
 pub(crate) mod testing;

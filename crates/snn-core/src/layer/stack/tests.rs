@@ -1,6 +1,7 @@
 //! Chains against their twin, layer by layer: outputs, gradients, running statistics.
 
 mod errors;
+mod fused;
 mod graph;
 mod inputs;
 mod model;

@@ -68,7 +68,11 @@ pub(crate) fn batch_norm_of_copies(
     check(xs, weight, bias, copies)?;
     #[cfg(feature = "cuda")]
     if Backend::of(xs) == Backend::Cuda {
-        return on_cuda(xs, weight, bias, eps, exchange);
+        let xs = xs.contiguous()?;
+        let norm = cuda::run::Normalise::of_batch(&xs, weight, bias, eps, exchange)?;
+        let (moments, count) = (norm.moments.clone(), norm.count);
+        let ys = xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, norm)?;
+        return cuda::run::made(&moments, count, ys);
     }
     if Backend::of(xs) != Backend::Cpu {
         if exchange.is_some() {
@@ -87,29 +91,6 @@ pub(crate) fn batch_norm_of_copies(
     Ok((BatchNormed { ys, mean: like(mean)?, variance: like(variance)? }, count as usize))
 }
 
-#[cfg(feature = "cuda")]
-fn on_cuda(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-    exchange: Option<Arc<dyn Exchange>>,
-) -> Result<(BatchNormed, usize)> {
-    let (xs, channels) = (xs.contiguous()?, xs.dim(1)?);
-    let mut moments = cuda::run::moments(&xs.detach())?;
-    let mut count = xs.elem_count() / channels;
-    if let Some(exchange) = &exchange {
-        let own = moments.flatten_all()?.to_vec1()?;
-        let all = shards::merge_moments(count as f64, &own, &**exchange)?;
-        moments = Tensor::from_slice(&all[..2 * channels], (2, channels), xs.device())?;
-        count = all[2 * channels] as usize;
-    }
-    let op = cuda::run::Normalise { moments: moments.clone(), eps, count, exchange };
-    let ys = xs.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
-    let like = |i| moments.get(i)?.to_dtype(xs.dtype());
-    Ok((BatchNormed { ys, mean: like(0)?, variance: like(1)? }, count))
-}
-
 /// The twin that [`batch_norm`] is tested against, made of Candle's own operations. It runs on any device.
 ///
 /// # Shapes
@@ -121,13 +102,20 @@ pub fn batch_norm_reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f6
     reference(xs, weight, bias, eps)
 }
 
-fn check(xs: &Tensor, weight: &Tensor, bias: &Tensor, copies: usize) -> Result<()> {
+/// Refuses what no batch norm takes.
+pub(crate) fn check(xs: &Tensor, weight: &Tensor, bias: &Tensor, copies: usize) -> Result<()> {
+    let channels = check_channels("batch_norm", xs, weight, bias)?;
+    check_count((xs.elem_count() / channels.max(1)).saturating_mul(copies), xs.dims())
+}
+
+/// The channels of `xs`, each of which has a weight and a bias.
+pub(crate) fn check_channels(op: &str, xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<usize> {
     let channels = xs.dim(1)?;
     if weight.dims() != [channels] || bias.dims() != [channels] {
-        bail!("batch_norm: {:?} with weight {:?} and bias {:?}", xs.dims(), weight.dims(), bias.dims())
+        bail!("{op}: {:?} with weight {:?} and bias {:?}", xs.dims(), weight.dims(), bias.dims())
     }
-    same_type("batch_norm", &[("xs", xs), ("weight", weight), ("bias", bias)])?;
-    check_count((xs.elem_count() / channels.max(1)).saturating_mul(copies), xs.dims())
+    same_type(op, &[("xs", xs), ("weight", weight), ("bias", bias)])?;
+    Ok(channels)
 }
 
 /// Refuses a batch with fewer than two values in a channel, in PyTorch's words; `dims` is the shape to name.

@@ -4,8 +4,10 @@ use candle_core::{DType, Layout, Result, bail};
 
 use crate::ops::Real;
 
-/// Threads a block, the first that leaves room for its shared memory; whole warps. `MAX_BLOCK` of `prelude.cuh` is the first.
-const BLOCKS: [u32; 3] = [128, 64, 32];
+/// Threads a block at most, `MAX_BLOCK` of `prelude.cuh`.
+pub(crate) const MAX_BLOCK: usize = 128;
+/// Threads a block, the first that leaves room for its shared memory; whole warps.
+const BLOCKS: [u32; 3] = [MAX_BLOCK as u32, 64, 32];
 /// Threads that exchange registers.
 const WARP: u32 = 32;
 /// The most blocks of a launch: kernels pass several times where there is more to do.

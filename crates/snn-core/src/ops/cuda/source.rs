@@ -6,11 +6,14 @@ use candle_core::{Result, bail};
 const FILES: &[(&str, &str)] = &[
     ("ops/adamw/cuda/adamw.cu", include_str!("../adamw/cuda/adamw.cu")),
     ("ops/batch_norm/cuda/batch_norm.cu", include_str!("../batch_norm/cuda/batch_norm.cu")),
+    ("ops/batch_norm/cuda/planes.cuh", include_str!("../batch_norm/cuda/planes.cuh")),
     ("ops/conv/cuda/columns.cu", include_str!("../conv/cuda/columns.cu")),
     ("ops/cuda/prelude.cuh", include_str!("prelude.cuh")),
     ("ops/lif/cuda/lif.cu", include_str!("../lif/cuda/lif.cu")),
     ("ops/lif/cuda/neuron.cuh", include_str!("../lif/cuda/neuron.cuh")),
+    ("ops/lif/cuda/sequence.cuh", include_str!("../lif/cuda/sequence.cuh")),
     ("ops/nearest/cuda/nearest.cu", include_str!("../nearest/cuda/nearest.cu")),
+    ("ops/norm_lif/cuda/norm_lif.cu", include_str!("../norm_lif/cuda/norm_lif.cu")),
     ("ops/time/cuda/psp.cu", include_str!("../time/cuda/psp.cu")),
     ("ops/time/cuda/weighted_sums.cu", include_str!("../time/cuda/weighted_sums.cu")),
 ];

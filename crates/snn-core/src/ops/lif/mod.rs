@@ -56,7 +56,7 @@ fn has_kernel(xs: &Tensor, time_steps: usize) -> bool {
 }
 
 /// Whether the potentials of 32 neurons, the least of a CUDA block, and the sum of a warp lie in 48 KiB.
-fn fits_shared(dtype: DType, time_steps: usize) -> bool {
+pub(crate) fn fits_shared(dtype: DType, time_steps: usize) -> bool {
     time_steps.saturating_mul(dtype.size_in_bytes()) < (48 << 10) / 32
 }
 

@@ -1,39 +1,6 @@
 // Batch normalisation of [M, C, S] over M and S. Sums run in f64: a block adds a part of a channel, then a thread each channel's
 // parts, in one order. What follows is one affine map of an element, with coefficients by channel.
-#include "ops/cuda/prelude.cuh"
-
-// Elements of a channel, images times positions, are counted in 32 bits; each part has `share` of them, the last one fewer.
-struct Planes {
-  int channels, size, elements, parts, share;
-
-  __device__ __forceinline__ Count at(int channel, int element) const {
-    const int image = element / size;
-    return ((Count)image * channels + channel) * size + (element - image * size);
-  }
-};
-
-struct Pair {
-  double first, second;
-};
-
-// Sums `f(channel, index)` over the elements of each part of each channel.
-template <class F> __device__ __forceinline__ void sum_parts(const Planes &p, double *parts, double *scratch, F f) {
-  for (Count task = blockIdx.x; task < (Count)p.channels * p.parts; task += gridDim.x) {
-    const int channel = (int)(task / p.parts), part = (int)(task - (Count)channel * p.parts);
-    const int from = part * p.share, left = p.elements - from, to = from + (left < p.share ? left : p.share);
-    Pair sum = {0, 0};
-    for (int i = from + threadIdx.x; i < to; i += blockDim.x) {
-      const Pair more = f(channel, p.at(channel, i));
-      sum.first += more.first;
-      sum.second += more.second;
-    }
-    const double first = block_sum(sum.first, scratch), second = block_sum(sum.second, scratch);
-    if (threadIdx.x == 0) {
-      parts[2 * task] = first;
-      parts[2 * task + 1] = second;
-    }
-  }
-}
+#include "ops/batch_norm/cuda/planes.cuh"
 
 __device__ __forceinline__ Pair sum_of_parts(const Planes &p, const double *parts, int channel) {
   Pair sum = {0, 0};
@@ -76,7 +43,7 @@ template <class Real> struct Centre {
       moments[p.channels + c] = variance > 0 ? variance : 0;                                                              \
     }                                                                                                                     \
   }                                                                                                                       \
-  /* y = scale (x - centre) + shift; `by` has the three one after another for each channel. */                            \
+  /* `by`: each channel's `Affine`. */                                                                                    \
   extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
       norm_coefficients_##suffix(const double *moments, const Real *weight, const Real *bias, Real *by, int channels,     \
                                  double eps) {                                                                            \
@@ -91,8 +58,7 @@ template <class Real> struct Centre {
   extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
       norm_affine_##suffix(const Real *xs, const Real *by, Real *ys, Count elements, int size, int channels) {            \
     for (Count i = first_element(); i < elements; i += all_threads()) {                                                   \
-      const Real *const of = by + 3 * (i / size % channels);                                                              \
-      ys[i] = of[1] * (xs[i] - of[0]) + of[2];                                                                            \
+      ys[i] = Affine<Real>(by, i / size % channels)(xs[i]);                                                               \
     }                                                                                                                     \
   }                                                                                                                       \
   /* sum g, sum g (x - mean) */                                                                                           \

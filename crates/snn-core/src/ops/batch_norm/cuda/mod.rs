@@ -6,7 +6,7 @@ pub(crate) mod run;
 use candle_core::{DType, Layout, Result, bail};
 
 use crate::ops::Real;
-use crate::ops::cuda::launch::{Launch, contiguous, warp_scratch};
+use crate::ops::cuda::launch::{Launch, MAX_BLOCK, contiguous, warp_scratch};
 
 const FILE: &str = "ops/batch_norm/cuda/batch_norm.cu";
 /// Elements that a block adds up at least, where a channel has so many.
@@ -17,7 +17,7 @@ const PARTS: usize = 512;
 /// `[M, C, ...]`, how the kernels cut it: their `Planes`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planes {
-    channels: usize,
+    pub(crate) channels: usize,
     size: usize,
     /// Of a channel.
     elements: usize,
@@ -46,6 +46,14 @@ impl Planes {
         Ok(Self { channels, size, elements, parts, share })
     }
 
+    /// These currents of neurons, and the neurons, `steps` currents each: both in the same parts, of `least` neurons or more.
+    pub(crate) fn of_neurons(self, steps: usize, least: usize) -> (Self, Self) {
+        let neurons = self.elements / steps.max(1);
+        let parts = neurons.div_ceil(least).clamp(1, PARTS);
+        let cut = |elements: usize| Self { elements, parts, share: elements.div_ceil(parts), ..self };
+        (cut(self.elements), cut(neurons))
+    }
+
     /// This shard's sums of [`gradient_sums`](Self::gradient_sums), added in the kernels' order: `[C, 2]`, the parts of
     /// [`of_all`](Self::of_all).
     pub(crate) fn total(self, parts: &[f64]) -> Vec<f64> {
@@ -62,26 +70,29 @@ impl Planes {
         Ok(Self { elements, parts: 1, share: elements, ..self })
     }
 
-    fn record(self, launch: Launch) -> Launch {
+    /// The kernels' `Planes`.
+    pub(crate) fn record(self, launch: Launch) -> Launch {
         let Self { channels, size, elements, parts, share } = self;
         // Checked above.
         launch.record::<f64>(&[], &[channels, size, elements, parts, share].map(|n| n as i32))
     }
 
     /// Sums of two quantities for each part of each channel.
-    fn sums(self) -> usize {
+    pub(crate) fn sums(self) -> usize {
         2 * self.channels * self.parts
     }
 
-    fn all(self) -> usize {
+    pub(crate) fn all(self) -> usize {
         self.channels * self.elements
     }
 
-    /// A block for each part.
+    /// The threads of a launch with a block for each part.
+    pub(crate) fn threads(self) -> usize {
+        MAX_BLOCK * self.channels * self.parts
+    }
+
     fn by_part<F: Real>(self, kernel: &str) -> Result<Launch> {
-        // As many threads as a block has at most.
-        let threads = 128 * self.channels * self.parts;
-        Launch::new(FILE, kernel, F::DTYPE, threads, warp_scratch)
+        Launch::new(FILE, kernel, F::DTYPE, self.threads(), warp_scratch)
     }
 
     /// `(xs, parts)`
@@ -148,7 +159,11 @@ impl Planes {
     }
 
     fn sizes(self, launch: Launch) -> Result<Launch> {
-        let launch = launch.count(self.all()).int("the size of a map", self.size)?;
-        launch.int("the number of channels", self.channels)
+        self.map(launch.count(self.all()))
+    }
+
+    /// The size of a map and the number of channels.
+    pub(crate) fn map(self, launch: Launch) -> Result<Launch> {
+        launch.int("the size of a map", self.size)?.int("the number of channels", self.channels)
     }
 }

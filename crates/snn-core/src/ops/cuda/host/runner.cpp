@@ -10,6 +10,7 @@
 #include "ops/cuda/host/self_test.cu"
 #include "ops/lif/cuda/lif.cu"
 #include "ops/nearest/cuda/nearest.cu"
+#include "ops/norm_lif/cuda/norm_lif.cu"
 #include "ops/time/cuda/psp.cu"
 #include "ops/time/cuda/weighted_sums.cu"
 
@@ -99,6 +100,8 @@ std::function<void()> find(const Launch &launch) {
   KERNELS(norm_gradient_sums);
   KERNELS(norm_gradients);
   KERNELS(norm_input_gradient);
+  KERNELS(norm_lif_forward);
+  KERNELS(norm_lif_backward);
   KERNEL(self_sum);
   KERNEL(self_race);
   KERNEL(self_race_of_blocks);

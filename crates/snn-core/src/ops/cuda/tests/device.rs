@@ -4,7 +4,9 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 
 use super::lif::configs;
+use super::norm_lif::settled;
 use crate::ops::batch_norm::tests::check_shards;
+use crate::ops::norm_lif::{Sequence, map_lif, norm_lif};
 use crate::ops::testing::{assert_identical, assert_within, flat, random};
 use crate::{
     AdamW, AdamWConfig, ConvConfig, LayerConfig, LifConfig, ParamStore, Readout, Seed, SpikingLayer,
@@ -123,6 +125,40 @@ fn gpu_batch_norm() -> Result<()> {
     })
 }
 
+/// All neurons whose spikes no rounding decides about, behind batch norm and behind a fixed map.
+#[test]
+#[ignore = "needs a GPU"]
+fn gpu_norm_lif() -> Result<()> {
+    for (dtype, reach, bound) in [(DType::F32, 1e-4, 1e-5), (DType::F64, 1e-9, 1e-11)] {
+        for (i, &lif) in configs().iter().enumerate() {
+            for (steps, items, map) in [(16, 5, &[33, 7, 7][..]), (4, 70, &[9]), (1, 2, &[3, 14, 14])] {
+                let (constant, c) = (i % 3 == 2, map[0]);
+                let sequence = Sequence { lif, steps, constant };
+                let shape = [&[if constant { items } else { steps * items }], map].concat();
+                let (weight, bias) = (random("weight", &[c], dtype)?, random("bias", &[c], dtype)?);
+                let inputs = [random("xs", &shape, dtype)?, weight, (bias + 0.5)?];
+                let [xs, weight, bias] = &inputs;
+                let by_channel = [vec![1, c], vec![1; map.len() - 1]].concat();
+                let mapped = xs.broadcast_mul(&weight.reshape(&by_channel[..])?)?;
+                let mapped = mapped.broadcast_add(&bias.reshape(by_channel)?)?;
+                let only = settled(&batch_norm(xs, weight, bias, 1e-5)?.ys, &sequence, reach)?;
+                let norm = |x: &[Tensor]| {
+                    let spikes = norm_lif(&x[0], [&x[1], &x[2]], 1e-5, &sequence, None)?.0.ys;
+                    spikes.broadcast_mul(&only.to_device(x[0].device())?)
+                };
+                parity("norm_lif", norm, &inputs, true, bound)?;
+                let only = settled(&mapped, &sequence, reach)?;
+                let fixed = |x: &[Tensor]| {
+                    let spikes = map_lif(&x[0], [&x[1], &x[2]], &sequence)?;
+                    spikes.broadcast_mul(&only.to_device(x[0].device())?)
+                };
+                parity("map_lif", fixed, &inputs, true, bound)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Shards on one GPU, each on a thread of its own.
 #[test]
 #[ignore = "needs a GPU"]
@@ -211,18 +247,18 @@ fn gpu_adamw() -> Result<()> {
     Ok(())
 }
 
-/// A layer of each kind of neuron, trained: spikes, and the gradient of every parameter.
+/// A layer of each kind of neuron, in training and with running statistics: spikes, and the gradient of every parameter.
 #[test]
 #[ignore = "needs a GPU"]
 fn gpu_layers() -> Result<()> {
-    for learn_tau in [false, true] {
+    for (learn_tau, train) in [(false, true), (false, false), (true, true), (true, false)] {
         let step = |device: &Device| -> Result<Vec<Tensor>> {
             let params = ParamStore::new(Seed(3), DType::F64, device);
             let vb: VarBuilder<'_> = params.builder();
             let cfg = LayerConfig { learn_tau, ..LayerConfig::default() };
             let layer = SpikingLayer::conv(3, 5, ConvConfig::new(3, 2, 1), cfg, vb)?;
             let xs = random("xs", &[6, 4, 3, 9, 9], DType::F64)?.to_device(device)?;
-            let spikes = layer.forward_t(&xs, true)?;
+            let spikes = layer.forward_t(&xs, train)?;
             let upstream = random("upstream", spikes.dims(), DType::F64)?.to_device(device)?;
             let grads = params.gradients(&(&spikes * upstream)?.sum_all()?.backward()?)?;
             std::iter::once(spikes)
@@ -231,7 +267,8 @@ fn gpu_layers() -> Result<()> {
                 .collect()
         };
         for (got, wanted) in step(&gpu())?.iter().zip(&step(&Device::Cpu)?) {
-            assert_within(&format!("learn_tau {learn_tau}"), got, wanted, &(wanted.abs()? + 1e-3)?, 1e-9);
+            let what = format!("learn_tau {learn_tau}, train {train}");
+            assert_within(&what, got, wanted, &(wanted.abs()? + 1e-3)?, 1e-9);
         }
     }
     Ok(())
@@ -270,10 +307,24 @@ fn gpu_bandwidth() -> Result<()> {
     time("lif_forward_and_backward_with_candles_graph", 9. * all, &|| backward(&|x| lif(x, &cfg)))?;
     time("weighted_sums", all * (1. + 1. / STEPS as f64), &|| Readout::Mean.apply(&xs).map(drop))?;
     time("psp_distances", 2. * all, &|| psp_distances(&xs, &xs, 2.).map(drop))?;
-    let maps = xs.flatten_all()?.narrow(0, 0, 5000 * 128 * 49)?.reshape((5000, 128, 7, 7))?;
+    let maps = xs.flatten_all()?.narrow(0, 0, 4992 * 128 * 49)?.reshape((4992, 128, 7, 7))?;
     let (weight, bias) = (Tensor::ones(128, DType::F32, &device)?, Tensor::zeros(128, DType::F32, &device)?);
-    let bytes = 3. * (maps.elem_count() * 4) as f64;
-    time("batch_norm", bytes, &|| batch_norm(&maps, &weight, &bias, 1e-5).map(drop))?;
+    let bytes = (maps.elem_count() * 4) as f64;
+    time("batch_norm", 3. * bytes, &|| batch_norm(&maps, &weight, &bias, 1e-5).map(drop))?;
+    // Currents for the statistics, currents again, spikes.
+    let sequence = Sequence { lif: cfg, steps: STEPS, constant: false };
+    let fused = |maps: &Tensor| Ok(norm_lif(maps, [&weight, &bias], 1e-5, &sequence, None)?.0.ys);
+    let apart = |maps: &Tensor| sequence.run(&batch_norm(maps, &weight, &bias, 1e-5)?.ys);
+    time("norm_lif", 3. * bytes, &|| fused(&maps).map(drop))?;
+    time("map_lif", 2. * bytes, &|| map_lif(&maps, [&weight, &bias], &sequence).map(drop))?;
+    // The same bytes for both, so that the rates compare as the times do.
+    for (what, f) in
+        [("norm_lif", &fused as &dyn Fn(&Tensor) -> Result<Tensor>), ("batch_norm_then_lif", &apart)]
+    {
+        let var = Var::from_tensor(&maps)?;
+        let what = format!("{what}_forward_and_backward_with_candles_graph");
+        time(&what, 13. * bytes, &|| f(var.as_tensor())?.sum_all()?.backward().map(drop))?;
+    }
     let params: Vec<_> = vec![("p".to_owned(), Var::from_tensor(&xs)?)];
     let optimiser = std::cell::RefCell::new(AdamW::new(params, AdamWConfig::default())?);
     let grads = [("p".to_owned(), xs.clone())].into_iter().collect();

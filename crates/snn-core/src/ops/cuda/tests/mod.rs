@@ -7,6 +7,7 @@ mod host;
 mod lif;
 mod nearest;
 mod norm;
+mod norm_lif;
 mod plif;
 mod psp;
 mod refused;

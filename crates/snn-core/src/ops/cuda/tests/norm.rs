@@ -9,10 +9,10 @@ use crate::exchange;
 use crate::ops::Real;
 use crate::ops::batch_norm::cuda::Planes;
 use crate::ops::batch_norm::shards::merge_moments;
-use crate::ops::cuda::launch::Launch;
+use crate::ops::cuda::launch::{Argument, Launch};
 use crate::ops::testing::{assert_within, flat, in_shards, random, run};
 
-const EPS: f64 = 1e-5;
+pub(super) const EPS: f64 = 1e-5;
 
 /// One channel, one image, maps of one position and of odd sizes, and a channel of several parts.
 fn shapes() -> Vec<Vec<usize>> {
@@ -27,14 +27,12 @@ fn launch(all: &[(Launch, Vec<Vec<u8>>)], grid: u32) -> Option<Vec<Vec<Vec<u8>>>
     host::run(&all.iter().map(small).collect::<Vec<_>>())
 }
 
-fn empty<F: Real>(launch: &Launch) -> Vec<u8> {
-    match launch.arguments.iter().rev().find_map(|argument| match argument {
-        crate::ops::cuda::launch::Argument::Operand { bytes, .. } => Some(*bytes),
+fn empty(launch: &Launch) -> Vec<u8> {
+    let last = launch.arguments.iter().rev().find_map(|argument| match argument {
+        Argument::Operand { bytes, .. } => Some(*bytes),
         _ => None,
-    }) {
-        Some(bytes) => vec![0xff; bytes],
-        None => Cases::<F>::empty(0),
-    }
+    });
+    vec![0xff; last.unwrap_or(0)]
 }
 
 fn check<F: Real>(grid: u32, bound: f64) -> Result<()> {
@@ -55,7 +53,7 @@ fn check<F: Real>(grid: u32, bound: f64) -> Result<()> {
         (0..shapes.len())
             .map(|i| {
                 let (launch, mut operands) = f(i)?;
-                operands.push(empty::<F>(&launch));
+                operands.push(empty(&launch));
                 Ok((launch, operands))
             })
             .collect::<Result<Vec<_>>>()
@@ -112,6 +110,12 @@ fn check<F: Real>(grid: u32, bound: f64) -> Result<()> {
     Ok(())
 }
 
+/// The operands as one launch leaves them, the last of which it makes.
+pub(super) fn launched(kernel: Launch, mut operands: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
+    operands.push(empty(&kernel));
+    Some(host::run(&[(kernel, operands)])?.remove(0))
+}
+
 /// The inputs of the norm and what its output's gradient is, whole or of a shard.
 type Inputs = [Tensor; 4];
 
@@ -120,31 +124,27 @@ fn shard<F: Real>([xs, weight, bias, upstream]: &Inputs) -> Result<Option<Vec<Te
     let exchange = exchange::current().expect("a shard's");
     let (planes, dims, c) = (Planes::new("norm", "xs", xs.layout())?, xs.dims(), xs.dim(1)?);
     let [xs, weight, bias, upstream] = [xs, weight, bias, upstream].map(bytes::<F>);
-    let launch = |kernel: Launch, mut operands: Vec<Vec<u8>>| {
-        operands.push(empty::<F>(&kernel));
-        Some(host::run(&[(kernel, operands)])?.remove(0))
-    };
     let doubles = |bytes: &[u8]| flat(&tensor::<f64>(bytes, &[bytes.len() / 8])?);
     let to_bytes = |numbers: &[f64]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
 
-    let Some(mut left) = launch(planes.sum::<F>()?, vec![xs.clone()]) else { return Ok(None) };
-    let left = launch(planes.moments::<F>()?, vec![xs.clone(), left.remove(1)]).unwrap();
+    let Some(mut left) = launched(planes.sum::<F>()?, vec![xs.clone()]) else { return Ok(None) };
+    let left = launched(planes.moments::<F>()?, vec![xs.clone(), left.remove(1)]).unwrap();
     let n = (xs.len() / F::DTYPE.size_in_bytes() / c) as f64;
     let all = merge_moments(n, &doubles(&left[2])?, &*exchange)?;
     let (moments, count) = (to_bytes(&all[..2 * c]), all[2 * c] as usize);
-    let left = launch(planes.coefficients::<F>(EPS)?, vec![moments.clone(), weight.clone(), bias]).unwrap();
-    let ys = launch(planes.affine::<F>()?, vec![xs.clone(), left[3].clone()]).unwrap().remove(2);
+    let left = launched(planes.coefficients::<F>(EPS)?, vec![moments.clone(), weight.clone(), bias]).unwrap();
+    let ys = launched(planes.affine::<F>()?, vec![xs.clone(), left[3].clone()]).unwrap().remove(2);
 
     let operands = vec![xs.clone(), upstream.clone(), moments.clone()];
-    let parts = launch(planes.gradient_sums::<F>()?, operands).unwrap().remove(3);
+    let parts = launched(planes.gradient_sums::<F>()?, operands).unwrap().remove(3);
     let gradients = |planes: Planes, parts: Vec<u8>| {
         let operands = vec![parts, moments.clone(), weight.clone(), Cases::<F>::empty(2 * c)];
-        Ok::<_, candle_core::Error>(launch(planes.gradients::<F>(EPS)?, operands).unwrap())
+        Ok::<_, candle_core::Error>(launched(planes.gradients::<F>(EPS)?, operands).unwrap())
     };
     let grads = tensor::<F>(&gradients(planes, parts.clone())?[3], &[2, c])?;
     let sums = exchange.merge(planes.total(&doubles(&parts)?), exchange::add)?;
     let by = gradients(planes.of_all(count)?, to_bytes(&sums))?.remove(4);
-    let grad_xs = launch(planes.input_gradient::<F>()?, vec![xs, upstream, by]).unwrap().remove(3);
+    let grad_xs = launched(planes.input_gradient::<F>()?, vec![xs, upstream, by]).unwrap().remove(3);
     Ok(Some(vec![tensor::<F>(&ys, dims)?, tensor::<F>(&grad_xs, dims)?, grads.get(1)?, grads.get(0)?]))
 }
 

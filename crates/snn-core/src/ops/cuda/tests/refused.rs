@@ -6,6 +6,8 @@ use crate::LifConfig;
 use crate::ops::adamw::{self, Step};
 use crate::ops::cuda::launch::Launch;
 use crate::ops::lif::cuda::{Current, backward, forward};
+use crate::ops::norm_lif::Sequence;
+use crate::ops::norm_lif::cuda::Currents;
 use crate::ops::testing::random;
 use crate::ops::time::cuda::weighted_sums;
 
@@ -52,6 +54,28 @@ fn shapes_and_types_that_no_kernel_takes() -> Result<()> {
     says(backward::<f32>(&cfg, current(&xs), other.layout()), &["grad_spikes", "[5, 4]", "[5, 3]"]);
     says(forward::<f32>(&cfg, current(&random("x", &[], DType::F32)?)), &["lif_forward", "scalar"]);
     says(Launch::new("lif.cu", "lif_forward", DType::BF16, 1, |_| 0), &["lif_forward", "BF16"]);
+    Ok(())
+}
+
+#[test]
+fn currents_that_no_batch_norm_with_neurons_takes() -> Result<()> {
+    let sequence = |steps, constant| Sequence { lif: LifConfig::default(), steps, constant };
+    let (two, long) = (sequence(2, false), sequence(385, true));
+    let forward =
+        |xs: &Tensor, sequence| Currents::new("norm_lif_forward", xs.layout(), sequence)?.forward::<f32>();
+    let (xs, flat) = (random("xs", &[5, 3], DType::F32)?, random("xs", &[4], DType::F32)?);
+    says(forward(&xs.t()?, &two), &["norm_lif_forward: xs", "[3, 5]", "not contiguous"]);
+    says(forward(&flat, &two), &["norm_lif_forward: xs", "[4]", "no channels"]);
+    says(forward(&xs, &two), &["norm_lif", "[5, 3]", "2 time steps"]);
+    let xs = random("xs", &[4, 3], DType::F32)?;
+    let backward = |sequence, grad: &Tensor| {
+        Currents::new("norm_lif_backward", xs.layout(), sequence)?.backward::<f32>(false, grad.layout())
+    };
+    says(backward(&two, &xs), &["norm_lif_backward: grad_spikes", "[4, 3]", "[2, 2, 3]"]);
+    let turned = random("grad", &[2, 3, 2], DType::F32)?.transpose(1, 2)?;
+    says(backward(&two, &turned), &["norm_lif_backward: grad_spikes", "[2, 2, 3]", "not contiguous"]);
+    let grad = random("grad", &[385, 4, 3], DType::F32)?;
+    says(backward(&long, &grad), &["norm_lif_backward", "49288", "49152"]);
     Ok(())
 }
 

@@ -1,20 +1,14 @@
 // LIF and parametric LIF over the whole sequence, forward and backward. One thread a neuron; the threads of a warp read
-// neighbouring neurons of one time step. The membrane lives in a register forward; backward it is computed again, and the
-// potentials of all time steps wait in shared memory, a column for each thread that nobody else touches.
-#include "ops/lif/cuda/neuron.cuh"
+// neighbouring neurons of one time step.
+#include "ops/lif/cuda/sequence.cuh"
 
 // With `constant`, the current has no time axis.
 template <class Real>
 __device__ __forceinline__ void lif_forward(const Real *__restrict__ xs, Real *__restrict__ spikes, Count neurons, int steps,
                                             int constant, const Neuron<Real> &neuron) {
   for (Count n = first_element(); n < neurons; n += all_threads()) {
-    Real v = neuron.v_reset;
-#pragma unroll 4
-    for (int t = 0; t < steps; ++t) {
-      const Real h = neuron.charge(v, xs[constant ? n : t * neurons + n]);
-      spikes[t * neurons + n] = neuron.fires(h) ? Real(1) : Real(0);
-      v = neuron.reset(h);
-    }
+    const auto current = [&](int t) { return xs[constant ? n : t * neurons + n]; };
+    lif_spikes(neuron, steps, current, spikes + n, neurons);
   }
 }
 
@@ -27,28 +21,15 @@ __device__ __forceinline__ double lif_backward(const Real *__restrict__ xs, cons
   const int stride = blockDim.x;
   double grad_rate = 0;
   for (Count n = first_element(); n < neurons; n += all_threads()) {
-    Real v = neuron.v_reset;
-#pragma unroll 4
-    for (int t = 0; t < steps; ++t) {
-      const Real h = neuron.charge(v, xs[constant ? n : t * neurons + n]);
-      column[t * stride] = h;
-      v = neuron.reset(h);
-    }
-    Real gv = 0, sum = 0;
-// Not unrolled: the divisions' slow paths would spill registers.
-#pragma unroll 1
-    for (int t = steps - 1; t >= 0; --t) {
-      Real gh = neuron.charge_gradient(column[t * stride], grad_spikes[t * neurons + n], gv);
-      if (LEARNED) {
-        const Real before = t > 0 ? neuron.reset(column[(t - 1) * stride]) : neuron.v_reset;
-        grad_rate += (double)(gh * neuron.flow(before, xs[constant ? n : t * neurons + n]));
-      }
-      const Real gx = neuron.discharge(gh);
-      gv = gh;
-      if (!constant) grad_xs[t * neurons + n] = gx;
-      else sum = t + 1 < steps ? sum + gx : gx;
-    }
-    if (constant) grad_xs[n] = sum;
+    const auto current = [&](int t) { return xs[constant ? n : t * neurons + n]; };
+    const auto upstream = [&](int t) { return grad_spikes[t * neurons + n]; };
+    const auto charged = [&](int t, Real gh) {
+      if (!LEARNED) return;
+      const Real before = t > 0 ? neuron.reset(*(column + t * stride - stride)) : neuron.v_reset;
+      grad_rate += (double)(gh * neuron.flow(before, current(t)));
+    };
+    const auto take = [&](int t, Real gx) { grad_xs[t * neurons + n] = gx; };
+    lif_gradients(neuron, steps, constant, column, current, upstream, charged, take);
   }
   return grad_rate;
 }

@@ -52,8 +52,7 @@ impl Current<'_> {
     ) -> Result<Launch> {
         let launch = launch.count(neurons).int("the number of time steps", steps)?;
         let launch = launch.int("constant", self.constant.is_some().into())?;
-        let (numbers, flags) = record(&Neuron::<F>::new(cfg), &cfg.surrogate);
-        Ok(launch.record(&numbers, &flags))
+        Ok(record::<F>(launch, cfg))
     }
 }
 
@@ -99,8 +98,8 @@ pub(crate) fn weight_gradient<F: Real>(parts: usize) -> Result<Launch> {
 }
 
 /// The kernel's `Neuron`: its numbers and its flags.
-fn record<F: Real>(neuron: &Neuron<F>, surrogate: &Surrogate) -> ([F; 13], [i32; 4]) {
-    let n = neuron;
+pub(crate) fn record<F: Real>(launch: Launch, cfg: &LifConfig) -> Launch {
+    let (n, surrogate) = (Neuron::<F>::new(cfg), &cfg.surrogate);
     // As `Surrogate::derivative_of` rounds them.
     let (kind, a, b) = match *surrogate {
         Surrogate::Atan { alpha } => (0, std::f64::consts::FRAC_PI_2 * alpha, alpha / 2.),
@@ -126,5 +125,5 @@ fn record<F: Real>(neuron: &Neuron<F>, surrogate: &Surrogate) -> ([F; 13], [i32;
         a,
         b,
     ];
-    (numbers, [n.divides.into(), n.decay_input.into(), n.hard.into(), kind])
+    launch.record(&numbers, &[n.divides.into(), n.decay_input.into(), n.hard.into(), kind])
 }

@@ -1,0 +1,44 @@
+// How kernels go over the channels of [M, C, S], and sum over each: in f64, a block a part of a channel, in one order.
+#pragma once
+#include "ops/cuda/prelude.cuh"
+
+// Elements of a channel, images times positions, are counted in 32 bits; each part has `share` of them, the last one fewer.
+struct Planes {
+  int channels, size, elements, parts, share;
+
+  __device__ __forceinline__ Count at(int channel, int element) const {
+    const int image = element / size;
+    return ((Count)image * channels + channel) * size + (element - image * size);
+  }
+};
+
+struct Pair {
+  double first, second;
+};
+
+// Sums `f(channel, index)` over the elements of each part of each channel.
+template <class F> __device__ __forceinline__ void sum_parts(const Planes &p, double *parts, double *scratch, F f) {
+  for (Count task = blockIdx.x; task < (Count)p.channels * p.parts; task += gridDim.x) {
+    const int channel = (int)(task / p.parts), part = (int)(task - (Count)channel * p.parts);
+    const int from = part * p.share, left = p.elements - from, to = from + (left < p.share ? left : p.share);
+    Pair sum = {0, 0};
+    for (int i = from + threadIdx.x; i < to; i += blockDim.x) {
+      const Pair more = f(channel, p.at(channel, i));
+      sum.first += more.first;
+      sum.second += more.second;
+    }
+    const double first = block_sum(sum.first, scratch), second = block_sum(sum.second, scratch);
+    if (threadIdx.x == 0) {
+      parts[2 * task] = first;
+      parts[2 * task + 1] = second;
+    }
+  }
+}
+
+// The map of a channel, y = scale (x - centre) + shift; `by` has centre, scale and shift of each, one after another.
+template <class Real> struct Affine {
+  __device__ __forceinline__ Affine(const Real *by, Count channel)
+      : centre(by[3 * channel]), scale(by[3 * channel + 1]), shift(by[3 * channel + 2]) {}
+  __device__ __forceinline__ Real operator()(Real x) const { return scale * (x - centre) + shift; }
+  Real centre, scale, shift;
+};
