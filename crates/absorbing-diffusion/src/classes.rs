@@ -51,7 +51,7 @@ pub trait Conditional {
     /// # Errors
     /// Returns the errors of the network's own tensor operations.
     fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        Ok(Box::new(Everywhere(self)))
+        Ok(Box::new(Unprepared { network: self, train: false }))
     }
 
     /// Prepares with scaled thresholds, as [`Denoiser::prepare_at_threshold`].
@@ -81,9 +81,13 @@ pub trait ConditionalAt {
     ) -> Result<Tensor>;
 }
 
-struct Everywhere<'a, C: ?Sized>(&'a C);
+/// A network that prepares nothing.
+struct Unprepared<'a, C: ?Sized> {
+    network: &'a C,
+    train: bool,
+}
 
-impl<C: Conditional + ?Sized> ConditionalAt for Everywhere<'_, C> {
+impl<C: Conditional + ?Sized> ConditionalAt for Unprepared<'_, C> {
     fn logits_of_at(
         &self,
         h_t: &Tensor,
@@ -91,7 +95,7 @@ impl<C: Conditional + ?Sized> ConditionalAt for Everywhere<'_, C> {
         classes: &Tensor,
         positions: &[Vec<u32>],
     ) -> Result<Tensor> {
-        self.0.logits_of_at(h_t, t, classes, positions, false)
+        self.network.logits_of_at(h_t, t, classes, positions, self.train)
     }
 }
 
@@ -227,7 +231,7 @@ impl<C: Conditional> Conditioned<C> {
         Ok(at.iter().any(|g| *g != 0.).then_some(at))
     }
 
-    /// The logits at some positions, made by `network` of maps, times, classes and positions.
+    /// The logits at some positions, which `network` computes.
     fn at(
         &self,
         h_t: &Tensor,
@@ -235,14 +239,14 @@ impl<C: Conditional> Conditioned<C> {
         images: &[usize],
         positions: &[Vec<u32>],
         guided: bool,
-        network: &dyn Fn(&Tensor, &Tensor, &Tensor, &[Vec<u32>]) -> Result<Tensor>,
+        network: &dyn ConditionalAt,
     ) -> Result<Tensor> {
         let classes = self.classes_of(images, h_t.device())?;
         let Some(guidance) = self.guidance_at(t)?.filter(|_| guided) else {
-            return network(h_t, t, &classes, positions);
+            return network.logits_of_at(h_t, t, &classes, positions);
         };
         let [h_t, t, classes] = self.twice(h_t, t, &classes)?;
-        let both = network(&h_t, &t, &classes, &[positions, positions].concat())?;
+        let both = network.logits_of_at(&h_t, &t, &classes, &[positions, positions].concat())?;
         let rows = guidance.iter().zip(positions).flat_map(|(&g, at)| at.iter().map(move |_| g));
         Ok(guide(&both, rows.collect())?)
     }
@@ -287,10 +291,8 @@ impl<C: Conditional> Denoiser for Conditioned<C> {
         positions: &[Vec<u32>],
         train: bool,
     ) -> Result<Tensor> {
-        let guided = !train;
-        self.at(h_t, t, images, positions, guided, &|h_t, t, classes, positions| {
-            self.network.logits_of_at(h_t, t, classes, positions, train)
-        })
+        let network = Unprepared { network: &self.network, train };
+        self.at(h_t, t, images, positions, !train, &network)
     }
 
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
@@ -315,9 +317,7 @@ impl<C: Conditional> LogitsAt for Prepared<'_, C> {
         images: &[usize],
         positions: &[Vec<u32>],
     ) -> Result<Tensor> {
-        self.conditioned.at(h_t, t, images, positions, true, &|h_t, t, classes, positions| {
-            self.network.logits_of_at(h_t, t, classes, positions)
-        })
+        self.conditioned.at(h_t, t, images, positions, true, &*self.network)
     }
 }
 
