@@ -1,8 +1,6 @@
 //! The presets: what an experiment starts from.
 
-use absorbing_diffusion::{
-    ElboConfig, HeadReads, Order, SamplingConfig, Schedule, SdidConfig, TokenInput, Weighting,
-};
+use absorbing_diffusion::{ElboConfig, Order, SamplingConfig, Schedule, SdidConfig, TokenInput, Weighting};
 use snn_core::{AdamWConfig, LrSchedule, MuonConfig, Readout, Seed};
 use snn_train::TrainingConfig;
 use vq_svae::{Activation, ImageSpec, Reconstruction, Revival, VqSvaeConfig};
@@ -117,8 +115,7 @@ impl ExperimentConfig {
             time_steps: 2,
             channels: vec![128; 5],
             head_kernel: 1,
-            head_reads: HeadReads::All,
-            token_input: TokenInput::Embedding { dim: 128 },
+            token_input: TokenInput::Embedding { dim: 32 },
             ..SdidConfig::released_code(vqsvae.codes, (height, width))
         };
         Self {
