@@ -234,12 +234,8 @@ fn config(arguments: &Arguments, data: &Dataset, workers: usize) -> Result<Exper
     }
     // Only the stages of codes can be cut into shards.
     let of_job = (workers > 1 && cfg.vae.is_none()).then_some(SHARDS);
-    let (first, second) = (arguments.epochs_vqsvae, arguments.epochs_sdid);
-    let trainings = match &mut cfg.vae {
-        Some(vae) => vec![(&mut vae.training, first)],
-        None => vec![(&mut cfg.vqsvae_training, first), (&mut cfg.sdid_training, second)],
-    };
-    for (training, epochs) in trainings {
+    let epochs = [arguments.epochs_vqsvae, arguments.epochs_sdid];
+    for (training, epochs) in cfg.trainings_mut().into_iter().zip(epochs) {
         training.epochs = epochs.unwrap_or(training.epochs);
         training.batch_size = arguments.batch_size.unwrap_or(training.batch_size);
         training.shards = arguments.shards.or(of_job);

@@ -55,7 +55,10 @@ impl ExperimentConfig {
         let few = data.clone().limit(timed.into_iter().max().unwrap_or(items).min(items))?;
         let few = resized(&self, &few)?.unwrap_or(few);
         let mut short = self.clone();
-        short.trainings_mut().into_iter().try_for_each(|training| training.last(TIMED, few.train.len()))?;
+        short
+            .trainings_mut()
+            .into_iter()
+            .try_for_each(|training| set_steps(training, TIMED, few.train.len()))?;
         let (seconds, progress) = (minutes * 60., &mut Unseen(progress));
         let folder = tempfile::tempdir().map_err(Error::io(&std::env::temp_dir()))?;
         let run = RunDir::open(folder.path(), &short, false)?;
@@ -78,23 +81,17 @@ impl ExperimentConfig {
             }
         };
         for (training, steps) in self.trainings_mut().into_iter().zip(seconds) {
-            training.last((steps as usize).max(1), items)?;
+            set_steps(training, (steps as usize).max(1), items)?;
         }
         Ok(self)
     }
 }
 
-trait Lasts {
-    /// Lets it last so many steps over so many items.
-    fn last(&mut self, steps: usize, items: usize) -> Result<()>;
-}
-
-impl Lasts for TrainingConfig {
-    fn last(&mut self, steps: usize, items: usize) -> Result<()> {
-        self.epochs = steps.div_ceil(self.steps_per_epoch(items)?);
-        self.max_steps = Some(steps);
-        Ok(())
-    }
+/// Lets a training last so many steps over so many items.
+fn set_steps(training: &mut TrainingConfig, steps: usize, items: usize) -> Result<()> {
+    training.epochs = steps.div_ceil(training.steps_per_epoch(items)?);
+    training.max_steps = Some(steps);
+    Ok(())
 }
 
 /// What comes of it, and the seconds that it took.

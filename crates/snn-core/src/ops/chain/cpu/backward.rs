@@ -44,7 +44,7 @@ impl Plan {
             let sum = if i == last { &self.end } else { &End::Spikes };
             if i < last
                 && let End::Sums { weights, .. } = &self.end
-                && let Some(start) = self.place_of(i)
+                && let Some(start) = self.places[i]
             {
                 self.add_sums(&mut grads, layer, weights, (grad, start));
             }
@@ -93,7 +93,7 @@ impl Plan {
     /// The output's gradient by item, channels last, as far as it is the last layer's.
     fn output_gradients(&self, grad: &[f32]) -> Vec<Buffer> {
         let last = self.layers.len() - 1;
-        let (layer, start, all) = (&self.layers[last], self.place_of(last).unwrap_or(0), self.output_size());
+        let (layer, start, all) = (&self.layers[last], self.places[last].unwrap_or(0), self.output_size());
         let (size, steps) = (layer.neurons(), self.output_steps());
         let mut groups = self.groups(steps * size);
         by_item(&mut groups, steps * size).into_par_iter().enumerate().for_each(|(n, rows)| {

@@ -70,9 +70,8 @@ impl Plan {
                 if i + 1 < self.layers.len() { self.fire_all(i, &affine, &currents) } else { Vec::new() };
             kept.push(Kept { signals: std::mem::replace(&mut signals, next), currents, affine, statistics });
         }
-        let ends = self.ends();
         let output = self.output(1, |n, outs| {
-            for &end in &ends {
+            for (end, _) in self.ends() {
                 let Kept { affine, currents, .. } = &kept[end];
                 self.end_items(end, affine, &currents[n..][..outs.len()], None, outs);
             }
@@ -112,7 +111,7 @@ impl Plan {
                     let currents = Workspace::with(|workspace| {
                         packed.all_currents(layer, links, given, steps, workspace)
                     });
-                    if self.place_of(i).is_some() {
+                    if self.places[i].is_some() {
                         self.end_items(i, affine, &currents, at, outs);
                     }
                     if i + 1 < self.layers.len() {
@@ -132,7 +131,7 @@ impl Plan {
             // The first layer's signal has all positions.
             let mut sources =
                 if i == 0 { (0..links.sources as u32).collect() } else { links.reaching(&computed) };
-            if i > 0 && self.place_of(i - 1).is_some() {
+            if i > 0 && self.places[i - 1].is_some() {
                 sources.extend(wanted);
                 sources.sort_unstable();
                 sources.dedup();
@@ -218,7 +217,7 @@ impl Plan {
         at: Option<At<'_>>,
         outs: &mut [Vec<&mut [f32]>],
     ) {
-        let (start, size) = (self.place_of(end).unwrap_or(0), self.layers[end].neurons());
+        let (start, size) = (self.places[end].unwrap_or(0), self.layers[end].neurons());
         for (currents, out) in currents.iter().zip(outs) {
             let mut out: Vec<_> = out.iter_mut().map(|row| &mut row[start..start + size]).collect();
             self.end_item(&self.layers[end], affine, currents, at, &mut out);

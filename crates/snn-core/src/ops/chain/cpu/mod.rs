@@ -46,6 +46,8 @@ struct Plan {
     /// Whether the input has no time axis.
     constant: bool,
     end: End,
+    /// Where each layer's neurons begin in the output of an item, if they are in it.
+    places: Vec<Option<usize>>,
     /// See [`Chain::exchange`].
     exchange: Option<Arc<dyn Exchange>>,
 }
@@ -64,7 +66,17 @@ impl Plan {
         {
             bail!("a sum of {time_steps} time steps with {} weights", row.len())
         }
-        let plan = Self { layers, items, time_steps, constant: constant.is_some(), end, exchange: None };
+        let ends = match &end {
+            End::Spikes => &[layers.len() - 1][..],
+            End::Sums { of, .. } => of,
+        };
+        let (mut places, mut start) = (vec![None; layers.len()], 0);
+        for &layer in ends {
+            places[layer] = Some(start);
+            start += layers[layer].neurons();
+        }
+        let constant = constant.is_some();
+        let plan = Self { layers, items, time_steps, constant, end, places, exchange: None };
         let mut by_batch = plan.layers.iter().filter(|layer| layer.scaling != Scaling::Fixed);
         by_batch.try_for_each(|layer| plan.check_batch(layer))?;
         Ok(plan)
@@ -104,29 +116,19 @@ impl Plan {
         }
     }
 
-    /// The layers that the output is made of.
-    fn ends(&self) -> Vec<usize> {
-        match &self.end {
-            End::Spikes => vec![self.layers.len() - 1],
-            End::Sums { of, .. } => of.clone(),
-        }
-    }
-
-    /// Where a layer's neurons begin in the output of an item, if they are in it.
-    fn place_of(&self, layer: usize) -> Option<usize> {
-        let ends = self.ends();
-        let k = ends.iter().position(|&end| end == layer)?;
-        Some(ends[..k].iter().map(|&before| self.layers[before].neurons()).sum())
+    /// The layers that the output is made of, each with the place where its neurons begin.
+    fn ends(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.places.iter().enumerate().filter_map(|(layer, place)| Some((layer, (*place)?)))
     }
 
     /// Length of a row of the output: all neurons that are in it.
     fn output_size(&self) -> usize {
-        self.ends().iter().map(|&end| self.layers[end].neurons()).sum()
+        self.ends().map(|(end, _)| self.layers[end].neurons()).sum()
     }
 
     fn output_shape(&self) -> Shape {
         let (h, w) = self.layers[self.layers.len() - 1].target;
-        let channels: usize = self.ends().iter().map(|&end| self.layers[end].channels.1).sum();
+        let channels: usize = self.ends().map(|(end, _)| self.layers[end].channels.1).sum();
         (self.output_steps(), self.items, channels, h, w).into()
     }
 }
