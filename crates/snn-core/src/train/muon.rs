@@ -159,17 +159,25 @@ impl Muon {
 }
 
 /// `[rows, columns]` with singular values near 1 and the same singular vectors.
+///
+/// Each iteration multiplies `x` by the polynomial `p = a + b g + c g^2` of its Gram matrix `g = x x^T`, and makes `g` into `p g p`. So
+/// only the square matrices are iterated, and the product of the polynomials meets the matrix once, at the end: two products with
+/// the long side in the place of ten.
 fn orthogonal(matrix: &Tensor) -> Result<Tensor> {
     let (rows, columns) = matrix.dims2()?;
     let tall = rows > columns;
-    let mut x = if tall { matrix.t()?.contiguous()? } else { matrix.clone() };
-    let norm = x.sqr()?.sum_all()?.sqrt()?.maximum(LEAST_NORM)?;
-    x = x.broadcast_div(&norm)?;
+    let norm = matrix.sqr()?.sum_all()?.sqrt()?.maximum(LEAST_NORM)?;
+    let x = matrix.broadcast_div(&norm)?;
+    let mut gram = if tall { x.t()?.matmul(&x)? } else { x.matmul(&x.t()?)? };
     let [a, b, c] = QUINTIC;
-    for _ in 0..ITERATIONS {
-        let square = x.matmul(&x.t()?)?;
-        let even = ((&square * b)? + (square.matmul(&square)? * c)?)?;
-        x = ((&x * a)? + even.matmul(&x)?)?;
+    let diagonal = (Tensor::eye(gram.dim(0)?, gram.dtype(), gram.device())? * a)?;
+    let polynomial = |g: &Tensor| (&diagonal + (g * b)?)? + (g.matmul(g)? * c)?;
+    let mut all = polynomial(&gram)?;
+    let mut last = all.clone();
+    for _ in 1..ITERATIONS {
+        gram = last.matmul(&gram)?.matmul(&last)?;
+        last = polynomial(&gram)?;
+        all = last.matmul(&all)?;
     }
-    if tall { x.t()?.contiguous() } else { Ok(x) }
+    if tall { x.matmul(&all) } else { all.matmul(&x) }
 }

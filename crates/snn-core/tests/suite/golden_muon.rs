@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
-use snn_core::{Checkpoint, Muon, MuonConfig};
+use snn_core::{Checkpoint, Muon, MuonConfig, Seed};
 
-use crate::common::{Golden, Result, assert_close, flat};
+use crate::common::{Golden, Result, assert_close, assert_relative, flat};
 
 const NAMES: [&str; 3] = ["wide", "tall", "square"];
 const STEPS: usize = 8;
@@ -49,6 +49,25 @@ fn a_kernel_is_a_matrix_of_output_channels_by_all_else() -> Result {
         flat(weight.as_tensor())
     });
     assert_eq!(flat_weight?, kernel?);
+    Ok(())
+}
+
+#[test]
+fn singular_values_of_four_decades_survive_single_precision() -> Result {
+    let normal = |label, shape| Seed(3).normal(label, shape, (0., 1.), DType::F64, &Device::Cpu);
+    let scales = Tensor::arange(0u32, 64, &Device::Cpu)?
+        .to_dtype(DType::F64)?
+        .affine(-4. / 63. * 10f64.ln(), 0.)?
+        .exp()?;
+    let grad = normal("left", (64, 64))?.broadcast_mul(&scales)?.matmul(&normal("right", (64, 600))?)?;
+    let [double, single] = [DType::F64, DType::F32].map(|dtype| -> Result<_> {
+        let weight = Var::zeros((64, 600), dtype, &Device::Cpu)?;
+        let mut muon = Muon::new(vec![("w".into(), weight.clone())], &config())?;
+        muon.step(&[("w".into(), grad.to_dtype(dtype)?)].into(), 1.)?;
+        Ok(weight.as_tensor().clone())
+    });
+    // In bfloat16, which PyTorch computes in, every product alone is off by up to 4e-3.
+    assert_relative("weight", &single?, &double?, 1e-3);
     Ok(())
 }
 
