@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use snn_core::{
     AdamW, AdamWConfig, ConvConfig, LifConfig, Readout, Seed, batch_norm, conv_transpose2d, conv2d,
-    conv2d_at, lerp, lif, lif_constant, nearest, psp_distance,
+    conv2d_at, cross_entropy, lerp, lif, lif_constant, nearest, psp_distance,
 };
 use spiking_diffusion::snn_core;
 
@@ -66,6 +66,8 @@ fn maps(c: &mut Criterion) {
     op(c, "nearest", &[z, codes], |x| nearest(&x[0], &x[1]));
     let operands = [normal("pair", &[2, BATCH, 128, 7, 7]), normal("k", &[1])];
     op(c, "lerp", &operands, |x| lerp(&x[0], &x[1]));
+    let truth: Vec<u32> = (0..784).collect(); // half of the tokens of 32 maps, as a denoiser of 1,024 codes meets them
+    op(c, "cross_entropy", &[normal("logits", &[784, 1024])], |x| cross_entropy(&x[0], &truth));
 }
 
 /// A step of AdamW on as many numbers as the paper's denoiser has: seven of them read or written for each.

@@ -20,13 +20,15 @@ use spiking_diffusion::absorbing_diffusion::{
 };
 use spiking_diffusion::data;
 use spiking_diffusion::fsvae::Fsvae as Network;
-use spiking_diffusion::snn_core::{AdamW, AdamWConfig, Checkpoint, FiringRates, Model, ParamStore, Seed};
+use spiking_diffusion::snn_core::{
+    AdamW, AdamWConfig, Checkpoint, FiringRates, Model, ParamStore, Seed, on_workers,
+};
 use spiking_diffusion::vq_svae::VqSvae;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const BATCH: usize = 32;
 /// Times that the work on a single image is repeated, of which the mean is taken.
@@ -200,7 +202,7 @@ fn main() -> Result<()> {
     for line in std::io::stdin().lock().lines() {
         match line?.trim() {
             "quit" => break,
-            word => println!("{}", json!({word: ours.work(word)?})),
+            word => println!("{}", json!({word: on_workers(&Device::Cpu, || ours.work(word))?})),
         }
     }
     Ok(())

@@ -3,7 +3,6 @@
 mod canvas;
 mod categorical;
 mod classes;
-mod cross_entropy;
 mod denoiser;
 mod elbo;
 mod error;

@@ -1,8 +1,8 @@
 //! The masked tokens of some maps of codes: all that the loss and the bound read.
 
 use candle_core::{DType, Tensor};
+use snn_core::cross_entropy;
 
-use crate::cross_entropy::cross_entropy;
 use crate::{Error, Result};
 
 pub(crate) struct Masked {

@@ -31,7 +31,7 @@ impl Trainer<'_> {
         &self,
         workers: &dyn Collective,
         progress: &mut dyn Progress,
-        mut before: impl FnMut(usize) -> Result<(), E>,
+        mut before: impl FnMut(usize) -> Result<(), E> + Send,
         step: impl Fn(Batch<'_>) -> Result<StepLoss, E> + Sync,
     ) -> Result<(), E> {
         let shards = self.cfg.shards.unwrap_or(1);
@@ -87,7 +87,7 @@ impl Trainer<'_> {
         workers: &dyn Collective,
         model: &M,
         progress: &mut dyn Progress,
-        before: impl FnMut(usize) -> Result<(), E>,
+        before: impl FnMut(usize) -> Result<(), E> + Send,
         step: impl Fn(Batch<'_>) -> Result<StepLoss, E> + Sync,
     ) -> Result<(), E> {
         let result = (workers.rank() == 0).then(|| self.result()).transpose()?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{DType, Tensor, Var};
-use snn_core::{AdamW, Average, Checkpoint, Model, Muon, ParamStore, Seed, clip_gradients};
+use snn_core::{AdamW, Average, Checkpoint, Model, Muon, ParamStore, Seed, clip_gradients, on_workers};
 
 use crate::csv::Csv;
 use crate::error::{Error, Result};
@@ -115,10 +115,10 @@ impl<'a> Trainer<'a> {
     /// Returns the errors of `step`, and an error if the config does not [validate](TrainingConfig::validate), cuts its batches into
     /// shards, which [`train_over`](Self::train_over) computes, or there are too few items for one batch; if a loss, a gradient or a parameter is not finite (the last checkpoint stays); if a stop was
     /// asked for (a checkpoint is written first); or if a file cannot be read or written.
-    pub fn train<E: From<Error>>(
+    pub fn train<E: From<Error> + Send>(
         &self,
         progress: &mut dyn Progress,
-        mut step: impl FnMut(Batch<'_>) -> Result<StepLoss, E>,
+        mut step: impl FnMut(Batch<'_>) -> Result<StepLoss, E> + Send,
     ) -> Result<(), E> {
         if let Some(shards) = self.cfg.shards.filter(|&shards| shards > 1) {
             let reason = "this training takes its batches whole: use `train_over`";
@@ -126,11 +126,7 @@ impl<'a> Trainer<'a> {
         }
         let mut session = Session::open(self, progress)?;
         progress.begin(self.name, session.total, session.done());
-        while let Some(batch) = session.next() {
-            let StepLoss { loss, columns } = step(batch)?;
-            let value = session.value(&loss)?;
-            let gradients = loss.backward().and_then(|grads| self.params.gradients(&grads));
-            session.descend(value, &columns, gradients.map_err(Error::from)?)?;
+        while let Some(value) = on_workers(self.params.device(), || session.step(&mut step))? {
             progress.advance(session.done(), Some(value));
             session.keep(progress.stop_requested())?;
         }
@@ -144,11 +140,11 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Returns the errors of [`train`](Self::train), and an error if there is no run's folder or if the file is not of this
     /// model.
-    pub fn train_model<M: Model, E: From<Error>>(
+    pub fn train_model<M: Model, E: From<Error> + Send>(
         &self,
         model: &M,
         progress: &mut dyn Progress,
-        step: impl FnMut(Batch<'_>) -> Result<StepLoss, E>,
+        step: impl FnMut(Batch<'_>) -> Result<StepLoss, E> + Send,
     ) -> Result<(), E> {
         let path = self.result()?;
         if path.exists() {
@@ -243,9 +239,18 @@ impl<'a> Session<'a> {
         Some(Batch { items: &self.order[at..at + size], places: (0, size), step, epoch })
     }
 
-    /// The loss as a number.
-    fn value(&self, loss: &Tensor) -> Result<f64> {
-        self.trainer.finite("loss", self.done(), number(loss)?)
+    /// Takes the next step, unless all are done, and returns its loss.
+    fn step<E: From<Error>>(
+        &mut self,
+        step: &mut impl FnMut(Batch<'_>) -> Result<StepLoss, E>,
+    ) -> Result<Option<f64>, E> {
+        let Some(batch) = self.next() else { return Ok(None) };
+        let StepLoss { loss, columns } = step(batch)?;
+        let (trainer, now) = (self.trainer, self.done());
+        let value = trainer.finite("loss", now, number(&loss)?)?;
+        let gradients = loss.backward().and_then(|grads| trainer.params.gradients(&grads));
+        self.descend(value, &columns, gradients.map_err(Error::from)?)?;
+        Ok(Some(value))
     }
 
     /// Takes one step of the optimiser down these gradients, by name.

@@ -10,6 +10,7 @@ pub(crate) mod backend;
 pub(crate) mod batch_norm;
 pub(crate) mod chain;
 pub(crate) mod conv;
+pub(crate) mod cross_entropy;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod cuda;
 #[cfg(target_arch = "x86_64")]
@@ -25,7 +26,7 @@ pub(crate) mod testing;
 pub(crate) mod time;
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Device, Layout, Result, Tensor, WithDType, bail};
 
 pub(crate) use crate::room::room;
 
@@ -156,4 +157,27 @@ pub(crate) use by_dtype;
 #[must_use]
 pub fn threads() -> usize {
     rayon::current_num_threads()
+}
+
+/// Runs `work` on one of the [`threads`] that operations compute on, if `device` is the CPU. It never changes a result.
+///
+/// Any other thread hands over each loop of an operation by itself, and sleeps until it is done: with two threads a fifth of a training
+/// step. The trainings of the crate `snn-train` do this themselves; in a loop of your own wrap each step, from the forward pass to
+/// the optimiser, or each batch that you compute.
+///
+/// `work` must not wait for other threads that call operations, which may need the very thread that it waits on. Work within
+/// [`exchanging`](crate::exchanging) does, and so it stays on its thread, as does all work for a GPU.
+///
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let xs = Tensor::ones((2, 3), candle_core::DType::F32, &Device::Cpu)?;
+/// let sum = snn_core::on_workers(xs.device(), || xs.sum_all()?.to_scalar::<f32>())?;
+/// assert_eq!(sum, 6.);
+/// # Ok(()) }
+/// ```
+pub fn on_workers<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
+    let stays = !device.is_cpu() || crate::exchange::current().is_some();
+    if stays { work() } else { rayon::scope(|_| work()) }
 }

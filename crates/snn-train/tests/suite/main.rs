@@ -270,12 +270,12 @@ fn a_training_in_memory_is_the_same() {
     let (cfg, params) = (config(), ParamStore::new(Seed(3), DType::F32, &Device::Cpu));
     let line = Line::build(&(), params.builder()).unwrap();
     let trainer = Trainer::new("line", &cfg, &params, 22, Seed(3));
-    let mut step = |batch: Batch<'_>| -> Result<StepLoss> { Ok(line.loss(batch.items)?.into()) };
-    trainer.train(&mut Silent, &mut step).unwrap();
+    let step = |batch: Batch<'_>| -> Result<StepLoss> { Ok(line.loss(batch.items)?.into()) };
+    trainer.train(&mut Silent, step).unwrap();
     let file = root.path().join("again.safetensors");
     line.checkpoint(&params).unwrap().save(&file).unwrap();
     assert!(read(root.path(), "line.safetensors") == read(root.path(), "again.safetensors"));
-    rejects(trainer.train_model(&line, &mut Silent, &mut step), &["`run` = line", "in_run"]);
+    rejects(trainer.train_model(&line, &mut Silent, step), &["`run` = line", "in_run"]);
 }
 
 #[test]

@@ -25,12 +25,12 @@ mod winograd;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::spec::{Chain, End, Scaling, Statistics};
 use crate::exchange::Exchange;
 use crate::ops::batch_norm::check_count;
-use crate::ops::operand;
+use crate::ops::{on_workers, operand};
 use bundle::Bundle;
 use forward::Kept;
 use layer::Layer;
@@ -126,6 +126,11 @@ impl Plan {
         self.ends().map(|(end, _)| self.layers[end].neurons()).sum()
     }
 
+    /// [`on_workers`], but for the passes of shards, which wait for each other.
+    fn on_workers<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        if self.exchange.is_some() { work() } else { on_workers(&Device::Cpu, work) }
+    }
+
     fn output_shape(&self) -> Shape {
         let (h, w) = self.layers[self.layers.len() - 1].target;
         let channels: usize = self.ends().map(|(end, _)| self.layers[end].channels.1).sum();
@@ -190,7 +195,7 @@ impl CustomOp3 for ChainOp {
         let guards: Vec<_> = weights.iter().map(Tensor::storage_and_layout).collect();
         let weights = guards.iter().map(slice).collect::<Result<Vec<_>>>()?;
         let ys = if *keep {
-            let (ys, all) = plan.run_keeping(xs, &weights, affines)?;
+            let (ys, all) = plan.on_workers(|| plan.run_keeping(xs, &weights, affines))?;
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
             ys
         } else {
@@ -221,7 +226,8 @@ impl CustomOp3 for ChainOp {
         };
         let grad_guard = grad.storage_and_layout();
         let arguments = (&*weight_values, affine_values);
-        let gradients = plan.gradients(kept, arguments, slice(&grad_guard)?, xs.track_op())?;
+        let (grad, of_input) = (slice(&grad_guard)?, xs.track_op());
+        let gradients = plan.on_workers(|| plan.gradients(kept, arguments, grad, of_input))?;
         let like = |values: Vec<f32>, t: &Tensor| Tensor::from_vec(values, t.shape(), t.device());
         let input = gradients.input.map(|values| like(values, xs)).transpose()?;
         let of_weights = gradients.weights.into_iter().zip(weights).map(|(values, t)| like(values, t));
