@@ -181,3 +181,20 @@ pub fn on_workers<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> 
     let stays = !device.is_cpu() || crate::exchange::current().is_some();
     if stays { work() } else { rayon::scope(|_| work()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::testing::in_shards;
+    use super::*;
+
+    #[test]
+    fn work_goes_to_the_workers_but_for_shards_that_wait_for_each_other() -> Result<()> {
+        let here = || std::thread::current().id();
+        assert_ne!(here(), on_workers(&Device::Cpu, here));
+        on_workers(&Device::Cpu, || assert_eq!(here(), on_workers(&Device::Cpu, here)));
+        for (shard, work) in in_shards(2, |_| Ok((here(), on_workers(&Device::Cpu, here))))? {
+            assert_eq!(shard, work);
+        }
+        Ok(())
+    }
+}
