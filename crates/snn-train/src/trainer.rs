@@ -111,6 +111,9 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end, from the last checkpoint if there is one.
     ///
+    /// On the CPU each step runs [on the threads that operations compute on](on_workers), and so `step` must not wait for others that call
+    /// operations.
+    ///
     /// # Errors
     /// Returns the errors of `step`, and an error if the config does not [validate](TrainingConfig::validate), cuts its batches into
     /// shards, which [`train_over`](Self::train_over) computes, or there are too few items for one batch; if a loss, a gradient or a parameter is not finite (the last checkpoint stays); if a stop was
