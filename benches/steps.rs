@@ -4,7 +4,7 @@
 use absorbing_diffusion::{AbsorbingProcess, Sdid, SdidConfig, Weighting, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use snn_core::{AdamW, AdamWConfig, ParamStore, Seed};
+use snn_core::{AdamW, AdamWConfig, ParamStore, Seed, on_workers};
 use spiking_diffusion::{ExperimentConfig, absorbing_diffusion, snn_core, vq_svae};
 use vq_svae::{ImageSpec, VqSvae, VqSvaeConfig};
 
@@ -28,7 +28,9 @@ fn vqsvae(c: &mut Criterion, name: &str, cfg: &VqSvaeConfig) -> candle_core::Res
         optimiser.step(&params.gradients(&losses.total()?.backward()?)?, 1.)
     };
     let id = format!("{name}/{BATCH}x1x28x28xT{}", cfg.time_steps);
-    c.bench_function(&format!("vqsvae_train/{id}"), |b| b.iter(|| step().unwrap()));
+    c.bench_function(&format!("vqsvae_train/{id}"), |b| {
+        b.iter(|| on_workers(&Device::Cpu, &mut step).unwrap())
+    });
     c.bench_with_input(BenchmarkId::new("vqsvae_infer", id), &images, |b, images| {
         b.iter(|| model.decode(&model.encode(images).unwrap()).unwrap())
     });
@@ -49,7 +51,9 @@ fn sdid(c: &mut Criterion, name: &str, cfg: &SdidConfig) -> candle_core::Result<
         optimiser.step(&params.gradients(&loss.backward()?)?, 1.)
     };
     let id = format!("{name}/{BATCH}x7x7xT{}", cfg.time_steps);
-    c.bench_function(&format!("sdid_train/{id}"), |b| b.iter(|| step().unwrap()));
+    c.bench_function(&format!("sdid_train/{id}"), |b| {
+        b.iter(|| on_workers(&Device::Cpu, &mut step).unwrap())
+    });
     c.bench_function(&format!("sdid_infer/{id}"), |b| b.iter(|| model.forward_t(&h0, &t, false).unwrap()));
     Ok(())
 }

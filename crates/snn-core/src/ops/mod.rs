@@ -37,6 +37,7 @@ pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
     fn storage(values: Vec<Self>) -> CpuStorage;
     fn sqrt(self) -> Self;
     fn exp(self) -> Self;
+    fn ln(self) -> Self;
     fn atan(self) -> Self;
     fn abs(self) -> Self;
     fn erf(self) -> Self;
@@ -72,6 +73,10 @@ macro_rules! real {
             #[inline(always)]
             fn exp(self) -> Self {
                 $t::exp(self)
+            }
+            #[inline(always)]
+            fn ln(self) -> Self {
+                $t::ln(self)
             }
             #[inline(always)]
             fn atan(self) -> Self {

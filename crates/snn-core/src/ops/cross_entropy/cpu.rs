@@ -37,7 +37,6 @@ pub(super) trait Weights: Real {
     /// Writes `e^(x - largest)` of each number of a row, and returns the largest and the sum of these. The sum is NaN if a number is,
     /// or if the largest is infinite.
     fn weights(row: &[Self], weights: &mut [Self]) -> (Self, Self);
-    fn ln(self) -> Self;
 }
 
 impl Weights for f64 {
@@ -46,19 +45,11 @@ impl Weights for f64 {
         weights.iter_mut().zip(row).for_each(|(weight, x)| *weight = (x - largest).exp());
         (largest, weights.iter().sum())
     }
-
-    fn ln(self) -> f64 {
-        f64::ln(self)
-    }
 }
 
 impl Weights for f32 {
     fn weights(row: &[f32], weights: &mut [f32]) -> (f32, f32) {
         single(row, weights)
-    }
-
-    fn ln(self) -> f32 {
-        f32::ln(self)
     }
 }
 
