@@ -197,7 +197,7 @@ impl<C: Conditional> Conditioned<C> {
             return Err(Error::config("classes", "[]", "needs at least one class"));
         }
         if let Some(&class) = classes.iter().find(|class| **class as usize > known) {
-            return Err(Error::config("class", class, format!("must be less than {known}")));
+            return Err(Error::config("class", class, format!("must be at most {known}, which is no class")));
         }
         Ok(Self { network, classes, guidance: None })
     }

@@ -64,7 +64,7 @@ impl BitsPerToken {
     }
 }
 
-/// Evaluates a denoiser by the negative evidence lower bound (Eq. 14) of all images of `h0`, in bits a token.
+/// Evaluates a denoiser by the negative evidence lower bound (Eq. 14) of all images of `h0`, in bits per token.
 ///
 /// The estimate for image `i` is `mean_k T_d / t_k * sum_{masked} -log2 p(h_0 | h_{t_k}) / (H' W')`, with stratified times
 /// `t_k = 1 + floor(T_d (k + u) / strata)`. It is unbiased. The noise of image `i` comes from the stream `elbo/<i>`, so the

@@ -62,7 +62,7 @@ pub fn draw_noise(
     Ok((Tensor::from_vec(t, n, &Device::Cpu)?, Tensor::from_vec(u, (n, h, w), &Device::Cpu)?))
 }
 
-/// Computes the loss that trains a denoiser, Eq. 14 in bits a token, from codes and noise:
+/// Computes the loss that trains a denoiser, Eq. 14 in bits per token, from codes and noise:
 ///
 /// `mean_n w(t_n) sum_{ij: h_t(i, j) = K} -log2 p(h_0(i, j) | h_t) / (H' W')`.
 ///

@@ -13,8 +13,9 @@ use crate::{Draft, Drawn, Error, Result, RevealOrder, Settled};
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Order {
-    /// The posterior `q(h_{t-1} | h_t, h_0)` (Eq. 13), as in the released code: with `left` steps left, each masked token is
-    /// revealed with probability `1 / left`. At `steps = H' W' = 49`, 36 % of the steps reveal nothing.
+    /// The paper's reverse process, as in the released code: with `left` steps left, each masked token is revealed with probability
+    /// `1 / left`. With `T_d` steps that is the posterior `q(h_{t-1} != K | h_t = K, h_0) = 1 / t` of Eq. 10-12. At `steps = H' W' = 49`,
+    /// 36 % of the steps reveal nothing.
     #[default]
     Posterior,
     /// Our own: tokens are revealed uniformly at random, as many as leave exactly `round(H' W' (left - 1) / steps)` masked, the
@@ -178,7 +179,7 @@ impl RevealOrder for Order {
     fn share_masked(&self, draft: &Draft<'_>) -> (usize, usize) {
         match self.gibbs(draft) {
             Some(_) => (draft.masked().len(), draft.codes.len()),
-            None => (draft.left, draft.steps),
+            None => (draft.left.saturating_mul(draft.free()), draft.steps.saturating_mul(draft.codes.len())),
         }
     }
 }

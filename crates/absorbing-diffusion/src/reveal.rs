@@ -57,9 +57,9 @@ pub trait RevealOrder {
     }
 
     /// The share of tokens that is masked before this step, as a numerator and a denominator: the network is told the diffusion time of
-    /// this share, `t = ceil(T_d share)`. By default it is `left / steps`.
+    /// this share, `t = ceil(T_d share)`. By default it is `left / steps` of the tokens that were not given.
     fn share_masked(&self, draft: &Draft<'_>) -> (usize, usize) {
-        (draft.left, draft.steps)
+        (draft.left.saturating_mul(draft.free()), draft.steps.saturating_mul(draft.codes.len()))
     }
 }
 

@@ -111,15 +111,17 @@ impl SamplingConfig {
     }
 }
 
-/// Generates code maps by the reverse process (Eq. 13-14): at each step an [order](RevealOrder) picks masked tokens, a code is
-/// drawn for each from `softmax(logits / temperature)` (cut, if [the config](SamplingConfig) says so), and the order says which stay.
+/// Generates maps of codes by the reverse process, `p(h_{t-1} | h_t) = sum_k q(h_{t-1} | h_t, h_0 = k) p(h_0 = k | h_t)`: at each step an
+/// [order](RevealOrder) picks masked positions, a code is drawn at each from `softmax(logits / temperature)` (cut, if
+/// [the config](SamplingConfig) says so), and the order decides which of the drawn codes stay.
 ///
 /// Positions are picked before the denoiser is asked, and images of which none was picked are left out of the batch.
 /// That is exact, since an unread logit changes nothing, and saves 36 % of the work of [`Order::Posterior`] at
 /// `T_d = H' W' = 49`. A denoiser that [prepares](Denoiser::prepare) computes the picked positions only.
 ///
-/// The number of sampling steps is free: with `left` of `steps` left, a share of `left / steps` of the tokens is masked (unless the
-/// [order](RevealOrder::share_masked) says otherwise), and the denoiser is told the diffusion time of that share, `t = ceil(T_d left / steps)`.
+/// The number of sampling steps is free: with `left` of `steps` left, a share of `left / steps` of the tokens that were not
+/// [given](Self::with_given) is masked (unless the [order](RevealOrder::share_masked) says otherwise), and the denoiser is told the diffusion
+/// time at which that many of all tokens are, `t = ceil(T_d left / steps)` where none is given.
 ///
 /// Image `i` draws all its numbers from the stream `sample/<i>` of the seed, on the host in f64, so it is the same
 /// whatever the batch size, the range it is asked in, and the device (as far as its logits are the same).

@@ -10,9 +10,15 @@ use snn_core::{
 use crate::input::Input;
 use crate::{Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, SdidConfig};
 
-/// The spiking denoiser `S(h_t, t)`: spiking 3x3 layers, and a read-out of the last joined by the first (or of
-/// [all](crate::HeadReads)), whose mean over time gives the logits of every code at every position.
+/// The spiking denoiser `S(h_t, t)` of section 2.3: `p(h_0 = k | h_t) = softmax_k(logits)` at every position.
 ///
+/// ```text
+/// S^l    = LIF(BN(conv3x3(S^{l-1}))),  l = 1..L      S^0: the current of the tokens, the same at all T_s time steps
+/// logits = b + W * [mean_t S^L, mean_t S^1]          W: a convolution; of all layers' means with HeadReads::All
+/// ```
+///
+/// # Shapes
+/// `h_t: u32 [N, H', W']` in `0..=K`, `t: u32 [N]` in `1..=T_d` -> `[N, K, H', W']`.
 /// # Examples
 /// ```
 /// use absorbing_diffusion::{Sdid, SdidConfig};

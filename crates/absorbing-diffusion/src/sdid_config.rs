@@ -43,7 +43,8 @@ impl HeadReads {
     }
 }
 
-/// An SDID. Defaults follow the released code; the paper gives no architecture.
+/// Describes an [`Sdid`](crate::Sdid): its sizes, its neurons and its input. [`released_code`](Self::released_code) has the values of the
+/// released code; the paper gives no architecture.
 ///
 /// # Examples
 /// ```
@@ -65,7 +66,7 @@ pub struct SdidConfig {
     pub steps: usize,
     /// Spiking time steps `T_s`.
     pub time_steps: usize,
-    /// All neurons.
+    /// The neurons of all spiking layers.
     pub lif: LifConfig,
     /// Output channels of the spiking 3x3 convolutions: five in the released code, at least two here.
     pub channels: Vec<usize>,
@@ -76,13 +77,13 @@ pub struct SdidConfig {
     /// The layers that the read-out sees.
     #[serde(default, skip_serializing_if = "HeadReads::is_released")]
     pub head_reads: HeadReads,
-    /// The input.
+    /// How tokens and the diffusion time become the current of the first layer.
     pub token_input: TokenInput,
     /// Classes `C` that images can have. Each is one more learned vector in the input's sum, as is no class, and so they need
     /// [`TokenInput::Embedding`]. `None` (the paper, the released code) knows nothing of classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
-    /// Whether it is the twin without spikes (ours), with ReLU in the place of all neurons and one time step.
+    /// Whether it is the same network without spikes (ours): ReLU instead of neurons, and one time step.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_spikes: bool,
 }

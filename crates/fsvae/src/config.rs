@@ -26,7 +26,7 @@ pub enum Divergence {
     },
 }
 
-/// How the prior comes to see its own draws in training, in the place of the posterior's.
+/// How the prior comes to see its own draws in training, instead of the posterior's.
 ///
 /// At each time step `t >= first_step` but the last, with the probability of the epoch and for the whole batch, `z_t` becomes
 /// `mean_k p_t + noise N(0, 1) > 1/2`, where `p_t` are the prior's own candidates.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use candle_core::Result;
 
-/// Carries batch statistics between the shards of one batch, which are computed apart: on threads of a process, or on machines.
+/// Sums batch statistics over the shards of one batch, which are computed apart (on threads of a process, or on machines), so that batch
+/// norm sees the whole batch: PyTorch's `SyncBatchNorm`.
 ///
-/// A layer that normalises by its batch gives what its shard adds up to, and gets what all shards add up to, forward and
-/// backward. So the mean and the variance are those of the whole batch, and gradients flow through them into every shard. See
-/// [`exchanging`], which says who carries; the crate `snn-train` implements it for its trainings over many workers.
+/// In training a batch norm calls [`merge`](Self::merge) with the sums of its shard, forward and backward, as often in each shard, and gets
+/// those of all shards. Mean, variance and gradients are then those of the whole batch. [`exchanging`] sets an exchange for a thread; the crate
+/// `snn-train` does so in its trainings over many workers.
 pub trait Exchange: Debug + Send + Sync {
     /// Waits until every shard has given its numbers, as many of each, and returns them merged, the same to all. In which
     /// order they are merged must follow from the number of shards alone.
@@ -45,8 +46,8 @@ impl Drop for Before {
     }
 }
 
-/// Runs `work` on this thread as one shard of a batch: layers with batch norm that run meanwhile, in training, normalise by the
-/// statistics of all shards. Their backward passes may run later, but must then run in all shards.
+/// Runs `work` on this thread as one shard of a batch: every training pass of a batch norm inside it takes its statistics from `exchange`.
+/// The backward passes may run later, but must then run in all shards.
 ///
 /// # Examples
 /// A batch of one shard is the whole batch:

@@ -144,7 +144,13 @@ fn mix(spikes: &Tensor, weights: Vec<f64>, rows: usize) -> Result<Tensor> {
     weights.matmul(&spikes.flatten_from(1)?.contiguous()?)
 }
 
-/// Turns a spike train into one number for each neuron, by a weighted sum over time.
+/// Turns a spike train into one number for each neuron, `y = sum_t w[t] x[t]` over `t = 0..T`.
+///
+/// | variant | `w[t]` | source |
+/// | --- | --- | --- |
+/// | `Mean` | `1 / T` | firing rate, Eq. 4 |
+/// | `Psp { tau }` | `(1 - 1/tau)^(T-1-t) / tau` | postsynaptic potential at the last time step, Eq. 5 |
+/// | `ExponentialSum { decay }` | `decay^(T-1-t)` | the released code, with `decay = 0.8` |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Readout {
@@ -237,10 +243,12 @@ impl Readout {
 /// # Shapes
 /// `spikes` may have any shape.
 /// # Errors
-/// Returns an error if the element type cannot be cast to f32.
+/// Returns an error if the element type cannot be cast to f64 (f32 on Metal).
 pub fn firing_rate(spikes: &Tensor) -> Result<f64> {
     if spikes.elem_count() == 0 {
         return Ok(0.);
     }
-    spikes.detach().to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>().map(f64::from)
+    // A sum in f32 would stop counting at 2^24.
+    let dtype = if spikes.device().is_metal() { DType::F32 } else { DType::F64 };
+    spikes.detach().to_dtype(dtype)?.mean_all()?.to_dtype(DType::F64)?.to_scalar()
 }

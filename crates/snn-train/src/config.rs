@@ -42,7 +42,7 @@ pub struct TrainingConfig {
     pub warm_up: usize,
     /// Largest norm of the gradients, above which they are clipped. `None` does not clip.
     pub clip: Option<f64>,
-    /// The moving average of the parameters that the trained network gets in the end, in the place of the last ones. `None`
+    /// The moving average of the parameters that the trained network gets in the end, instead of the last ones. `None`
     /// keeps the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub average: Option<AveragingConfig>,
@@ -152,10 +152,12 @@ impl TrainingConfig {
         self.muon.as_ref().map_or(Ok(()), MuonConfig::validate)?;
         self.average.map_or(Ok(()), |average| average.validate())?;
         // A parameter shrinks by `lr weight_decay` of itself at a step. (A rate above 1 goes off by itself, and says so.)
-        let (decay, most) = (self.adamw.weight_decay, 1. / self.adamw.lr.min(1.));
+        let fastest: f64 = self.rates.values().filter(|rate| **rate > 1.).product();
+        let (decay, most) = (self.adamw.weight_decay, 1. / (self.adamw.lr.min(1.) * fastest));
         if decay > most {
+            let bound = if fastest > 1. { "1 / (lr and the `rates` above 1)" } else { "1 / lr" };
             let reason = format!(
-                "must be at most 1 / lr = {most}, or a step takes more than the whole of a parameter"
+                "must be at most {bound} = {most}, or a step takes more than the whole of a parameter"
             );
             return Err(Error::config("adamw.weight_decay", decay, reason));
         }

@@ -6,6 +6,8 @@ use snn_core::Seed;
 /// Shuffles the items for one epoch of a stage: a permutation of `0..items`, drawn from a random stream of its own,
 /// `<stage>/shuffle/<epoch>`.
 ///
+/// # Panics
+/// Panics if there are 2^32 items or more.
 /// # Examples
 /// ```
 /// use snn_core::Seed;

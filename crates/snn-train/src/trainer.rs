@@ -112,7 +112,7 @@ impl<'a> Trainer<'a> {
     /// Trains to the end, from the last checkpoint if there is one.
     ///
     /// On the CPU each step runs [on the threads that operations compute on](on_workers), and so `step` must not wait for others that call
-    /// operations.
+    /// operations, nor may another thread use the parameters that are trained: give it a snapshot, or a prepared network.
     ///
     /// # Errors
     /// Returns the errors of `step`, and an error if the config does not [validate](TrainingConfig::validate), cuts its batches into
@@ -207,6 +207,13 @@ impl<'a> Session<'a> {
     pub(crate) fn open(trainer: &'a Trainer<'a>, progress: &mut dyn Progress) -> Result<Self> {
         let (cfg, name) = (trainer.cfg, trainer.name);
         cfg.validate()?;
+        if trainer.items > u32::MAX as usize {
+            return Err(Error::config(
+                "items",
+                trainer.items,
+                "must be below 2^32, to be numbered in 32 bits",
+            ));
+        }
         let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
         let (muon, rest) = optimised_by_muon(trainer, progress)?;
         let optimiser = AdamW::new(rest, cfg.adamw)?.with_rates(&cfg.rates);

@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Where the gradient jumps over the quantiser.
+/// Says how the decoder's gradient gets past the nearest code (Eq. 7), which has no derivative: by the straight-through estimator the gradient
+/// of one tensor is copied to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StraightThrough {
@@ -61,19 +62,21 @@ pub enum Activation {
     #[default]
     Tanh,
     /// `tanh x`, clamped to the pixels' range (our own): what lies beyond black is black, and no longer counts as an error. The
-    /// gradient goes straight through the clamp, so that a pixel on the wrong side can come back.
+    /// gradient goes straight through the clamp, so that a pixel on the wrong side can come back. See
+    /// [`margin`](crate::VqSvaeConfig::margin), too.
     ClampedTanh,
     /// `x` itself (the VQ-VAE of the released code).
     Linear,
 }
 
 impl Activation {
-    pub(crate) fn pixels(self, x: &Tensor) -> candle_core::Result<Tensor> {
+    /// Pixels, of which a clamp leaves `margin` beyond black and white.
+    pub(crate) fn pixels(self, x: &Tensor, margin: f64) -> candle_core::Result<Tensor> {
         match self {
             Self::Tanh => x.tanh(),
             Self::ClampedTanh => {
                 let wide = x.tanh()?;
-                wide.clamp(-0.5, 0.5)?.detach() + (&wide - wide.detach())?
+                wide.clamp(-0.5 - margin, 0.5 + margin)?.detach() + (&wide - wide.detach())?
             }
             Self::Linear => Ok(x.clone()),
         }
@@ -84,7 +87,7 @@ impl Activation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WithoutSpikes {
-    /// The twin of the spiking network (ours): ReLU in the place of every neuron, and all else as it is.
+    /// The twin of the spiking network (ours): ReLU instead of every neuron, and all else as it is.
     Twin,
     /// The VQ-VAE of the released code: convolutions without a norm, ReLU behind all but the encoder's last and the decoder's last, and no
     /// spike generator, so that the decoder reads the code vectors. Its loss has the first two terms of Eq. 9.

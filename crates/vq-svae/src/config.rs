@@ -81,6 +81,12 @@ pub struct VqSvaeConfig {
     /// How that sum becomes pixels.
     #[serde(default)]
     pub output: Activation,
+    /// How far beyond black and white the decoder is to go, in training, where a pixel is quite black or white (ours): there the target of the
+    /// first term of Eq. 9 is `-0.5 - margin` or `0.5 + margin`, and the image is clamped to that range instead of the pixels'. Evaluated it is
+    /// clamped to [-0.5, 0.5], so that an error smaller than the margin is none. 0 unless set; wants an output of
+    /// [`Activation::ClampedTanh`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub margin: f64,
     /// Where the gradient jumps over the quantiser.
     pub straight_through: StraightThrough,
     /// Whether Eq. 9 takes sums or means.
@@ -128,7 +134,13 @@ impl Revival {
 }
 
 /// Largest weight of a loss or feature, and spread of a codebook: f32 still holds the squares of their gradients.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(x: &f64) -> bool {
+    *x == 0.
+}
+
 const LARGEST: f64 = 1e6;
+const LARGEST_MARGIN: f64 = 0.4;
 const SMALLEST_VARIANCE: f64 = 1e-12;
 
 impl VqSvaeConfig {
@@ -151,6 +163,7 @@ impl VqSvaeConfig {
             tau_syn: 2.,
             readout: Readout::ExponentialSum { decay: 0.8 },
             output: Activation::Tanh,
+            margin: 0.,
             straight_through: StraightThrough::Spikes,
             reduction: Reduction::Mean,
             reconstruction: Reconstruction::Plain,
@@ -271,6 +284,13 @@ impl VqSvaeConfig {
         if self.output == Activation::ClampedTanh && self.reduction == Reduction::Sum {
             // The norm of no error at all, as of a black image, has no slope.
             return Err(Error::config("output", "clamped_tanh", "goes with reduction = mean only"));
+        }
+        if !(0. ..=LARGEST_MARGIN).contains(&self.margin) {
+            let reason = format!("must lie in [0, {LARGEST_MARGIN}]: a tanh comes no further");
+            return Err(Error::config("margin", self.margin, reason));
+        }
+        if self.margin > 0. && self.output != Activation::ClampedTanh {
+            return Err(Error::config("margin", self.margin, "goes with output = clamped_tanh only"));
         }
         if let Some(Revival { every, until }) = self.revival {
             if every == 0 {

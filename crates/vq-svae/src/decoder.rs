@@ -12,6 +12,8 @@ pub(crate) struct Decoder {
     layers: SpikingStack,
     head: ReadoutLayer,
     output: Activation,
+    /// In training.
+    margin: f64,
 }
 
 impl Decoder {
@@ -37,6 +39,7 @@ impl Decoder {
             layers: SpikingStack::new(layers),
             head: ReadoutLayer::conv_transpose(from, cfg.image.channels, same, cfg.readout, head)?,
             output: cfg.output,
+            margin: cfg.margin,
         })
     }
 
@@ -51,7 +54,7 @@ impl Decoder {
 
     /// Makes the image from that sum, `[N, C, 4H', 4W']`.
     pub(crate) fn image(&self, sum: &Tensor, time_steps: usize) -> Result<Tensor> {
-        self.output.pixels(&self.head.forward_sums(std::slice::from_ref(sum), time_steps)?)
+        self.pixels(&self.head.forward_sums(std::slice::from_ref(sum), time_steps)?, false)
     }
 
     /// The connections of the spiking layers, and those of the read-out.
@@ -71,9 +74,13 @@ impl Decoder {
         let drive = Drive::Spikes(spikes);
         let Some(observe) = observe else {
             let sum = self.layers.readout(drive, self.readout(), train)?;
-            return self.image(&sum, spikes.dim(0)?);
+            return self.pixels(&self.head.forward_sums(std::slice::from_ref(&sum), spikes.dim(0)?)?, train);
         };
         let mut name = |i: usize, spikes: &Tensor| observe(&format!("decoder.{i}"), spikes);
-        self.output.pixels(&self.head.forward(&self.layers.forward_observed(drive, train, &mut name)?)?)
+        self.pixels(&self.head.forward(&self.layers.forward_observed(drive, train, &mut name)?)?, train)
+    }
+
+    fn pixels(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.output.pixels(x, if train { self.margin } else { 0. })
     }
 }

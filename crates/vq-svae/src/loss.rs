@@ -79,8 +79,17 @@ impl Losses {
     }
 }
 
+/// Where the pixels of a training pass are to go: black and white ones, by the margin, beyond what they are.
+fn targets(images: &Tensor, margin: f64) -> Result<Tensor> {
+    if margin == 0. {
+        return Ok(images.clone());
+    }
+    let [white, black] = [images.ge(0.5)?, images.le(-0.5)?].map(|is| is.to_dtype(images.dtype()));
+    images + ((white? - black?)? * margin)?
+}
+
 fn reconstruction(cfg: &VqSvaeConfig, images: &Tensor, reconstruction: &Tensor) -> Result<Tensor> {
-    let squares = (images - reconstruction)?.sqr()?;
+    let squares = (targets(images, cfg.margin)? - reconstruction)?.sqr()?;
     let value = match cfg.reduction {
         Reduction::Mean => squares.mean_all()?,
         Reduction::Sum => squares.flatten_from(1)?.sum(1)?.sqrt()?.mean_all()?,

@@ -73,7 +73,7 @@ impl VqSvae {
     /// Builds the model, creating its parameters in `vb` or finding them there.
     ///
     /// # Errors
-    /// A config that does not [validate](VqSvaeConfig::validate), parameters of other shapes.
+    /// Returns an error if the config does not [validate](VqSvaeConfig::validate), or if `vb` holds parameters of other shapes.
     pub fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
         let encoder = Encoder::new(cfg, vb.pp("encoder"))?;
@@ -96,23 +96,31 @@ impl VqSvae {
         })
     }
 
-    /// A whole pass. With `train`, batch norms use the batch's statistics and move the running ones.
+    /// Runs encoder, quantiser and decoder, and returns the tensors between them.
+    ///
+    /// ```text
+    /// z^E_{1:T} = encoder(x);   z^E = k SFR(z^E_{1:T}) + (1 - k) PSP(z^E_{1:T})     (Eq. 4-6)
+    /// h_0 = argmin_k |z^E - e_k|;   z^Q = e[h_0]                                    (Eq. 7, 8)
+    /// z^Q_{1:T} = ASG(z^Q);   x^ = output(readout(decoder(z^Q_{1:T})))
+    /// ```
+    /// The config's [`features`](VqSvaeConfig::features) and [`straight_through`](VqSvaeConfig::straight_through) have the variants. With
+    /// `train`, batch norms use the statistics of the batch and update the running ones.
     ///
     /// # Shapes
-    /// `images: [N, channels, H, W]` in [-0.5, 0.5].
+    /// `images: [N, channels, H, W]` in [-0.5, 0.5] -> the shapes that [`Output`] says.
     /// # Errors
-    /// Images of another shape.
+    /// Returns an error if the images do not have the config's channels, height and width.
     pub fn forward_t(&self, images: &Tensor, train: bool) -> candle_core::Result<Output> {
         self.pass(images, train, None)
     }
 
-    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes. In a network [without spikes](crate::WithoutSpikes) there is
-    /// nothing to look at.
+    /// Runs [`forward_t`](Self::forward_t) and calls `observe` with the name and the spikes `[T, N, ...]` of every layer; never in a network
+    /// [without spikes](crate::WithoutSpikes).
     ///
     /// # Shapes
-    /// As [`forward_t`](Self::forward_t).
+    /// As of [`forward_t`](Self::forward_t).
     /// # Errors
-    /// As [`forward_t`](Self::forward_t), and the observer's own.
+    /// Returns the errors of [`forward_t`](Self::forward_t), and those of the observer.
     pub fn forward_observed(
         &self,
         images: &Tensor,
@@ -171,22 +179,22 @@ impl VqSvae {
         Ok(())
     }
 
-    /// The four terms of Eq. 9 for a pass over these images.
+    /// Computes the four terms of Eq. 9 for a pass over these images; [`Losses`] has their equations.
     ///
     /// # Shapes
     /// `images: [N, channels, H, W]`, those of the pass -> scalars.
     /// # Errors
-    /// Images of another shape than the pass's.
+    /// Returns an error if the images have another shape than those of the pass.
     pub fn losses(&self, images: &Tensor, out: &Output) -> candle_core::Result<Losses> {
         Losses::new(&self.cfg, images, out)
     }
 
-    /// The codes of images (Eq. 7), with running statistics.
+    /// Computes the codes of images, `h_0 = argmin_k |z^E - e_k|` (Eq. 7), with running statistics.
     ///
     /// # Shapes
-    /// `images: [N, channels, H, W]` in [-0.5, 0.5] -> u32 `[N, H', W']`.
+    /// `images: [N, channels, H, W]` in [-0.5, 0.5] -> u32 `[N, H', W']` in `0..K`.
     /// # Errors
-    /// Images of another shape.
+    /// Returns an error if the images do not have the config's channels, height and width.
     pub fn encode(&self, images: &Tensor) -> candle_core::Result<Tensor> {
         self.codebook.nearest(&self.evaluated_features(images)?)
     }
@@ -226,11 +234,13 @@ impl VqSvae {
         Ok(dead.len())
     }
 
-    /// Codes u32 `[N, H', W']` -> images `[N, channels, H, W]`, with running statistics. Pixels are meant to lie in
-    /// [-0.5, 0.5]; unless [`output`](VqSvaeConfig::output) clamps them, some lie beyond.
+    /// Makes images of codes, with running statistics: embedding (Eq. 8), ASG, decoder. Pixels are meant to lie in [-0.5, 0.5]; unless
+    /// [`output`](VqSvaeConfig::output) clamps them, some lie beyond.
     ///
+    /// # Shapes
+    /// `codes: u32 [N, H', W']` in `0..K` -> `[N, channels, H, W]`.
     /// # Errors
-    /// A code outside the codebook (a mask token, say).
+    /// Returns an error if a code lies outside the codebook, as a mask token does.
     pub fn decode(&self, codes: &Tensor) -> candle_core::Result<Tensor> {
         let (largest, size) = (codes.max_all()?.to_scalar::<u32>()?, self.codebook.size()?);
         if largest as usize >= size {

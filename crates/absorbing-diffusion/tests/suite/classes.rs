@@ -73,7 +73,7 @@ fn classes_that_make_no_sense_are_refused() {
     );
     let (_, sdid) = settled(&with_classes(3));
     rejects(Conditioned::new(&sdid, vec![]), &["classes", "[]"]);
-    rejects(Conditioned::new(&sdid, vec![0, 4]), &["class", "4", "less than 3"]);
+    rejects(Conditioned::new(&sdid, vec![0, 4]), &["class", "4", "at most 3"]);
     let process = AbsorbingProcess::new(3, 6).unwrap();
     for bad in [-1., f64::NAN, f64::INFINITY] {
         let guided = Conditioned::new(&sdid, vec![3]).unwrap().guided(bad, &process);

@@ -28,6 +28,29 @@ fn codes(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// Where tokens are given, the network is told the time at which as many are masked as are.
+#[test]
+fn given_tokens_count_as_revealed_in_the_times() {
+    let process = AbsorbingProcess::new(5, 12).unwrap();
+    let mut given = [5u32; 12];
+    given[..6].fill(1);
+    let given = Tensor::new(&given, &Device::Cpu).unwrap().reshape((1, 3, 4)).unwrap();
+    for order in ORDERS {
+        let times = std::sync::Mutex::new(Vec::new());
+        let denoiser = |h_t: &Tensor, t: &Tensor, _: bool| {
+            times.lock().unwrap().push(t.to_vec1::<u32>()?[0]);
+            Tensor::zeros((h_t.dim(0)?, 5, 3, 4), DType::F32, &Device::Cpu)
+        };
+        let config = config(order, Some(6));
+        let sampler = Sampler::new(&process, &denoiser, &config).unwrap().with_given(&given);
+        sampler.sample(0..1, (3, 4), Seed(0), &Device::Cpu, &mut |_, _| ()).unwrap();
+        let times = times.into_inner().unwrap();
+        assert!(times.iter().all(|&t| (1..=6).contains(&t)), "{order:?}: {times:?}");
+        let one_a_step = matches!(order, Order::ExactK | Order::Confidence { .. } | Order::Halton);
+        assert!(!one_a_step || times == [6, 5, 4, 3, 2, 1], "{order:?}: {times:?}");
+    }
+}
+
 #[test]
 fn any_number_of_steps_ends_without_a_mask_and_tells_times_of_the_process() {
     let process = AbsorbingProcess::new(5, 12).unwrap();

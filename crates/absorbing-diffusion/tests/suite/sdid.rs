@@ -237,7 +237,7 @@ fn gradients_of_the_head_are_those_of_finite_differences() {
 }
 
 /// `n` of four 3x3 maps, the diagonals `i + j + shift mod 4`, all as likely: at each position on its own, the four
-/// codes are equally likely, so whoever needs less than 2 bits a token has learned to look at the other tokens.
+/// codes are equally likely, so whoever needs less than 2 bits per token has learned to look at the other tokens.
 fn diagonals(n: usize, label: &str) -> Tensor {
     let mut rng = Seed(0).rng(label);
     let shifts: Vec<u32> = (0..n).map(|_| rng.random_range(0..4)).collect();

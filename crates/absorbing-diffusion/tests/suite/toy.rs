@@ -54,7 +54,7 @@ fn train(process: &AbsorbingProcess, weighting: Weighting) -> Table {
     table
 }
 
-/// The bound of Eq. 14, bits a token, of one who knows the joint: every set of masked positions, summed up.
+/// The bound of Eq. 14, bits per token, of one who knows the joint: every set of masked positions, summed up.
 fn ideal_bits_per_token() -> f64 {
     let mut bits = 0.;
     for set in 1u32..16 {

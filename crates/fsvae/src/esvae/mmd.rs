@@ -17,9 +17,8 @@ pub(super) fn rbf(a: &Tensor, b: &Tensor, count: usize) -> Result<Tensor> {
     let all = Tensor::cat(&[a, b], 0)?;
     let squares = all.unsqueeze(0)?.broadcast_sub(&all.unsqueeze(1)?)?.sqr()?.sum(2)?;
     let sum = squares.detach().sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-    // Where all samples are equal, any width will do.
-    let width = (sum / (total * total - total) as f64).max(f64::from(f32::MIN_POSITIVE))
-        / 2f64.powi((count / 2) as i32);
+    // Where all samples are equal any width will do, whose inverse is a number in f32.
+    let width = (sum / (total * total - total) as f64 / 2f64.powi((count / 2) as i32)).max(1e-30);
     let mut kernels = squares.zeros_like()?;
     for i in 0..count {
         kernels = (kernels + (&squares * (-1. / (width * 2f64.powi(i as i32))))?.exp()?)?;

@@ -69,7 +69,7 @@ impl Connections {
     #[must_use]
     pub fn accumulates(&self, spikes: &[f64]) -> f64 {
         let [rows, columns] = &self.axes;
-        let width = if self.kind == Kind::Conv { columns.image } else { columns.map };
+        let width = if self.kind == Kind::Conv { columns.image } else { columns.map }.max(1);
         let reach =
             |position: usize| self.reached(rows, position / width) * self.reached(columns, position % width);
         let each = spikes.iter().enumerate().map(|(position, n)| n * reach(position) as f64);

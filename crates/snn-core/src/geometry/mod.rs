@@ -96,7 +96,10 @@ impl Geometry {
     /// Checks that there is memory for [`links`](Self::links).
     pub(crate) fn room(&self) -> Result<()> {
         self.check_countable()?;
-        let ((rows, columns), kernel) = (self.source.max(self.target), self.kernel);
+        let area = |side: (usize, usize)| side.0 * side.1;
+        let source_is_larger = area(self.source) >= area(self.target);
+        let ((rows, columns), kernel) =
+            (if source_is_larger { self.source } else { self.target }, self.kernel);
         // Two lists of pairs of positions, in effect.
         room("the links of a spiking layer", &[kernel.0, kernel.1, 4, rows, columns], DType::U32)
     }

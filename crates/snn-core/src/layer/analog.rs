@@ -1,11 +1,11 @@
-//! Layers without spikes: what stands in the place of neurons in a network to compare with.
+//! Layers without spikes: what stands instead of neurons in a network to compare with.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::NeuronModel;
 
-/// What a layer without spikes hands on in the place of them: a number made of each current, at each time step by itself.
+/// What a layer without spikes hands on instead of them: a number made of each current, at each time step by itself.
 ///
 /// It turns a spiking network into its twin without spikes, which shows what the spikes cost and what they save: the parameters
 /// are the same, and one time step is enough.

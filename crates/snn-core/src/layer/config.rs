@@ -70,7 +70,7 @@ pub struct LayerConfig {
     /// parameter `plif.w` that begins where `tau` is the neuron's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub learn_tau: bool,
-    /// What is handed on in the place of spikes, where the layer has none; its neuron is then not looked at.
+    /// What is handed on instead of spikes, where the layer has none; its neuron is then not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analog: Option<Analog>,
 }

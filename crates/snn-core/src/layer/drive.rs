@@ -5,7 +5,11 @@ use candle_core::{Result, Tensor, bail};
 use crate::Readout;
 use crate::ops::chain::End;
 
-/// Says what drives the first layer.
+/// The input of a layer or a network: a sequence, or one tensor that is repeated at every time step.
+///
+/// # Shapes
+/// With `T` time steps and `N` items in the batch, `Spikes` holds `[T, N, C, H, W]` (`[T, N, C]` in front of linear layers);
+/// `Constant(x, T)` holds `[N, C, H, W]` (`[N, C]`) and stands for `T` copies of it (direct encoding, section 2.2), which are never made.
 #[derive(Clone, Copy, Debug)]
 pub enum Drive<'a> {
     /// Spikes, or any values, `[T, N, C, H, W]`; `[T, N, C]` in front of linear layers.

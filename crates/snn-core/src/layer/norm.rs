@@ -69,7 +69,7 @@ impl BatchNorm {
         Ok(with_batch(made, copies))
     }
 
-    /// The same with neurons behind it, as one operation: their spikes in the place of the normalised currents.
+    /// The same with neurons behind it, as one operation: their spikes instead of the normalised currents.
     pub(crate) fn train_lif(&self, xs: &Tensor, sequence: &Sequence) -> Result<(Tensor, Batch)> {
         let made = norm_lif(xs, [&self.gain()?, &self.bias], Self::EPS, sequence, exchange::current())?;
         Ok(with_batch(made, sequence.copies()))

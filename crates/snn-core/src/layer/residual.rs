@@ -3,9 +3,9 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Joins the two ways through a residual block: the spike-element-wise function of a residual block (SEW ResNet, Fang et al. 2021): `y = g(f(x), x)`.
+/// Joins the two branches of a residual block, `y = g(f(x), x)`: the spike-element-wise (SEW) function of Fang et al. 2021.
 ///
-/// `x` is what goes round the block, `f(x)` what its layers make of it; SpikingJelly calls this `cnf`.
+/// `x` is the skip branch, `f(x)` the output of the block's layers. SpikingJelly's argument `cnf` is the same choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -31,6 +31,25 @@ use crate::ops::Real;
 /// let atan = Surrogate::Atan { alpha: 2. };
 /// assert_eq!((atan.value(0.), atan.derivative(0.)), (0.5, 1.));
 /// ```
+/// A surrogate of your own is a function `g` that you differentiate through, in a [`NeuronModel`](crate::NeuronModel):
+/// ```
+/// use candle_core::{Device, Result, Tensor, Var};
+/// use snn_core::straight_through;
+///
+/// /// `Theta(x)` forward, the derivative of the softsign `x / (1 + |x|)` backward.
+/// fn fire(x: &Tensor) -> Result<Tensor> {
+///     let spikes = x.ge(0.)?.to_dtype(x.dtype())?;
+///     straight_through(&spikes, &(x / (x.abs()? + 1.)?)?)
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let x = Var::new(&[-1f32, 1.], &Device::Cpu)?;
+/// let spikes = fire(&x)?;
+/// assert_eq!(spikes.to_vec1::<f32>()?, [0., 1.]);
+/// let gradient = spikes.sum_all()?.backward()?.get(&x).unwrap().to_vec1::<f32>()?;
+/// assert_eq!(gradient, [0.25, 0.25]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]

@@ -21,6 +21,7 @@ pub(crate) mod lif;
 pub(crate) mod nearest;
 pub(crate) mod norm_lif;
 mod simd;
+pub(crate) mod squares;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod time;
@@ -29,6 +30,11 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Device, Layout, Result, Tensor, WithDType, bail};
 
 pub(crate) use crate::room::room;
+
+/// A variance that rounding took below 0 is 0; one of a spoilt channel stays what it is, no number.
+pub(crate) fn not_negative(variance: f64) -> f64 {
+    if variance < 0. { 0. } else { variance }
+}
 
 /// f32 and f64, the element types of the kernels.
 pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
@@ -170,7 +176,8 @@ pub fn threads() -> usize {
 /// step. The trainings of the crate `snn-train` do this themselves; in a loop of your own wrap each step, from the forward pass to
 /// the optimiser, or each batch that you compute.
 ///
-/// `work` must not wait for other threads that call operations, which may need the very thread that it waits on. Work within
+/// `work` must not wait for other threads that call operations, which may need the very thread that it waits on; and no other thread may use
+/// parameters that `work` moves (evaluate a snapshot, or a prepared network), because Candle locks them meanwhile. Work within
 /// [`exchanging`](crate::exchanging) does, and so it stays on its thread, as does all work for a GPU.
 ///
 /// # Examples

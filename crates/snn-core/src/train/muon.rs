@@ -162,7 +162,7 @@ impl Muon {
 ///
 /// Each iteration multiplies `x` by the polynomial `p = a + b g + c g^2` of its Gram matrix `g = x x^T`, and makes `g` into `p g p`. So
 /// only the square matrices are iterated, and the product of the polynomials meets the matrix once, at the end: two products with
-/// the long side in the place of ten.
+/// the long side instead of ten.
 fn orthogonal(matrix: &Tensor) -> Result<Tensor> {
     let (rows, columns) = matrix.dims2()?;
     let tall = rows > columns;

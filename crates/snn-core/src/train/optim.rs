@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::Checkpoint;
 use crate::error::Error;
 use crate::ops::adamw::{Step, step_all};
+use crate::ops::squares::sum_of_squares;
 
 /// Hyper-parameters of [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,11 +112,8 @@ impl LrSchedule {
 /// # Errors
 /// Returns an error only if a tensor operation fails. A norm that is not finite is returned, not rejected.
 pub fn clip_gradients(grads: &mut BTreeMap<String, Tensor>, max_norm: Option<f64>) -> Result<f64> {
-    let mut square = 0.;
-    for grad in grads.values() {
-        square += grad.sqr()?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
-    }
-    let norm = square.sqrt();
+    let squares = grads.values().map(sum_of_squares).collect::<Result<Vec<f64>>>()?;
+    let norm = squares.iter().sum::<f64>().sqrt();
     if let Some(factor) = max_norm.map(|max| max / (norm + 1e-6)).filter(|&factor| factor < 1.) {
         for grad in grads.values_mut() {
             *grad = (&*grad * factor)?;

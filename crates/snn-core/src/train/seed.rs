@@ -11,6 +11,8 @@ use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::ops::room;
+
 /// The one number from which all random numbers of a run follow.
 ///
 /// Each use of randomness draws from a stream of its own, named by a label, so that no use depends on what others have drawn.
@@ -88,6 +90,7 @@ pub fn standard_normal(rng: &mut impl Rng) -> f64 {
 
 fn fill(shape: impl Into<Shape>, dtype: DType, device: &Device, draw: impl FnMut() -> f64) -> Result<Tensor> {
     let shape = shape.into();
+    room("random numbers", shape.dims(), DType::F64)?;
     let values: Vec<f64> = std::iter::repeat_with(draw).take(shape.elem_count()).collect();
     Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
 }

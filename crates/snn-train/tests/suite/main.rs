@@ -306,6 +306,11 @@ fn configs_that_make_no_sense_are_refused_by_field() {
     rejects(with(&|cfg| cfg.schedule = snn_core::LrSchedule::Cosine { floor: 2. }), &["floor", "2"]);
     rejects(with(&|cfg| cfg.adamw.lr = f64::NAN), &["adamw.lr", "NaN"]);
     rejects(with(&|cfg| cfg.adamw.weight_decay = 30.), &["adamw.weight_decay", "30", "1 / lr"]);
+    let fast = |cfg: &mut TrainingConfig| {
+        (cfg.adamw.lr, cfg.adamw.weight_decay) = (0.01, 20.);
+        cfg.rates = [("head.".to_owned(), 10.)].into();
+    };
+    rejects(with(&fast), &["adamw.weight_decay", "20", "`rates` above 1"]);
     rejects(config().steps(3), &["batch_size", "only 3"]);
     rejects(TrainingConfig { epochs: usize::MAX, ..config() }.steps(8), &["epochs", "2^31"]);
 }

@@ -78,6 +78,12 @@ impl Fad {
         self.network.features()
     }
 
+    /// The number of channels of the images that it takes; a network of one channel also takes three equal ones.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.network.channels()
+    }
+
     /// Computes the features of images, in their order and in batches of `batch_size`, the last of which may be smaller.
     ///
     /// # Shapes

@@ -116,8 +116,12 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     // First what may be wrong, then what takes long.
     let file = arguments.images.as_deref().map(read_images).transpose()?;
-    let classifier = trained(arguments, &data, progress)?;
     let classes = run.as_ref().and_then(|run| run.cfg.sdid.classes);
+    if let (Some(guidance), None) = (&arguments.guidance, classes) {
+        let reason = "the run was trained without classes (--set sdid.classes=N)";
+        return Err(Error::config("--guidance", format!("{guidance:?}"), reason));
+    }
+    let classifier = trained(arguments, &data, progress)?;
     let images = match (run, file) {
         (Some(run), _) => Some(draw(arguments, run, progress)?),
         (_, file) => file,

@@ -22,7 +22,7 @@ use crate::{Condition, ExperimentConfig, Progress, Trained, TrainedVae};
 #[command(
     name = "generate",
     after_help = "OUT/png/ then holds one PNG an image, OUT/images-0000.safetensors, .. 500 images \
-    each, in [0, 1]. Image i depends on the run, the seed and the temperature alone. The same command again draws what is missing; \
+    each, in [0, 1]. Image i depends on the run, the seed, --temperature, --set, --class and --guidance alone. The same command again draws what is missing; \
     a larger --n adds images."
 )]
 pub(super) struct Arguments {
@@ -90,7 +90,14 @@ fn write_images(arguments: &Arguments, team: &Team, progress: &mut dyn Progress)
     trained.cfg = arguments.apply(trained.cfg)?;
     match arguments.condition() {
         None => arguments.draw_by(&trained, team, &device, progress),
-        Some(condition) => arguments.draw_by(&trained.of_classes(condition)?, team, &device, progress),
+        Some(condition) => {
+            let known = trained.cfg.sdid.classes.unwrap_or(0);
+            if let Some(class) = condition.classes.iter().find(|class| **class as usize >= known) {
+                let reason = format!("the run knows {known} classes, counted from 0");
+                return Err(Error::config("--class", class, reason));
+            }
+            arguments.draw_by(&trained.of_classes(condition)?, team, &device, progress)
+        }
     }
 }
 

@@ -46,9 +46,16 @@ impl Input {
 
     /// The very data of a run.
     pub(super) fn load_of_run(&self, cfg: &ExperimentConfig, progress: &mut dyn Progress) -> Result<Dataset> {
-        if cfg.data.synthetic {
-            return synthetic_digits();
+        let data = if cfg.data.synthetic { synthetic_digits()? } else { self.real_of_run(cfg, progress)? };
+        let data = data.limit(cfg.data.train_images)?;
+        if DataConfig::of(&data) != cfg.data {
+            let reason = "these are not the images that the run was trained on";
+            return Err(Error::config("--data-dir", &data.name, reason));
         }
+        Ok(data)
+    }
+
+    fn real_of_run(&self, cfg: &ExperimentConfig, progress: &mut dyn Progress) -> Result<Dataset> {
         let name = &cfg.data.name;
         let unknown = || {
             Error::config(
@@ -65,15 +72,7 @@ impl Input {
             return Err(Error::config("--data-dir", "", reason));
         }
         let partial = Partial::when(cfg.data.partial.is_some(), cfg.seed);
-        let data = self.load(set, partial, progress)?.limit(cfg.data.train_images)?;
-        if DataConfig::of(&data) != cfg.data {
-            return Err(Error::config(
-                "--data-dir",
-                name,
-                "these are not the images that the run was trained on",
-            ));
-        }
-        Ok(data)
+        self.load(set, partial, progress)
     }
 }
 

@@ -17,6 +17,7 @@ mod sweep;
 mod table1;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod workers;
 
 use std::path::{Path, PathBuf};
@@ -43,6 +44,7 @@ use fad_flag::Fad;
 use input::Input;
 use output::{answer, parsed, say, usage};
 use signals::command_line;
+use threads::leave_work_to_rayon;
 use workers::Team;
 
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
@@ -119,6 +121,7 @@ struct Arguments {
 /// Runs the example of one data set: parses the arguments, loads the data, runs, prints where the results are.
 #[must_use]
 pub fn main(set: KnownSet) -> ExitCode {
+    leave_work_to_rayon();
     let name = set.name();
     let matches = Arguments::command().name(name).try_get_matches();
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
@@ -195,9 +198,12 @@ fn within(
     team: &Team,
     progress: &mut dyn Progress,
 ) -> Result<ExperimentConfig> {
-    if team.workers().size() > 1 {
-        let reason = "each of several workers would find other numbers of steps: set the epochs";
-        return Err(Error::config("--minutes", minutes, reason));
+    let sets_length = |setting: &&String| {
+        let key = setting.split('=').next().unwrap_or_default();
+        key.ends_with(".epochs") || key.ends_with(".max_steps")
+    };
+    if let Some(setting) = arguments.set.iter().find(sets_length) {
+        return Err(Error::config("--set", setting, "says how long to train, and so does --minutes"));
     }
     let folder = arguments.out.clone().unwrap_or_else(|| Experiment::new(&cfg, data).folder().to_owned());
     if arguments.resume && folder.join("config.json").exists() {
@@ -206,6 +212,10 @@ fn within(
             (training.epochs, training.max_steps) = (begun.epochs, begun.max_steps);
         }
         return Ok(cfg);
+    }
+    if team.workers().size() > 1 {
+        let reason = "each of several workers would find other numbers of steps: set the epochs";
+        return Err(Error::config("--minutes", minutes, reason));
     }
     team.say("timing steps");
     let cfg = cfg.within_minutes(minutes, data, device, progress)?;

@@ -3,6 +3,8 @@
 use std::io::{Error, ErrorKind, Result, Write};
 use std::process::ExitCode;
 
+use super::threads::leave_work_to_rayon;
+
 /// Prints what a program was asked for, and a line break after it.
 ///
 /// # Errors
@@ -39,6 +41,7 @@ pub(super) fn say(text: &str) {
 
 /// A program of these arguments: help and wrong command lines end here.
 pub(super) fn parsed<A: clap::Parser>(start: impl FnOnce(&A) -> ExitCode) -> ExitCode {
+    leave_work_to_rayon();
     match A::try_parse() {
         Ok(arguments) => start(&arguments),
         Err(e) => usage(&e),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::threads::leave_work_to_rayon;
 use super::{Arguments, classify, fid, generate, pack, pytorch, sweep, table1, train, usage};
 use crate::data::KnownSet;
 use crate::experiment::Starter;
@@ -59,6 +60,7 @@ fn data_sets() -> impl TypedValueParser<Value = KnownSet> {
 /// Runs the whole of the program `spiking-diffusion`.
 #[must_use]
 pub fn program() -> ExitCode {
+    leave_work_to_rayon();
     let matches = Program::command().try_get_matches();
     let program = match matches.and_then(|matches| Program::from_arg_matches(&matches)) {
         Ok(program) => program,

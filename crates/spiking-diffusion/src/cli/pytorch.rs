@@ -29,7 +29,7 @@ pub(super) struct Import {
     #[arg(long, value_name = "FILE", required_unless_present = "fsvae")]
     sdid: Option<PathBuf>,
     /// Instead: the state dict of an FSVAE, of the released code or of the FSVAE paper's, which becomes RUN/fsvae.safetensors
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vqsvae", "sdid", "encode"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vqsvae", "sdid", "encode", "data_set", "allow_partial", "download"])]
     fsvae: Option<PathBuf>,
     /// The data set that they were trained on: mnist, fashion-mnist, kmnist, emnist-letters or cifar-10
     #[arg(long, value_name = "NAME", default_value = "mnist", value_parser = flags::data_set)]

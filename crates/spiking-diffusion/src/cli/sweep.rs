@@ -12,7 +12,7 @@ use super::fad_flag::Fad;
 use super::input::Input;
 use super::signals::Signals;
 use super::{device, flags, parsed, say, set};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::{GIBBS, inception};
 use crate::judge::{Against, FeatureNetwork, Judge};
 use crate::{ExperimentConfig, Progress, Trained, sweep as library};
@@ -109,8 +109,10 @@ fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String
     trained.cfg = set(trained.cfg, "sampling.", &arguments.set)?;
     trained.cfg.seed = arguments.seed.map_or(trained.cfg.seed, Seed);
     let settings = arguments.settings(trained.cfg.sampling);
+    // Before hours of drawing: whether the folder can be written.
+    std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
     let found = library::sweep(&trained, &settings, arguments.n, &judges, &device, progress)?;
-    found.save(&arguments.out)?;
+    found.save(&arguments.out).inspect_err(|_| say(&found.to_markdown()))?;
     Ok(found.to_markdown())
 }
 

@@ -16,11 +16,14 @@ pub(super) struct Asked<'a> {
     pub(super) features: &'a Features,
     pub(super) fad: Option<&'a FadFiles>,
     pub(super) starter: Starter,
+    /// The variance of the training images' pixels, by which a preset's loss divides.
+    pub(super) pixel_variance: f64,
 }
 
 /// The command that makes a run of this config in another folder, by the program that made it, with every field that differs
 /// from the preset's. None for data that no program loads.
-pub(super) fn of(cfg: &ExperimentConfig, Asked { features, fad, starter }: Asked<'_>) -> Option<String> {
+pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
+    let Asked { features, fad, starter, pixel_variance } = asked;
     let data = &cfg.data;
     let (set, official) = if data.name == synthetic::NAME {
         (KnownSet::Mnist, synthetic::TRAIN)
@@ -49,7 +52,7 @@ pub(super) fn of(cfg: &ExperimentConfig, Asked { features, fad, starter }: Asked
         words.push(format!("--fad {}", quoted(&files.path().to_string_lossy())));
     }
     words.extend(
-        settings(cfg)?
+        settings(cfg, pixel_variance)?
             .into_iter()
             .map(|(key, value)| quoted(&format!("{key}={value}")))
             .map(|s| format!("--set {s}")),
@@ -57,16 +60,14 @@ pub(super) fn of(cfg: &ExperimentConfig, Asked { features, fad, starter }: Asked
     Some(words.join(" "))
 }
 
-/// Fields, dotted, that differ from the preset's, with their values.
-fn settings(cfg: &ExperimentConfig) -> Option<Vec<(String, String)>> {
+/// Fields, dotted, that differ from the preset's for such data, with their values.
+fn settings(cfg: &ExperimentConfig, pixel_variance: f64) -> Option<Vec<(String, String)>> {
     let preset = ExperimentConfig::of_model(cfg.model, cfg.preset, cfg.vqsvae.image);
     let mut preset = preset.published_for(&cfg.data.name);
     // These follow from the data and the seed.
     (preset.data, preset.seed) = (cfg.data.clone(), cfg.seed);
-    if let (Reconstruction::OverVariance { variance }, Reconstruction::OverVariance { variance: own }) =
-        (&mut preset.vqsvae.reconstruction, cfg.vqsvae.reconstruction)
-    {
-        *variance = own;
+    if let Reconstruction::OverVariance { variance } = &mut preset.vqsvae.reconstruction {
+        *variance = pixel_variance;
     }
     let found = differences(&preset.to_value().ok()?, &cfg.to_value().ok()?);
     Some(found.into_iter().map(|(field, [_, value])| (field, value.to_string())).collect())
@@ -80,7 +81,12 @@ mod tests {
     use crate::{ModelName, Preset};
 
     fn of(cfg: &ExperimentConfig, features: &Features, starter: Starter) -> Option<String> {
-        super::of(cfg, Asked { features, fad: None, starter })
+        let Reconstruction::OverVariance { variance: pixel_variance } =
+            ExperimentConfig::new(cfg.preset, cfg.vqsvae.image).vqsvae.reconstruction
+        else {
+            panic!("a preset's loss divides by the variance")
+        };
+        super::of(cfg, Asked { features, fad: None, starter, pixel_variance })
     }
 
     /// Applies the `--set`s of a command to the preset again.
@@ -120,6 +126,21 @@ mod tests {
         assert!(command.contains("--set 'sdid.token_input=\"raw\"'"), "{command}");
         assert_eq!(read_back(&command, &cfg), cfg);
         assert_eq!(command.matches("--set").count(), 3, "{command}");
+    }
+
+    #[test]
+    fn a_command_has_fields_that_the_preset_leaves_out_and_a_variance_of_ones_own() {
+        let mut cfg = ExperimentConfig::new(Preset::Quick, ImageSpec::MNIST);
+        (cfg.data.name, cfg.data.train_images) = ("mnist".to_owned(), 60_000);
+        let set =
+            ["sdid.classes=10", "label_dropout=0.2", "vqsvae.reconstruction.over_variance.variance=0.5"];
+        for (key, value) in set.iter().map(|setting| setting.split_once('=').unwrap()) {
+            cfg = cfg.with(key, value).unwrap();
+        }
+        let command = of(&cfg, &Features::None, Starter::Program).unwrap();
+        assert_eq!(command.matches("--set").count(), 3, "{command}");
+        assert!(set.iter().all(|setting| command.contains(setting)), "{command}");
+        assert_eq!(read_back(&command, &cfg), cfg);
     }
 
     #[test]

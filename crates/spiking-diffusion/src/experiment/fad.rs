@@ -91,8 +91,17 @@ impl FadFiles {
     }
 
     /// Rejects what would fail after hours of training.
-    pub(super) fn validate(&self) -> Result<()> {
-        self.open().map(|_| ())
+    pub(super) fn validate(&self, data: &Dataset) -> Result<()> {
+        let (network, channels) = (self.open()?.0, data.image().0);
+        if network.channels() == channels {
+            return Ok(());
+        }
+        let message = format!(
+            "takes images of {} channels, and those of {} have {channels}",
+            network.channels(),
+            data.name
+        );
+        Err(Error::run(&self.network, message))
     }
 
     fn open(&self) -> Result<(Fad, Option<FeatureStats>)> {
@@ -152,6 +161,7 @@ pub(super) fn measure(
         fad,
         reconstruction_fad,
         generated_images: generated.dim(0)?,
+        reconstructed_images: reconstructions.dim(0)?,
         network: judge.name().to_owned(),
     })
 }
@@ -203,6 +213,10 @@ mod tests {
         );
         assert!(here.0.ends_with("against all 10000 test images"), "{here:?}");
         assert!((published.1 - here.1).abs() < 1e-4 * published.1, "{published:?} {here:?}");
+        let colours = crate::data::Split::new(vec![0; 2 * 3 * 32 * 32], vec![0; 2], (3, 32, 32)).unwrap();
+        let colours = Dataset::new("colours", colours.clone(), colours).unwrap();
+        let refused = FadFiles::at(&file, "colours").unwrap().validate(&colours).unwrap_err().to_string();
+        assert!(refused.contains("mnist_64.pth: takes images of 1 channels"), "{refused}");
         let train = distance(&folder, Against::Train);
         assert!(
             train.0.ends_with("against the first 2048 training images") && train.1 < published.1,
@@ -212,6 +226,7 @@ mod tests {
 
     #[test]
     fn files_are_found_or_named() {
+        let digits = crate::data::synthetic_digits().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let missing = FadFiles::at(folder.path(), "fashion-mnist").unwrap_err().to_string();
         assert!(missing.contains("fashion_64.pth") && missing.contains("not there"), "{missing}");
@@ -222,7 +237,7 @@ mod tests {
         for path in [folder.path(), &network] {
             let files = FadFiles::at(path, "mnist").unwrap();
             assert_eq!(files.path(), path);
-            let damaged = files.validate().unwrap_err().to_string();
+            let damaged = files.validate(&digits).unwrap_err().to_string();
             assert!(damaged.contains("mnist_64.pth"), "{damaged}");
         }
         let none = FadFiles::at(folder.path(), "kmnist").unwrap_err().to_string();

@@ -19,7 +19,7 @@ pub enum ModelName {
     Esvae,
     /// Without spikes: the released code's VQ-VAE, and absorbing diffusion with the twin of SDID.
     Ann,
-    /// Without spikes: both networks of the paper's model with ReLU in the place of LIF, and one time step.
+    /// Without spikes: both networks of the paper's model with ReLU instead of LIF, and one time step.
     AnnTwin,
 }
 

@@ -81,7 +81,7 @@ impl<'a> Experiment<'a> {
         Self { resume, ..self }
     }
 
-    /// Takes the autoencoder and the codes of the run in another folder, in the place of the first two stages: for many denoisers of the same
+    /// Takes the autoencoder and the codes of the run in another folder, instead of the first two stages: for many denoisers of the same
     /// codes.
     ///
     /// The other run must have the same data, seed, `vqsvae` and `vqsvae_training`, so that this run ends with the same bytes as one that
@@ -175,12 +175,13 @@ impl<'a> Experiment<'a> {
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
         features.validate(data)?;
         let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
-        fad.map_or(Ok(()), FadFiles::validate)?;
+        fad.map_or(Ok(()), |files| files.validate(self.data))?;
         let first = self.codes_from.as_deref().map(|from| FirstStages::of(from, cfg)).transpose()?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
         first.map_or(Ok(()), |first| first.put_into(&run))?;
         let session = Session { cfg, data, run: &run, device };
-        let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter };
+        let pixel_variance = self.data.train.pixel_variance()?;
+        let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter, pixel_variance };
         match &cfg.vae {
             Some(vae) => {
                 vae::train(cfg, vae, &data.train, &run, device, progress)?;

@@ -19,19 +19,25 @@ pub(super) fn report(
     machine: Machine,
 ) -> Report {
     let train = cfg.data.train_images;
-    let seen = |training: &TrainingConfig| training.steps(train).unwrap_or(0) * training.batch_size;
+    let steps = |training: &TrainingConfig| training.steps(train).unwrap_or(0);
+    let seen = |training: &TrainingConfig| steps(training) * training.batch_size;
+    // Those that were begun, where the number of steps ends the training.
+    let epochs = |training: &TrainingConfig| {
+        steps(training).div_ceil(training.steps_per_epoch(train).unwrap_or(1).max(1)).min(training.epochs)
+    };
     let (epochs, mut images) = match &cfg.vae {
         None => (
-            Epochs { vqsvae: cfg.vqsvae_training.epochs, sdid: cfg.sdid_training.epochs },
+            Epochs { vqsvae: epochs(&cfg.vqsvae_training), sdid: epochs(&cfg.sdid_training) },
             vec![
                 ("vqsvae", seen(&cfg.vqsvae_training)),
                 ("encode", train),
                 ("sdid", seen(&cfg.sdid_training)),
             ],
         ),
-        Some(vae) => {
-            (Epochs { vqsvae: vae.training.epochs, sdid: 0 }, vec![(vae.network.kind(), seen(&vae.training))])
-        }
+        Some(vae) => (
+            Epochs { vqsvae: epochs(&vae.training), sdid: 0 },
+            vec![(vae.network.kind(), seen(&vae.training))],
+        ),
     };
     images.push(("sample", cfg.samples));
     let speed = |&(stage, n): &(&str, usize)| Some((stage.to_owned(), n as f64 / seconds.get(stage)?));
@@ -75,8 +81,10 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
         )
     });
     let fad = metrics.fad.as_ref().map_or(String::new(), |d| {
-        let (images, network) = (d.generated_images, &d.network);
-        format!(" FAD: {images} generated images, and the reconstructions of the first {images} test images, in 8 bits; {network}.")
+        format!(
+            " FAD: {} generated images, and the reconstructions of the first {} test images, in 8 bits; {}.",
+            d.generated_images, d.reconstructed_images, d.network,
+        )
     });
     let cut = |name: &str, training: &TrainingConfig| {
         training.max_steps.map_or(String::new(), |most| format!(" {name}: at most {most} steps of training."))
@@ -94,12 +102,13 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
          padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
          stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
          all test images. Firing rates: VQ-SVAE on all test images, SDID on the codes of the first {} test images masked at \
-         random times. Samples: seed {}, order {:?}, temperature {}{top_k}{top_p}{thresholds}.{cuts}{distance}{fad}",
+         random times. Samples: seed {}, {} steps, order {:?}, temperature {}{top_k}{top_p}{thresholds}.{cuts}{distance}{fad}",
         cfg.data.test_images,
         metrics.bits_per_token_images,
         cfg.evaluation.bound.strata,
         RATE_IMAGES.min(cfg.data.test_images),
         cfg.seed.0,
+        cfg.sampling.steps.unwrap_or(cfg.sdid.steps),
         cfg.sampling.order,
         cfg.sampling.temperature,
     )

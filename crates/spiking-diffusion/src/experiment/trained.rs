@@ -13,7 +13,7 @@ use super::networks::{Networks, SpikingDenoiser};
 use crate::error::{Error, Result};
 
 /// Draws images from a finished run, by [`samples`](Self::samples), [`generation::save`](crate::generation::save) and
-/// [`sweep::sweep`](crate::sweep::sweep()): holds its networks, or an own denoiser in the place of the run's.
+/// [`sweep::sweep`](crate::sweep::sweep()): holds its networks, or an own denoiser instead of the run's.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Trained<D = Sdid> {

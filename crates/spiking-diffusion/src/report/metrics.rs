@@ -9,7 +9,7 @@ pub struct Metrics {
     pub mse: f64,
     /// Structural similarity of the test reconstructions, paper settings; the paper prints `1 - ssim`.
     pub ssim: f64,
-    /// Eq. 14 on test codes, in bits a token: comparable only between runs on the same codes. 0, on 0 images, where the model has no codes.
+    /// Eq. 14 on test codes, in bits per token: comparable only between runs on the same codes. 0, on 0 images, where the model has no codes.
     pub bits_per_token: f64,
     /// Standard error of that estimate.
     pub bits_per_token_standard_error: f64,
@@ -56,10 +56,13 @@ impl Metrics {
 pub struct AutoencoderDistance {
     /// Of generated images to all test images.
     pub fad: f64,
-    /// Of the reconstructions of as many test images to the same.
+    /// Of the reconstructions of the first test images to the same.
     pub reconstruction_fad: f64,
     /// Generated images, rounded to 8 bits as in a PNG.
     pub generated_images: usize,
+    /// Test images that were reconstructed: as many, or all that there are (0 in reports from before it was counted).
+    #[serde(default)]
+    pub reconstructed_images: usize,
     /// Network, batch size, and whose statistics of the test images.
     pub network: String,
 }
@@ -67,7 +70,7 @@ pub struct AutoencoderDistance {
 /// Holds the distances of one run; smaller is better.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distance {
-    /// Fréchet distance.
+    /// Fréchet distance between the features of generated and of test images; it is FID where [`extractor`](Self::extractor) is Inception.
     pub fid: f64,
     /// Kernel distance, mean over subsets.
     pub kid: f64,

@@ -214,7 +214,7 @@ fn wall_times(report: &Report) -> Block {
     let mut stages: Vec<_> = report.seconds.iter().collect();
     stages.sort_by_key(|(stage, _)| STAGES.iter().position(|known| known == stage));
     Block::Table {
-        head: vec!["stage", "wall time", "images a second"],
+        head: vec!["stage", "wall time", "images per second"],
         rows: stages.into_iter().map(row).collect(),
     }
 }

@@ -227,7 +227,7 @@ fn constants_may_be_missing() {
     assert_eq!(trained.sha256, imported(&out.path().join("whole")).sha256);
 }
 
-/// A small VQ-SVAE of this config in the place of a run's.
+/// A small VQ-SVAE of this config instead of a run's.
 fn replace(run: &Path, cfg: &VqSvaeConfig) {
     let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
     let model = VqSvae::build(cfg, params.builder()).unwrap();

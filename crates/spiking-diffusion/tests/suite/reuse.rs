@@ -1,4 +1,4 @@
-//! Codes of another run in the place of the first two stages.
+//! Codes of another run instead of the first two stages.
 
 use std::fs;
 use std::path::Path;

@@ -257,7 +257,7 @@ proptest! {
     #[test]
     fn configs_survive_json(
         sizes in any::<[usize; 10]>(),
-        numbers in [number(), number(), number(), number(), number()],
+        numbers in [number(), number(), number(), number(), number(), number()],
         readouts in (any_readout(), any_readout()),
         (straight_through, reduction, reconstruction, dense) in choices(),
         output in prop_oneof![Just(Activation::Tanh), Just(Activation::ClampedTanh), Just(Activation::Linear)],
@@ -266,7 +266,7 @@ proptest! {
         revival in prop_oneof![Just(None), (any::<usize>(), number()).prop_map(|(every, until)| Some(Revival { every, until }))],
     ) {
         let [channels, height, width, time_steps, e0, e1, code_channels, codes, d0, d1] = sizes;
-        let [v_threshold, codebook_std, initial_k, tau_syn, beta] = numbers;
+        let [v_threshold, codebook_std, initial_k, tau_syn, beta, margin] = numbers;
         let cfg = VqSvaeConfig {
             image: ImageSpec { channels, height, width },
             time_steps,
@@ -283,6 +283,7 @@ proptest! {
             tau_syn,
             readout: readouts.1,
             output,
+            margin,
             straight_through,
             reduction,
             reconstruction,
@@ -327,6 +328,15 @@ fn a_clamped_output_wants_a_mean_squared_error() {
     let sum =
         |cfg: &mut VqSvaeConfig| (cfg.output, cfg.reduction) = (Activation::ClampedTanh, Reduction::Sum);
     refuses(sum, "vqsvae.output", "clamped_tanh", "mean only");
+}
+
+#[test]
+fn a_margin_wants_a_clamp_and_room() {
+    refuses(|cfg: &mut VqSvaeConfig| cfg.margin = 0.1, "vqsvae.margin", "0.1", "clamped_tanh");
+    for margin in [-0.1, 0.5, f64::NAN] {
+        let clamped = |cfg: &mut VqSvaeConfig| (cfg.output, cfg.margin) = (Activation::ClampedTanh, margin);
+        refuses(clamped, "vqsvae.margin", &margin.to_string(), "must lie in [0, 0.4]");
+    }
 }
 
 #[test]

@@ -176,6 +176,35 @@ fn the_gradient_goes_straight_through_the_clamp() {
     }
 }
 
+/// Black and white pixels have errors until they are by the margin beyond themselves, the others as ever.
+#[test]
+fn a_margin_moves_the_targets_of_black_and_white() {
+    let wide = tiny(VqSvaeConfig::paper);
+    let margin = 0.1;
+    let mut with = Pass::new(&VqSvaeConfig { output: Activation::ClampedTanh, margin, ..wide.clone() });
+    let mut pass = Pass::new(&wide);
+    // Blacks and whites among the greys.
+    let images = (&pass.images * 2.).unwrap().clamp(-0.5, 0.5).unwrap();
+    (with.images, pass.images) = (images.clone(), images.clone());
+    let [white, black] =
+        [images.ge(0.5), images.le(-0.5)].map(|is| is.unwrap().to_dtype(DType::F64).unwrap());
+    assert!([&white, &black].iter().all(|is| is.sum_all().unwrap().to_scalar::<f64>().unwrap() > 5.));
+    let targets = (&images + ((white - black).unwrap() * margin).unwrap()).unwrap();
+    let out = pass.fixture.model.forward_t(&images, true).unwrap();
+    let errors = (out.reconstruction.clamp(-0.5 - margin, 0.5 + margin).unwrap() - targets).unwrap().detach();
+    let value = errors.sqr().unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap();
+    let losses = with.losses();
+    assert!((losses.reconstruction.to_scalar::<f64>().unwrap() / value - 1.).abs() < 1e-12);
+    let shown = (&errors * &out.reconstruction).unwrap().mean_all().unwrap();
+    let (wanted, got) = (pass.gradients(&(shown * 2.).unwrap()), with.gradients(&losses.reconstruction));
+    for name in ["head.weight", "head.bias", "decoder.1.conv.weight", "encoder.0.conv.weight"] {
+        crate::assert_relative(name, &got[name], &wanted[name], 1e-12);
+    }
+    // Evaluated, the images are of the pixels' range.
+    let image = with.fixture.model.forward_t(&images, false).unwrap().reconstruction;
+    assert!(crate::flat(&image).iter().all(|x| x.abs() <= 0.5));
+}
+
 #[test]
 fn gradients_of_the_dense_term_are_those_of_finite_differences() {
     for reduction in [Reduction::Mean, Reduction::Sum] {

@@ -102,7 +102,7 @@ impl<'a> NetworkBuilder<'a> {
         self.layer(|from, vb| SpikingLayer::conv_transpose(from, channels, cfg, lif, vb))
     }
 
-    /// Adds a spiking linear layer, as [`SpikingLayer::linear`]. Maps are [flattened](Self::flatten) in front of it.
+    /// Adds a spiking linear layer, as [`SpikingLayer::linear`]. Maps must be [flattened](Self::flatten) in front of it.
     pub fn linear(self, features: usize) -> Self {
         let lif = self.lif;
         self.layer(|from, vb| SpikingLayer::linear(from, features, lif, vb))

@@ -14,7 +14,7 @@ use candle_core::{
 };
 
 use super::backend::Backend;
-use super::{Real, by_dtype, operand, same_type};
+use super::{Real, by_dtype, not_negative, operand, same_type};
 use crate::exchange::{self, Exchange};
 use cpu::Planes;
 
@@ -183,7 +183,7 @@ impl CustomOp1 for Moments {
 fn moments<F: Real>(p: &Planes, xs: &[F], pivots: &[f64], n: f64) -> Vec<f64> {
     let sums = p.sum_around(xs, pivots);
     let means = sums.iter().zip(pivots).map(|(s, pivot)| pivot + s.0 / n);
-    let variances = sums.iter().map(|s| (s.1 / n - (s.0 / n).powi(2)).max(0.));
+    let variances = sums.iter().map(|s| not_negative(s.1 / n - (s.0 / n).powi(2)));
     means.chain(variances).collect()
 }
 

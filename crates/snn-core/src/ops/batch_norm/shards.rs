@@ -3,6 +3,7 @@
 use candle_core::Result;
 
 use crate::exchange::{self, Exchange};
+use crate::ops::not_negative;
 
 /// The mean of each channel over all shards, the biased variance of each, and the number of their elements: the mean first, and
 /// then what lies around it.
@@ -24,7 +25,8 @@ pub(super) fn moments_of_all(
     let (n, (rests, squares)) = (sums[0], sums[1..].split_at(channels));
     // What rounding left in the mean.
     means.iter_mut().zip(rests).for_each(|(mean, rest)| *mean += rest / n);
-    let variances = squares.iter().zip(rests).map(|(square, rest)| (square / n - (rest / n).powi(2)).max(0.));
+    let variances =
+        squares.iter().zip(rests).map(|(square, rest)| not_negative(square / n - (rest / n).powi(2)));
     let variances: Vec<f64> = variances.collect();
     Ok([means, variances, vec![n]].concat())
 }

@@ -21,7 +21,17 @@ use crate::time::check_time_steps;
 use crate::{LifConfig, Reset};
 pub(crate) use neuron::{Neuron, by_division};
 
-/// Runs a layer of LIF neurons over all time steps, fused: one pass forward, one backward, no stored membrane.
+/// Computes the spikes of LIF neurons over all time steps (paper Eq. 1-3), with a surrogate gradient: SpikingJelly's
+/// `LIFNode(step_mode="m")` after a reset, since every call starts from rest.
+///
+/// ```text
+/// H[t] = V[t-1] + (X[t] - (V[t-1] - V_reset)) / tau      charge; V[-1] = V_reset
+/// S[t] = Theta(H[t] - V_th)                              fire
+/// V[t] = H[t] (1 - S[t]) + V_reset S[t]                  reset
+/// ```
+///
+/// [`LifConfig`] has the variants of each line. Backward, the derivative of [`Surrogate`](crate::Surrogate) stands for that of `Theta`. It is one
+/// fused pass forward and one backward, in which membranes are computed again instead of being stored.
 ///
 /// # Shapes
 /// `xs: [T, N, ...]` input currents -> spikes `[T, N, ...]`, each 0 or 1. f32 or f64.

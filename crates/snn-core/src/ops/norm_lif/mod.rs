@@ -58,7 +58,7 @@ pub(crate) fn has_kernel(xs: &Tensor, steps: usize) -> bool {
     Backend::of(xs) == Backend::Cuda && steps > 0 && fits_shared(xs.dtype(), steps)
 }
 
-/// [`batch_norm_of_copies`] with the spikes `[T, N, C, ...]` of neurons behind it in the place of the normalised currents.
+/// [`batch_norm_of_copies`] with the spikes `[T, N, C, ...]` of neurons behind it instead of the normalised currents.
 pub(crate) fn norm_lif(
     xs: &Tensor,
     [weight, bias]: [&Tensor; 2],

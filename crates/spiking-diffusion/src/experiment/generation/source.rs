@@ -6,7 +6,7 @@ use std::path::Path;
 use absorbing_diffusion::{Denoiser, Order, Schedule};
 use candle_core::{Device, Tensor};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use snn_core::Seed;
 use snn_train::{differences, most_readable, read_json, write_json};
 
@@ -127,14 +127,7 @@ pub(super) fn check_manifest(now: &Value, folder: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(write_json(&path, now)?);
     }
-    let mut then: Map<String, Value> = read_json(&path)?;
-    let mut now = now.as_object().cloned().unwrap_or_default();
-    let keys: Vec<String> = then.keys().chain(now.keys()).cloned().collect();
-    for key in keys {
-        then.entry(key.clone()).or_insert(Value::Null);
-        now.entry(key).or_insert(Value::Null);
-    }
-    match most_readable(differences(&then.into(), &now.into())) {
+    match most_readable(differences(&read_json(&path)?, now)) {
         None => Ok(()),
         Some((field, [then, now])) => Err(Error::run(
             folder,

@@ -71,7 +71,7 @@ impl Sweep {
             !setting.optional || self.rows.iter().any(|row| (setting.cell)(row) != or_dash(None::<u8>))
         };
         let settings: Vec<&Setting> = SETTINGS.iter().filter(shown).collect();
-        let measured = ["passes an image", "images a second", "codes in use", "perplexity"];
+        let measured = ["passes an image", "images per second", "codes in use", "perplexity"];
         let heads = settings.iter().map(|setting| setting.name).chain(measured).map(str::to_owned);
         let heads: Vec<String> =
             heads.chain((1..=self.judges.len()).map(|i| format!("distance {i}"))).collect();
@@ -123,7 +123,11 @@ impl Sweep {
         let numbers = |setting: &&&Setting| self.rows.iter().all(|row| (setting.number)(row).is_some());
         // The last: steps, where they differ.
         let Some(x) = varied.iter().rfind(numbers).filter(|_| !self.judges.is_empty()) else {
-            return Ok(());
+            // Nothing to draw, and no picture of another table beside this one.
+            return match std::fs::remove_file(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(e)),
+                _ => Ok(()),
+            };
         };
         let line = |row: &Row| {
             let others = varied.iter().filter(|setting| setting.name != x.name);

@@ -2,6 +2,7 @@
 
 use super::neuron::{Affine, Sums};
 use crate::ops::chain::spec::Statistics;
+use crate::ops::not_negative;
 use crate::ops::simd::vectorised;
 
 /// Mean and sum of squared deviations of each channel over a number of rows, in f64.
@@ -20,7 +21,7 @@ impl Moments {
         let pivot: Vec<f64> = rows[..channels].iter().map(|&x| f64::from(x)).collect();
         let (mut sum, mut square) = (vec![0f64; channels], vec![0f64; channels]);
         add_powers(rows, &pivot, &mut sum, &mut square);
-        let squares = square.iter().zip(&sum).map(|(q, s)| (q - s * s / count).max(0.)).collect();
+        let squares = square.iter().zip(&sum).map(|(q, s)| not_negative(q - s * s / count)).collect();
         let mean = sum.iter().zip(&pivot).map(|(s, p)| p + s / count).collect();
         Self { count, mean, squares }
     }
@@ -106,16 +107,16 @@ impl Statistics {
     /// channel: `weight/std (g - mean(g) - y^ mean(g y^)) = p g + q (y - centre) + r`.
     pub(super) fn gradient(&self, weight: &[f32], sums: &Sums, eps: f64) -> InputGradient {
         let centre = self.mean.iter().map(|&mean| mean as f32).collect();
-        let mut map = InputGradient { grad: Vec::new(), current: Vec::new(), centre, constant: Vec::new() };
+        let (mut grad, mut current, mut constant) = (Vec::new(), Vec::new(), Vec::new());
         for (c, weight) in weight.iter().enumerate() {
             let inverse_std = self.inverse_std(c, eps);
             let scale = f64::from(*weight) * inverse_std;
             let slope = -scale * inverse_std * inverse_std * self.around_mean(sums, c) / self.count;
-            map.grad.push(scale as f32);
-            map.current.push(slope as f32);
-            map.constant.push((-scale * sums.grad[c] / self.count - slope * self.rest(c)) as f32);
+            grad.push(scale as f32);
+            current.push(slope as f32);
+            constant.push((-scale * sums.grad[c] / self.count - slope * self.rest(c)) as f32);
         }
-        map
+        InputGradient { grad, rest: Some(OfBatch { current, centre, constant }) }
     }
 }
 
@@ -123,6 +124,12 @@ impl Statistics {
 #[derive(Debug)]
 pub(super) struct InputGradient {
     grad: Vec<f32>,
+    /// Of a map that depends on the batch.
+    rest: Option<OfBatch>,
+}
+
+#[derive(Debug)]
+struct OfBatch {
     current: Vec<f32>,
     centre: Vec<f32>,
     constant: Vec<f32>,
@@ -131,13 +138,24 @@ pub(super) struct InputGradient {
 impl InputGradient {
     /// Of an affine map that does not depend on the batch.
     pub(super) fn fixed(affine: &Affine) -> Self {
-        let zeros = vec![0.; affine.scale.len()];
-        Self { grad: affine.scale.clone(), current: zeros.clone(), centre: zeros.clone(), constant: zeros }
+        Self { grad: affine.scale.clone(), rest: None }
     }
 
     /// The gradient of each row of currents.
     pub(super) fn apply_in_place(&self, grads: &mut [f32], currents: &[f32]) {
-        combine(grads, currents, &self.grad, &self.current, &self.centre, &self.constant);
+        match &self.rest {
+            None => scale(grads, &self.grad),
+            Some(rest) => combine(grads, currents, &self.grad, &rest.current, &rest.centre, &rest.constant),
+        }
+    }
+}
+
+vectorised! {
+    /// `g = p g`, by channel: of a current that is infinite, too, a number.
+    fn scale(grads: &mut [f32], p: &[f32]) {
+        for g in grads.chunks_exact_mut(p.len()) {
+            g.iter_mut().zip(p).for_each(|(g, p)| *g *= p);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use candle_core::Var;
 
 use super::super::neuron::{Affine, Neurons, Out, SpikeGradient};
+use super::super::norm::InputGradient;
 use super::*;
 use crate::{Reset, Surrogate, lif_reference};
 
@@ -219,6 +220,14 @@ fn huge_infinite_and_no_currents() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_fixed_map_passes_gradients_through_currents_that_are_no_numbers() {
+    let map = InputGradient::fixed(&Affine::new(vec![2.], vec![1.]));
+    let mut grads = [3., 0., -1.];
+    map.apply_in_place(&mut grads, &[f32::INFINITY, f32::NAN, 1e38]);
+    assert_eq!(grads, [6., 0., -2.]);
 }
 
 #[test]
