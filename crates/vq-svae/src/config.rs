@@ -133,12 +133,12 @@ impl Revival {
     }
 }
 
-/// Largest weight of a loss or feature, and spread of a codebook: f32 still holds the squares of their gradients.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_zero(x: &f64) -> bool {
     *x == 0.
 }
 
+/// Largest weight of a loss or feature, and spread of a codebook: f32 still holds the squares of their gradients.
 const LARGEST: f64 = 1e6;
 const LARGEST_MARGIN: f64 = 0.4;
 const SMALLEST_VARIANCE: f64 = 1e-12;

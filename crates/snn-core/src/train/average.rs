@@ -1,4 +1,4 @@
-//! The moving average of a network's parameters, which generates better than the last ones do.
+//! The moving average of a network's parameters, which moves less than they do.
 
 use std::collections::BTreeMap;
 

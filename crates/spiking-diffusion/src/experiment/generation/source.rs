@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use absorbing_diffusion::{Denoiser, Order, Schedule};
+use absorbing_diffusion::{Denoiser, SamplingConfig};
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde_json::Value;
@@ -24,16 +24,9 @@ struct Manifest {
     networks_sha256: String,
     dataset: String,
     seed: Seed,
-    order: Order,
-    temperature: Schedule,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_k: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    v_threshold_scale: Option<f64>,
-    /// Of sampling; none: as many as diffusion has.
-    steps: Option<usize>,
+    /// But for the batch size, which changes no image.
+    #[serde(flatten)]
+    sampling: SamplingConfig,
     /// The name of the user's own order, in place of `order`.
     own_order: Option<String>,
     /// The classes, if the images have any.
@@ -48,12 +41,7 @@ impl Manifest {
             networks_sha256: trained.sha256.clone(),
             dataset: cfg.data.name.clone(),
             seed: cfg.seed,
-            order: cfg.sampling.order,
-            temperature: cfg.sampling.temperature,
-            top_k: cfg.sampling.top_k,
-            top_p: cfg.sampling.top_p,
-            v_threshold_scale: cfg.sampling.v_threshold_scale,
-            steps: cfg.sampling.steps,
+            sampling: cfg.sampling,
             own_order: trained.order.as_ref().map(|own| own.name.clone()),
             condition: trained.condition.clone(),
         }
@@ -84,7 +72,9 @@ impl<D: Denoiser> Source for Trained<D> {
     }
 
     fn origin(&self) -> Result<Value> {
-        tree(&Manifest::of(self))
+        let mut tree = tree(&Manifest::of(self))?;
+        tree.as_object_mut().map(|fields| fields.remove("batch_size"));
+        Ok(tree)
     }
 
     fn draw(&self, images: Range<usize>, device: &Device) -> Result<Tensor> {
