@@ -33,3 +33,35 @@ use crate::error::Result;
 pub fn mnist(folder: Option<&Path>) -> Result<Dataset> {
     KnownSet::Mnist.load(folder, Partial::Reject)
 }
+
+/// Loads Fashion-MNIST from a [folder](KnownSet::load).
+///
+/// # Errors
+/// Returns the errors of [`KnownSet::load`].
+pub fn fashion_mnist(folder: &Path) -> Result<Dataset> {
+    KnownSet::FashionMnist.load(Some(folder), Partial::Reject)
+}
+
+/// Loads KMNIST from a [folder](KnownSet::load).
+///
+/// # Errors
+/// Returns the errors of [`KnownSet::load`].
+pub fn kmnist(folder: &Path) -> Result<Dataset> {
+    KnownSet::Kmnist.load(Some(folder), Partial::Reject)
+}
+
+/// Loads EMNIST Letters from a [folder](KnownSet::load), upright, labels 0 (A) to 25 (Z).
+///
+/// # Errors
+/// Returns the errors of [`KnownSet::load`].
+pub fn letters(folder: &Path) -> Result<Dataset> {
+    KnownSet::Letters.load(Some(folder), Partial::Reject)
+}
+
+/// Loads CIFAR-10 from a [folder](KnownSet::load), `[3, 32, 32]` in the order red, green, blue.
+///
+/// # Errors
+/// Returns the errors of [`KnownSet::load`].
+pub fn cifar10(folder: &Path) -> Result<Dataset> {
+    KnownSet::Cifar10.load(Some(folder), Partial::Reject)
+}

@@ -107,6 +107,7 @@ impl ExperimentConfig {
             codebook_std: 0.1,
             readout: Readout::Mean,
             output: Activation::ClampedTanh,
+            margin: 0.05,
             revival: Some(Revival { every: 50, until: 0.6 }),
             ..VqSvaeConfig::released_code(image)
         };
