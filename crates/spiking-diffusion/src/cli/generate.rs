@@ -91,8 +91,10 @@ fn write_images(arguments: &Arguments, team: &Team, progress: &mut dyn Progress)
     match arguments.condition() {
         None => arguments.draw_by(&trained, team, &device, progress),
         Some(condition) => {
-            let known = trained.cfg.sdid.classes.unwrap_or(0);
-            if let Some(class) = condition.classes.iter().find(|class| **class as usize >= known) {
+            // One more is no class, which the library takes, and nobody means here.
+            if let Some(known) = trained.cfg.sdid.classes
+                && let Some(class) = condition.classes.iter().find(|class| **class as usize >= known)
+            {
                 let reason = format!("the run knows {known} classes, counted from 0");
                 return Err(Error::config("--class", class, reason));
             }
