@@ -179,7 +179,7 @@ impl RevealOrder for Order {
     fn share_masked(&self, draft: &Draft<'_>) -> (usize, usize) {
         match self.gibbs(draft) {
             Some(_) => (draft.masked().len(), draft.codes.len()),
-            None => (draft.left.saturating_mul(draft.free()), draft.steps.saturating_mul(draft.codes.len())),
+            None => draft.share_by_steps(),
         }
     }
 }

@@ -59,7 +59,7 @@ pub trait RevealOrder {
     /// The share of tokens that is masked before this step, as a numerator and a denominator: the network is told the diffusion time of
     /// this share, `t = ceil(T_d share)`. By default it is `left / steps` of the tokens that were not given.
     fn share_masked(&self, draft: &Draft<'_>) -> (usize, usize) {
-        (draft.left.saturating_mul(draft.free()), draft.steps.saturating_mul(draft.codes.len()))
+        draft.share_by_steps()
     }
 }
 
@@ -99,6 +99,11 @@ impl Draft<'_> {
     #[must_use]
     pub fn free(&self) -> usize {
         self.given.iter().filter(|given| !**given).count()
+    }
+
+    /// `left / steps` of the tokens that were not given, as a share of all: a numerator and a denominator.
+    pub(crate) fn share_by_steps(&self) -> (usize, usize) {
+        (self.left.saturating_mul(self.free()), self.steps.saturating_mul(self.codes.len()))
     }
 
     /// How many masked tokens this step has to reveal, if tokens are revealed evenly over the steps, so that

@@ -53,8 +53,8 @@ impl Decoder {
     }
 
     /// Makes the image from that sum, `[N, C, 4H', 4W']`.
-    pub(crate) fn image(&self, sum: &Tensor, time_steps: usize) -> Result<Tensor> {
-        self.pixels(&self.head.forward_sums(std::slice::from_ref(sum), time_steps)?, false)
+    pub(crate) fn image(&self, sum: &Tensor, time_steps: usize, train: bool) -> Result<Tensor> {
+        self.pixels(&self.head.forward_sums(std::slice::from_ref(sum), time_steps)?, train)
     }
 
     /// The connections of the spiking layers, and those of the read-out.
@@ -74,7 +74,7 @@ impl Decoder {
         let drive = Drive::Spikes(spikes);
         let Some(observe) = observe else {
             let sum = self.layers.readout(drive, self.readout(), train)?;
-            return self.pixels(&self.head.forward_sums(std::slice::from_ref(&sum), spikes.dim(0)?)?, train);
+            return self.image(&sum, spikes.dim(0)?, train);
         };
         let mut name = |i: usize, spikes: &Tensor| observe(&format!("decoder.{i}"), spikes);
         self.pixels(&self.head.forward(&self.layers.forward_observed(drive, train, &mut name)?)?, train)

@@ -249,7 +249,7 @@ impl VqSvae {
         let (z_q, time_steps) = (self.codebook.look_up(codes)?, self.cfg.time_steps);
         let drive = Drive::Constant(&z_q, time_steps);
         let sum = self.codes_to_sums.readout(drive, self.decoder.readout(), false)?;
-        self.decoder.image(&sum, time_steps)
+        self.decoder.image(&sum, time_steps, false)
     }
 }
 

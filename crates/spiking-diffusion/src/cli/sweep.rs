@@ -109,7 +109,7 @@ fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String
     trained.cfg = set(trained.cfg, "sampling.", &arguments.set)?;
     trained.cfg.seed = arguments.seed.map_or(trained.cfg.seed, Seed);
     let settings = arguments.settings(trained.cfg.sampling);
-    // Before hours of drawing: whether the folder can be written.
+    // Before hours of drawing: whether there can be such a folder.
     std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
     let found = library::sweep(&trained, &settings, arguments.n, &judges, &device, progress)?;
     found.save(&arguments.out).inspect_err(|_| say(&found.to_markdown()))?;

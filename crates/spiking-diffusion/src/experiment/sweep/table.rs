@@ -124,10 +124,10 @@ impl Sweep {
         // The last: steps, where they differ.
         let Some(x) = varied.iter().rfind(numbers).filter(|_| !self.judges.is_empty()) else {
             // Nothing to draw, and no picture of another table beside this one.
-            return match std::fs::remove_file(path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(e)),
-                _ => Ok(()),
-            };
+            if path.exists() {
+                std::fs::remove_file(path).map_err(Error::io(path))?;
+            }
+            return Ok(());
         };
         let line = |row: &Row| {
             let others = varied.iter().filter(|setting| setting.name != x.name);
