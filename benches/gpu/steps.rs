@@ -1,18 +1,21 @@
 //! Training steps and sampling of both networks at the paper's sizes on a device: one JSON object a line.
 //!
-//! `gpu_steps DEVICE SECONDS BATCH...`, as in `gpu_steps cuda:0 20 32 256 1024`; `SECONDS` is what each measurement may take. `scripts/gpu-suite`
-//! runs it. Weights are fresh, so that spikes are as many as at the start of a training: a GPU's time does not depend on them.
+//! `gpu_steps DEVICE SECONDS PRECISIONS BATCH...`, as in `gpu_steps cuda:0 20 f32,tf32,bf16 32 256 1024`; `SECONDS` is what each
+//! measurement may take. `scripts/gpu-suite` runs it, and beside it `benches/peer/device.py`, which does the same in PyTorch. Weights are
+//! fresh, so that spikes are as many as at the start of a training: a GPU's time does not depend on them. Where there are several
+//! precisions, their losses over the same steps are compared too.
 #![allow(clippy::print_stdout, reason = "its output is its interface")]
 
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::json;
+use serde_json::{Value, json};
 use spiking_diffusion::ExperimentConfig;
 use spiking_diffusion::absorbing_diffusion::{
     AbsorbingProcess, Sampler, SamplingConfig, Sdid, Weighting, draw_noise, loss,
 };
-use spiking_diffusion::snn_core::{AdamW, AdamWConfig, ParamStore, Seed};
+use spiking_diffusion::data::synthetic_digits;
+use spiking_diffusion::snn_core::{AdamW, AdamWConfig, ParamStore, Precision, Seed};
 use spiking_diffusion::vq_svae::{ImageSpec, VqSvae};
 
 #[global_allocator]
@@ -22,6 +25,63 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Steps before the time counts.
 const WARM_UP: usize = 3;
+
+/// Steps whose losses are compared, their batch, and the last ones, of which the mean is taken.
+const COMPARED: (usize, usize, usize) = (200, 32, 20);
+
+/// A training of one network, on one batch again and again.
+struct Training<'a> {
+    params: ParamStore,
+    optimiser: AdamW,
+    loss: Box<dyn FnMut(usize) -> Result<Tensor> + 'a>,
+    steps: usize,
+}
+
+impl<'a> Training<'a> {
+    fn new(params: ParamStore, loss: impl FnMut(usize) -> Result<Tensor> + 'a) -> Result<Self> {
+        let optimiser = AdamW::new(params.trainable(), AdamWConfig::default())?;
+        Ok(Self { params, optimiser, loss: Box::new(loss), steps: 0 })
+    }
+
+    /// The VQ-SVAE on these images.
+    fn of_vqsvae(cfg: &ExperimentConfig, images: Tensor) -> Result<Self> {
+        let params = ParamStore::new(Seed(0), DType::F32, images.device());
+        let model = VqSvae::new(&cfg.vqsvae, params.builder())?;
+        Self::new(params, move |_| Ok(model.losses(&images, &model.forward_t(&images, true)?)?.total()?))
+    }
+
+    /// SDID on codes of a pattern, masked anew in each step.
+    fn of_sdid(cfg: &ExperimentConfig, device: &Device, batch: usize) -> Result<Self> {
+        let params = ParamStore::new(Seed(0), DType::F32, device);
+        let model = Sdid::new(&cfg.sdid, params.builder())?;
+        let process = AbsorbingProcess::new(cfg.sdid.codes, cfg.sdid.steps)?;
+        let codes: Vec<u32> = (0..batch * 49).map(|i| (i * 13 % cfg.sdid.codes) as u32).collect();
+        let codes = Tensor::from_vec(codes, (batch, 7, 7), device)?;
+        let device = device.clone();
+        Self::new(params, move |step| {
+            let (t, u) = draw_noise(&process, (batch, 7, 7), Seed(2), &format!("noise/{step}"))?;
+            let (t, u) = (t.to_device(&device)?, u.to_device(&device)?);
+            Ok(loss(&process, &model, &codes, &t, &u, Weighting::Uniform, true)?)
+        })
+    }
+
+    /// One step, and its loss, on the device.
+    fn step(&mut self) -> Result<Tensor> {
+        self.steps += 1;
+        let loss = (self.loss)(self.steps)?;
+        self.optimiser.step(&self.params.gradients(&loss.backward()?)?, 1.)?;
+        Ok(loss.detach())
+    }
+
+    /// The mean loss of the last of the compared steps.
+    fn last_losses(mut self) -> Result<f64> {
+        let (steps, _, last) = COMPARED;
+        (last..steps).try_for_each(|_| self.step().map(drop))?;
+        let losses = (0..last).map(|_| self.step()).collect::<Result<Vec<_>>>()?;
+        let mean = Tensor::stack(&losses, 0)?.to_dtype(DType::F64)?.mean_all()?;
+        Ok(mean.to_scalar()?)
+    }
+}
 
 /// Median seconds of `work`, which it calls until the time is over, three times at least, and how often it did.
 fn median(device: &Device, limit: Duration, mut work: impl FnMut() -> Result<()>) -> Result<(f64, usize)> {
@@ -40,53 +100,22 @@ fn median(device: &Device, limit: Duration, mut work: impl FnMut() -> Result<()>
     Ok((times[times.len() / 2], times.len()))
 }
 
-fn report(work: &str, batch: usize, measured: Result<(f64, usize)>) {
-    // One measurement that fails, for want of memory say, must not end the others.
-    let line = match measured {
-        Ok((seconds, times)) => {
-            json!({ "work": work, "batch": batch, "seconds": seconds, "images_per_second": batch as f64 / seconds, "times": times })
-        }
-        Err(error) => json!({ "work": work, "batch": batch, "error": error.to_string() }),
-    };
+/// A line of what was measured, or of why it was not: one measurement that fails, for want of memory say, must not end the others.
+fn report(work: &str, batch: usize, measured: Result<Value>) {
+    let mut line = json!({ "work": work, "precision": Precision::in_use().name(), "batch": batch });
+    let measured = measured.unwrap_or_else(|error| json!({ "error": error.to_string() }));
+    if let (Some(line), Value::Object(measured)) = (line.as_object_mut(), measured) {
+        line.extend(measured);
+    }
     println!("{line}");
 }
 
-fn vqsvae(cfg: &ExperimentConfig, device: &Device, limit: Duration, batch: usize) -> Result<(f64, usize)> {
-    let params = ParamStore::new(Seed(0), DType::F32, device);
-    let model = VqSvae::new(&cfg.vqsvae, params.builder())?;
-    let mut optimiser = AdamW::new(params.trainable(), AdamWConfig::default())?;
-    let images = Seed(1).uniform("images", (batch, 1, 28, 28), (-0.5, 0.5), DType::F32, device)?;
-    median(device, limit, || {
-        let losses = model.losses(&images, &model.forward_t(&images, true)?)?;
-        Ok(optimiser.step(&params.gradients(&losses.total()?.backward()?)?, 1.)?)
-    })
+fn time(device: &Device, limit: Duration, batch: usize, work: impl FnMut() -> Result<()>) -> Result<Value> {
+    let (seconds, times) = median(device, limit, work)?;
+    Ok(json!({ "seconds": seconds, "images_per_second": batch as f64 / seconds, "times": times }))
 }
 
-fn sdid(cfg: &ExperimentConfig, device: &Device, limit: Duration, batch: usize) -> Result<(f64, usize)> {
-    let params = ParamStore::new(Seed(0), DType::F32, device);
-    let model = Sdid::new(&cfg.sdid, params.builder())?;
-    let process = AbsorbingProcess::new(cfg.sdid.codes, cfg.sdid.steps)?;
-    let mut optimiser = AdamW::new(params.trainable(), AdamWConfig::default())?;
-    let codes: Vec<u32> = (0..batch * 49).map(|i| (i * 13 % cfg.sdid.codes) as u32).collect();
-    let codes = Tensor::from_vec(codes, (batch, 7, 7), device)?;
-    let mut step = 0;
-    median(device, limit, || {
-        step += 1;
-        let (t, u) = draw_noise(&process, (batch, 7, 7), Seed(2), &format!("noise/{step}"))?;
-        let loss = loss(
-            &process,
-            &model,
-            &codes,
-            &t.to_device(device)?,
-            &u.to_device(device)?,
-            Weighting::Uniform,
-            true,
-        )?;
-        Ok(optimiser.step(&params.gradients(&loss.backward()?)?, 1.)?)
-    })
-}
-
-fn sampling(cfg: &ExperimentConfig, device: &Device, limit: Duration, batch: usize) -> Result<(f64, usize)> {
+fn sampling(cfg: &ExperimentConfig, device: &Device, limit: Duration, batch: usize) -> Result<Value> {
     let (autoencoder, denoiser) =
         (ParamStore::new(Seed(0), DType::F32, device), ParamStore::new(Seed(0), DType::F32, device));
     let vqsvae = VqSvae::new(&cfg.vqsvae, autoencoder.builder())?;
@@ -94,7 +123,7 @@ fn sampling(cfg: &ExperimentConfig, device: &Device, limit: Duration, batch: usi
     let process = AbsorbingProcess::new(cfg.sdid.codes, cfg.sdid.steps)?;
     let sampling = SamplingConfig::default();
     let sampler = Sampler::new(&process, &sdid, &sampling)?;
-    median(device, limit, || {
+    time(device, limit, batch, || {
         let codes = sampler.sample(0..batch, (7, 7), Seed(2), device, &mut |_, _| {})?;
         vqsvae.decode(&codes)?;
         Ok(())
@@ -103,8 +132,8 @@ fn sampling(cfg: &ExperimentConfig, device: &Device, limit: Duration, batch: usi
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [name, seconds, batches @ ..] = arguments.as_slice() else {
-        return Err("gpu_steps DEVICE SECONDS BATCH...".into());
+    let [name, seconds, precisions, batches @ ..] = arguments.as_slice() else {
+        return Err("gpu_steps DEVICE SECONDS PRECISIONS BATCH...".into());
     };
     let device = match name.split_once(':') {
         Some(("cuda", index)) => Device::new_cuda(index.parse()?)?,
@@ -113,11 +142,34 @@ fn main() -> Result<()> {
     };
     let limit = Duration::from_secs_f64(seconds.parse()?);
     let cfg = ExperimentConfig::released_code(ImageSpec::MNIST);
-    for batch in batches {
-        let batch = batch.parse()?;
-        report("vqsvae_train", batch, vqsvae(&cfg, &device, limit, batch));
-        report("sdid_train", batch, sdid(&cfg, &device, limit, batch));
-        report("sample_49", batch, sampling(&cfg, &device, limit, batch));
+    let precisions =
+        precisions.split(',').map(str::parse).collect::<std::result::Result<Vec<Precision>, _>>()?;
+    for &precision in &precisions {
+        if let Err(error) = precision.use_everywhere() {
+            println!(
+                "{}",
+                json!({ "work": "all", "precision": precision.name(), "batch": 0, "error": error.to_string() })
+            );
+            continue;
+        }
+        for batch in batches {
+            let batch = batch.parse()?;
+            let images = Seed(1).uniform("images", (batch, 1, 28, 28), (-0.5, 0.5), DType::F32, &device)?;
+            let train = |training: Result<Training<'_>>| {
+                let mut training = training?;
+                time(&device, limit, batch, || training.step().map(drop))
+            };
+            report("vqsvae_train", batch, train(Training::of_vqsvae(&cfg, images)));
+            report("sdid_train", batch, train(Training::of_sdid(&cfg, &device, batch)));
+            report("sample_49", batch, sampling(&cfg, &device, limit, batch));
+        }
+        if precisions.len() > 1 {
+            let (_, batch, _) = COMPARED;
+            let last = |training: Result<Training<'_>>| Ok(json!({ "loss": training?.last_losses()? }));
+            let digits = synthetic_digits()?.train.range(0..batch, &device)?;
+            report("vqsvae_200_steps", batch, last(Training::of_vqsvae(&cfg, digits)));
+            report("sdid_200_steps", batch, last(Training::of_sdid(&cfg, &device, batch)));
+        }
     }
     Ok(())
 }

@@ -68,7 +68,7 @@ class VqSvae(torch.nn.Module):
         return x.expand(self.steps, *x.shape)
 
     def over_time(self, weights, x):
-        return torch.tensordot(weights, x, dims=1)
+        return torch.tensordot(weights.to(x.dtype), x, dims=1)
 
     def quantise(self, images):
         spikes = self.repeat(images)
@@ -135,10 +135,11 @@ class Sdid(torch.nn.Module):
 
     @torch.no_grad()
     def sample(self, n, side=7, temperature=1.0):
-        h = torch.full((n, side, side), self.codes)
+        device = self.head.weight.device
+        h = torch.full((n, side, side), self.codes, device=device)
         for t in range(self.diffusion_steps, 0, -1):
-            reveal = (h == self.codes) & (torch.rand(h.shape) < 1 / t)
-            logits = self(h, torch.full((n,), t)) / temperature
+            reveal = (h == self.codes) & (torch.rand(h.shape, device=device) < 1 / t)
+            logits = self(h, torch.full((n,), t, device=device)) / temperature
             functional.reset_net(self)
             drawn = torch.distributions.Categorical(logits=logits.permute(0, 2, 3, 1)).sample()
             h = torch.where(reveal, drawn, h)

@@ -35,6 +35,21 @@ def table(heads, rows):
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
 
 
+def of_peer(steps, ours):
+    """Seconds of PyTorch in the same work, precision and batch, if this is a step of ours on the GPU."""
+    same = lambda s: all(s[key] == ours[key] for key in ("work", "precision", "batch"))
+    if ours["device"] == "gpu":
+        return next((s["seconds"] for s in steps if s["device"] == "peer" and same(s) and "seconds" in s), None)
+
+
+def time_of(step, peer):
+    """The cells of a measurement: milliseconds or why there are none, images a second, and how many times the peer's speed that is."""
+    if "error" in step:
+        return step["error"], "", ""
+    ratio = f"{peer / step['seconds']:.2f}" if peer else ""
+    return f"{1e3 * step['seconds']:.2f}", f"{step['images_per_second']:.0f}", ratio
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     parts = [line.split("\t") for line in (out / "parts.tsv").read_text().splitlines()]
@@ -60,12 +75,16 @@ def main():
     if kernels:
         rows = [[k["kernel"], f"{1e3 * k['seconds']:.3f}", f"{k['bytes_per_second'] / 1e9:.0f}", share(k)] for k in kernels]
         text.append("## Bandwidth\n\n" + table(["kernel", "ms", "GB/s", "of a copy's"], rows))
-    if steps:
+    times = [s for s in steps if "loss" not in s]
+    if times:
         rows = [
-            [s["device"], s["work"], s["batch"], s.get("error") or f"{1e3 * s['seconds']:.2f}", f"{s.get('images_per_second', 0):.0f}"]
-            for s in steps
+            [s["device"], s["work"], s["precision"], s["batch"], *time_of(s, of_peer(times, s))]
+            for s in times
         ]
-        text.append("## Steps\n\n" + table(["device", "work", "batch", "ms", "images/s"], rows))
+        text.append("## Steps\n\n" + table(["device", "work", "precision", "batch", "ms", "images/s", "x PyTorch's"], rows))
+    losses = [[s["work"], s["precision"], f"{s['loss']:.5f}"] for s in steps if "loss" in s]
+    if losses:
+        text.append("## Losses after 200 steps\n\n" + table(["work", "precision", "loss"], losses))
     (out / "suite.md").write_text("\n\n".join(text) + "\n")
     failed = [p["part"] for p in parts if p["result"] != "passed"]
     print((out / "suite.md").read_text())

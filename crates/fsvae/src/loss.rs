@@ -25,6 +25,12 @@ impl Losses {
         &self.reconstruction + &self.divergence
     }
 
+    /// Returns both terms, in the order of the fields.
+    #[must_use]
+    pub fn terms(&self) -> [Tensor; 2] {
+        [&self.reconstruction, &self.divergence].map(Tensor::clone)
+    }
+
     /// The values of both terms, in the order of the fields.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ pub use ops::cross_entropy::{cross_entropy, cross_entropy_reference};
 pub use ops::lerp::{lerp, lerp_reference};
 pub use ops::lif::{lif, lif_constant, lif_reference, lif_step, plif_step};
 pub use ops::nearest::{nearest, nearest_reference};
+pub use ops::precision::Precision;
 pub use ops::{on_workers, threads};
 pub use time::direct_encode;
 pub use trace::{

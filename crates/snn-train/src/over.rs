@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use snn_core::{Model, ParamStore};
 
 use crate::error::{Error, Result};
-use crate::trainer::{Session, number};
+use crate::trainer::Session;
 use crate::tree::{Part, Tree, from_bytes, to_bytes};
 use crate::workers::share;
 use crate::{Batch, Collective, Progress, StepLoss, Trainer};
@@ -58,10 +58,10 @@ impl Trainer<'_> {
             let of_shard = |shard: usize| -> Result<Lot, E> {
                 let first = shard * size;
                 let items = &batch.items[first..first + size];
-                let lot =
-                    Lot::of(params, step(Batch { items, places: (first, batch.items.len()), ..batch })?);
+                let made = step(Batch { items, places: (first, batch.items.len()), ..batch })?;
+                let lot = Lot::of(params, &made)?;
                 device.synchronize().map_err(Error::from)?;
-                lot
+                Ok(lot)
             };
             let mut own = tree.run(of_shard)?;
             if let Some(lot) = own.first_mut().filter(|_| progress.stop_requested()) {
@@ -119,10 +119,9 @@ struct Lot {
 }
 
 impl Lot {
-    fn of<E: From<Error>>(params: &ParamStore, StepLoss { loss, columns }: StepLoss) -> Result<Self, E> {
-        let gradients = || -> Result<_> { Ok(params.gradients(&loss.backward()?)?.into_values().collect()) };
-        let numbers = [vec![0., number(&loss)?], columns].concat();
-        Ok(Self { numbers, gradients: gradients()? })
+    fn of(params: &ParamStore, step: &StepLoss) -> Result<Self> {
+        let gradients = params.gradients(&step.loss.backward()?)?.into_values().collect();
+        Ok(Self { numbers: [vec![0.], step.numbers()?].concat(), gradients })
     }
 
     /// The mean of the gradients of so many shards, by parameter.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use snn_core::{AdamW, Average, Checkpoint, Model, Muon, ParamStore, Seed, clip_gradients, on_workers};
 
 use crate::csv::Csv;
@@ -31,14 +31,29 @@ pub struct Batch<'a> {
 pub struct StepLoss {
     /// The scalar whose gradient the parameters go down.
     pub loss: Tensor,
-    /// The values of the further [columns](Trainer::columns) of the CSV.
-    pub columns: Vec<f64>,
+    /// The further [columns](Trainer::columns) of the CSV: scalars, which are read together with the loss where they have its element type
+    /// and device.
+    pub columns: Vec<Tensor>,
 }
 
 impl From<Tensor> for StepLoss {
     /// A loss without further columns.
     fn from(loss: Tensor) -> Self {
         Self { loss, columns: Vec::new() }
+    }
+}
+
+impl StepLoss {
+    /// The loss and the columns as numbers, read in one go where they are alike: a GPU is waited for once.
+    pub(crate) fn numbers(&self) -> Result<Vec<f64>> {
+        let all: Vec<&Tensor> = std::iter::once(&self.loss).chain(&self.columns).collect();
+        let like_loss =
+            |x: &&Tensor| x.dtype() == self.loss.dtype() && x.device().same_device(self.loss.device());
+        let host = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F64);
+        if all.iter().all(like_loss) {
+            return Ok(host(&Tensor::stack(&all, 0)?)?.to_vec1()?);
+        }
+        all.into_iter().map(|x| Ok(host(x)?.to_scalar()?)).collect()
     }
 }
 
@@ -255,11 +270,14 @@ impl<'a> Session<'a> {
         step: &mut impl FnMut(Batch<'_>) -> Result<StepLoss, E>,
     ) -> Result<Option<f64>, E> {
         let Some(batch) = self.next() else { return Ok(None) };
-        let StepLoss { loss, columns } = step(batch)?;
+        let lot = step(batch)?;
         let (trainer, now) = (self.trainer, self.done());
-        let value = trainer.finite("loss", now, number(&loss)?)?;
-        let gradients = loss.backward().and_then(|grads| trainer.params.gradients(&grads));
-        self.descend(value, &columns, gradients.map_err(Error::from)?)?;
+        // Before its numbers are waited for, a GPU is given the backward pass.
+        let gradients = lot.loss.backward().and_then(|grads| trainer.params.gradients(&grads));
+        let gradients = gradients.map_err(Error::from)?;
+        let numbers = lot.numbers()?;
+        let value = trainer.finite("loss", now, numbers[0])?;
+        self.descend(value, &numbers[1..], gradients)?;
         Ok(Some(value))
     }
 
@@ -339,9 +357,4 @@ fn optimised_by_muon(
         return Ok((None, rest));
     }
     Ok((Some(Muon::new(hidden, cfg)?), rest))
-}
-
-/// A scalar as a number.
-pub(crate) fn number(scalar: &Tensor) -> Result<f64> {
-    Ok(scalar.to_dtype(DType::F64)?.to_scalar::<f64>()?)
 }

@@ -33,6 +33,12 @@ impl Losses {
         ((&self.reconstruction + &self.dense)? + &self.generator)? + &self.commitment
     }
 
+    /// Returns the four terms, in the order of the fields.
+    #[must_use]
+    pub fn terms(&self) -> [Tensor; 4] {
+        [&self.reconstruction, &self.dense, &self.generator, &self.commitment].map(Tensor::clone)
+    }
+
     /// The values of the four terms, in the order of the fields.
     ///
     /// # Errors

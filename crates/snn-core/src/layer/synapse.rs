@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use crate::geometry::{Geometry, Kind, conv_transpose2d_map, conv2d_map};
+use crate::ops::precision::product;
 use crate::ops::same_type;
 use crate::train::init::weight_and_bias;
 use crate::{Connections, ConvConfig, Error, conv_transpose2d, conv2d};
@@ -67,7 +68,7 @@ impl Synapse {
             Map::Linear if xs.rank() != 2 || xs.dim(1)? != weight.dim(1)? => {
                 bail!("linear: input {:?} and weight {:?} do not fit", xs.dims(), weight.dims())
             }
-            Map::Linear => xs.matmul(&weight.t()?),
+            Map::Linear => product(xs, &weight.t()?),
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) mod lerp;
 pub(crate) mod lif;
 pub(crate) mod nearest;
 pub(crate) mod norm_lif;
+pub(crate) mod precision;
 mod simd;
 pub(crate) mod squares;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Checkpoint;
 use crate::error::Error;
-use crate::ops::adamw::{Step, step_all};
+use crate::ops::adamw::{Step, moments_type, step_all};
 use crate::ops::squares::sum_of_squares;
 
 /// Hyper-parameters of [`AdamW`].
@@ -112,8 +112,7 @@ impl LrSchedule {
 /// # Errors
 /// Returns an error only if a tensor operation fails. A norm that is not finite is returned, not rejected.
 pub fn clip_gradients(grads: &mut BTreeMap<String, Tensor>, max_norm: Option<f64>) -> Result<f64> {
-    let squares = grads.values().map(sum_of_squares).collect::<Result<Vec<f64>>>()?;
-    let norm = squares.iter().sum::<f64>().sqrt();
+    let norm = sum_of_squares(grads.values())?.sqrt();
     if let Some(factor) = max_norm.map(|max| max / (norm + 1e-6)).filter(|&factor| factor < 1.) {
         for grad in grads.values_mut() {
             *grad = (&*grad * factor)?;
@@ -144,11 +143,12 @@ impl AdamW {
     /// An optimiser of these parameters, at step 0. It does not [validate](AdamWConfig::validate) `cfg`.
     ///
     /// # Shapes
-    /// Parameters may have any shape; their moments have the same.
+    /// Parameters may have any shape; their moments have the same, in f32 for parameters of half precision.
     /// # Errors
     /// Returns an error if the moments cannot be allocated.
     pub fn new(params: Vec<(String, Var)>, cfg: AdamWConfig) -> Result<Self> {
-        let zeros = |(_, p): &(String, Var)| Tensor::stack(&[p.zeros_like()?, p.zeros_like()?], 0);
+        let zeros =
+            |(_, p): &(String, Var)| Tensor::zeros([&[2], p.dims()].concat(), moments_type(p), p.device());
         let moments = params.iter().map(zeros).collect::<Result<_>>()?;
         Ok(Self { cfg, rates: vec![1.; params.len()], params, moments, step: 0 })
     }
@@ -229,13 +229,13 @@ impl AdamW {
         prefix: &str,
         step: usize,
     ) -> crate::error::Result<()> {
-        let moment = |kind: &str, name: &str, like: &Var| {
+        let moment = |kind: &str, name: &str, like: &Tensor| {
             checkpoint.tensor_like(&format!("{prefix}{kind}.{name}"), like)
         };
-        let pairs = self
-            .params
-            .iter()
-            .map(|(name, var)| Ok(Tensor::stack(&[moment("m", name, var)?, moment("v", name, var)?], 0)?));
+        let pairs = self.params.iter().zip(&self.moments).map(|((name, _), moments)| {
+            let like = moments.get(0)?;
+            Ok(Tensor::stack(&[moment("m", name, &like)?, moment("v", name, &like)?], 0)?)
+        });
         self.moments = pairs.collect::<crate::error::Result<_>>()?;
         self.step = step;
         Ok(())

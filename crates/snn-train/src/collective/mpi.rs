@@ -31,6 +31,13 @@ impl Mpi {
         self.world.abort(code.into())
     }
 
+    /// Returns the place of this worker among those on its machine, counted from 0: which of the machine's GPUs is its own. All workers
+    /// of the job call this together.
+    #[must_use]
+    pub fn place_on_machine(&self) -> usize {
+        self.world.split_shared(self.world.rank()).rank().try_into().unwrap_or(0)
+    }
+
     fn other(&self, rank: usize) -> Result<i32> {
         if rank < self.size() && rank != self.rank() { Ok(rank as i32) } else { Err(none(self, rank)) }
     }

@@ -78,7 +78,10 @@ fn train_as(cfg: &TrainingConfig, folder: &Path, resume: bool, progress: &mut dy
     let trainer = Trainer::new("line", cfg, &params, 22, Seed(3)).columns(&["first, item"]).in_run(&run);
     trainer.train_model(&line, progress, |batch: Batch<'_>| -> Result<StepLoss> {
         assert_eq!(batch.epoch, batch.step / 5);
-        Ok(StepLoss { loss: line.loss(batch.items)?, columns: vec![batch.items[0].into()] })
+        Ok(StepLoss {
+            loss: line.loss(batch.items)?,
+            columns: vec![Tensor::new(batch.items[0], &Device::Cpu)?],
+        })
     })
 }
 

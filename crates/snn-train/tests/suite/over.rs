@@ -73,7 +73,10 @@ fn train(
     let step = |batch: Batch<'_>| -> Result<StepLoss> {
         let (first, whole) = batch.places;
         assert!(whole == 12 && first.is_multiple_of(batch.items.len()) && first < 12);
-        Ok(StepLoss { loss: net.loss(batch.items)?, columns: vec![batch.items.len() as f64] })
+        Ok(StepLoss {
+            loss: net.loss(batch.items)?,
+            columns: vec![Tensor::new(batch.items.len() as f64, &Device::Cpu)?],
+        })
     };
     trainer.train_model_over(workers, &net, progress, |_| Ok(()), step)?;
     let mut checkpoint = net.checkpoint(&params)?;

@@ -10,9 +10,10 @@ use clap::{Parser, ValueEnum};
 use snn_core::Seed;
 use snn_train::read_config;
 
+use super::place::Place;
 use super::signals::command_line;
 use super::workers::Team;
-use super::{device, flags, parsed, set};
+use super::{flags, parsed, set};
 use crate::error::{Error, Result};
 use crate::generation::{self, Formats, Saved, Source};
 use crate::{Condition, ExperimentConfig, Progress, Trained, TrainedVae};
@@ -56,9 +57,8 @@ pub(super) struct Arguments {
     /// What to write
     #[arg(long, value_enum, value_delimiter = ',', default_value = "png,safetensors")]
     format: Vec<Format>,
-    /// Where to compute: cpu or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -80,7 +80,7 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 
 /// What there is to say in the end.
 fn write_images(arguments: &Arguments, team: &Team, progress: &mut dyn Progress) -> Result<String> {
-    let device = device(&arguments.device)?;
+    let device = team.device(&arguments.place)?;
     if let Some(run) = arguments.run.as_deref().filter(|run| run.is_dir())
         && let Some(_) = read_config::<ExperimentConfig>(run)?.vae
     {
@@ -116,8 +116,15 @@ impl Arguments {
             safetensors: self.format.contains(&Format::Safetensors),
         };
         let clock = Instant::now();
-        let saved =
-            generation::save_over(team.workers(), source, self.n, &self.out, formats, device, progress)?;
+        let saved = generation::save_over(
+            team.workers_on(device)?,
+            source,
+            self.n,
+            &self.out,
+            formats,
+            device,
+            progress,
+        )?;
         let Some(Saved { drawn, present }) = saved else { return Ok(String::new()) };
         let seconds = clock.elapsed().as_secs_f64();
         Ok(format!(

@@ -9,6 +9,7 @@ mod generate;
 mod input;
 mod output;
 mod pack;
+mod place;
 mod program;
 mod published;
 mod pytorch;
@@ -43,6 +44,7 @@ use crate::{Experiment, ExperimentConfig, Features, ModelName, Preset, Progress,
 use fad_flag::Fad;
 use input::Input;
 use output::{answer, parsed, say, usage};
+use place::Place;
 use signals::command_line;
 use threads::leave_work_to_rayon;
 use workers::Team;
@@ -70,9 +72,8 @@ struct Arguments {
     /// Seed of everything random: the same seed gives the same bytes
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = flags::seed, allow_hyphen_values = true)]
     seed: u64,
-    /// Where to compute: cpu or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
     /// Go on with the run in the output folder; repeat its command
     #[arg(long)]
     resume: bool,
@@ -144,7 +145,7 @@ fn train_on(
     team: &Team,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    let device = device(&arguments.device)?;
+    let device = team.device(&arguments.place)?;
     let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let mut data = arguments.input.load(set, partial, progress)?;
     if let Some(partial) = &data.partial {
@@ -183,7 +184,7 @@ fn train_on(
         cfg.seed.0,
         experiment.folder().display(),
     ));
-    if let Some(report) = experiment.run_over(team.workers(), progress)? {
+    if let Some(report) = experiment.run_over(team.workers_on(&device)?, progress)? {
         say(&summary(&report, experiment.folder()));
     }
     Ok(())
@@ -264,19 +265,6 @@ fn set(mut cfg: ExperimentConfig, prefix: &str, settings: &[String]) -> Result<E
         cfg = cfg.with(&format!("{prefix}{key}"), value)?;
     }
     Ok(cfg)
-}
-
-fn device(name: &str) -> Result<Device> {
-    let reject = |reason: String| Error::config("--device", name, reason);
-    match name.split_once(':') {
-        None if name == "cpu" => Ok(Device::Cpu),
-        Some(("cuda", index)) => {
-            let index =
-                index.parse().map_err(|_| reject("the number of a GPU must follow `cuda:`".into()))?;
-            Device::new_cuda(index).map_err(|e| reject(format!("{e} (was this built with --features cuda?)")))
-        }
-        _ => Err(reject("must be cpu or cuda:N".into())),
-    }
 }
 
 fn summary(report: &Report, out: &Path) -> String {

@@ -10,8 +10,9 @@ use spiking_diffusion_metrics::Classifier;
 
 use super::fad_flag::Fad;
 use super::input::Input;
+use super::place::Place;
 use super::signals::Signals;
-use super::{device, flags, parsed, say, set};
+use super::{flags, parsed, say, set};
 use crate::error::{Error, Result};
 use crate::experiment::{GIBBS, inception};
 use crate::judge::{Against, FeatureNetwork, Judge};
@@ -77,9 +78,8 @@ pub(super) struct Arguments {
     /// How many of them, the first ones; FAD to test images takes all [default: as many as are drawn, or all there are]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     real: Option<usize>,
-    /// Where to compute: cpu or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
     #[command(flatten, next_help_heading = "The real images")]
     input: Input,
 }
@@ -102,7 +102,7 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 
 /// What there is to say in the end.
 fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
-    let device = device(&arguments.device)?;
+    let device = arguments.place.open(|| 0)?;
     let mut trained = Trained::load(&arguments.run, &device)?;
     // Before another seed is set: a lone split was cut by the run's own.
     let judges = arguments.judges(&trained.cfg, progress)?;

@@ -83,10 +83,16 @@ fn numbers_that_are_refused_are_named_with_their_flag_and_a_reason() {
 
 #[test]
 fn devices() {
-    assert!(device("cpu").unwrap().is_cpu());
+    let open = |flags: &[&str]| parse(flags).unwrap().place.open(|| 0);
+    assert!(open(&[]).unwrap().is_cpu());
     for name in ["gpu", "cuda", "cuda:x", "cpu:0", ""] {
-        assert!(message(device(name)).contains("--device"), "{name}");
+        let text = message(open(&["--device", name]));
+        assert!(text.contains("--device") && text.contains(name), "{text}");
     }
+    assert!(
+        message(open(&["--precision", "bf16"])).contains("`--precision` = bf16: products are f32 on a CPU")
+    );
+    assert!(parse(&["--precision", "f16"]).unwrap_err().to_string().contains("must be f32, tf32 or bf16"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
+use snn_core::Precision;
 use snn_train::{Progress, RunDir};
 #[cfg(feature = "report")]
 use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
@@ -139,7 +140,10 @@ fn generated(
 fn name_of(device: &Device) -> String {
     match device.location() {
         candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
-        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Cuda { gpu_id } => match Precision::in_use() {
+            Precision::F32 => format!("cuda:{gpu_id}"),
+            less => format!("cuda:{gpu_id} ({})", less.name()),
+        },
         candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }

@@ -87,7 +87,7 @@ pub(super) fn train_vqsvae_in(
     trainer.train_model_over(place.workers, &model, progress, revive, |batch| -> Result<StepLoss> {
         let images = images.batch(batch.items, device)?;
         let losses = model.losses(&images, &model.forward_t(&images, true)?)?;
-        Ok(StepLoss { loss: losses.total()?, columns: losses.values()?.to_vec() })
+        Ok(StepLoss { loss: losses.total()?, columns: losses.terms().to_vec() })
     })?;
     Ok(model)
 }

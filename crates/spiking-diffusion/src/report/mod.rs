@@ -124,7 +124,7 @@ pub struct Neighbours {
 /// Says what the run ran on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// `cpu` or `cuda:N`.
+    /// `cpu` or `cuda:N`, with the [`snn_core::Precision`] of its products where that is not f32.
     pub device: String,
     /// Threads it could use.
     pub threads: usize,

@@ -67,7 +67,7 @@ where
         };
         let at = At { label: &label, epoch: batch.epoch, epochs: vae.training.epochs };
         let losses = Vae::losses(&model, &images, cfg.seed, &at)?;
-        Ok(StepLoss { loss: losses.total()?, columns: losses.values()?.to_vec() })
+        Ok(StepLoss { loss: losses.total()?, columns: losses.terms().to_vec() })
     })
 }
 

@@ -25,12 +25,12 @@ pub(in crate::ops::conv) fn product<F: Element>(
     (a, l1): (&CudaStorage, &Layout),
     (b, l2): (&CudaStorage, &Layout),
 ) -> Result<CudaStorage> {
-    let (device, m) = (a.device(), l1.dims()[0]);
-    let blocks = Blocks { g, device, images: m, a: elements::<F>(a, l1)?, b: elements::<F>(b, l2)? };
     #[cfg(feature = "cudnn")]
-    if let Some(made) = super::cudnn::product(kind, g, device, m, &blocks.a, &blocks.b)? {
+    if let Some(made) = super::cudnn::product::<F>(kind, g, (a, l1), (b, l2))? {
         return Ok(made);
     }
+    let (device, images) = (a.device(), l1.dims()[0]);
+    let blocks = Blocks { g, device, images, a: elements::<F>(a, l1)?, b: elements::<F>(b, l2)? };
     match kind {
         Kind::Correlate => blocks.correlate((b, l2)),
         Kind::ImageGradient => blocks.image_gradient((b, l2)),
