@@ -95,7 +95,7 @@ pub trait Denoiser {
     /// Prepares for many evaluations, during which nothing of the network changes.
     /// [`Sampler::sample`](crate::Sampler::sample) calls this once, and then asks for the logits of the tokens that it reveals.
     ///
-    /// The default implementation computes all logits each time, and picks.
+    /// By default nothing is prepared, and [`logits_at`](Self::logits_at) is asked each time.
     ///
     /// # Errors
     /// Returns the errors of the network's own tensor operations.

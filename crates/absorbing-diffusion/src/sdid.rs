@@ -69,6 +69,21 @@ impl Sdid {
         Ok(Self { input, stack, read, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
     }
 
+    /// Returns the network of what `change` makes of each spiking layer, which it is told by name: `layers.0`, .. In this way neurons of your
+    /// own come into it, as into a `VqSvae` of the crate `vq-svae`, whose example shows it.
+    ///
+    /// The config knows nothing of it: build the network in the same way again to restore its parameters.
+    ///
+    /// # Errors
+    /// Returns the errors of `change`.
+    pub fn map_layers(
+        self,
+        mut change: impl FnMut(&str, SpikingLayer) -> candle_core::Result<SpikingLayer>,
+    ) -> candle_core::Result<Self> {
+        let stack = self.stack.map_layers(|(i, layer)| change(&format!("layers.{i}"), layer))?;
+        Ok(Self { stack, ..self })
+    }
+
     /// [`Denoiser::logits`]: the logits of every code at every position, of images without a class. It need not know which images
     /// it is asked about. With classes, [`Conditioned`](crate::Conditioned) is the denoiser.
     ///

@@ -3,18 +3,18 @@
 use serde_json::Value;
 
 /// A field in which two configs differ: its dotted name, and its value in each.
-pub type Difference = (String, [Value; 2]);
+type Difference = (String, [Value; 2]);
 
-/// Picks, for an error message, the difference that a person can do most about: what somebody has typed, which is short,
+/// Finds, for an error message, that of the [differences] which a person can do most about: what somebody has typed, which is short,
 /// before a checksum, and a checksum before a number of many digits, which follows from something else.
 #[must_use]
-pub fn most_readable(differences: Vec<Difference>) -> Option<Difference> {
+pub fn difference(a: &Value, b: &Value) -> Option<Difference> {
     let rank = |(field, values): &Difference| match values.iter().all(|value| value.to_string().len() <= 16) {
         true => 0,
         false if field.ends_with("sha256") => 1,
         false => 2,
     };
-    differences.into_iter().min_by_key(rank)
+    differences(a, b).into_iter().min_by_key(rank)
 }
 
 /// Finds the fields in which two configs differ, given as JSON. A field that only one of them has is null in the other; objects that share no

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use snn_core::write_atomically;
 
 use crate::error::{Error, Result};
-use crate::{Lock, differences, json, most_readable};
+use crate::{Lock, difference, json};
 
 /// Keeps everything that a run writes in one folder, which is locked against other runs while this value lives.
 ///
@@ -40,7 +40,7 @@ impl RunDir {
         }
         // Read as a config and written again, so that fields which were added since have their defaults.
         let (stored, wanted) = (tree(&read_config::<C>(path)?)?, tree(cfg)?);
-        match most_readable(differences(&stored, &wanted)) {
+        match difference(&stored, &wanted) {
             None => Ok(run),
             Some((field, [then, now])) => Err(Error::run(
                 path,
@@ -72,20 +72,12 @@ impl RunDir {
         write_json(&self.file(name), value)
     }
 
-    /// Reads a value from a JSON file of the folder.
-    ///
-    /// # Errors
-    /// Returns an error if the file is missing or does not have the form of `T`.
-    pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        read_json(&self.file(name))
-    }
-
     /// The seconds spent on each stage so far, over all sessions of the run.
     ///
     /// # Errors
     /// Returns an error if `timing.json` cannot be read.
     pub fn seconds(&self) -> Result<BTreeMap<String, f64>> {
-        if self.file(TIMING).exists() { self.read_json(TIMING) } else { Ok(BTreeMap::new()) }
+        if self.file(TIMING).exists() { read_json(&self.file(TIMING)) } else { Ok(BTreeMap::new()) }
     }
 
     /// Records the seconds spent on a stage so far, over all sessions of the run.
@@ -102,8 +94,7 @@ impl RunDir {
 /// Kept apart from checkpoints and report inputs, whose bytes depend on the seed alone.
 const TIMING: &str = "timing.json";
 
-/// The name of the file in a run's folder that holds its config.
-pub const CONFIG: &str = "config.json";
+const CONFIG: &str = "config.json";
 
 fn tree(cfg: &impl Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(cfg).map_err(|e| Error::config("config", "", e.to_string()))

@@ -231,6 +231,11 @@ impl<'a> Session<'a> {
         }
         let (steps_per_epoch, total) = (cfg.steps_per_epoch(trainer.items)?, cfg.steps(trainer.items)?);
         let (muon, rest) = optimised_by_muon(trainer, progress)?;
+        let moves = |prefix: &String| rest.iter().any(|(name, _)| name.starts_with(prefix));
+        if let Some(prefix) = cfg.rates.keys().find(|prefix| !moves(prefix)) {
+            let reason = "no parameter that AdamW moves has a name that begins so";
+            return Err(Error::config("rates", prefix, reason));
+        }
         let optimiser = AdamW::new(rest, cfg.adamw)?.with_rates(&cfg.rates);
         let average = cfg.average.map(|average| Average::new(trainer.params, average)).transpose()?;
         let mut moving = Moving { params: trainer.params, optimiser, muon, average };

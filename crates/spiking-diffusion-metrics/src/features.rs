@@ -157,17 +157,28 @@ pub(crate) fn for_each_batch(
     for start in (0..count).step_by(batch_size) {
         let len = batch_size.min(count - start);
         let features = if extractor.takes_any_size() {
-            extract_sizes(extractor, &images.read_sizes(start, len)?)?
+            extract_sizes(extractor, &images.read_sizes(start, len)?)
         } else {
-            extractor.extract(&images.read(start, len)?)?
+            extractor.extract(&images.read(start, len)?)
         };
+        let features = features.map_err(|e| of_image(e, |row| start + row))?;
         check_shape(&features, len, extractor.dims())?;
         use_features(features)?;
     }
     Ok(())
 }
 
-/// Extracts the features of images of several sizes, those of one size at once, in the order of the images.
+/// An error of an extractor, which counts images from 0 in what it was given.
+fn of_image(error: Error, number: impl Fn(usize) -> usize) -> Error {
+    match error {
+        Error::NonFinite { what: what @ "images", row, column, value } => {
+            Error::NonFinite { what, row: number(row), column, value }
+        }
+        other => other,
+    }
+}
+
+/// Extracts the features of images of several sizes, one a tensor, those of one size at once, in the order of the images.
 fn extract_sizes(extractor: &dyn FeatureExtractor, images: &[Tensor]) -> Result<Tensor> {
     if let [one] = images {
         return extractor.extract(one);
@@ -179,7 +190,8 @@ fn extract_sizes(extractor: &dyn FeatureExtractor, images: &[Tensor]) -> Result<
     let mut features = vec![None; images.len()];
     for members in sizes.values() {
         let together: Vec<&Tensor> = members.iter().map(|&i| &images[i]).collect();
-        let rows = extractor.extract(&Tensor::cat(&together, 0)?)?;
+        let rows = extractor.extract(&Tensor::cat(&together, 0)?);
+        let rows = rows.map_err(|e| of_image(e, |row| members.get(row).copied().unwrap_or(row)))?;
         let mut start = 0;
         for &i in members {
             let len = images[i].dim(0)?;

@@ -43,7 +43,13 @@ const REGULAR: f64 = 1e-11;
 pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
     input::same_dims(a.dims(), b.dims())?;
     let gap = squared_gap(a.mean(), b.mean());
-    Ok(gap + trace(a) + trace(b) - 2.0 * trace_of_root(a, b)?)
+    let distance = gap + trace(a) + trace(b) - 2.0 * trace_of_root(a, b)?;
+    match distance.is_finite() {
+        true => Ok(distance),
+        false => {
+            Err(Error::NonFinite { what: "distance of the statistics", row: 0, column: 0, value: distance })
+        }
+    }
 }
 
 /// Computes [`frechet_distance`] from features in memory, which is less work when there are few samples.

@@ -54,7 +54,7 @@ impl Npy {
         let elements = self.bytes.chunks_exact(self.size).map(value);
         let values = if self.kind == 'f' { elements.collect() } else { None };
         values.ok_or_else(|| {
-            let (kind, bits) = (self.kind.to_uppercase(), 8 * self.size);
+            let (kind, bits) = (self.kind.to_uppercase(), self.size.saturating_mul(8));
             format!("expected f32 or f64, got {kind}{bits}: save it with `.astype(\"float64\")`")
         })
     }

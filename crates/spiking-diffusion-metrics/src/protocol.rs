@@ -55,16 +55,12 @@ pub struct Settings {
     /// The network of the kernel distance. In the paper it differs from that of the Fréchet distance, so that the two distances
     /// are not of the same features.
     pub kernel_inception: Option<InceptionConfig>,
-    /// The number in `N - ddof`, by which covariances are divided.
-    pub ddof: u32,
     /// The root in the Fréchet distance.
     pub root: Root,
     /// The number of subsets of the kernel distance.
     pub kid_subsets: usize,
     /// The rows of a subset, if the smaller set has as many.
     pub kid_subset_size: usize,
-    /// The splits of the Inception score.
-    pub inception_splits: usize,
     /// The number of neighbours `k` of precision, recall, density and coverage.
     pub neighbours: usize,
     /// Whether a sample on the surface of a ball counts.
@@ -90,8 +86,8 @@ impl Protocol {
 
     /// Spells out what the protocol implies, with features of `layer`; published numbers are of [`InceptionLayer::Pool2048`].
     ///
-    /// What a package does not compute itself (pytorch-fid has no KID) is taken from torch-fidelity; density and coverage are
-    /// then those of the `prdc` package, with open balls. The paper's kernel distance is torchmetrics' default:
+    /// What a package does not compute itself (pytorch-fid has no KID) is taken from torch-fidelity; precision, recall, density and coverage
+    /// are those of the `prdc` package, with open balls, but for torch-fidelity, which has closed ones. The paper's kernel distance is torchmetrics' default:
     /// torch-fidelity's network and resizing, 100 subsets of 1,000.
     #[must_use]
     pub fn settings(self, layer: InceptionLayer) -> Settings {
@@ -100,11 +96,9 @@ impl Protocol {
         Settings {
             inception,
             kernel_inception,
-            ddof: 1,
             root: if paper { Root::SingularVectors } else { Root::Principal },
             kid_subsets: 100,
             kid_subset_size: 1000,
-            inception_splits: if paper { 4 } else { 10 },
             neighbours: 3,
             ball: if self == Self::TorchFidelity { Ball::Closed } else { Ball::Open },
         }

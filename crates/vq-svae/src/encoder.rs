@@ -5,6 +5,7 @@ use candle_nn::{Init, VarBuilder};
 use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, lerp};
 
 use crate::VqSvaeConfig;
+use crate::model::ChangeLayer;
 
 /// Turns an image into spikes: two spiking layers that halve the image, hidden ones, and one that sets the
 /// number of channels.
@@ -28,6 +29,11 @@ impl Encoder {
             from = channels;
         }
         Ok(Self { layers: SpikingStack::new(layers), time_steps: cfg.time_steps })
+    }
+
+    pub(crate) fn map_layers(self, change: &mut ChangeLayer<'_>) -> Result<Self> {
+        let layers = self.layers.map_layers(|(i, layer)| change(&format!("encoder.{i}"), layer))?;
+        Ok(Self { layers, ..self })
     }
 
     /// Sums the last layer's spikes over time, with running statistics: `[N, channels, H, W]` -> `[readouts, N, C, H/4, W/4]`.

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use snn_core::{Connections, ConvConfig, SpikingLayer};
 
 use crate::VqSvaeConfig;
+use crate::model::ChangeLayer;
 
 /// Turns the code vectors `z^Q` into spikes: one spiking 1x1 layer, driven by them as a constant current.
 #[derive(Debug)]
@@ -17,6 +18,10 @@ impl Generator {
     pub(crate) fn new(cfg: &VqSvaeConfig, vb: VarBuilder<'_>) -> Result<Self> {
         let (c, mix) = (cfg.code_channels, ConvConfig::new(1, 1, 0));
         Ok(Self { layer: SpikingLayer::conv(c, c, mix, cfg.layer(), vb)?, time_steps: cfg.time_steps })
+    }
+
+    pub(crate) fn map_layers(self, change: &mut ChangeLayer<'_>) -> Result<Self> {
+        Ok(Self { layer: change("generator", self.layer)?, ..self })
     }
 
     pub(crate) fn layer(&self) -> &SpikingLayer {

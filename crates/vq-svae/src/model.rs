@@ -4,7 +4,8 @@ use candle_core::{Tensor, bail};
 use candle_nn::VarBuilder;
 use rand::Rng;
 use snn_core::{
-    DescribeLayers, Drive, LayerDescription, Model, Observer, Seed, SpikingStack, straight_through,
+    DescribeLayers, Drive, LayerDescription, Model, Observer, Seed, SpikingLayer, SpikingStack,
+    straight_through,
 };
 
 use crate::choices::StraightThrough;
@@ -29,6 +30,15 @@ pub struct Output {
     pub spikes_q: Tensor,
     /// The image again, `[N, channels, H, W]`.
     pub reconstruction: Tensor,
+}
+
+/// What a user makes of the spiking layer of this name.
+pub(crate) type ChangeLayer<'a> = dyn FnMut(&str, SpikingLayer) -> candle_core::Result<SpikingLayer> + 'a;
+
+/// The spiking layers from codes to the sums that an image is made of.
+fn in_a_row(generator: Option<&Generator>, decoder: &Decoder) -> SpikingStack {
+    let generator = generator.into_iter().map(Generator::layer);
+    SpikingStack::new(generator.chain(decoder.layers()).cloned().collect())
 }
 
 /// A vector-quantised spiking autoencoder.
@@ -84,16 +94,50 @@ impl VqSvae {
             false => Some(Generator::new(cfg, vb.pp("generator"))?),
         };
         let decoder = Decoder::new(cfg, vb.pp("decoder"), vb.pp("head"))?;
-        let layers = generator.iter().map(Generator::layer).chain(decoder.layers()).cloned().collect();
-        Ok(Self {
-            encoder,
-            features,
-            codebook,
-            generator,
-            decoder,
-            codes_to_sums: SpikingStack::new(layers),
-            cfg: cfg.clone(),
-        })
+        let codes_to_sums = in_a_row(generator.as_ref(), &decoder);
+        Ok(Self { encoder, features, codebook, generator, decoder, codes_to_sums, cfg: cfg.clone() })
+    }
+
+    /// Returns the network of what `change` makes of each spiking layer, which it is told by name: `encoder.0`, .., `generator`, `decoder.0`,
+    /// .. In this way neurons of your own come into it.
+    ///
+    /// The config knows nothing of it: build the network in the same way again to restore its parameters.
+    ///
+    /// # Errors
+    /// Returns the errors of `change`.
+    /// # Examples
+    /// Neurons that remember nothing:
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use candle_core::{DType, Device, Result, Tensor};
+    /// # use snn_core::{NeuronModel, ParamStore, Seed, Surrogate};
+    /// # use vq_svae::{ImageSpec, VqSvae, VqSvaeConfig};
+    /// #[derive(Debug)]
+    /// struct Perceptron;
+    ///
+    /// impl NeuronModel for Perceptron {
+    ///     fn step(&self, x: &Tensor, _: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
+    ///         Ok((Surrogate::Atan { alpha: 2. }.fire(&(x - 0.5)?)?, Vec::new()))
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> vq_svae::Result<()> {
+    /// let cfg = VqSvaeConfig { time_steps: 4, ..VqSvaeConfig::paper(ImageSpec::MNIST) };
+    /// let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
+    /// let model = VqSvae::new(&cfg, params.builder())?.map_layers(|_name, layer| Ok(layer.with_neuron(Arc::new(Perceptron))))?;
+    /// let codes = model.encode(&Tensor::zeros((2, 1, 28, 28), DType::F32, &Device::Cpu)?)?;
+    /// assert_eq!(codes.dims(), [2, 7, 7]);
+    /// # Ok(()) }
+    /// ```
+    pub fn map_layers(
+        self,
+        mut change: impl FnMut(&str, SpikingLayer) -> candle_core::Result<SpikingLayer>,
+    ) -> candle_core::Result<Self> {
+        let encoder = self.encoder.map_layers(&mut change)?;
+        let generator = self.generator.map(|generator| generator.map_layers(&mut change)).transpose()?;
+        let decoder = self.decoder.map_layers(&mut change)?;
+        let codes_to_sums = in_a_row(generator.as_ref(), &decoder);
+        Ok(Self { encoder, generator, decoder, codes_to_sums, ..self })
     }
 
     /// Runs encoder, quantiser and decoder, and returns the tensors between them.

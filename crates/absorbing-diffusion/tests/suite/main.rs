@@ -6,6 +6,7 @@ mod classes;
 mod elbo;
 mod golden;
 mod loss;
+mod neurons;
 mod orders;
 mod process;
 

@@ -17,7 +17,7 @@ pub enum Norm {
     /// Threshold-dependent batch norm (tdBN, Zheng et al. 2021): `y = weight (alpha V_th (x - mean) / sqrt(var + eps)) + bias`,
     /// statistics as those of [`Batch`](Self::Batch).
     ThresholdDependent {
-        /// Factor, 1 for layers in a row.
+        /// Factor: 1 for layers in a row, `1 / sqrt(n)` where the outputs of `n` of them are added, as in a residual block.
         alpha: f64,
         /// Threshold of the neurons behind it; finite and positive.
         v_threshold: f64,

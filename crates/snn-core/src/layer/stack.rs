@@ -46,6 +46,18 @@ impl SpikingStack {
         &self.layers
     }
 
+    /// Returns the stack of what `change` makes of each layer, which it is told by its number, such as the same layer
+    /// [with neurons of your own](SpikingLayer::with_neuron).
+    ///
+    /// # Errors
+    /// Returns the errors of `change`.
+    pub fn map_layers(
+        self,
+        change: impl FnMut((usize, SpikingLayer)) -> Result<SpikingLayer>,
+    ) -> Result<Self> {
+        Ok(Self { layers: self.layers.into_iter().enumerate().map(change).collect::<Result<_>>()? })
+    }
+
     /// Returns the same layers, parameters shared, in which every neuron's threshold is `scale` times as high: above 1 fewer spikes get
     /// through, below 1 more. Norms stay as they are, tdBN's included, whose threshold belongs to what was learned.
     ///

@@ -37,8 +37,7 @@ impl Reset {
 /// ```
 /// `V[-1] = V_reset` (0 for the soft reset).
 ///
-/// The division is one: a current of `tau` reaches a threshold of 1 whatever `tau` (where `tau` is a power of two, its exact
-/// reciprocal multiplies).
+/// `X / tau` is a true division, not a product with a rounded `1 / tau`: from rest, a current of exactly `tau` reaches a threshold of 1.
 ///
 /// A current that is infinite or NaN is no error. Plus infinity fires, minus infinity and NaN do not; the membrane then stays
 /// infinite or NaN, unless a hard reset clears it. Where `H` is infinite or NaN, the gradient through the spike is 0.

@@ -86,7 +86,7 @@ impl ClassifierConfig {
         let counts = [
             ("features", self.features, 1),
             ("epochs", self.epochs, 1),
-            ("batch_size", self.batch_size, 1),
+            ("batch_size", self.batch_size, 2),
             ("classes", self.classes, 2),
         ];
         for (field, value, least) in counts {

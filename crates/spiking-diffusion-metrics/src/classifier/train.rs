@@ -64,6 +64,9 @@ impl Classifier {
         let image = [c, h, w];
         let train_images = train.images.dim(0)?;
         cfg.validate_for(image)?;
+        if train_images < 2 {
+            return Err(Error::TooFew { what: "training images", need: 2, got: train_images });
+        }
         let batch_size = cfg.batch_size.min(train_images);
         let Some(steps) = cfg.epochs.checked_mul(train_images / batch_size.max(1)) else {
             return Err(Error::config("epochs", cfg.epochs, "no machine takes so many steps"));
@@ -79,7 +82,7 @@ impl Classifier {
         check_labels("training labels", train, cfg.classes)?;
         check_labels("test labels", test, cfg.classes)?;
         let images = Images::new(train.images, image, 0)?;
-        Images::new(&test.images.narrow(0, 0, 1)?, image, 0)?;
+        Images::new(test.images, image, 0)?;
 
         let tensors = fit(&card, batch_size, &images, train.labels, progress)?;
         let mut classifier = Self::new(card.clone(), tensors)?;

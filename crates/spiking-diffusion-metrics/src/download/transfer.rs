@@ -60,14 +60,17 @@ impl Transfer<'_> {
             .timeout_per_read(Some(limits.stall))
             .http_status_as_error(false);
         let agent: Agent = config.build().into();
-        let mut failures = 0;
+        let (mut failures, mut longest) = (0, self.len()?);
         loop {
-            let before = self.len()?;
-            match self.attempt(&agent, before) {
+            let have = self.len()?;
+            match self.attempt(&agent, have) {
                 Ok(()) => return Ok(()),
                 Err(Stop::Final(problem)) => return Err(problem),
                 Err(Stop::Broken(message)) => {
-                    failures = if self.len()? > before { 0 } else { failures + 1 };
+                    // A server that does not continue files may bring the same bytes again and again.
+                    let brought = self.len()?;
+                    failures = if brought > longest { 0 } else { failures + 1 };
+                    longest = longest.max(brought);
                     if failures >= limits.attempts {
                         return Err(Problem::Remote(message));
                     }

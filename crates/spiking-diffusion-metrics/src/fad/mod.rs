@@ -7,6 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::input;
 use crate::resize::checked_dims;
 use crate::{Error, FeatureExtractor, FeatureStats, ImageSource, Result, WeightFile};
 use network::Network;
@@ -90,7 +91,7 @@ impl Fad {
     /// `images: [N, C, H, W]` -> `[N, D]`.
     /// # Errors
     /// Returns an error if there are no images or the batch size is 0, or if images cannot be read, have other channels than the
-    /// network or hold a pixel that is not finite.
+    /// network, hold a pixel that is not finite or one that is far outside the range.
     pub fn features(&self, images: &dyn ImageSource, batch_size: usize) -> Result<Tensor> {
         crate::extract_batches(&InBatches(self), images, batch_size)
     }
@@ -123,17 +124,14 @@ impl Fad {
         let images = &self.grey(images)?;
         let (n, c, h, w) = checked_dims(images)?;
         let [low, high] = self.range;
-        let values: Vec<f64> =
-            images.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-        if let Some(i) = values.iter().position(|x| !x.is_finite()) {
-            return Err(Error::NonFinite {
-                what: "images",
-                row: i / (c * h * w),
-                column: i % (c * h * w),
-                value: values[i],
-            });
+        let span = high - low;
+        let is_far = |x: &f64| !(low.min(high) - span.abs()..=low.max(high) + span.abs()).contains(x);
+        let values = input::images(images, "images")?.values;
+        if !span.is_normal() || values.iter().any(is_far) {
+            let reason = "the images reach beyond it by more than its length, or it has none";
+            return Err(Error::config("range", format!("{:?}", self.range), reason));
         }
-        let byte = |x: f64| ((x - low) / (high - low) * 255.).round().clamp(0., 255.) as u8;
+        let byte = |x: f64| ((x - low) / span * 255.).round().clamp(0., 255.) as u8;
         let bytes: Vec<u8> = values.into_iter().map(byte).collect();
         let bytes = if (h, w) == (SIDE, SIDE) { bytes } else { resize_bytes(&bytes, (h, w), (SIDE, SIDE))? };
         let pixels = bytes.into_iter().map(|byte| (2. * f64::from(byte) / 255. - 1.) as f32).collect();

@@ -21,6 +21,9 @@ pub fn resize_bytes(bytes: &[u8], from: (usize, usize), to: (usize, usize)) -> R
         let reason = format!("{} bytes cannot be resized from {from:?} to {to:?}", bytes.len());
         return Err(Error::config("resize_bytes", format!("{from:?}"), reason));
     }
+    let planes = bytes.len() / plane;
+    let size = to.0.checked_mul(to.1).and_then(|size| size.checked_mul(planes));
+    crate::input::check_memory("resize_bytes", to.0.max(to.1), size)?;
     let resizer = Bilinear::new(from, to);
     Ok(bytes.chunks_exact(plane).flat_map(|plane| resizer.plane(plane)).collect())
 }

@@ -138,8 +138,10 @@ impl Inception {
     fn check_range(&self, pixels: &[f32]) -> Result<()> {
         let [black, white] = self.config.range;
         let (low, high) = pixels.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
-        let (from, to, slack) = (black.min(white), black.max(white), 1e-3 * (white - black).abs());
-        if self.config.quantize || pixels.is_empty() || (low >= from - slack && high <= to + slack) {
+        // What becomes bytes is clamped, but bytes themselves are no pixels of another range.
+        let share = if self.config.quantize { 1. } else { 1e-3 };
+        let (from, to, slack) = (black.min(white), black.max(white), share * (white - black).abs());
+        if pixels.is_empty() || (low >= from - slack && high <= to + slack) {
             return Ok(());
         }
         let reason = format!("the images reach from {low} to {high}: set their range, or clamp them");

@@ -70,6 +70,9 @@ impl TensorFile {
         let dtype = DType::try_from(info.dtype).map_err(|e| Error::file(path, name, e))?;
         let size = info.shape.iter().try_fold(dtype.size_in_bytes(), |size, axis| size.checked_mul(*axis));
         let (start, end) = info.data_offsets;
+        if info.shape.contains(&0) {
+            return Err(Error::file(path, name, format!("without elements: its shape is {:?}", info.shape)));
+        }
         if info.shape.is_empty() || size != end.checked_sub(start) || end as u64 > available - 8 - len {
             return Err(Error::file(path, name, "without axes, or cut off"));
         }

@@ -117,8 +117,10 @@ impl Pth {
                 let skipped = copy(&mut file.by_ref().take(start as u64), &mut sink());
                 skipped.map_err(|e| format!("{name}: {e}"))?;
                 let mut data = Vec::new();
-                let read = file.take(len as u64).read_to_end(&mut data);
-                read.map_err(|e| format!("{name}: {e}"))?;
+                let read = file.by_ref().take(len as u64).read_to_end(&mut data);
+                // Behind the last byte the archive says whether they are what was written.
+                let checked = read.and_then(|_| copy(&mut file, &mut sink()));
+                checked.map_err(|e| format!("{name}: {e}"))?;
                 (data.len() == len).then_some(data)
             }
         };

@@ -209,7 +209,7 @@ fn nonsense_is_named() {
         (ClassifierConfig { features: most, ..good.clone() }, memory("features")),
         (ClassifierConfig { classes: most, ..good.clone() }, memory("classes")),
         (
-            ClassifierConfig { epochs: most, batch_size: 1, ..good.clone() },
+            ClassifierConfig { epochs: most, batch_size: 2, ..good.clone() },
             format!("`epochs` = {most}: no machine"),
         ),
         (ClassifierConfig { max_shift: most, ..good.clone() }, format!("`max_shift` = {most}: must be less")),
@@ -231,7 +231,7 @@ fn nonsense_is_named() {
 
     let (set, larger) = (Labelled { images: &images, labels: &labels }, bars(9, (1, 17, 16), 0));
     let error = message(Classifier::train(&good, set, labelled(&larger), &mut Silent));
-    assert_eq!(error, "images: expected [N, 1, 16, 16], got [1, 1, 17, 16]");
+    assert_eq!(error, "images: expected [N, 1, 16, 16], got [9, 1, 17, 16]");
 }
 
 #[test]

@@ -27,6 +27,12 @@ fn features_are_pytorchs() {
     for (got, want) in values(&got).into_iter().zip(want) {
         assert_close(got, want, 1e-5 * scale);
     }
+    // Bytes that nobody has divided would all be white.
+    let fad = Fad::open(&file).unwrap();
+    let error = |fad: &Fad, images: &Tensor| fad.features(images, 7).unwrap_err().to_string();
+    let bytes = (&images * 255.).unwrap();
+    assert!(error(&fad, &bytes).contains("`range` = [0.0, 1.0]"), "{}", error(&fad, &bytes));
+    assert!(error(&fad.with_range([0.5, 0.5]), &images).contains("`range` = [0.5, 0.5]"));
 }
 
 /// The statistics of the official test images are the published ones: a distance of 0.

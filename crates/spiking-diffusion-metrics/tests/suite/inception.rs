@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use spiking_diffusion_metrics::{
-    FeatureExtractor, Inception, InceptionConfig, InceptionLayer, InceptionWeights, PixelScaling,
-    extract_batches,
+    FeatureExtractor, ImageSource, Inception, InceptionConfig, InceptionLayer, InceptionWeights,
+    PixelScaling, Result, extract_batches,
 };
 
 use crate::{assert_close, message};
@@ -115,8 +115,43 @@ fn images_of_another_range_are_refused() {
     let error = hashed_network(config).extract(&shifted).unwrap_err().to_string();
     assert!(error.contains("range") && error.contains("[0.0, 1.0]") && error.contains("-0.49"), "{error}");
     hashed_network(InceptionConfig { range: [-0.5, 0.5], ..config }).extract(&shifted).unwrap();
-    // Whoever asks for bytes is asked for no more than that.
-    hashed_network(InceptionConfig { quantize: true, ..config }).extract(&shifted).unwrap();
+    // Whoever asks for bytes has what lies a little beyond them clamped, but bytes themselves are no pixels of this range.
+    let clamps = hashed_network(InceptionConfig { quantize: true, ..config });
+    clamps.extract(&shifted).unwrap();
+    let error = clamps.extract(&(shifted * 255.).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("range") && error.contains("127."), "{error}");
+}
+
+/// In whichever batch, and among images of whichever size.
+#[test]
+fn the_image_that_is_no_number_is_named() {
+    let inception = hashed_network(InceptionConfig::pytorch_fid(InceptionLayer::Pool64));
+    let images = hashed_images("nan", &[5, 1, 20, 20]);
+    let spoilt = |images: &Tensor| (images * f64::NAN).unwrap();
+    let third =
+        Tensor::cat(&[&images.narrow(0, 0, 3).unwrap(), &spoilt(&images.narrow(0, 3, 1).unwrap())], 0);
+    let error = extract_batches(&inception, &third.unwrap(), 2).unwrap_err().to_string();
+    assert_eq!(error, "images: row 3, column 0 is NaN");
+
+    struct Sizes(Vec<Tensor>);
+    impl ImageSource for Sizes {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn read(&self, start: usize, count: usize) -> Result<Tensor> {
+            Ok(Tensor::cat(&self.0[start..start + count], 0)?)
+        }
+
+        fn read_sizes(&self, start: usize, count: usize) -> Result<Vec<Tensor>> {
+            Ok(self.0[start..start + count].to_vec())
+        }
+    }
+    let large = hashed_images("nan", &[1, 1, 24, 24]);
+    let small = |i: usize| images.narrow(0, i, 1).unwrap();
+    let mixed = Sizes(vec![small(0), large.clone(), small(1), spoilt(&large), small(2)]);
+    let error = extract_batches(&inception, &mixed, 5).unwrap_err().to_string();
+    assert_eq!(error, "images: row 3, column 0 is NaN");
 }
 
 #[test]

@@ -134,7 +134,11 @@ pub fn main(set: KnownSet) -> ExitCode {
 
 fn train(set: KnownSet, arguments: &Arguments, starter: Starter) -> ExitCode {
     let team = Team::join();
-    let advice = format!("what was done is kept; to go on:\n{}", command_line(Some("--resume")));
+    let job = match team.workers().size() {
+        1 => "",
+        _ => " (of any number of processes, with the same --shards)",
+    };
+    let advice = format!("what was done is kept; to go on{job}:\n{}", command_line(Some("--resume")));
     team.end(train_on(set, arguments, starter, &team, &mut team.progress()), &advice)
 }
 
@@ -170,7 +174,10 @@ fn train_on(
     if let Some(run) = &arguments.codes_from {
         experiment = experiment.codes_from(run);
     }
-    if let Some(files) = arguments.fad.files(&data.name, progress)? {
+    // Worker 0 measures.
+    if team.leads()
+        && let Some(files) = arguments.fad.files(&data.name, progress)?
+    {
         experiment = experiment.fad(files);
     }
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };

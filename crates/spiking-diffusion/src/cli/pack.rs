@@ -8,7 +8,7 @@ use clap::Parser;
 
 use super::say;
 
-/// Pack the config and the networks of a finished run into one file, which every --run takes instead of the folder.
+/// Pack the config and the networks of a finished run into one file, which every --run but that of `export_pytorch` takes instead of the folder.
 #[derive(Debug, Parser)]
 #[command(
     name = "pack",

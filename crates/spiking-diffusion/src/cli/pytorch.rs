@@ -18,8 +18,8 @@ use crate::pytorch;
 #[derive(Debug, Parser)]
 #[command(
     name = "import_pytorch",
-    after_help = "OUT is then a finished run for `generate`, `sweep`, `classify` and `export_pytorch`. Nothing in a .pth file is \
-    ever executed."
+    after_help = "RUN is then a finished run for `generate`, `sweep`, `classify` and `export_pytorch`; of an FSVAE alone, for `export_pytorch`. \
+    Nothing in a .pth file is ever executed."
 )]
 pub(super) struct Import {
     /// What the released code saves as model.pth: the state dict of its VQ-SVAE
@@ -54,7 +54,7 @@ pub(super) struct Import {
     after_help = "In Python: `model.load_state_dict(torch.load('OUT/model.pth'))`, and the denoiser likewise from OUT/diff_model.pth."
 )]
 pub(super) struct Export {
-    /// Folder of a finished run, or of an imported FSVAE
+    /// Folder of a finished run, or of an imported FSVAE (not a package of `pack`, whose weights may be rounded)
     #[arg(long, value_name = "RUN_DIR")]
     run: PathBuf,
     /// Folder to write model.pth and diff_model.pth to, or fsvae.pth
@@ -96,6 +96,13 @@ fn import(arguments: &Import, progress: &mut dyn Progress) -> Result<String> {
     };
     let partial = Partial::when(arguments.allow_partial, Seed(0));
     let data = arguments.input.load(arguments.data_set, partial, progress)?;
+    if let Some(count) = arguments.encode.filter(|count| *count > data.test.len()) {
+        let reason = format!("there are {} test images", data.test.len());
+        return Err(Error::config("--encode", count, reason));
+    }
+    if arguments.out.join("config.json").exists() {
+        return Err(Error::run(&arguments.out, "holds a run: name another folder"));
+    }
     let trained = pytorch::import(vqsvae, sdid, &data, &arguments.out)?;
     let mut text = format!(
         "{}: a VQ-SVAE of {} codes and an SDID, {} time steps each, for {}",

@@ -109,8 +109,12 @@ fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String
     trained.cfg = set(trained.cfg, "sampling.", &arguments.set)?;
     trained.cfg.seed = arguments.seed.map_or(trained.cfg.seed, Seed);
     let settings = arguments.settings(trained.cfg.sampling);
-    // Before hours of drawing: whether there can be such a folder.
+    // Before hours of drawing: whether there can be such a folder, and nothing in it is lost.
     std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
+    let table = arguments.out.join("sweep.json");
+    if table.exists() {
+        return Err(Error::run(&table, "is there already: name another folder"));
+    }
     let found = library::sweep(&trained, &settings, arguments.n, &judges, &device, progress)?;
     found.save(&arguments.out).inspect_err(|_| say(&found.to_markdown()))?;
     Ok(found.to_markdown())
@@ -141,7 +145,11 @@ impl Arguments {
     fn settings(&self, own: SamplingConfig) -> Vec<SamplingConfig> {
         let all =
             [Order::Posterior, Order::ExactK, Order::Halton, flags::CONFIDENCE, flags::REMASKING, GIBBS];
-        let orders = if self.orders.is_empty() && !self.steps.is_empty() { &all[..] } else { &self.orders };
+        let one_is_set = self.set.iter().any(|setting| setting.starts_with("order"));
+        let orders = match self.orders.is_empty() && !self.steps.is_empty() && !one_is_set {
+            true => &all[..],
+            false => &self.orders,
+        };
         let own = SamplingConfig { batch_size: self.batch_size.unwrap_or(own.batch_size), ..own };
         let found = vec![own];
         let found = each(found, &self.temperatures, |it, temperature| SamplingConfig { temperature, ..it });

@@ -64,7 +64,7 @@ impl Team {
         Ok(self.workers())
     }
 
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         self.workers().rank() == 0
     }
 
@@ -92,8 +92,10 @@ impl Team {
         let (rank, size) = (self.workers().rank(), self.workers().size());
         let code = match &e {
             _ if rank == 0 => self.signals.failure(&e, advice),
-            // Worker 0 says it, and ends the job.
-            Error::Training(snn_train::Error::Stopped { .. }) => return ExitCode::FAILURE,
+            // All workers meet these in the same step; worker 0, which has the checkpoints, says it and ends the job.
+            Error::Training(snn_train::Error::Stopped { .. } | snn_train::Error::NotFinite { .. }) => {
+                return ExitCode::FAILURE;
+            }
             Error::Training(snn_train::Error::Worker { .. }) => self.signals.failure(&e, advice),
             _ => {
                 say(&format!("error: worker {rank} of {size}: {e}"));

@@ -21,6 +21,9 @@ impl KnownSet {
 
     /// What in a folder comes near the set's files without being one of them, as a part of a sentence; nothing for nothing.
     pub(super) fn but_near(self, folder: &Path) -> String {
+        if let Some(other) = self.other_of_this_name(folder) {
+            return format!(", for by its name it is that of {}", other.name());
+        }
         let near = self.near(folder);
         let named = near.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
         match near.len() {
@@ -45,13 +48,17 @@ impl KnownSet {
     /// Where its files may be, in the order of preference.
     fn places(self, folder: &Path) -> Vec<PathBuf> {
         let [own, torchvision] = self.folders();
-        let bases = [
-            folder.join(own),
-            folder.to_owned(),
-            folder.join(torchvision),
-            folder.join(own).join(torchvision),
-        ];
-        bases.into_iter().flat_map(|base| self.within(base)).collect()
+        let inner = [folder.join(own), folder.join(torchvision), folder.join(own).join(torchvision)];
+        // The files of several sets have the same names: those at the top may be of any, unless the folder is called after another one.
+        let top = self.other_of_this_name(folder).is_none().then(|| folder.to_owned());
+        inner.into_iter().chain(top).flat_map(|base| self.within(base)).collect()
+    }
+
+    /// The other set after which a folder is called, or the one around it where it is torchvision's `raw`.
+    fn other_of_this_name(self, folder: &Path) -> Option<Self> {
+        let named = if folder.ends_with("raw") { folder.parent()? } else { folder };
+        let name = named.file_name()?.to_str()?;
+        Self::ALL.into_iter().find(|set| *set != self && set.folders().contains(&name))
     }
 
     /// A folder, and those in it that hold no other set: `raw` may hold any, so its parent must be named after this one.

@@ -1,11 +1,13 @@
 //! The command that makes a run again.
 
+use candle_core::Device;
 use snn_train::differences;
 use vq_svae::Reconstruction;
 
 use super::config::ExperimentConfig;
 use super::distance::Features;
 use super::fad::FadFiles;
+use super::place;
 use super::shell::quoted;
 use super::starter::Starter;
 use crate::data::{KnownSet, synthetic};
@@ -18,12 +20,13 @@ pub(super) struct Asked<'a> {
     pub(super) starter: Starter,
     /// The variance of the training images' pixels, by which a preset's loss divides.
     pub(super) pixel_variance: f64,
+    pub(super) device: &'a Device,
 }
 
 /// The command that makes a run of this config in another folder, by the program that made it, with every field that differs
 /// from the preset's. None for data that no program loads.
 pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
-    let Asked { features, fad, starter, pixel_variance } = asked;
+    let Asked { features, fad, starter, pixel_variance, device } = asked;
     let data = &cfg.data;
     let (set, official) = if data.name == synthetic::NAME {
         (KnownSet::Mnist, synthetic::TRAIN)
@@ -45,6 +48,10 @@ pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
         words.push(format!("--model {}", cfg.model.name()));
     }
     words.push(format!("--preset {} --seed {} --out again", cfg.preset.name(), cfg.seed.0));
+    if let Some((kind, precision)) = place::kind(device) {
+        words.push(format!("--device {kind}"));
+        words.extend(precision.map(|precision| format!("--precision {precision}")));
+    }
     if let Features::Inception(file) = features {
         words.push(format!("--inception {}", quoted(&file.to_string_lossy())));
     }
@@ -86,7 +93,7 @@ mod tests {
         else {
             panic!("a preset's loss divides by the variance")
         };
-        super::of(cfg, Asked { features, fad: None, starter, pixel_variance })
+        super::of(cfg, Asked { features, fad: None, starter, pixel_variance, device: &Device::Cpu })
     }
 
     /// Applies the `--set`s of a command to the preset again.
@@ -141,6 +148,30 @@ mod tests {
         assert_eq!(command.matches("--set").count(), 3, "{command}");
         assert!(set.iter().all(|setting| command.contains(setting)), "{command}");
         assert_eq!(read_back(&command, &cfg), cfg);
+    }
+
+    /// Fields that are left out where they have their default, and keys with dots.
+    #[test]
+    fn a_command_has_fields_that_are_at_a_default_that_is_not_the_presets() {
+        let mut cfg = ExperimentConfig::new(Preset::Quick, ImageSpec::MNIST);
+        (cfg.data.name, cfg.data.train_images) = ("mnist".to_owned(), 60_000);
+        let cfg = cfg.with("vqsvae.margin", "0").unwrap().with("sdid.head_kernel", "3").unwrap();
+        let command = of(&cfg, &Features::None, Starter::Program).unwrap();
+        assert_eq!(read_back(&command, &cfg), cfg, "{command}");
+        assert!(cfg.with("vqsvae.nonsense", "null").is_err() && cfg.with("sdid.codes", "null").is_err());
+
+        let mut preset = ExperimentConfig::of_model(ModelName::Esvae, Preset::Cpu, ImageSpec::MNIST);
+        (preset.data.name, preset.data.train_images) = ("mnist".to_owned(), 60_000);
+        for rates in ["{}", r#"{"prior.":5.0}"#] {
+            let cfg = preset.with("vae.training.rates", rates).unwrap();
+            let command = of(&cfg, &Features::None, Starter::Program).unwrap();
+            let mut again = preset.clone();
+            for setting in command.split(" --set ").skip(1) {
+                let (key, value) = setting.trim_matches('\'').split_once('=').unwrap();
+                again = again.with(key, value).unwrap();
+            }
+            assert_eq!(again, cfg, "{command}");
+        }
     }
 
     #[test]

@@ -179,30 +179,52 @@ impl ExperimentConfig {
             return Err(Error::config(key, value, reason));
         }
         let no_such_field = || Error::config(key, value, "there is no such field");
-        let mut tree = self.to_value()?;
-        let mut place = &mut tree;
-        let mut parts = key.split('.').peekable();
-        while let Some(part) = parts.next() {
-            let index = part.parse::<usize>().ok();
-            let next = match place {
-                // A field that is left out where it has its default: whether there is one, the config's own type says.
-                Value::Object(fields) => match parts.peek() {
-                    None => Some(fields.entry(part).or_insert(Value::Null)),
-                    Some(_) => fields.get_mut(part),
-                },
-                Value::Array(items) => index.and_then(|i| items.get_mut(i)),
-                _ => None,
-            };
-            place = next.ok_or_else(no_such_field)?;
+        let wanted = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        let with = |wanted: Option<&Value>| {
+            let mut tree = self.to_value()?;
+            put(&mut tree, key, wanted).ok_or_else(no_such_field)?;
+            serde_json::from_value(tree).map_err(|e| match e.to_string() {
+                message if message.starts_with("unknown field") => no_such_field(),
+                message => Error::config(key, value, message),
+            })
+        };
+        match with(Some(&wanted)) {
+            // A field that is left out where it has its default reads as null where configs are compared.
+            Err(e) if wanted.is_null() && !e.to_string().ends_with("no such field") => {
+                with(None).map_err(|_| e)
+            }
+            read => read,
         }
-        *place = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        serde_json::from_value(tree).map_err(|e| match e.to_string() {
-            message if message.starts_with("unknown field") => no_such_field(),
-            message => Error::config(key, value, message),
-        })
     }
 
     pub(crate) fn to_value(&self) -> Result<Value> {
         serde_json::to_value(self).map_err(|e| Error::config("config", "", e.to_string()))
+    }
+}
+
+/// Sets the field of this dotted path, or takes it out; none where there is no place for it. A key of a map may have dots itself.
+fn put(tree: &mut Value, path: &str, value: Option<&Value>) -> Option<()> {
+    match tree {
+        Value::Object(fields) => match path.split_once('.') {
+            Some((part, rest)) if !fields.contains_key(path) => put(fields.get_mut(part)?, rest, value),
+            // Of a field that is left out where it has its default the config's own type says whether there is one.
+            _ => {
+                match value {
+                    Some(value) => fields.insert(path.to_owned(), value.clone()),
+                    None => fields.remove(path),
+                };
+                Some(())
+            }
+        },
+        Value::Array(items) => {
+            let (index, rest) = path.split_once('.').unwrap_or((path, ""));
+            let item = items.get_mut(index.parse::<usize>().ok()?)?;
+            match (rest, value) {
+                ("", value) => *item = value?.clone(),
+                (rest, value) => put(item, rest, value)?,
+            }
+            Some(())
+        }
+        _ => None,
     }
 }

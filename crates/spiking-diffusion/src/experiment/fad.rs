@@ -26,8 +26,8 @@ const STAGE: &str = "fad";
 
 impl FadFiles {
     /// The files at a path. In a folder they are the published ones of a data set: `mnist_64.pth` and `mnist_test_64.npz`, or `fashion_64.pth`
-    /// and `fashion_test_64.npz`. A file is the network alone, and the statistics of the test images are then taken by it here; of the
-    /// published networks they are the published ones.
+    /// and `fashion_test_64.npz`. A file is the network alone: statistics of the test images are then computed by it, and not the
+    /// published ones.
     ///
     /// # Errors
     /// Returns an error if there is nothing at the path; if it is a folder and nothing is published for the data set (there are
@@ -35,6 +35,9 @@ impl FadFiles {
     pub fn at(path: &Path, dataset: &str) -> Result<Self> {
         if path.is_file() {
             return Ok(Self { path: path.to_owned(), network: path.to_owned(), statistics: None });
+        }
+        if !path.exists() {
+            return Err(Error::run(path, "is not there: neither a folder nor a file"));
         }
         let [network, statistics] = published(dataset)?.map(|(name, ..)| path.join(name));
         if let Some(missing) = [&network, &statistics].into_iter().find(|file| !file.is_file()) {

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use snn_core::Precision;
 use snn_train::{Progress, RunDir};
 #[cfg(feature = "report")]
 use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
@@ -20,7 +19,7 @@ use super::judge::Against;
 #[cfg(feature = "report")]
 use super::neighbours::{images_of, nearest_of};
 use super::neighbours::{mean_distance, nearest};
-use super::summary;
+use super::{place, summary};
 use crate::data::Dataset;
 use crate::error::Result;
 #[cfg(feature = "report")]
@@ -74,7 +73,7 @@ pub(super) fn finish(
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }
     let neighbours = neighbours(session, &samples, progress)?;
-    let machine = Machine::here(&name_of(device));
+    let machine = Machine::here(&place::name(device));
     let mut report = summary::report(cfg, evaluation, asked, run.seconds()?, machine);
     report.neighbours = Some(neighbours);
     run.write_json("report.json", &report)?;
@@ -135,15 +134,4 @@ fn generated(
         return Ok(first);
     }
     Ok(Tensor::cat(&[first, generate(there..count, progress)?], 0)?)
-}
-
-fn name_of(device: &Device) -> String {
-    match device.location() {
-        candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
-        candle_core::DeviceLocation::Cuda { gpu_id } => match Precision::in_use() {
-            Precision::F32 => format!("cuda:{gpu_id}"),
-            less => format!("cuda:{gpu_id} ({})", less.name()),
-        },
-        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-    }
 }

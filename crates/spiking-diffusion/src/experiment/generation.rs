@@ -10,13 +10,14 @@ mod source;
 use std::path::Path;
 
 use candle_core::Device;
+use serde_json::Value;
 use snn_train::{Alone, Collective, Progress, agree, claim, go_on};
 
 use super::batches::batches;
 use super::sharing::{assist, dismiss};
 use crate::error::{Error, Result};
 use files::Files;
-use source::check_manifest;
+use source::{check_manifest, origin_on};
 
 pub use source::Source;
 
@@ -70,7 +71,8 @@ pub fn save(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Saved> {
-    lead(&Alone, trained, count, folder, formats, device, progress)
+    let origin = origin_on(trained, device)?;
+    lead(&Alone, trained, &origin, (folder, formats), (count, device), progress)
 }
 
 /// [`save`] with other workers, all of which call this with the same networks: they draw in turns, and worker 0, which alone has a
@@ -88,9 +90,10 @@ pub fn save_over(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Option<Saved>> {
-    agree(workers, &(trained.origin()?, count))?;
+    let origin = origin_on(trained, device)?;
+    agree(workers, &(&origin, count))?;
     if workers.rank() == 0 {
-        let saved = lead(workers, trained, count, folder, formats, device, progress)?;
+        let saved = lead(workers, trained, &origin, (folder, formats), (count, device), progress)?;
         dismiss(workers)?;
         return Ok(Some(saved));
     }
@@ -101,10 +104,9 @@ pub fn save_over(
 fn lead(
     workers: &dyn Collective,
     trained: &impl Source,
-    count: usize,
-    folder: &Path,
-    formats: Formats,
-    device: &Device,
+    origin: &Value,
+    (folder, formats): (&Path, Formats),
+    (count, device): (usize, &Device),
     progress: &mut dyn Progress,
 ) -> Result<Saved> {
     trained.cfg().validate()?;
@@ -115,7 +117,7 @@ fn lead(
         return Err(Error::config("formats.png", true, "needs a build with the feature `report`"));
     }
     let _lock = claim(folder, MANIFEST)?;
-    check_manifest(&trained.origin()?, folder)?;
+    check_manifest(origin, folder)?;
     let files = Files { folder, formats, image: trained.cfg().image(), workers };
     if formats.png {
         std::fs::create_dir_all(files.png_folder()).map_err(Error::io(folder))?;

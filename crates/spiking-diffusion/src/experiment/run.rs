@@ -174,21 +174,22 @@ impl<'a> Experiment<'a> {
         let data = resized.as_ref().unwrap_or(self.data);
         let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
         features.validate(data)?;
-        let fad = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
-        fad.map_or(Ok(()), |files| files.validate(self.data))?;
+        let measured = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
+        measured.map_or(Ok(()), |files| files.validate(self.data))?;
         let first = self.codes_from.as_deref().map(|from| FirstStages::of(from, cfg)).transpose()?;
         let run = RunDir::open(&self.out, *cfg, self.resume)?;
         first.map_or(Ok(()), |first| first.put_into(&run))?;
         let session = Session { cfg, data, run: &run, device };
         let pixel_variance = self.data.train.pixel_variance()?;
-        let asked = Asked { features, fad: self.fad.as_ref(), starter: self.starter, pixel_variance };
+        let (fad, starter) = (self.fad.as_ref(), self.starter);
+        let asked = Asked { features, fad, starter, pixel_variance, device };
         match &cfg.vae {
             Some(vae) => {
                 vae::train(cfg, vae, &data.train, &run, device, progress)?;
                 let trained = TrainedVae::load(&self.out, device)?;
-                of_vae(session, &trained, asked, fad, progress)
+                of_vae(session, &trained, asked, measured, progress)
             }
-            None => of_codes(session, workers, asked, fad, progress),
+            None => of_codes(session, workers, asked, measured, progress),
         }
     }
 }

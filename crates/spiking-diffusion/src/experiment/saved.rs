@@ -18,7 +18,7 @@ const KIND: &str = "run";
 /// What the names of each network's tensors begin with.
 const NETWORKS: [(&str, &str); 2] = [(VqSvae::KIND, "vqsvae."), (Sdid::KIND, "sdid.")];
 
-/// A generator of MNIST digits; `models/README.md` says how it was trained, and has its report.
+/// A generator of MNIST digits; `models/README.md` says how it was trained and what it reaches.
 #[cfg(feature = "mnist-model")]
 const MNIST: &[u8] = include_bytes!("../../models/mnist.safetensors");
 

@@ -115,7 +115,7 @@ impl<D: Denoiser> Trained<D> {
     }
 
     /// Draws the first `count` images of the config's seed and sampling: `[count, channels, H, W]`, on the CPU, pixels as of
-    /// [`VqSvae::decode`]. [`generation::save`](crate::generation::save) writes them as files instead, clamped.
+    /// [`VqSvae::decode`]. `device` is that of the networks. [`generation::save`](crate::generation::save) writes them as files instead, clamped.
     ///
     /// # Errors
     /// Returns the errors of [`generate`], and an error if `count` is 0.

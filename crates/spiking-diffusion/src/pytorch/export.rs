@@ -20,7 +20,8 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// Returns an error if a network of the run is missing or damaged, if its config has what the released code has not (other neurons or none, a
-/// clamped output, embedded tokens, further layers, networks of different time steps), or if a file cannot be written.
+/// clamped output, embedded tokens, further layers, networks of different time steps), or if a file is there already or cannot be
+/// written.
 ///
 /// # Examples
 /// ```no_run
@@ -41,10 +42,20 @@ pub fn export(run: &Path, out: &Path) -> Result<[PathBuf; 2]> {
     ];
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let paths = ["model.pth", "diff_model.pth"].map(|name| out.join(name));
+    // The names are those of the authors' own checkpoints.
+    paths.iter().try_for_each(|path| absent(path))?;
     for (path, tensors) in paths.iter().zip(&tensors) {
         write_pth(path, tensors)?;
     }
     Ok(paths)
+}
+
+/// Refuses to write over a file.
+pub(super) fn absent(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Err(Error::run(path, "is there already: name another folder"));
+    }
+    Ok(())
 }
 
 fn check(vqsvae: &VqSvaeConfig, sdid: &SdidConfig) -> Result<()> {

@@ -7,7 +7,7 @@ use fsvae::{Fsvae, FsvaeConfig};
 use snn_core::{Checkpoint, LayerConfig, Model};
 use spiking_diffusion_metrics::WeightFile;
 
-use super::export::tensors;
+use super::export::{absent, tensors};
 use super::import::{Tensors, check_names, read, readout, save, size};
 use super::names::{self, is_table1};
 use super::pth::write_pth;
@@ -86,8 +86,8 @@ fn sizes(file: &WeightFile, cfg: &mut FsvaeConfig) -> Result<()> {
 /// `load_state_dict`.
 ///
 /// # Errors
-/// Returns an error if the checkpoint cannot be read, if its network is neither of the two but for its sizes, or if the file cannot be
-/// written.
+/// Returns an error if the checkpoint cannot be read, if its network is neither of the two but for its sizes, or if the file is there already or
+/// cannot be written.
 ///
 /// # Examples
 /// ```no_run
@@ -96,6 +96,7 @@ fn sizes(file: &WeightFile, cfg: &mut FsvaeConfig) -> Result<()> {
 /// # Ok(()) }
 /// ```
 pub fn export_fsvae(checkpoint: &Path, out: &Path) -> Result<()> {
+    absent(out)?;
     let checkpoint = Checkpoint::load(checkpoint, Fsvae::KIND, &Device::Cpu)?;
     let cfg: FsvaeConfig = checkpoint.config()?;
     cfg.validate()?;

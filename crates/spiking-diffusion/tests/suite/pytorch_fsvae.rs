@@ -90,11 +90,13 @@ fn the_published_sizes_have_their_names() {
         Fsvae::build(&cfg, params.builder()).unwrap().checkpoint(&params).unwrap().save(&path).unwrap();
         pytorch::export_fsvae(&path, &out).unwrap();
         assert_eq!(WeightFile::open(&out).unwrap().names().len(), counted);
+        crate::rejects(pytorch::export_fsvae(&path, &out), &["fsvae.pth", "is there already"]);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(
             pytorch::import_fsvae(&out, &path).unwrap().config(),
             &FsvaeConfig { scheduled: cfg.scheduled, ..cfg }
         );
+        std::fs::remove_file(&out).unwrap();
     }
 }
 

@@ -79,9 +79,19 @@ fn the_folders_of_torchvision_and_of_archives_are_found() {
     let other = root.path().join("FashionMNIST/raw");
     std::fs::create_dir_all(&other).unwrap();
     little(KnownSet::FashionMnist).iter().for_each(|(name, bytes)| write(&other, name, bytes));
-    for folder in [root.path().to_owned(), root.path().join("FashionMNIST")] {
-        rejects(KnownSet::Mnist.load(Some(&folder), ALLOW), &["holds none of the set's files"]);
+    rejects(KnownSet::Mnist.load(Some(root.path()), ALLOW), &["holds none of the set's files"]);
+    for folder in [root.path().join("FashionMNIST"), other] {
+        let parts = ["holds none of the set's files", "by its name it is that of fashion-mnist"];
+        rejects(KnownSet::Mnist.load(Some(&folder), ALLOW), &parts);
     }
+    // And so may the folder itself.
+    for (name, mut bytes) in little(KnownSet::Mnist) {
+        bytes.iter_mut().skip(16).for_each(|pixel| *pixel = 3);
+        write(root.path(), &name, &bytes);
+    }
+    let of_folder = |folder: &Path| KnownSet::FashionMnist.load(Some(folder), ALLOW).unwrap().train;
+    assert_eq!(of_folder(root.path()), of_folder(&root.path().join("FashionMNIST")));
+    assert_ne!(KnownSet::Mnist.load(Some(root.path()), ALLOW).unwrap().train, of_folder(root.path()));
 }
 
 #[test]

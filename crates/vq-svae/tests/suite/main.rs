@@ -8,6 +8,7 @@ mod golden;
 mod golden_analog;
 mod gradients;
 mod model;
+mod neurons;
 mod published;
 mod quantiser;
 

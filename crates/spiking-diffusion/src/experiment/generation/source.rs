@@ -8,13 +8,14 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde_json::Value;
 use snn_core::Seed;
-use snn_train::{differences, most_readable, read_json, write_json};
+use snn_train::{difference, read_json, write_json};
 
 use super::MANIFEST;
 use crate::error::{Error, Result};
 use crate::experiment::config::ExperimentConfig;
 use crate::experiment::drawing::draw;
 use crate::experiment::model::ModelName;
+use crate::experiment::place;
 use crate::experiment::trained::{Condition, Trained};
 use crate::experiment::vae::TrainedVae;
 
@@ -53,7 +54,7 @@ pub trait Source {
     /// Returns the config of the run, its seed among it.
     fn cfg(&self) -> &ExperimentConfig;
 
-    /// Returns what images follow from beside their numbers, an object: two sources with equal ones draw the same images.
+    /// Returns what images follow from beside their numbers, an object: two sources with equal ones draw the same images on a device of one kind.
     ///
     /// # Errors
     /// Returns an error if it cannot be written as JSON.
@@ -111,13 +112,23 @@ fn tree(manifest: &impl Serialize) -> Result<Value> {
     serde_json::to_value(manifest).map_err(|e| Error::config(MANIFEST, "", e.to_string()))
 }
 
+/// What images follow from, the kind of the device among it where that is no CPU.
+pub(super) fn origin_on(source: &impl Source, device: &Device) -> Result<Value> {
+    let mut origin = source.origin()?;
+    if let (Some(fields), Some((kind, precision))) = (origin.as_object_mut(), place::kind(device)) {
+        fields.insert("device".to_owned(), kind.into());
+        fields.extend(precision.map(|precision| ("precision".to_owned(), precision.into())));
+    }
+    Ok(origin)
+}
+
 /// Writes what the images follow from, or compares it with what is there. A field that is not there is as one that is null.
 pub(super) fn check_manifest(now: &Value, folder: &Path) -> Result<()> {
     let path = folder.join(MANIFEST);
     if !path.exists() {
         return Ok(write_json(&path, now)?);
     }
-    match most_readable(differences(&read_json(&path)?, now)) {
+    match difference(&read_json(&path)?, now) {
         None => Ok(()),
         Some((field, [then, now])) => Err(Error::run(
             folder,
