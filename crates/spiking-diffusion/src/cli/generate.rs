@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use snn_core::Seed;
 use snn_train::read_config;
 
-use super::place::Place;
+use super::device_flags::DeviceFlags;
 use super::signals::command_line;
 use super::workers::Team;
 use super::{flags, parsed, set};
@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "png,safetensors")]
     format: Vec<Format>,
     #[command(flatten)]
-    place: Place,
+    device: DeviceFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -80,7 +80,7 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 
 /// What there is to say in the end.
 fn write_images(arguments: &Arguments, team: &Team, progress: &mut dyn Progress) -> Result<String> {
-    let device = team.device(&arguments.place)?;
+    let device = team.device(&arguments.device)?;
     if let Some(run) = arguments.run.as_deref().filter(|run| run.is_dir())
         && let Some(_) = read_config::<ExperimentConfig>(run)?.vae
     {

@@ -2,6 +2,7 @@
 
 mod bars;
 mod classify;
+mod device_flags;
 mod fad_flag;
 mod fid;
 mod flags;
@@ -9,7 +10,6 @@ mod generate;
 mod input;
 mod output;
 mod pack;
-mod place;
 mod program;
 mod published;
 mod pytorch;
@@ -41,10 +41,10 @@ use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::Starter;
 use crate::{Experiment, ExperimentConfig, Features, ModelName, Preset, Progress, Report};
+use device_flags::DeviceFlags;
 use fad_flag::Fad;
 use input::Input;
 use output::{answer, parsed, say, usage};
-use place::Place;
 use signals::command_line;
 use threads::leave_work_to_rayon;
 use workers::Team;
@@ -73,7 +73,7 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = flags::seed, allow_hyphen_values = true)]
     seed: u64,
     #[command(flatten)]
-    place: Place,
+    device: DeviceFlags,
     /// Go on with the run in the output folder; repeat its command
     #[arg(long)]
     resume: bool,
@@ -149,7 +149,7 @@ fn train_on(
     team: &Team,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    let device = team.device(&arguments.place)?;
+    let device = team.device(&arguments.device)?;
     let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
     let mut data = arguments.input.load(set, partial, progress)?;
     if let Some(partial) = &data.partial {

@@ -8,9 +8,9 @@ use clap::{ArgGroup, Parser};
 use snn_core::Seed;
 use spiking_diffusion_metrics::Classifier;
 
+use super::device_flags::DeviceFlags;
 use super::fad_flag::Fad;
 use super::input::Input;
-use super::place::Place;
 use super::signals::Signals;
 use super::{flags, parsed, say, set};
 use crate::error::{Error, Result};
@@ -79,7 +79,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     real: Option<usize>,
     #[command(flatten)]
-    place: Place,
+    device: DeviceFlags,
     #[command(flatten, next_help_heading = "The real images")]
     input: Input,
 }
@@ -102,7 +102,7 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 
 /// What there is to say in the end.
 fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
-    let device = arguments.place.open(|| 0)?;
+    let device = arguments.device.open(|| 0)?;
     let mut trained = Trained::load(&arguments.run, &device)?;
     // Before another seed is set: a lone split was cut by the run's own.
     let judges = arguments.judges(&trained.cfg, progress)?;

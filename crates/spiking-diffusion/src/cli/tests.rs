@@ -83,7 +83,7 @@ fn numbers_that_are_refused_are_named_with_their_flag_and_a_reason() {
 
 #[test]
 fn devices() {
-    let open = |flags: &[&str]| parse(flags).unwrap().place.open(|| 0);
+    let open = |flags: &[&str]| parse(flags).unwrap().device.open(|| 0);
     assert!(open(&[]).unwrap().is_cpu());
     for name in ["gpu", "cuda", "cuda:x", "cpu:0", ""] {
         let text = message(open(&["--device", name]));

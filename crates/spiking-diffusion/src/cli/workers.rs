@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use candle_core::Device;
 use snn_train::{Alone, Collective};
 
-use super::place::Place;
+use super::device_flags::DeviceFlags;
 use super::say;
 use super::signals::{Signals, Stoppable};
 use crate::error::{Error, Result};
@@ -44,12 +44,12 @@ impl Team {
     }
 
     /// Where to compute; on `cuda`, by the GPU that is this worker's among those on its machine.
-    pub(super) fn device(&self, place: &Place) -> Result<Device> {
+    pub(super) fn device(&self, flags: &DeviceFlags) -> Result<Device> {
         #[cfg(feature = "mpi")]
         let own_gpu = || self.job.as_ref().map_or(0, snn_train::Mpi::place_on_machine);
         #[cfg(not(feature = "mpi"))]
         let own_gpu = || 0;
-        place.open(own_gpu)
+        flags.open(own_gpu)
     }
 
     /// The workers of what is computed on this device. With the feature `nccl` those of a job on GPUs, where each calls this, speak over

@@ -5,9 +5,9 @@ use snn_train::differences;
 use vq_svae::Reconstruction;
 
 use super::config::ExperimentConfig;
+use super::device;
 use super::distance::Features;
 use super::fad::FadFiles;
-use super::place;
 use super::shell::quoted;
 use super::starter::Starter;
 use crate::data::{KnownSet, synthetic};
@@ -48,7 +48,7 @@ pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
         words.push(format!("--model {}", cfg.model.name()));
     }
     words.push(format!("--preset {} --seed {} --out again", cfg.preset.name(), cfg.seed.0));
-    if let Some((kind, precision)) = place::kind(device) {
+    if let Some((kind, precision)) = device::kind(device) {
         words.push(format!("--device {kind}"));
         words.extend(precision.map(|precision| format!("--precision {precision}")));
     }

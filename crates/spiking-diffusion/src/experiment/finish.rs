@@ -19,7 +19,7 @@ use super::judge::Against;
 #[cfg(feature = "report")]
 use super::neighbours::{images_of, nearest_of};
 use super::neighbours::{mean_distance, nearest};
-use super::{place, summary};
+use super::{device, summary};
 use crate::data::Dataset;
 use crate::error::Result;
 #[cfg(feature = "report")]
@@ -73,7 +73,7 @@ pub(super) fn finish(
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }
     let neighbours = neighbours(session, &samples, progress)?;
-    let machine = Machine::here(&place::name(device));
+    let machine = Machine::here(&device::name(device));
     let mut report = summary::report(cfg, evaluation, asked, run.seconds()?, machine);
     report.neighbours = Some(neighbours);
     run.write_json("report.json", &report)?;

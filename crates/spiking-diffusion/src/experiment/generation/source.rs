@@ -13,9 +13,9 @@ use snn_train::{difference, read_json, write_json};
 use super::MANIFEST;
 use crate::error::{Error, Result};
 use crate::experiment::config::ExperimentConfig;
+use crate::experiment::device::kind;
 use crate::experiment::drawing::draw;
 use crate::experiment::model::ModelName;
-use crate::experiment::place;
 use crate::experiment::trained::{Condition, Trained};
 use crate::experiment::vae::TrainedVae;
 
@@ -115,7 +115,7 @@ fn tree(manifest: &impl Serialize) -> Result<Value> {
 /// What images follow from, the kind of the device among it where that is no CPU.
 pub(super) fn origin_on(source: &impl Source, device: &Device) -> Result<Value> {
     let mut origin = source.origin()?;
-    if let (Some(fields), Some((kind, precision))) = (origin.as_object_mut(), place::kind(device)) {
+    if let (Some(fields), Some((kind, precision))) = (origin.as_object_mut(), kind(device)) {
         fields.insert("device".to_owned(), kind.into());
         fields.extend(precision.map(|precision| ("precision".to_owned(), precision.into())));
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// The flags that say so.
 #[derive(Args, Debug)]
-pub(super) struct Place {
+pub(super) struct DeviceFlags {
     /// Where to compute: cpu, cuda:N, or cuda: the first GPU, in an MPI job one for each process of a machine
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -17,7 +17,7 @@ pub(super) struct Place {
     precision: Precision,
 }
 
-impl Place {
+impl DeviceFlags {
     /// The device, on which products are as exact as wanted. `cuda` alone is the GPU of this number.
     pub(super) fn open(&self, own_gpu: impl FnOnce() -> usize) -> Result<Device> {
         let reject = |reason: String| Error::config("--device", &self.device, reason);

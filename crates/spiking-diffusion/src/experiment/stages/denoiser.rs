@@ -1,0 +1,149 @@
+//! Codes to a denoiser.
+
+use absorbing_diffusion::{Conditioned, Denoiser, Sdid, draw_noise, drop_labels};
+use candle_core::{DType, Device, Tensor};
+use snn_core::{Model, ParamStore};
+use snn_train::{Batch, Progress, RunDir, StepLoss, Trainer};
+
+use super::Place;
+use crate::error::{Error, Result};
+use crate::experiment::batches::process;
+use crate::experiment::config::ExperimentConfig;
+
+/// Trains an SDID on codes into `sdid.safetensors`; with `sdid.classes`, on the labels of the training images too, of which
+/// each step drops a share (`label_dropout`). Without, labels are not read.
+///
+/// # Errors
+/// Returns the errors of [`train_denoiser`], and an error if the config's `sdid` does not
+/// [validate](absorbing_diffusion::SdidConfig::validate), if there is not one label for each image, or if a label is no class.
+pub fn train_sdid(
+    cfg: &ExperimentConfig,
+    codes: &Tensor,
+    labels: &[u8],
+    run: &RunDir,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<Sdid> {
+    train_sdid_in(cfg, codes, labels, Place::alone(run, device), progress)
+}
+
+/// [`train_sdid`], anywhere.
+pub(in crate::experiment) fn train_sdid_in(
+    cfg: &ExperimentConfig,
+    codes: &Tensor,
+    labels: &[u8],
+    place: Place<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Sdid> {
+    let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, place.device);
+    let model = Sdid::new(&cfg.sdid, params.builder())?;
+    let Some(classes) = cfg.sdid.classes else {
+        train_by(cfg, (&model, &params), codes, place, progress, |_, loss| loss(&model))?;
+        return Ok(model);
+    };
+    if labels.len() != codes.dim(0)? {
+        let reason = format!("there are {} training images", codes.dim(0)?);
+        return Err(Error::config("labels", format!("{} labels", labels.len()), reason));
+    }
+    if let Some(label) = labels.iter().find(|label| usize::from(**label) >= classes) {
+        return Err(Error::config("sdid.classes", classes, format!("there is a label {label}")));
+    }
+    let dropout = cfg.label_dropout.unwrap_or(LABEL_DROPOUT);
+    train_by(cfg, (&model, &params), codes, place, progress, |batch, loss| {
+        // Behind those of the shards before it, whose draws are none of ours.
+        let (first, label) = (batch.places.0, format!("sdid/labels/{}", batch.step));
+        let mut all = vec![0; first];
+        all.extend(batch.items.iter().map(|&i| u32::from(labels[i as usize])));
+        let dropped = drop_labels(&all, classes, dropout, cfg.seed, &label).split_off(first);
+        loss(&Conditioned::new(&model, dropped)?)
+    })?;
+    Ok(model)
+}
+
+/// The share of labels that are dropped where the config says nothing.
+const LABEL_DROPOUT: f64 = 0.1;
+
+/// Trains any denoiser on codes by the config's `sdid_training` and `weighting`, and writes the model to the file
+/// `<M::KIND>.safetensors` of the run's folder, or reads it from there if it was trained before.
+///
+/// `model` is what is saved, with its `params`, and `denoiser` is what is trained: the same value twice, unless the denoiser is
+/// made of the model and something that is not saved, such as the class of each training image. The denoiser is told the
+/// numbers of the training images that a batch is made of.
+///
+/// # Shapes
+/// `codes: u32 [N, H', W']` in `0..sdid.codes`, those of all training images.
+/// # Errors
+/// Returns the errors of [`Trainer::train_model`] and of [`absorbing_diffusion::loss`](absorbing_diffusion::loss()).
+pub fn train_denoiser<M: Model>(
+    cfg: &ExperimentConfig,
+    model: &M,
+    params: &ParamStore,
+    denoiser: &(dyn Denoiser + Sync),
+    codes: &Tensor,
+    run: &RunDir,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let place = Place::alone(run, params.device());
+    train_by(cfg, (model, params), codes, place, progress, |batch, loss| {
+        loss(&OfBatch { denoiser, items: batch.items })
+    })
+}
+
+/// [`train_denoiser`], with a denoiser for each batch, which is told places in the batch.
+fn train_by<M: Model>(
+    cfg: &ExperimentConfig,
+    (model, params): (&M, &ParamStore),
+    codes: &Tensor,
+    place: Place<'_>,
+    progress: &mut dyn Progress,
+    with_denoiser: impl Fn(Batch<'_>, &dyn Fn(&dyn Denoiser) -> Result<StepLoss>) -> Result<StepLoss> + Sync,
+) -> Result<()> {
+    let (device, process, stage) = (params.device(), process(cfg)?, M::KIND);
+    let ((items, h, w), codes) = (codes.dims3()?, codes.to_device(device)?);
+    let trainer = place.trainer(Trainer::new(stage, &cfg.sdid_training, params, items, cfg.seed));
+    trainer.train_model_over(
+        place.workers,
+        model,
+        progress,
+        |_| Ok(()),
+        |batch| -> Result<StepLoss> {
+            let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
+            let (label, (first, whole), own) =
+                (format!("{stage}/noise/{}", batch.step), batch.places, batch.items.len());
+            let (t, u) = draw_noise(&process, (whole, h, w), cfg.seed, &label)?;
+            let (t, u) = (t.narrow(0, first, own)?, u.narrow(0, first, own)?);
+            with_denoiser(batch, &|denoiser| {
+                Ok(absorbing_diffusion::loss(&process, denoiser, &h0, &t, &u, cfg.weighting, true)?.into())
+            })
+        },
+    )
+}
+
+/// A denoiser that is told the numbers of the training images, where the loss counts from 0 in each batch.
+struct OfBatch<'a> {
+    denoiser: &'a dyn Denoiser,
+    items: &'a [u32],
+}
+
+impl OfBatch<'_> {
+    fn images(&self, places: &[usize]) -> Vec<usize> {
+        places.iter().map(|&place| self.items[place] as usize).collect()
+    }
+}
+
+impl Denoiser for OfBatch<'_> {
+    fn logits(&self, h_t: &Tensor, t: &Tensor, places: &[usize], train: bool) -> candle_core::Result<Tensor> {
+        self.denoiser.logits(h_t, t, &self.images(places), train)
+    }
+
+    fn logits_at(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        places: &[usize],
+        positions: &[Vec<u32>],
+        train: bool,
+    ) -> absorbing_diffusion::Result<Tensor> {
+        self.denoiser.logits_at(h_t, t, &self.images(places), positions, train)
+    }
+}
