@@ -11,7 +11,8 @@ use clap::Parser;
 use serde::Serialize;
 use snn_core::Seed;
 use spiking_diffusion_metrics::{
-    ClassScore, Classifier, ClassifierCard, ClassifierConfig, FeatureExtractor, score_samples,
+    ClassScore, Classifier, ClassifierCard, ClassifierConfig, FeatureExtractor, ImageFolder, ImageSource,
+    score_samples,
 };
 
 use super::input::Input;
@@ -44,8 +45,8 @@ pub(super) struct Arguments {
     /// Folder of a finished run: draw images from its networks, with its own sampling config
     #[arg(long, value_name = "RUN_DIR", conflicts_with = "images")]
     run: Option<PathBuf>,
-    /// A safetensors file with a tensor `images` [N, C, H, W] in [0, 1], as `generate` writes them
-    #[arg(long, value_name = "FILE")]
+    /// A folder of PNG or JPEG files, or a safetensors file with a tensor `images` [N, C, H, W] in [0, 1]: `generate` writes both
+    #[arg(long, value_name = "PATH")]
     images: Option<PathBuf>,
     /// Images to draw from the run
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = flags::count, allow_hyphen_values = true)]
@@ -115,7 +116,7 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     };
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     // First what may be wrong, then what takes long.
-    let file = arguments.images.as_deref().map(read_images).transpose()?;
+    let file = arguments.images.as_deref().map(|path| read_images(path, data.image().0)).transpose()?;
     let classes = run.as_ref().and_then(|run| run.cfg.sdid.classes);
     if let (Some(guidance), None) = (&arguments.guidance, classes) {
         let reason = "the run was trained without classes (--set sdid.classes=N)";
@@ -186,7 +187,21 @@ fn as_asked(classifier: &Classifier, images: &Tensor, classes: usize) -> Result<
     Ok(right as f64 / seen.len() as f64)
 }
 
-fn read_images(file: &Path) -> Result<Tensor> {
+/// Images in [-0.5, 0.5], of so many channels.
+fn read_images(path: &Path, channels: usize) -> Result<Tensor> {
+    if !path.is_dir() {
+        return read_tensor(path);
+    }
+    let folder = ImageFolder::open(path)?;
+    let images = folder.read(0, folder.count())?;
+    let first = images.narrow(1, 0, channels)?;
+    if channels == 1 && images.broadcast_ne(&first)?.max_all()?.to_scalar::<u8>()? != 0 {
+        return Err(Error::data(path, "holds images with colours, and the data set has grey ones"));
+    }
+    Ok((first - 0.5)?)
+}
+
+fn read_tensor(file: &Path) -> Result<Tensor> {
     let bytes = std::fs::read(file).map_err(Error::io(file))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
         .map_err(|e| Error::data(file, format!("not a readable safetensors file: {e}")))?;
@@ -282,6 +297,25 @@ mod tests {
             (&7.into(), &1.into())
         );
         assert_eq!(std::fs::read(&classifier).unwrap(), before);
+
+        // The same images as files.
+        let pngs = path("pngs");
+        std::fs::create_dir(&pngs).unwrap();
+        let file = |i: usize| Path::new(&pngs).join(format!("{i}.png"));
+        for i in 0..7 {
+            let pixels =
+                (digits.narrow(0, i, 1).unwrap().affine(255., 127.5)).unwrap().flatten_all().unwrap();
+            let bytes = pixels.to_vec1::<f32>().unwrap().into_iter().map(|x| x.round() as u8).collect();
+            image::GrayImage::from_raw(28, 28, bytes).unwrap().save(file(i)).unwrap();
+        }
+        let words = ["--classifier", &classifier, "--images", &pngs, "--json"];
+        let of_files: serde_json::Value = serde_json::from_str(&run_with(&words).unwrap()).unwrap();
+        for field in ["images", "confident_share", "predicted"] {
+            assert_eq!(of_files["samples"][field], json["samples"][field], "{field}");
+        }
+        image::RgbImage::from_pixel(28, 28, image::Rgb([9, 8, 7])).save(file(7)).unwrap();
+        let error = run_with(&words).unwrap_err().to_string();
+        assert!(error.contains("pngs") && error.contains("colours"), "{error}");
 
         let error = run_with(&["--classifier", &classifier, "--images", &path("none")]).unwrap_err();
         assert!(error.to_string().contains("none"), "{error}");
