@@ -80,7 +80,7 @@ impl Sdid {
         self,
         mut change: impl FnMut(&str, SpikingLayer) -> candle_core::Result<SpikingLayer>,
     ) -> candle_core::Result<Self> {
-        let stack = self.stack.map_layers(|(i, layer)| change(&format!("layers.{i}"), layer))?;
+        let stack = self.stack.map_layers(|i, layer| change(&format!("layers.{i}"), layer))?;
         Ok(Self { stack, ..self })
     }
 

@@ -8,7 +8,7 @@ type Difference = (String, [Value; 2]);
 /// Finds, for an error message, that of the [differences] which a person can do most about: what somebody has typed, which is short,
 /// before a checksum, and a checksum before a number of many digits, which follows from something else.
 #[must_use]
-pub fn difference(a: &Value, b: &Value) -> Option<Difference> {
+pub fn most_readable_difference(a: &Value, b: &Value) -> Option<Difference> {
     let rank = |(field, values): &Difference| match values.iter().all(|value| value.to_string().len() <= 16) {
         true => 0,
         false if field.ends_with("sha256") => 1,

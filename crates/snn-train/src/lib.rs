@@ -23,7 +23,7 @@ pub use collective::Mpi;
 pub use collective::Nccl;
 pub use collective::{Alone, Collective, in_threads};
 pub use config::TrainingConfig;
-pub use difference::{difference, differences};
+pub use difference::{differences, most_readable_difference};
 pub use error::{Error, Result};
 pub use lock::Lock;
 pub use progress::{Progress, Silent, flow, go_on};

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use snn_core::write_atomically;
 
 use crate::error::{Error, Result};
-use crate::{Lock, difference, json};
+use crate::{Lock, json, most_readable_difference};
 
 /// Keeps everything that a run writes in one folder, which is locked against other runs while this value lives.
 ///
@@ -40,7 +40,7 @@ impl RunDir {
         }
         // Read as a config and written again, so that fields which were added since have their defaults.
         let (stored, wanted) = (tree(&read_config::<C>(path)?)?, tree(cfg)?);
-        match difference(&stored, &wanted) {
+        match most_readable_difference(&stored, &wanted) {
             None => Ok(run),
             Some((field, [then, now])) => Err(Error::run(
                 path,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use snn_core::{Checkpoint, ParamStore};
 
 use crate::error::{Error, Result};
-use crate::{Collective, difference};
+use crate::{Collective, most_readable_difference};
 
 /// Makes sure that all workers have the same config as worker 0, before they begin.
 ///
@@ -27,7 +27,7 @@ pub fn agree(workers: &dyn Collective, cfg: &impl Serialize) -> Result<()> {
     // Both from text, in which numbers may lose digits.
     let own: Value = serde_json::from_str(&own.to_string()).map_err(read)?;
     let leading: Value = serde_json::from_slice(&sent).map_err(read)?;
-    match difference(&leading, &own) {
+    match most_readable_difference(&leading, &own) {
         None => workers.barrier(),
         Some((field, [there, here])) => {
             let field = if field.is_empty() { "the config".to_owned() } else { format!("`{field}`") };

@@ -4,7 +4,6 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, ReadoutLayer, SpikingLayer, SpikingStack};
 
-use crate::model::ChangeLayer;
 use crate::{Activation, VqSvaeConfig};
 
 /// Turns spikes into an image: hidden spiking layers, two that double the map, then a read-out and its [`Activation`].
@@ -44,8 +43,11 @@ impl Decoder {
         })
     }
 
-    pub(crate) fn map_layers(self, change: &mut ChangeLayer<'_>) -> Result<Self> {
-        let layers = self.layers.map_layers(|(i, layer)| change(&format!("decoder.{i}"), layer))?;
+    pub(crate) fn map_layers(
+        self,
+        change: &mut dyn FnMut(&str, SpikingLayer) -> Result<SpikingLayer>,
+    ) -> Result<Self> {
+        let layers = self.layers.map_layers(|i, layer| change(&format!("decoder.{i}"), layer))?;
         Ok(Self { layers, ..self })
     }
 

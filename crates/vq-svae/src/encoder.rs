@@ -5,7 +5,6 @@ use candle_nn::{Init, VarBuilder};
 use snn_core::{Connections, ConvConfig, Drive, Observer, Readout, SpikingLayer, SpikingStack, lerp};
 
 use crate::VqSvaeConfig;
-use crate::model::ChangeLayer;
 
 /// Turns an image into spikes: two spiking layers that halve the image, hidden ones, and one that sets the
 /// number of channels.
@@ -31,8 +30,11 @@ impl Encoder {
         Ok(Self { layers: SpikingStack::new(layers), time_steps: cfg.time_steps })
     }
 
-    pub(crate) fn map_layers(self, change: &mut ChangeLayer<'_>) -> Result<Self> {
-        let layers = self.layers.map_layers(|(i, layer)| change(&format!("encoder.{i}"), layer))?;
+    pub(crate) fn map_layers(
+        self,
+        change: &mut dyn FnMut(&str, SpikingLayer) -> Result<SpikingLayer>,
+    ) -> Result<Self> {
+        let layers = self.layers.map_layers(|i, layer| change(&format!("encoder.{i}"), layer))?;
         Ok(Self { layers, ..self })
     }
 

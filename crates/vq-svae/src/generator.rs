@@ -5,7 +5,6 @@ use candle_nn::VarBuilder;
 use snn_core::{Connections, ConvConfig, SpikingLayer};
 
 use crate::VqSvaeConfig;
-use crate::model::ChangeLayer;
 
 /// Turns the code vectors `z^Q` into spikes: one spiking 1x1 layer, driven by them as a constant current.
 #[derive(Debug)]
@@ -20,7 +19,10 @@ impl Generator {
         Ok(Self { layer: SpikingLayer::conv(c, c, mix, cfg.layer(), vb)?, time_steps: cfg.time_steps })
     }
 
-    pub(crate) fn map_layers(self, change: &mut ChangeLayer<'_>) -> Result<Self> {
+    pub(crate) fn map_layers(
+        self,
+        change: &mut dyn FnMut(&str, SpikingLayer) -> Result<SpikingLayer>,
+    ) -> Result<Self> {
         Ok(Self { layer: change("generator", self.layer)?, ..self })
     }
 

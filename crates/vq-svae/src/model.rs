@@ -32,9 +32,6 @@ pub struct Output {
     pub reconstruction: Tensor,
 }
 
-/// What a user makes of the spiking layer of this name.
-pub(crate) type ChangeLayer<'a> = dyn FnMut(&str, SpikingLayer) -> candle_core::Result<SpikingLayer> + 'a;
-
 /// The spiking layers from codes to the sums that an image is made of.
 fn in_a_row(generator: Option<&Generator>, decoder: &Decoder) -> SpikingStack {
     let generator = generator.into_iter().map(Generator::layer);

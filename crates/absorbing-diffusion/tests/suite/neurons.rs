@@ -36,6 +36,15 @@ fn neurons_of_ones_own_are_those_of_every_layer() {
     let own = own.unwrap();
     assert_eq!(names, ["layers.0", "layers.1", "layers.2", "layers.3", "layers.4"]);
 
+    let deaf = LifConfig { v_threshold: 1e6, ..cfg.lif };
+    let silent = settled(&cfg).1.map_layers(|_, layer| Ok(layer.with_neuron(Arc::new(Again(deaf)))));
+    let (h_t, t) = inputs(&cfg, 4);
+    let mut see = |_: &str, spikes: &Tensor| {
+        assert_eq!(spikes.sum_all()?.to_scalar::<f32>()?, 0.);
+        Ok(())
+    };
+    silent.unwrap().logits_observed(&h_t, &t, false, &mut see).unwrap();
+
     let close = |what: &str, a: &Tensor, b: &Tensor| {
         let [a, b] = [a, b].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
         let size = b.iter().fold(1e-6f32, |size, x| size.max(x.abs()));

@@ -53,9 +53,10 @@ impl SpikingStack {
     /// Returns the errors of `change`.
     pub fn map_layers(
         self,
-        change: impl FnMut((usize, SpikingLayer)) -> Result<SpikingLayer>,
+        mut change: impl FnMut(usize, SpikingLayer) -> Result<SpikingLayer>,
     ) -> Result<Self> {
-        Ok(Self { layers: self.layers.into_iter().enumerate().map(change).collect::<Result<_>>()? })
+        let layers = self.layers.into_iter().enumerate().map(|(i, layer)| change(i, layer));
+        Ok(Self { layers: layers.collect::<Result<_>>()? })
     }
 
     /// Returns the same layers, parameters shared, in which every neuron's threshold is `scale` times as high: above 1 fewer spikes get

@@ -7,11 +7,11 @@ use candle_core::{Result, Tensor, bail};
 
 use crate::Error;
 
-/// How exactly NVIDIA's GPUs compute the products of convolutions and linear layers whose operands are f32: what PyTorch calls
-/// `torch.set_float32_matmul_precision`.
+/// How exactly NVIDIA's GPUs compute the products of convolutions and linear layers in f32, those of their gradients too.
 ///
-/// Only products are rounded. Weights, gradients, membrane potentials, statistics and losses are f32 always, and a spike, which is 0 or
-/// 1, is exact in all three. On other devices, and in f64, products are exact whatever this says.
+/// Operands are rounded, and with [`Bf16`](Self::Bf16) the products as well; the tensors that hold weights, potentials, statistics and losses are f32
+/// always. A spike, which is 0 or 1, is exact in all three. Candle's other matrix products, such as Muon's, are in TF32 unless this is
+/// [`F32`](Self::F32). On other devices, and in f64, nothing is rounded whatever this says.
 ///
 /// # Examples
 /// ```
@@ -84,7 +84,7 @@ impl FromStr for Precision {
     }
 }
 
-/// `x y` in the precision in use, differentiable.
+/// `x y`, differentiable, in the precision in use.
 pub(crate) fn product(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cudnn")]
     if rounds(x) {

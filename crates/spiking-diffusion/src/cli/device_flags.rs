@@ -33,7 +33,7 @@ impl DeviceFlags {
         let Some(number) = number else {
             return match self.precision {
                 Precision::F32 => Ok(Device::Cpu),
-                _ => Err(inexact("products are f32 on a CPU: it is for --device cuda:N".to_owned())),
+                _ => Err(inexact("products are f32 on a CPU: it is for --device cuda".to_owned())),
             };
         };
         let device = Device::new_cuda(number)

@@ -85,7 +85,7 @@ fn numbers_that_are_refused_are_named_with_their_flag_and_a_reason() {
 fn devices() {
     let open = |flags: &[&str]| parse(flags).unwrap().device.open(|| 0);
     assert!(open(&[]).unwrap().is_cpu());
-    for name in ["gpu", "cuda", "cuda:x", "cpu:0", ""] {
+    for name in ["gpu", "cuda:x", "cuda:", "cpu:0", ""] {
         let text = message(open(&["--device", name]));
         assert!(text.contains("--device") && text.contains(name), "{text}");
     }

@@ -5,7 +5,7 @@ use snn_train::differences;
 use vq_svae::Reconstruction;
 
 use super::config::ExperimentConfig;
-use super::device;
+use super::device::Kind;
 use super::distance::Features;
 use super::fad::FadFiles;
 use super::shell::quoted;
@@ -24,7 +24,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// The command that makes a run of this config in another folder, by the program that made it, with every field that differs
-/// from the preset's. None for data that no program loads.
+/// from the preset's. None for data that no program loads, and for a device that none takes.
 pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
     let Asked { features, fad, starter, pixel_variance, device } = asked;
     let data = &cfg.data;
@@ -34,7 +34,13 @@ pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
         let set = KnownSet::named(&data.name)?;
         (set, set.counts().0)
     };
-    let mut words = vec![starter.train(set)];
+    let kind = Kind::of(device);
+    let on_gpu = match kind.device {
+        "cpu" => false,
+        "cuda" => true,
+        _ => return None,
+    };
+    let mut words = vec![starter.train(set, on_gpu)];
     if !data.synthetic {
         words.push("--data-dir \"$SPIKING_DATA_DIR\"".to_owned());
     }
@@ -48,9 +54,8 @@ pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
         words.push(format!("--model {}", cfg.model.name()));
     }
     words.push(format!("--preset {} --seed {} --out again", cfg.preset.name(), cfg.seed.0));
-    if let Some((kind, precision)) = device::kind(device) {
-        words.push(format!("--device {kind}"));
-        words.extend(precision.map(|precision| format!("--precision {precision}")));
+    if on_gpu {
+        words.push(format!("--device {} --precision {}", kind.device, kind.precision));
     }
     if let Features::Inception(file) = features {
         words.push(format!("--inception {}", quoted(&file.to_string_lossy())));
@@ -162,7 +167,7 @@ mod tests {
 
         let mut preset = ExperimentConfig::of_model(ModelName::Esvae, Preset::Cpu, ImageSpec::MNIST);
         (preset.data.name, preset.data.train_images) = ("mnist".to_owned(), 60_000);
-        for rates in ["{}", r#"{"prior.":5.0}"#] {
+        for rates in ["{}", r#"{"prior.":5.0}"#, r#"{"prior.":10.0,"encoder.":2.0}"#] {
             let cfg = preset.with("vae.training.rates", rates).unwrap();
             let command = of(&cfg, &Features::None, Starter::Program).unwrap();
             let mut again = preset.clone();

@@ -206,8 +206,10 @@ impl ExperimentConfig {
 fn put(tree: &mut Value, path: &str, value: Option<&Value>) -> Option<()> {
     match tree {
         Value::Object(fields) => match path.split_once('.') {
-            Some((part, rest)) if !fields.contains_key(path) => put(fields.get_mut(part)?, rest, value),
-            // Of a field that is left out where it has its default the config's own type says whether there is one.
+            Some((part, rest)) if fields.contains_key(part) && !fields.contains_key(path) => {
+                put(fields.get_mut(part)?, rest, value)
+            }
+            // A field that is left out where it has its default, or a key of a map: the config's own type says whether there can be one.
             _ => {
                 match value {
                     Some(value) => fields.insert(path.to_owned(), value.clone()),

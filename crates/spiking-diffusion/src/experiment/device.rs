@@ -1,24 +1,34 @@
-//! What is said of a device: numbers may follow from it where a value lies on a threshold.
+//! What is said of a device: where a value lies on a threshold, numbers follow from it.
 
 use candle_core::{Device, DeviceLocation};
+use serde::Serialize;
 use snn_core::Precision;
 
-/// Which kind it is, as the flags of the programs have it, and how exactly it computes products where that is not f32: `cuda`, `Some("tf32")`.
-/// None for a CPU.
-pub(super) fn kind(device: &Device) -> Option<(&'static str, Option<&'static str>)> {
-    match device.location() {
-        DeviceLocation::Cpu => None,
-        DeviceLocation::Cuda { .. } => {
-            Some(("cuda", Some(Precision::in_use()).filter(|it| *it != Precision::F32).map(Precision::name)))
+/// The kind of a device, and how exactly it computes products, by the names that flags have for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Kind {
+    pub(super) device: &'static str,
+    pub(super) precision: &'static str,
+}
+
+impl Kind {
+    pub(super) fn of(device: &Device) -> Self {
+        match device.location() {
+            DeviceLocation::Cpu => Self::CPU,
+            DeviceLocation::Cuda { .. } => Self { device: "cuda", precision: Precision::in_use().name() },
+            DeviceLocation::Metal { .. } => Self { device: "metal", ..Self::CPU },
         }
-        DeviceLocation::Metal { .. } => Some(("metal", None)),
     }
+
+    pub(super) const CPU: Self = Self { device: "cpu", precision: "f32" };
 }
 
 /// Its name in a report.
 pub(super) fn name(device: &Device) -> String {
-    let precision = kind(device).and_then(|(_, precision)| precision);
-    let precision = precision.map_or(String::new(), |precision| format!(" ({precision})"));
+    let precision = match Kind::of(device).precision {
+        "f32" => String::new(),
+        less => format!(" ({less})"),
+    };
     match device.location() {
         DeviceLocation::Cpu => "cpu".to_owned(),
         DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}{precision}"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use serde_json::json;
 use snn_core::{Checkpoint, Model, write_atomically};
-use snn_train::{RunDir, difference, read_config, read_json};
+use snn_train::{RunDir, most_readable_difference, read_config, read_json};
 use vq_svae::VqSvae;
 
 use super::config::ExperimentConfig;
@@ -26,7 +26,7 @@ impl FirstStages {
             return Err(refuse(format!("the model `{}` has no codes", cfg.model.name())));
         }
         let theirs: ExperimentConfig = read_config(run)?;
-        if let Some((field, [there, here])) = difference(&settings(&theirs), &settings(cfg)) {
+        if let Some((field, [there, here])) = most_readable_difference(&settings(&theirs), &settings(cfg)) {
             let reason =
                 format!("its codes are not those of this run: `{field}` is {there} there and {here} here");
             return Err(refuse(reason));

@@ -13,6 +13,7 @@ use super::batches::process;
 use super::classes;
 use super::command::Asked;
 use super::config::ExperimentConfig;
+use super::device::Kind;
 use super::distance::{self, Features};
 use super::drawing::{Film, draw, generate_over};
 use super::evaluation::{Reconstructions, evaluate_denoiser};
@@ -159,6 +160,7 @@ impl<'a> Experiment<'a> {
             }
         }
         agree(workers, cfg)?;
+        agree(workers, &Kind::of(&self.device))?;
         if workers.rank() == 0 {
             return self.lead(workers, progress).map(Some);
         }

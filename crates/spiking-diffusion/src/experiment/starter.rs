@@ -13,10 +13,15 @@ pub(crate) enum Starter {
 }
 
 impl Starter {
-    /// The words that train on a data set; flags go behind them.
-    pub(crate) fn train(self, set: KnownSet) -> String {
+    /// The words that train on a data set, on a GPU or on the CPU; flags go behind them.
+    pub(crate) fn train(self, set: KnownSet, on_gpu: bool) -> String {
+        let features = match on_gpu {
+            false => "",
+            true if cfg!(feature = "cudnn") => "--features cudnn ",
+            true => "--features cuda ",
+        };
         match self {
-            Self::Example => format!("cargo run --release --example {} --", Self::example(set)),
+            Self::Example => format!("cargo run --release {features}--example {} --", Self::example(set)),
             Self::Program => format!("spiking-diffusion train {}", set.name()),
         }
     }

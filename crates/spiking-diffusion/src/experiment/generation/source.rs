@@ -8,12 +8,12 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde_json::Value;
 use snn_core::Seed;
-use snn_train::{difference, read_json, write_json};
+use snn_train::{most_readable_difference, read_json, write_json};
 
 use super::MANIFEST;
 use crate::error::{Error, Result};
 use crate::experiment::config::ExperimentConfig;
-use crate::experiment::device::kind;
+use crate::experiment::device::Kind;
 use crate::experiment::drawing::draw;
 use crate::experiment::model::ModelName;
 use crate::experiment::trained::{Condition, Trained};
@@ -115,9 +115,10 @@ fn tree(manifest: &impl Serialize) -> Result<Value> {
 /// What images follow from, the kind of the device among it where that is no CPU.
 pub(super) fn origin_on(source: &impl Source, device: &Device) -> Result<Value> {
     let mut origin = source.origin()?;
-    if let (Some(fields), Some((kind, precision))) = (origin.as_object_mut(), kind(device)) {
-        fields.insert("device".to_owned(), kind.into());
-        fields.extend(precision.map(|precision| ("precision".to_owned(), precision.into())));
+    let kind = Kind::of(device);
+    if let Some(fields) = origin.as_object_mut().filter(|_| kind != Kind::CPU) {
+        fields.insert("device".to_owned(), kind.device.into());
+        fields.insert("precision".to_owned(), kind.precision.into());
     }
     Ok(origin)
 }
@@ -128,7 +129,7 @@ pub(super) fn check_manifest(now: &Value, folder: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(write_json(&path, now)?);
     }
-    match difference(&read_json(&path)?, now) {
+    match most_readable_difference(&read_json(&path)?, now) {
         None => Ok(()),
         Some((field, [then, now])) => Err(Error::run(
             folder,

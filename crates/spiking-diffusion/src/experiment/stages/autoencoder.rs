@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 use rand::Rng;
-use snn_core::{ParamStore, Seed};
+use snn_core::{Model, ParamStore, Seed};
 use snn_train::{Progress, RunDir, StepLoss, Trainer};
 use vq_svae::VqSvae;
 
@@ -101,7 +101,7 @@ fn autoencode(
     ]);
     let trainer = place.trainer(trainer);
     let total = cfg.vqsvae_training.steps(images.len())?;
-    let revive = |step: usize| match cfg.vqsvae.revival {
+    let revive = |step: usize| match model.config().revival {
         Some(revival) if revival.is_due(step, total) => revive_codes(model, images, cfg.seed, step, device),
         _ => Ok(()),
     };
