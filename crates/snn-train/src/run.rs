@@ -110,7 +110,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     Ok(write_atomically(path, &json)?)
 }
 
-/// Reads a value from a JSON file, as [`RunDir::read_json`] does where a run is open.
+/// Reads a value from a JSON file.
 ///
 /// # Errors
 /// Returns an error if the file is missing or does not have the form of `T`.
