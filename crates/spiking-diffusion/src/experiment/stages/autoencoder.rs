@@ -40,7 +40,7 @@ pub(in crate::experiment) fn train_vqsvae_in(
 }
 
 /// Trains a VQ-SVAE that you have built, with neurons of your own ([`VqSvae::map_layers`]) say, by the config's `vqsvae_training`, and writes it
-/// to `vqsvae.safetensors` in the run's folder, or reads it from there if it was trained before. [`train_denoiser`] does so with a denoiser.
+/// to `vqsvae.safetensors` in the run's folder, or reads it from there if it was trained before. [`train_denoiser`](crate::train_denoiser) does so with a denoiser.
 ///
 /// # Errors
 /// Returns the errors of [`Trainer::train_model`], and an error if the images do not fit the network.
