@@ -43,7 +43,7 @@ pub use report::{Evaluation, EvaluationOptions, evaluate, evaluate_stats};
 pub use resize::{Resize, resize};
 #[cfg(feature = "images")]
 pub use source::ImageFolder;
-pub use source::{ImageSource, TensorFile};
+pub use source::{ImageSource, TensorFile, one_channel};
 pub use ssim::{Padding, SsimConfig, Window, ssim};
 pub use stats::FeatureStats;
 pub use weights::WeightFile;

@@ -69,5 +69,13 @@ impl Error {
     }
 }
 
+/// Refuses to write over a file.
+pub(crate) fn absent(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Err(Error::run(path, "is there already, and is not overwritten: name another"));
+    }
+    Ok(())
+}
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -50,7 +50,6 @@ fn neurons_of_ones_own_are_those_of_every_layer() {
         let size = b.iter().fold(1e-6f32, |size, x| size.max(x.abs()));
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-4 * size), "{what}: {a:?} {b:?}");
     };
-    let (h_t, t) = inputs(&cfg, 4);
     for train in [false, true] {
         let [a, b] = [&built_in, &own].map(|sdid| sdid.forward_t(&h_t, &t, train).unwrap());
         close("logits", &b, &a);

@@ -5,10 +5,11 @@ mod pillow;
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::input;
 use crate::resize::checked_dims;
+use crate::source::one_channel;
 use crate::{Error, FeatureExtractor, FeatureStats, ImageSource, Result, WeightFile};
 use network::Network;
 pub use pillow::resize_bytes;
@@ -110,13 +111,10 @@ impl Fad {
         if (self.network.channels(), c) != (1, 3) {
             return Ok(images.clone());
         }
-        let red = images.narrow(1, 0, 1)?;
-        let differ = images.broadcast_ne(&red)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
-        if differ > 0. {
+        one_channel(images)?.ok_or_else(|| {
             let expected = "grey images, since the network takes one channel".into();
-            return Err(Error::Shape { what: "images", expected, got: images.dims().to_vec() });
-        }
-        Ok(red)
+            Error::Shape { what: "images", expected, got: images.dims().to_vec() }
+        })
     }
 
     /// The images as the network takes them, `[N, C, 32, 32]` in [-1, 1].
@@ -159,6 +157,7 @@ impl FeatureExtractor for InBatches<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::DType;
     use std::collections::HashMap;
 
     /// A narrow network of the published names.

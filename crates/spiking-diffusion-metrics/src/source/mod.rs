@@ -4,7 +4,7 @@ mod file;
 #[cfg(feature = "images")]
 mod folder;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 pub use file::TensorFile;
 #[cfg(feature = "images")]
@@ -69,4 +69,27 @@ impl ImageSource for Tensor {
         self.dims4()?;
         Ok(self.narrow(0, start, count)?)
     }
+}
+
+/// Takes the first channel of images whose channels are all equal, as those of a grey image in a file are; none where they differ.
+///
+/// # Shapes
+/// `images: [N, C, H, W]` -> `[N, 1, H, W]`.
+/// # Errors
+/// Returns an error if there is no channel, or if a tensor operation fails.
+/// # Examples
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use spiking_diffusion_metrics::one_channel;
+///
+/// let grey = Tensor::ones((2, 3, 4, 4), DType::F32, &Device::Cpu)?;
+/// assert_eq!(one_channel(&grey)?.unwrap().dims(), [2, 1, 4, 4]);
+/// let red = grey.pad_with_zeros(1, 0, 1)?;
+/// assert!(one_channel(&red)?.is_none());
+/// # Ok::<(), spiking_diffusion_metrics::Error>(())
+/// ```
+pub fn one_channel(images: &Tensor) -> Result<Option<Tensor>> {
+    let first = images.narrow(1, 0, 1)?;
+    let differ = images.broadcast_ne(&first)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+    Ok((differ == 0.).then_some(first))
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use snn_core::Seed;
 use spiking_diffusion_metrics::{
     ClassScore, Classifier, ClassifierCard, ClassifierConfig, FeatureExtractor, ImageFolder, ImageSource,
-    score_samples,
+    one_channel, score_samples,
 };
 
 use super::input::Input;
@@ -194,11 +194,12 @@ fn read_images(path: &Path, channels: usize) -> Result<Tensor> {
     }
     let folder = ImageFolder::open(path)?;
     let images = folder.read(0, folder.count())?;
-    let first = images.narrow(1, 0, channels)?;
-    if channels == 1 && images.broadcast_ne(&first)?.max_all()?.to_scalar::<u8>()? != 0 {
-        return Err(Error::data(path, "holds images with colours, and the data set has grey ones"));
-    }
-    Ok((first - 0.5)?)
+    let images = match channels {
+        1 => one_channel(&images)?
+            .ok_or_else(|| Error::data(path, "holds images with colours, and the data set has grey ones"))?,
+        _ => images,
+    };
+    Ok((images - 0.5)?)
 }
 
 fn read_tensor(file: &Path) -> Result<Tensor> {

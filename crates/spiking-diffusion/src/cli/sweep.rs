@@ -13,7 +13,7 @@ use super::fad_flag::Fad;
 use super::input::Input;
 use super::signals::Signals;
 use super::{flags, parsed, say, set};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, absent};
 use crate::experiment::{GIBBS, inception};
 use crate::judge::{Against, FeatureNetwork, Judge};
 use crate::{ExperimentConfig, Progress, Trained, sweep as library};
@@ -111,10 +111,7 @@ fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String
     let settings = arguments.settings(trained.cfg.sampling);
     // Before hours of drawing: whether there can be such a folder, and nothing in it is lost.
     std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
-    let table = arguments.out.join("sweep.json");
-    if table.exists() {
-        return Err(Error::run(&table, "is there already: name another folder"));
-    }
+    absent(&arguments.out.join("sweep.json"))?;
     let found = library::sweep(&trained, &settings, arguments.n, &judges, &device, progress)?;
     found.save(&arguments.out).inspect_err(|_| say(&found.to_markdown()))?;
     Ok(found.to_markdown())

@@ -12,7 +12,7 @@ use vq_svae::VqSvae;
 use super::config::ExperimentConfig;
 use super::trained::Trained;
 use super::vae_config::VaeConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, absent};
 
 const KIND: &str = "run";
 /// What the names of each network's tensors begin with.
@@ -33,9 +33,7 @@ pub fn pack(run: &Path, out: &Path, dtype: DType) -> Result<()> {
     if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32) {
         return Err(Error::config("dtype", format!("{dtype:?}"), "must be f16, bf16 or f32"));
     }
-    if out.exists() {
-        return Err(Error::run(out, "is there already, and is not overwritten"));
-    }
+    absent(out)?;
     let (cfg, files) = finished(run, ["vqsvae.safetensors", "sdid.safetensors"])?;
     let mut package = Checkpoint::new(KIND, &cfg)?;
     for ((kind, prefix), file) in NETWORKS.into_iter().zip(files) {

@@ -9,7 +9,7 @@ use vq_svae::{Activation, VqSvae, VqSvaeConfig};
 
 use super::names::{self, Entry, What};
 use super::pth::write_pth;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, absent};
 
 /// Writes the networks of a run as `model.pth` and `diff_model.pth` into the folder `out`, under the released code's names; returns both
 /// paths.
@@ -48,14 +48,6 @@ pub fn export(run: &Path, out: &Path) -> Result<[PathBuf; 2]> {
         write_pth(path, tensors)?;
     }
     Ok(paths)
-}
-
-/// Refuses to write over a file.
-pub(super) fn absent(path: &Path) -> Result<()> {
-    if path.exists() {
-        return Err(Error::run(path, "is there already: name another folder"));
-    }
-    Ok(())
 }
 
 fn check(vqsvae: &VqSvaeConfig, sdid: &SdidConfig) -> Result<()> {

@@ -7,11 +7,11 @@ use fsvae::{Fsvae, FsvaeConfig};
 use snn_core::{Checkpoint, LayerConfig, Model};
 use spiking_diffusion_metrics::WeightFile;
 
-use super::export::{absent, tensors};
+use super::export::tensors;
 use super::import::{Tensors, check_names, read, readout, save, size};
 use super::names::{self, is_table1};
 use super::pth::write_pth;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, absent};
 
 /// Makes a checkpoint of an FSVAE's state dict, that of the released Spiking-Diffusion code or that of the FSVAE paper's code (its kernels
 /// have a trailing axis of 1), and loads it. Which of the two it is, and its sizes, are the file's; images are square.
@@ -26,9 +26,7 @@ use crate::error::{Error, Result};
 /// # Ok(()) }
 /// ```
 pub fn import_fsvae(file: &Path, out: &Path) -> Result<Fsvae> {
-    if out.exists() {
-        return Err(Error::data(out, "is there already; name another file"));
-    }
+    absent(out)?;
     let (cfg, tensors) = read_fsvae(&WeightFile::open(file)?)?;
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
