@@ -1,9 +1,9 @@
 //! Training steps and sampling of both networks at the paper's sizes on a device: one JSON object a line.
 //!
-//! `gpu_steps DEVICE SECONDS PRECISIONS BATCH...`, as in `gpu_steps cuda:0 20 f32,tf32,bf16 32 256 1024`; `SECONDS` is what each
-//! measurement may take. `scripts/gpu-suite` runs it, and beside it `benches/peer/device.py`, which does the same in PyTorch. Weights are
-//! fresh, so that spikes are as many as at the start of a training: a GPU's time does not depend on them. Where there are several
-//! precisions, their losses over the same steps are compared too.
+//! `gpu_steps DEVICE SECONDS PRECISIONS WORKS BATCH...`, as in `gpu_steps cuda:0 20 f32,tf32,bf16 all 32 256 1024`; `SECONDS` is what each
+//! measurement may take, and WORKS some of vqsvae_train, sdid_train, sample_49 and losses. `scripts/gpu-suite` runs it, and beside it `benches/peer/device.py`, which does the same in PyTorch. Weights are
+//! fresh, so that spikes are as many as at the start of a training: a GPU's time does not depend on them. `losses` are
+//! means over the last of the same 200 steps, to compare precisions by.
 #![allow(clippy::print_stdout, reason = "its output is its interface")]
 
 use std::time::{Duration, Instant};
@@ -23,8 +23,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Steps before the time counts.
+/// Works before the time counts, or fewer, if they take longer than a measurement may.
 const WARM_UP: usize = 3;
+
+/// All that can be asked for.
+const WORKS: &str = "vqsvae_train,sdid_train,sample_49,losses";
 
 /// Steps whose losses are compared, their batch, and the last ones, of which the mean is taken.
 const COMPARED: (usize, usize, usize) = (200, 32, 20);
@@ -83,14 +86,17 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Median seconds of `work`, which it calls until the time is over, three times at least, and how often it did.
+/// Median seconds of `work`, which it calls until the time is over, and how often it did.
 fn median(device: &Device, limit: Duration, mut work: impl FnMut() -> Result<()>) -> Result<(f64, usize)> {
-    for _ in 0..WARM_UP {
-        work()?;
+    let start = Instant::now();
+    for i in 0..WARM_UP {
+        if i == 0 || start.elapsed() < limit {
+            work()?;
+            device.synchronize()?;
+        }
     }
-    device.synchronize()?;
     let (start, mut times) = (Instant::now(), Vec::new());
-    while times.len() < 3 || start.elapsed() < limit {
+    while times.is_empty() || start.elapsed() < limit {
         let before = Instant::now();
         work()?;
         device.synchronize()?;
@@ -132,9 +138,13 @@ fn sampling(cfg: &ExperimentConfig, device: &Device, limit: Duration, batch: usi
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [name, seconds, precisions, batches @ ..] = arguments.as_slice() else {
-        return Err("gpu_steps DEVICE SECONDS PRECISIONS BATCH...".into());
+    let [name, seconds, precisions, works, batches @ ..] = arguments.as_slice() else {
+        return Err("gpu_steps DEVICE SECONDS PRECISIONS WORKS BATCH...".into());
     };
+    let works: Vec<&str> = if works == "all" { WORKS } else { works }.split(',').collect();
+    if let Some(unknown) = works.iter().find(|work| !WORKS.split(',').any(|known| known == **work)) {
+        return Err(format!("work {unknown}: must be all, or some of {WORKS}").into());
+    }
     let device = match name.split_once(':') {
         Some(("cuda", index)) => Device::new_cuda(index.parse()?)?,
         _ if name == "cpu" => Device::Cpu,
@@ -154,16 +164,23 @@ fn main() -> Result<()> {
         }
         for batch in batches {
             let batch = batch.parse()?;
-            let images = Seed(1).uniform("images", (batch, 1, 28, 28), (-0.5, 0.5), DType::F32, &device)?;
             let train = |training: Result<Training<'_>>| {
                 let mut training = training?;
                 time(&device, limit, batch, || training.step().map(drop))
             };
-            report("vqsvae_train", batch, train(Training::of_vqsvae(&cfg, images)));
-            report("sdid_train", batch, train(Training::of_sdid(&cfg, &device, batch)));
-            report("sample_49", batch, sampling(&cfg, &device, limit, batch));
+            if works.contains(&"vqsvae_train") {
+                let images =
+                    Seed(1).uniform("images", (batch, 1, 28, 28), (-0.5, 0.5), DType::F32, &device)?;
+                report("vqsvae_train", batch, train(Training::of_vqsvae(&cfg, images)));
+            }
+            if works.contains(&"sdid_train") {
+                report("sdid_train", batch, train(Training::of_sdid(&cfg, &device, batch)));
+            }
+            if works.contains(&"sample_49") {
+                report("sample_49", batch, sampling(&cfg, &device, limit, batch));
+            }
         }
-        if precisions.len() > 1 {
+        if works.contains(&"losses") {
             let (_, batch, _) = COMPARED;
             let last = |training: Result<Training<'_>>| Ok(json!({ "loss": training?.last_losses()? }));
             let digits = synthetic_digits()?.train.range(0..batch, &device)?;

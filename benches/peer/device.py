@@ -1,6 +1,6 @@
 """What `gpu_steps` (benches/gpu/steps.rs) measures, in PyTorch + SpikingJelly on the same device: one JSON object a line.
 
-    device.py DEVICE SECONDS PRECISIONS BATCH...       e.g.  device.py cuda:0 20 f32,tf32,bf16 32 256 1024
+    device.py DEVICE SECONDS PRECISIONS WORKS BATCH...       e.g.  device.py cuda:0 20 f32,tf32,bf16 all 32 256 1024
 
 Networks are in channels last; SpikingJelly 2 takes the fastest kernel of its neurons that is there by itself (Triton's on a GPU). bf16 is torch's
 autocast. What fails, for want of memory say, is written down, and the rest goes on.
@@ -16,6 +16,7 @@ from models import Sdid, VqSvae
 from spikingjelly.activation_based import functional
 
 WARM_UP = 3
+WORKS = ("vqsvae_train", "sdid_train", "sample_49")
 
 
 def synchronise(device):
@@ -24,11 +25,13 @@ def synchronise(device):
 
 
 def median(device, seconds, work):
-    for _ in range(WARM_UP):
-        work()
-    synchronise(device)
+    start = time.perf_counter()
+    for i in range(WARM_UP):
+        if i == 0 or time.perf_counter() - start < seconds:
+            work()
+            synchronise(device)
     start, times = time.perf_counter(), []
-    while len(times) < 3 or time.perf_counter() - start < seconds:
+    while not times or time.perf_counter() - start < seconds:
         before = time.perf_counter()
         work()
         synchronise(device)
@@ -94,13 +97,13 @@ class Works:
 
 
 def main():
-    if len(sys.argv) < 5:
+    if len(sys.argv) < 6:
         sys.exit(__doc__)
-    device, seconds, precisions, *batches = sys.argv[1:]
+    device, seconds, precisions, works, *batches = sys.argv[1:]
     device, seconds = torch.device(device), float(seconds)
     for precision in precisions.split(","):
         for batch in map(int, batches):
-            for work in ("vqsvae_train", "sdid_train", "sample_49"):
+            for work in WORKS if works == "all" else works.split(","):
                 line = {"work": work, "precision": precision, "batch": batch}
                 try:
                     took, times = median(device, seconds, getattr(Works(device, precision, batch), work)())

@@ -187,6 +187,23 @@ pub(crate) fn uninitialised<F: DeviceRepr>(device: &CudaDevice, elements: usize)
     unsafe { device.alloc::<F>(elements.max(1)) }
 }
 
+/// Has the driver keep the memory that tensors leave, for those to come. Else it unmaps it whenever the host waits for the device, and a
+/// training step maps all of it again.
+fn keep_memory(device: &CudaDevice) -> Result<()> {
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut bytes = u64::MAX;
+    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the device's own pool, from which Candle allocates; the attribute is a number of 64 bits, and is copied.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device()).w()?;
+        result::mem_pool::set_attribute(pool, threshold, (&raw mut bytes).cast()).w()
+    }
+}
+
 /// The kernel of a file, compiled and loaded the first time that a program asks for one of it.
 fn function(device: &CudaDevice, file: &'static str, kernel: &str) -> Result<sys::CUfunction> {
     type Compiled = HashMap<(&'static str, DeviceId), Arc<str>>;
@@ -196,6 +213,7 @@ fn function(device: &CudaDevice, file: &'static str, kernel: &str) -> Result<sys
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => {
             let capability = device.cuda_stream().context().compute_capability().w()?;
+            keep_memory(device)?;
             let folder = store::folder(std::env::var_os(FOLDER), dirs::cache_dir());
             entry.insert(ptx(file, capability, folder.as_deref())?.into())
         }
