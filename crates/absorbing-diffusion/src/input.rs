@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use candle_nn::{Init, VarBuilder};
+use snn_core::embedding;
 
 use crate::{SdidConfig, TokenInput};
 
@@ -41,12 +42,12 @@ impl Input {
                 Tensor::stack(&[h_t, &t], 1)?.to_dtype(dtype)
             }
             Self::Embedding { token, position, time, class } => {
-                let tokens = token.index_select(&h_t.flatten_all()?, 0)?.reshape((n, h * w, ()))?;
-                let times = time.index_select(t, 0)?.unsqueeze(1)?;
+                let tokens = embedding(token, &h_t.flatten_all()?)?.reshape((n, h * w, ()))?;
+                let times = embedding(time, t)?.unsqueeze(1)?;
                 let mut sum = tokens.broadcast_add(position)?.broadcast_add(&times)?;
                 if let Some(class) = class {
                     let vectors = match classes {
-                        Some(classes) => class.index_select(classes, 0)?.unsqueeze(1)?,
+                        Some(classes) => embedding(class, classes)?.unsqueeze(1)?,
                         None => class.narrow(0, class.dim(0)? - 1, 1)?.unsqueeze(0)?,
                     };
                     sum = sum.broadcast_add(&vectors)?;

@@ -30,6 +30,7 @@ pub use ops::lerp::{lerp, lerp_reference};
 pub use ops::lif::{lif, lif_constant, lif_reference, lif_step, plif_step};
 pub use ops::nearest::{nearest, nearest_reference};
 pub use ops::precision::Precision;
+pub use ops::rows::{embedding, pick_rows};
 pub use ops::{on_workers, threads};
 pub use time::direct_encode;
 pub use trace::{

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use snn_core::nearest;
+use snn_core::{embedding, nearest};
 
 use crate::VqSvaeConfig;
 
@@ -27,7 +27,7 @@ impl Codebook {
     /// Looks codes up by Eq. 8: codes u32 `[N, H', W']` -> `[N, C, H', W']`, differentiable in the codebook.
     pub(crate) fn look_up(&self, codes: &Tensor) -> Result<Tensor> {
         let (n, h, w) = codes.dims3()?;
-        let z = self.weight.index_select(&codes.flatten_all()?, 0)?;
+        let z = embedding(&self.weight, &codes.flatten_all()?)?;
         z.reshape((n, h, w, ()))?.permute((0, 3, 1, 2))?.contiguous()
     }
 

@@ -31,15 +31,17 @@ pub(crate) enum Finish<'a> {
 impl Finish<'_> {
     /// The same of a chain of so many layers.
     pub(crate) fn end(self, time_steps: usize, layers: usize) -> Result<End> {
-        let row = |r: &Readout| Ok(r.weights(time_steps)?.into_iter().map(|w| w as f32).collect());
         match self {
             Self::Spikes => Ok(End::Spikes),
             Self::Sums([]) => bail!("no read-outs"),
             Self::Sums(readouts) => {
-                let weights = readouts.iter().map(row).collect::<Result<_>>()?;
+                let weights =
+                    readouts.iter().map(|readout| readout.weights(time_steps)).collect::<Result<_>>()?;
                 Ok(End::Sums { weights, of: vec![layers.saturating_sub(1)] })
             }
-            Self::SumsOf(readout, of) => Ok(End::Sums { weights: vec![row(&readout)?], of: of.to_vec() }),
+            Self::SumsOf(readout, of) => {
+                Ok(End::Sums { weights: vec![readout.weights(time_steps)?], of: of.to_vec() })
+            }
         }
     }
 }

@@ -60,7 +60,7 @@ impl PreparedStack {
         let positions = specs.last().map_or(0, |last| last.geometry.target.0 * last.geometry.target.1);
         let on_kernel = layers.iter().all(|layer| {
             let weight = &layer.synapse.weight;
-            layer.neurons.lif().is_some() && Backend::of(weight).has_chain(weight.dtype())
+            layer.neurons.lif().is_some() && Backend::of(weight).has_events(weight.dtype())
         });
         let laid_out = |(layer, &spec): (&SpikingLayer, &Spec)| {
             let weights = layer.synapse.weight.flatten_all()?.to_vec1()?;

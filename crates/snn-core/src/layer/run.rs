@@ -7,7 +7,8 @@ use super::neurons::Neurons;
 use super::norm::{Batch, BatchNorm};
 use super::synapse::add_to_channels;
 use crate::exchange;
-use crate::ops::chain::{self, Chain, Scaling, Spec, Statistics};
+use crate::ops::backend::Backend;
+use crate::ops::chain::{self, BatchMoments, Chain, Scaling, Spec};
 use crate::ops::norm_lif::{self, Sequence, map_lif};
 use crate::ops::room;
 use crate::time::{check_time_steps, merge_time, split_time};
@@ -155,11 +156,18 @@ fn check_summed(of: &[usize], specs: &[Spec]) -> Result<()> {
 
 /// Whether there is a kernel for these layers on this input.
 pub(crate) fn supported(layers: &[SpikingLayer], drive: Drive<'_>) -> Result<bool> {
-    // Events count channels in 16 bits.
-    let countable = |layer: &SpikingLayer| {
-        layer.neurons.lif().is_some() && layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16)
+    let (xs, steps) = (drive.tensor(), drive.time_steps()?);
+    let fits = |layer: &SpikingLayer| match Backend::of(xs) {
+        Backend::Cuda => {
+            let flattens = layer.synapse.is_linear() && drive.map().len() > 1;
+            matches!(layer.neurons, Neurons::Lif(_)) && norm_lif::has_kernel(xs, steps) && !flattens
+        }
+        // Events count channels in 16 bits.
+        _ => {
+            layer.neurons.lif().is_some() && layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16)
+        }
     };
-    Ok(chain::supports(drive.tensor()) && drive.time_steps()? > 0 && layers.iter().all(countable))
+    Ok(chain::supports(xs) && steps > 0 && layers.iter().all(fits))
 }
 
 /// The twin: every layer as a convolution, a norm and neurons.
@@ -273,15 +281,12 @@ pub(super) fn make_by_chain(
     let end = finish.end(time_steps, layers.len())?;
     let chain = Chain { layers: &specs, constant, keep: train, end, exchange: exchange::current() };
     let (ys, statistics) = chain::run(xs, &weights, &Tensor::cat(&affines, 0)?, &chain)?;
-    let batch = |(i, statistics): (usize, &Option<Statistics>)| {
-        let Some(statistics) = statistics else { return Ok(None) };
+    let batch = |(i, moments): (usize, Option<BatchMoments>)| {
         // Only the first layer's currents are constant in time.
         let copies = if i == 0 { constant.unwrap_or(1) } else { 1 };
-        let tensor = |values: &[f64]| Tensor::new(values, xs.device())?.to_dtype(xs.dtype());
-        let (mean, variance) = (tensor(&statistics.mean)?, tensor(&statistics.variance)?);
-        Ok(Some(Batch { mean, variance, count: statistics.count as usize * copies }))
+        moments.map(|BatchMoments { mean, variance, count }| Batch { mean, variance, count: count * copies })
     };
-    let batches = statistics.iter().enumerate().map(batch).collect::<Result<_>>()?;
+    let batches = statistics.into_iter().enumerate().map(batch).collect();
     Ok((without_map(layers, ys)?, batches))
 }
 

@@ -35,6 +35,11 @@ impl Backend {
 
     /// Whether spiking layers in a row are one operation there, in this precision.
     pub(crate) fn has_chain(self, dtype: DType) -> bool {
+        self == Self::Cuda || self.has_events(dtype)
+    }
+
+    /// Whether spikes are events between these layers, and can be prepared for positions of their own.
+    pub(crate) fn has_events(self, dtype: DType) -> bool {
         self == Self::Cpu && dtype == DType::F32
     }
 }

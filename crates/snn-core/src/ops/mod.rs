@@ -21,6 +21,7 @@ pub(crate) mod lif;
 pub(crate) mod nearest;
 pub(crate) mod norm_lif;
 pub(crate) mod precision;
+pub(crate) mod rows;
 mod simd;
 pub(crate) mod squares;
 #[cfg(test)]

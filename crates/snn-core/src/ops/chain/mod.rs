@@ -9,16 +9,20 @@
 //! - Candle's backward pass adds every gradient to a tensor of zeros first: a chain has one gradient to hand over, not
 //!   five a layer.
 //!
-//! The twin is the same chain made of `conv2d`, `batch_norm` and `lif`; it runs wherever this does not (f64, GPUs).
+//! On a GPU the layers run one by one, by the kernels of their ops, inside the operation (`cuda`).
+//!
+//! The twin is the same chain made of `conv2d`, `batch_norm` and `lif`; it runs wherever this does not (on the CPU, f64).
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod spec;
 
 use candle_core::{Result, Tensor, bail};
 
 use crate::ops::backend::Backend;
 pub(crate) use cpu::Prepared;
-pub(crate) use spec::{Chain, End, Scaling, Spec, Statistics};
+pub(crate) use spec::{BatchMoments, Chain, End, Scaling, Spec};
 
 /// Whether a chain can run on this tensor.
 pub(crate) fn supports(xs: &Tensor) -> bool {
@@ -38,9 +42,11 @@ pub(crate) fn run(
     weights: &[Tensor],
     affines: &Tensor,
     chain: &Chain<'_>,
-) -> Result<(Tensor, Vec<Option<Statistics>>)> {
-    if Backend::of(xs) != Backend::Cpu {
-        bail!("spiking_chain: no kernel on {:?}", xs.device().location())
+) -> Result<(Tensor, Vec<Option<BatchMoments>>)> {
+    match Backend::of(xs) {
+        Backend::Cpu => cpu::run(xs, weights, affines, chain),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::run(xs, weights, affines, chain),
+        _ => bail!("spiking_chain: no kernel on {:?}", xs.device().location()),
     }
-    cpu::run(xs, weights, affines, chain)
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use candle_core::Tensor;
+
 use crate::LifConfig;
 use crate::exchange::Exchange;
 use crate::geometry::Geometry;
@@ -30,17 +32,30 @@ pub(crate) enum Scaling {
     Fixed,
 }
 
-/// What a chain returns.
+/// What a chain returns, with weights of this type.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum End {
+pub(crate) enum End<W = f64> {
     /// The last layer's spikes, `[T, N, C, H, W]`.
     Spikes,
     /// Sums of spikes over time, one for each row of weights, `[rows, N, sum of C, H, W]`.
     Sums {
-        weights: Vec<Vec<f32>>,
+        weights: Vec<Vec<W>>,
         /// The layers whose spikes are summed, side by side in this order: the last, and others with maps of its size.
         of: Vec<usize>,
     },
+}
+
+impl End {
+    /// With weights in single precision.
+    pub(crate) fn single(self) -> End<f32> {
+        match self {
+            Self::Spikes => End::Spikes,
+            Self::Sums { weights, of } => {
+                let single = |row: Vec<f64>| row.into_iter().map(|weight| weight as f32).collect();
+                End::Sums { weights: weights.into_iter().map(single).collect(), of }
+            }
+        }
+    }
 }
 
 /// What [`run`] takes beside tensors.
@@ -55,7 +70,16 @@ pub(crate) struct Chain<'a> {
     pub(crate) exchange: Option<Arc<dyn Exchange>>,
 }
 
-/// The statistics of one batch.
+/// What a chain hands back of a layer that is scaled by its batch: `[C]` each, the variance biased.
+#[derive(Debug)]
+pub(crate) struct BatchMoments {
+    pub(crate) mean: Tensor,
+    pub(crate) variance: Tensor,
+    /// Elements of each channel, copies in time aside.
+    pub(crate) count: usize,
+}
+
+/// The statistics of one batch, on the CPU.
 #[derive(Debug, Clone)]
 pub(crate) struct Statistics {
     /// Elements of each channel, copies in time aside.

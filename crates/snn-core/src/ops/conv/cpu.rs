@@ -18,16 +18,16 @@ const PARTIALS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
-    pub(super) c_in: usize,
-    pub(super) h: usize,
-    pub(super) w: usize,
-    pub(super) c_out: usize,
-    pub(super) oh: usize,
-    pub(super) ow: usize,
-    pub(super) kh: usize,
-    pub(super) kw: usize,
-    pub(super) stride: usize,
-    pub(super) padding: usize,
+    pub(crate) c_in: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) c_out: usize,
+    pub(crate) oh: usize,
+    pub(crate) ow: usize,
+    pub(crate) kh: usize,
+    pub(crate) kw: usize,
+    pub(crate) stride: usize,
+    pub(crate) padding: usize,
 }
 
 impl Sizes {

@@ -19,7 +19,7 @@ use super::cuda::gpu::by_element;
 use super::{Real, by_dtype, operand, room, same_type};
 pub use at::conv2d_at;
 pub(crate) use at::{check, select};
-use cpu::Sizes;
+pub(crate) use cpu::Sizes;
 
 use crate::ConvConfig;
 use crate::geometry::{conv_transpose2d_map, conv2d_map};
@@ -51,7 +51,7 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Result<Tensor> 
     }
     let g = sizes_of(xs, weight, cfg, [oh, ow])?;
     g.room("conv2d", xs.dtype())?;
-    xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::Correlate, g })
+    xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::Correlate, g, last: false })
 }
 
 /// Two-dimensional transposed convolution, as PyTorch's: the adjoint of [`conv2d`], differentiable in both arguments.
@@ -92,7 +92,7 @@ pub fn conv_transpose2d(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Resul
         padding: cfg.padding,
     };
     g.room("conv_transpose2d", xs.dtype())?;
-    xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::ImageGradient, g })
+    xs.contiguous()?.apply_op2(&weight.contiguous()?, Product { kind: Kind::ImageGradient, g, last: false })
 }
 
 /// The twin that [`conv2d`] is tested against: Candle's own convolution. It runs on any device.
@@ -147,7 +147,7 @@ fn conv_transpose2d_output(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Re
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     /// `(image, kernel) -> map`
     Correlate,
     /// `(map, kernel) -> image`
@@ -160,6 +160,14 @@ enum Kind {
 struct Product {
     kind: Kind,
     g: Sizes,
+    /// Whether channels are the last axis of all three tensors, and not the second; on a GPU with cuDNN only.
+    last: bool,
+}
+
+/// One of the products without a gradient, of contiguous tensors whose channels are the last axis with `last`, else the second.
+#[cfg(feature = "cuda")]
+pub(crate) fn product(kind: Kind, g: Sizes, last: bool, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    a.apply_op2_no_bwd(b, &Product { kind, g, last })
 }
 
 impl Product {
@@ -182,15 +190,16 @@ impl Product {
     /// The shape of the result, of so many images.
     fn shape(&self, images: usize) -> (usize, usize, usize, usize) {
         let g = &self.g;
-        match self.kind {
+        let (n, c, h, w) = match self.kind {
             Kind::Correlate => (images, g.c_out, g.oh, g.ow),
             Kind::ImageGradient => (images, g.c_in, g.h, g.w),
             Kind::KernelGradient => (g.c_out, g.c_in, g.kh, g.kw),
-        }
+        };
+        if self.last { (n, h, w, c) } else { (n, c, h, w) }
     }
 
     fn apply(kind: Kind, g: Sizes, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Product { kind, g })
+        a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Product { kind, g, last: false })
     }
 }
 
@@ -222,7 +231,7 @@ impl CustomOp2 for Product {
         l2: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let made = by_element!(s1, self.name(), F => {
-            cuda::run::product::<F>(self.kind, &self.g, (s1, l1), (s2, l2))?
+            cuda::run::product::<F>(self.kind, &self.g, self.last, (s1, l1), (s2, l2))?
         });
         Ok((made, self.shape(l1.dims()[0]).into()))
     }

@@ -121,7 +121,7 @@ pub(crate) fn bytes_of<F: Real>(x: F) -> Vec<u8> {
     if F::DTYPE == DType::F32 { (x as f32).to_le_bytes().to_vec() } else { x.to_le_bytes().to_vec() }
 }
 
-/// Bytes of a number for each warp, in which `block_sum` adds.
+/// Bytes of a number for each warp, in which `block_sums` adds one number each.
 pub(crate) fn warp_scratch(block: usize) -> usize {
     block / WARP as usize * size_of::<f64>()
 }

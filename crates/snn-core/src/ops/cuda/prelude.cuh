@@ -23,15 +23,16 @@ constexpr int MAX_BLOCK = 128;
 __device__ __forceinline__ Count first_element() { return (Count)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ Count all_threads() { return (Count)gridDim.x * blockDim.x; }
 
-// The block's sum, in the same order every time, in its first thread; `scratch` holds a number for each warp. All threads of
-// the block call it.
-__device__ __forceinline__ double block_sum(double value, double *scratch) {
-  for (int offset = WARP / 2; offset > 0; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
-  if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = value;
+// `width` sums of a block, in the same order every time: of the threads whose numbers leave the same remainder, in the first threads.
+// `width` is a power of two, a warp at most; `scratch` holds so many numbers for each warp. All threads of the block call it.
+__device__ __forceinline__ double block_sums(double value, int width, double *scratch) {
+  const int lane = threadIdx.x % WARP;
+  for (int offset = WARP / 2; offset >= width; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
+  if (lane < width) scratch[threadIdx.x / WARP * width + lane] = value;
   __syncthreads();
   double sum = 0;
-  if (threadIdx.x == 0)
-    for (unsigned int warp = 0; warp < blockDim.x / WARP; ++warp) sum += scratch[warp];
+  if (threadIdx.x < (unsigned int)width)
+    for (unsigned int warp = 0; warp < blockDim.x / WARP; ++warp) sum += scratch[warp * width + lane];
   // Nobody writes the scratch again before it is read.
   __syncthreads();
   return sum;

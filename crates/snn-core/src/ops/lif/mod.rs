@@ -65,9 +65,9 @@ fn has_kernel(xs: &Tensor, time_steps: usize) -> bool {
     }
 }
 
-/// Whether the potentials of 32 neurons, the least of a CUDA block, and the sum of a warp lie in 48 KiB.
+/// Whether the potentials of 32 neurons, the least of a CUDA block, and 32 sums in double precision lie in 48 KiB.
 pub(crate) fn fits_shared(dtype: DType, time_steps: usize) -> bool {
-    time_steps.saturating_mul(dtype.size_in_bytes()) < (48 << 10) / 32
+    time_steps.saturating_mul(dtype.size_in_bytes()) <= (48 << 10) / 32 - size_of::<f64>()
 }
 
 /// Runs [`lif`] under a current that does not change: equal to `lif(direct_encode(x, T))`, without the copies.
@@ -202,11 +202,12 @@ fn lif_smooth(xs: &Tensor, cfg: &LifConfig, constant: Option<usize>) -> Result<T
 }
 
 #[derive(Clone, Copy)]
-struct Lif {
-    cfg: LifConfig,
-    smooth: bool,
+pub(crate) struct Lif {
+    pub(crate) cfg: LifConfig,
+    /// With `g` in place of `Theta`, for finite differences.
+    pub(crate) smooth: bool,
     /// Time steps, where the input has no time axis.
-    constant: Option<usize>,
+    pub(crate) constant: Option<usize>,
 }
 
 impl Lif {

@@ -32,9 +32,14 @@ struct WeightedSums {
 impl WeightedSums {
     /// The adjoint map, which carries gradients back.
     fn transposed(&self) -> Self {
-        let steps = self.weights.first().map_or(0, Vec::len);
-        Self { weights: (0..steps).map(|t| self.weights.iter().map(|row| row[t]).collect()).collect() }
+        Self { weights: transposed(&self.weights) }
     }
+}
+
+/// The weights of the adjoint map: of each time step, those of all rows.
+pub(crate) fn transposed(weights: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let steps = weights.first().map_or(0, Vec::len);
+    (0..steps).map(|t| weights.iter().map(|row| row[t]).collect()).collect()
 }
 
 impl CustomOp1 for WeightedSums {

@@ -1,12 +1,17 @@
-// Batch normalisation of [M, C, S] over M and S. Sums run in f64: a block adds a part of a channel, then a thread each channel's
+// Batch normalisation of [M, C, S] over M and S. Sums run in f64: a block adds a part of a channel, then a warp each channel's
 // parts, in one order. What follows is one affine map of an element, with coefficients by channel.
 #include "ops/batch_norm/cuda/planes.cuh"
 
+// Of the channel of a warp, in the warp's first thread. All of its threads call it.
 __device__ __forceinline__ Pair sum_of_parts(const Planes &p, const double *parts, int channel) {
   Pair sum = {0, 0};
-  for (int part = 0; part < p.parts; ++part) {
+  for (int part = threadIdx.x % WARP; part < p.parts; part += WARP) {
     sum.first += parts[2 * ((Count)channel * p.parts + part)];
     sum.second += parts[2 * ((Count)channel * p.parts + part) + 1];
+  }
+  for (int offset = WARP / 2; offset > 0; offset /= 2) {
+    sum.first += __shfl_down_sync(0xffffffffu, sum.first, offset);
+    sum.second += __shfl_down_sync(0xffffffffu, sum.second, offset);
   }
   return sum;
 }
@@ -36,8 +41,9 @@ template <class Real> struct Centre {
   /* `moments`: the means, then the biased variances. */                                                                  \
   extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
       norm_moments_##suffix(const Real *xs, const double *parts, double *moments, Planes p) {                             \
-    for (Count c = first_element(); c < p.channels; c += all_threads()) {                                                 \
+    for (Count c = first_element() / WARP; c < p.channels; c += all_threads() / WARP) {                                   \
       const Pair sum = sum_of_parts(p, parts, (int)c);                                                                    \
+      if (threadIdx.x % WARP != 0) continue;                                                                              \
       const double off = sum.first / p.elements, variance = sum.second / p.elements - off * off;                          \
       moments[c] = pivot(p, xs, (int)c) + off;                                                                            \
       moments[p.channels + c] = variance > 0 ? variance : 0;                                                              \
@@ -75,8 +81,9 @@ template <class Real> struct Centre {
   extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
       norm_gradients_##suffix(const double *parts, const double *moments, const Real *weight, Real *grads, Real *by,      \
                               Planes p, double eps) {                                                                     \
-    for (Count c = first_element(); c < p.channels; c += all_threads()) {                                                 \
+    for (Count c = first_element() / WARP; c < p.channels; c += all_threads() / WARP) {                                   \
       const Pair sum = sum_of_parts(p, parts, (int)c);                                                                    \
+      if (threadIdx.x % WARP != 0) continue;                                                                              \
       const Centre<Real> mean(moments[c]);                                                                                \
       const double inverse = 1 / sqrt(moments[p.channels + c] + eps), scale = (double)weight[c] * inverse;                \
       const double grad_weight = sum.second * inverse;                                                                    \

@@ -11,7 +11,9 @@ use crate::ops::cuda::launch::{Launch, MAX_BLOCK, contiguous, warp_scratch};
 const FILE: &str = "ops/batch_norm/cuda/batch_norm.cu";
 /// Elements that a block adds up at least, where a channel has so many.
 const SHARE: usize = 8192;
-/// Parts of a channel at most: one thread adds them.
+/// Channels that a block goes through at once, where they lie side by side, at most; a warp.
+const WIDTH: usize = 32;
+/// Parts of a channel at most: one warp adds them.
 const PARTS: usize = 512;
 
 /// `[M, C, ...]`, how the kernels cut it: their `Planes`.
@@ -23,6 +25,8 @@ pub(crate) struct Planes {
     elements: usize,
     parts: usize,
     share: usize,
+    /// A power of two.
+    width: usize,
 }
 
 impl Planes {
@@ -34,7 +38,8 @@ impl Planes {
         };
         let size = map.iter().product::<usize>();
         let elements = items * size;
-        let parts = elements.div_ceil(SHARE).clamp(1, PARTS);
+        let width = if size == 1 { channels.next_power_of_two().min(WIDTH) } else { 1 };
+        let parts = elements.div_ceil(SHARE / width).clamp(1, PARTS);
         let (channels, share) = (*channels, elements.div_ceil(parts));
         // A part may end behind the last element.
         if share.saturating_mul(parts).max(channels) > i32::MAX as usize {
@@ -43,19 +48,18 @@ impl Planes {
                 layout.dims()
             )
         }
-        Ok(Self { channels, size, elements, parts, share })
+        Ok(Self { channels, size, elements, parts, share, width })
     }
 
-    /// These currents of neurons, and the neurons, `steps` currents each: both in the same parts, of `least` neurons or more.
-    pub(crate) fn of_neurons(self, steps: usize, least: usize) -> (Self, Self) {
+    /// These currents of neurons, and the neurons, `steps` currents each: both in the same parts, as small as keep a block busy.
+    pub(crate) fn of_neurons(self, steps: usize) -> (Self, Self) {
         let neurons = self.elements / steps.max(1);
-        let parts = neurons.div_ceil(least).clamp(1, PARTS);
+        let parts = neurons.div_ceil(MAX_BLOCK / self.width).clamp(1, PARTS);
         let cut = |elements: usize| Self { elements, parts, share: elements.div_ceil(parts), ..self };
         (cut(self.elements), cut(neurons))
     }
 
-    /// This shard's sums of [`gradient_sums`](Self::gradient_sums), added in the kernels' order: `[C, 2]`, the parts of
-    /// [`of_all`](Self::of_all).
+    /// This shard's sums of [`gradient_sums`](Self::gradient_sums): `[C, 2]`, the parts of [`of_all`](Self::of_all).
     pub(crate) fn total(self, parts: &[f64]) -> Vec<f64> {
         let add = |[first, second]: [f64; 2], part: &[f64; 2]| [first + part[0], second + part[1]];
         let (pairs, _) = parts.as_chunks::<2>();
@@ -72,9 +76,9 @@ impl Planes {
 
     /// The kernels' `Planes`.
     pub(crate) fn record(self, launch: Launch) -> Launch {
-        let Self { channels, size, elements, parts, share } = self;
+        let Self { channels, size, elements, parts, share, width } = self;
         // Checked above.
-        launch.record::<f64>(&[], &[channels, size, elements, parts, share].map(|n| n as i32))
+        launch.record::<f64>(&[], &[channels, size, elements, parts, share, width].map(|n| n as i32))
     }
 
     /// Sums of two quantities for each part of each channel.
@@ -86,13 +90,23 @@ impl Planes {
         self.channels * self.elements
     }
 
-    /// The threads of a launch with a block for each part.
+    /// The threads of a launch with a block for each part of the channels that it goes through at once.
     pub(crate) fn threads(self) -> usize {
-        MAX_BLOCK * self.channels * self.parts
+        MAX_BLOCK * self.channels.div_ceil(self.width) * self.parts
+    }
+
+    /// The shared memory in which a block of so many threads adds.
+    pub(crate) fn scratch(self, block: usize) -> usize {
+        warp_scratch(block) * self.width
+    }
+
+    /// A warp for each channel.
+    fn by_channel<F: Real>(self, kernel: &str) -> Result<Launch> {
+        Launch::new(FILE, kernel, F::DTYPE, self.channels * WIDTH, |_| 0)
     }
 
     fn by_part<F: Real>(self, kernel: &str) -> Result<Launch> {
-        Launch::new(FILE, kernel, F::DTYPE, self.threads(), warp_scratch)
+        Launch::new(FILE, kernel, F::DTYPE, self.threads(), |block| self.scratch(block))
     }
 
     /// `(xs, parts)`
@@ -103,7 +117,7 @@ impl Planes {
 
     /// `(xs, parts, moments)`, of which the last is `[2, C]`.
     pub(crate) fn moments<F: Real>(self) -> Result<Launch> {
-        let launch = Launch::new(FILE, "norm_moments", F::DTYPE, self.channels, |_| 0)?;
+        let launch = self.by_channel::<F>("norm_moments")?;
         let launch = launch.operand("xs", self.all(), F::DTYPE).operand("parts", self.sums(), DType::F64);
         Ok(self.record(launch.operand("moments", 2 * self.channels, DType::F64)))
     }
@@ -139,7 +153,8 @@ impl Planes {
     /// `(parts, moments, weight, grads, by)`, of which the last two are `[2, C]` and `[C, 4]`.
     pub(crate) fn gradients<F: Real>(self, eps: f64) -> Result<Launch> {
         let c = self.channels;
-        let launch = Launch::new(FILE, "norm_gradients", F::DTYPE, c, |_| 0)?
+        let launch = self
+            .by_channel::<F>("norm_gradients")?
             .operand("parts", self.sums(), DType::F64)
             .operand("moments", 2 * c, DType::F64)
             .operand("weight", c, F::DTYPE)

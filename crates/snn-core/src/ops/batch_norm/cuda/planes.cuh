@@ -1,10 +1,11 @@
-// How kernels go over the channels of [M, C, S], and sum over each: in f64, a block a part of a channel, in one order.
+// How kernels go over the channels of [M, C, S], and sum over each: in f64, a block a part of a channel, in one order. Where S is 1,
+// channels lie side by side, and a block takes parts of `width` of them, so that a warp still reads what lies in a row.
 #pragma once
 #include "ops/cuda/prelude.cuh"
 
 // Elements of a channel, images times positions, are counted in 32 bits; each part has `share` of them, the last one fewer.
 struct Planes {
-  int channels, size, elements, parts, share;
+  int channels, size, elements, parts, share, width;
 
   __device__ __forceinline__ Count at(int channel, int element) const {
     const int image = element / size;
@@ -18,19 +19,23 @@ struct Pair {
 
 // Sums `f(channel, index)` over the elements of each part of each channel.
 template <class F> __device__ __forceinline__ void sum_parts(const Planes &p, double *parts, double *scratch, F f) {
-  for (Count task = blockIdx.x; task < (Count)p.channels * p.parts; task += gridDim.x) {
-    const int channel = (int)(task / p.parts), part = (int)(task - (Count)channel * p.parts);
+  const int lane = threadIdx.x % p.width, row = threadIdx.x / p.width, rows = blockDim.x / p.width;
+  const int tiles = (p.channels + p.width - 1) / p.width;
+  for (Count task = blockIdx.x; task < (Count)tiles * p.parts; task += gridDim.x) {
+    const int tile = (int)(task / p.parts), part = (int)(task - (Count)tile * p.parts), channel = tile * p.width + lane;
     const int from = part * p.share, left = p.elements - from, to = from + (left < p.share ? left : p.share);
     Pair sum = {0, 0};
-    for (int i = from + threadIdx.x; i < to; i += blockDim.x) {
-      const Pair more = f(channel, p.at(channel, i));
-      sum.first += more.first;
-      sum.second += more.second;
-    }
-    const double first = block_sum(sum.first, scratch), second = block_sum(sum.second, scratch);
-    if (threadIdx.x == 0) {
-      parts[2 * task] = first;
-      parts[2 * task + 1] = second;
+    if (channel < p.channels)
+      for (int i = from + row; i < to; i += rows) {
+        const Pair more = f(channel, p.at(channel, i));
+        sum.first += more.first;
+        sum.second += more.second;
+      }
+    const double first = block_sums(sum.first, p.width, scratch), second = block_sums(sum.second, p.width, scratch);
+    if (row == 0 && channel < p.channels) {
+      double *const to_part = parts + 2 * ((Count)channel * p.parts + part);
+      to_part[0] = first;
+      to_part[1] = second;
     }
   }
 }

@@ -135,7 +135,7 @@ impl Plan {
         layer: &Layer,
         kept: &Kept,
         mut grads: Vec<Buffer>,
-        end: &End,
+        end: &End<f32>,
     ) -> (Vec<Buffer>, Sums) {
         let neurons = Neurons { lif: &layer.lif, affine: &kept.affine, time_steps: self.time_steps };
         let size = layer.neurons();

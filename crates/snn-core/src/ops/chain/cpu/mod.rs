@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
 
-use super::spec::{Chain, End, Scaling, Statistics};
+use super::spec::{BatchMoments, Chain, End, Scaling, Statistics};
 use crate::exchange::Exchange;
 use crate::ops::batch_norm::check_count;
 use crate::ops::{on_workers, operand};
@@ -45,7 +45,7 @@ struct Plan {
     time_steps: usize,
     /// Whether the input has no time axis.
     constant: bool,
-    end: End,
+    end: End<f32>,
     /// Where each layer's neurons begin in the output of an item, if they are in it.
     places: Vec<Option<usize>>,
     /// See [`Chain::exchange`].
@@ -53,7 +53,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(xs: &Tensor, layers: Arc<[Layer]>, constant: Option<usize>, end: End) -> Result<Self> {
+    fn new(xs: &Tensor, layers: Arc<[Layer]>, constant: Option<usize>, end: End<f32>) -> Result<Self> {
         let (time_steps, items) = match constant {
             Some(time_steps) => (time_steps, xs.dim(0)?),
             None => (xs.dim(0)?, xs.dim(1)?),
@@ -144,9 +144,9 @@ pub(crate) fn run(
     weights: &[Tensor],
     affines: &Tensor,
     chain: &Chain<'_>,
-) -> Result<(Tensor, Vec<Option<Statistics>>)> {
+) -> Result<(Tensor, Vec<Option<BatchMoments>>)> {
     let layers = chain.layers.iter().map(Layer::new).collect();
-    let plan = Plan::new(xs, layers, chain.constant, chain.end.clone())?;
+    let plan = Plan::new(xs, layers, chain.constant, chain.end.clone().single())?;
     let plan = Plan { exchange: chain.exchange.clone(), ..plan };
     let shape = plan.output_shape();
     let weights = weights.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
@@ -157,7 +157,12 @@ pub(crate) fn run(
     let state = op.0.clone();
     let ys = xs.contiguous()?.apply_op3(&token, &affines.contiguous()?, op)?;
     let kept = state.kept.lock().unwrap_or_else(PoisonError::into_inner);
-    let statistics = kept.iter().flatten().map(|kept| kept.statistics.clone()).collect();
+    let tensor = |values: &[f64]| Tensor::new(values, xs.device())?.to_dtype(xs.dtype());
+    let moments = |Statistics { count, mean, variance }: &Statistics| {
+        Ok(BatchMoments { mean: tensor(mean)?, variance: tensor(variance)?, count: *count as usize })
+    };
+    let statistics = kept.iter().flatten().map(|kept| kept.statistics.as_ref().map(moments).transpose());
+    let statistics = statistics.collect::<Result<_>>()?;
     drop(kept);
     Ok((ys, statistics))
 }

@@ -53,7 +53,7 @@ impl Prepared {
         end: End,
         at: Option<&[Vec<u32>]>,
     ) -> Result<Tensor> {
-        let plan = Plan::new(xs, self.layers.clone(), constant, end)?;
+        let plan = Plan::new(xs, self.layers.clone(), constant, end.single())?;
         xs.detach().contiguous()?.apply_op1_no_bwd(&Run { plan, laid_out: &self.laid_out, at })
     }
 }

@@ -4,12 +4,13 @@ mod cpu;
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, Error, Layout, Result, Shape, Tensor, bail};
 
 use super::{Kind, conv2d};
 use crate::ConvConfig;
 use crate::geometry::{Axis, conv2d_map};
 use crate::ops::backend::Backend;
+use crate::ops::rows::pick_rows;
 use crate::ops::{Real, by_dtype, operand, room, same_type};
 
 /// [`conv2d`] where only some positions of each item's output are needed, differentiable in both arguments.
@@ -53,11 +54,16 @@ pub(crate) fn select(ys: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
     let (n, c, map) = (ys.dim(0)?, ys.dim(1)?, ys.dims()[2..].iter().product::<usize>());
     check(positions, n, map, 1)?;
     let rows = ys.reshape((n, c, map))?.transpose(1, 2)?.contiguous()?.reshape((n * map, c))?;
-    let place = |(item, at): (usize, &Vec<u32>)| {
-        at.iter().map(move |&p| (item * map + p as usize) as i64).collect::<Vec<_>>()
-    };
-    let places: Vec<i64> = positions.iter().enumerate().flat_map(place).collect();
-    rows.index_select(&Tensor::new(places, ys.device())?, 0)
+    pick_rows(&rows, &places(positions, map)?)
+}
+
+/// The positions counted over all items, of maps of so many.
+fn places(positions: &[Vec<u32>], map: usize) -> Result<Vec<u32>> {
+    let place = |item: usize, p: u32| u32::try_from(item * map + p as usize);
+    let of_item =
+        |(item, at): (usize, &Vec<u32>)| at.iter().map(move |&p| place(item, p)).collect::<Vec<_>>();
+    let places = positions.iter().enumerate().flat_map(of_item).collect::<std::result::Result<_, _>>();
+    places.map_err(|_| Error::Msg("positions of more items than 32 bits count".into()).bt())
 }
 
 /// Checks that there is one list for each item, of positions inside a map of these rows and columns.

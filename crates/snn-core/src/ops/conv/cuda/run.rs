@@ -2,7 +2,7 @@
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::CudaView;
-use candle_core::{CudaDevice, CudaStorage, Layout, Result};
+use candle_core::{CudaDevice, CudaStorage, Layout, Result, bail};
 
 use super::add;
 use crate::ops::conv::Kind;
@@ -22,12 +22,16 @@ fn images_a_launch<F: Element>(g: &Sizes) -> usize {
 pub(in crate::ops::conv) fn product<F: Element>(
     kind: Kind,
     g: &Sizes,
+    last: bool,
     (a, l1): (&CudaStorage, &Layout),
     (b, l2): (&CudaStorage, &Layout),
 ) -> Result<CudaStorage> {
     #[cfg(feature = "cudnn")]
-    if let Some(made) = super::cudnn::product::<F>(kind, g, (a, l1), (b, l2))? {
+    if let Some(made) = super::cudnn::product::<F>(kind, g, last, (a, l1), (b, l2))? {
         return Ok(made);
+    }
+    if last {
+        bail!("conv2d: channels are the second axis without cuDNN")
     }
     let (device, images) = (a.device(), l1.dims()[0]);
     let blocks = Blocks { g, device, images, a: elements::<F>(a, l1)?, b: elements::<F>(b, l2)? };

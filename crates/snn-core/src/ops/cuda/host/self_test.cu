@@ -6,7 +6,7 @@ extern "C" __global__ void self_sum(const double *xs, double *sum, Count element
   DYNAMIC_SHARED(double, scratch);
   double part = 0;
   for (Count i = first_element(); i < elements; i += all_threads()) part += xs[i];
-  part = block_sum(part, scratch);
+  part = block_sums(part, 1, scratch);
   if (threadIdx.x == 0) atomicAdd(sum, part);
 }
 

@@ -14,9 +14,17 @@ use crate::ops::testing::{assert_within, flat, in_shards, random, run};
 
 pub(super) const EPS: f64 = 1e-5;
 
-/// One channel, one image, maps of one position and of odd sizes, and a channel of several parts.
+/// One channel, one image, maps of one position and of odd sizes, and channels of several parts, on maps and side by side.
 fn shapes() -> Vec<Vec<usize>> {
-    vec![vec![5, 1], vec![1, 3, 2], vec![2, 4, 3, 3], vec![7, 17, 1], vec![3, 2, 53, 61], vec![17, 5, 7, 7]]
+    vec![
+        vec![5, 1],
+        vec![1, 3, 2],
+        vec![2, 4, 3, 3],
+        vec![7, 17, 1],
+        vec![3, 2, 53, 61],
+        vec![17, 5, 7, 7],
+        vec![1300, 41],
+    ]
 }
 
 /// One of the kernels on all shapes: its operands as it leaves them. `grid`, where the launch has more.

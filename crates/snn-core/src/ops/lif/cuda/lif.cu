@@ -62,7 +62,7 @@ template <class Real> __device__ __forceinline__ Real rate_of(const Real *w) { r
     neuron.set_rate(rate_of(w));                                                                                          \
     const double part =                                                                                                   \
         lif_backward<true>(xs, grad_spikes, grad_xs, neurons, steps, constant, neuron, membranes);                        \
-    const double sum = block_sum(part, scratch);                                                                          \
+    const double sum = block_sums(part, 1, scratch);                                                                      \
     if (threadIdx.x == 0) parts[blockIdx.x] = sum;                                                                        \
   }                                                                                                                       \
   /* One block adds the parts, in one order. */                                                                           \
@@ -71,7 +71,7 @@ template <class Real> __device__ __forceinline__ Real rate_of(const Real *w) { r
     DYNAMIC_SHARED(double, scratch);                                                                                      \
     double sum = 0;                                                                                                       \
     for (int i = threadIdx.x; i < number; i += blockDim.x) sum += parts[i];                                               \
-    sum = block_sum(sum, scratch);                                                                                        \
+    sum = block_sums(sum, 1, scratch);                                                                                    \
     const double rate = (double)rate_of(w);                                                                               \
     if (threadIdx.x == 0) *grad_w = (Real)(sum * rate * (1 - rate));                                                      \
   }

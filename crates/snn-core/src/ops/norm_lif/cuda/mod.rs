@@ -8,7 +8,7 @@ use candle_core::{DType, Layout, Result};
 use super::Sequence;
 use crate::ops::Real;
 use crate::ops::batch_norm::cuda::Planes;
-use crate::ops::cuda::launch::{Launch, MAX_BLOCK, shaped, warp_scratch};
+use crate::ops::cuda::launch::{Launch, shaped};
 use crate::ops::lif::cuda::record;
 
 const FILE: &str = "ops/norm_lif/cuda/norm_lif.cu";
@@ -30,8 +30,7 @@ impl<'a> Currents<'a> {
         let planes = Planes::new(kernel, "xs", xs)?;
         let spikes = sequence.spikes(xs.dims())?;
         let steps = if sequence.constant { 1 } else { sequence.steps };
-        // A neuron for each thread of a block, where there are so many.
-        let (planes, neurons) = planes.of_neurons(steps, MAX_BLOCK);
+        let (planes, neurons) = planes.of_neurons(steps);
         Ok(Self { sequence, spikes, planes, neurons })
     }
 
@@ -61,7 +60,7 @@ impl<'a> Currents<'a> {
         let (kernel, c, size) = ("norm_lif_backward", self.planes.channels, F::DTYPE.size_in_bytes());
         shaped(kernel, "grad_spikes", grad_spikes, &self.spikes)?;
         let membranes = |block| self.sequence.steps * block * size;
-        let shared = |block| warp_scratch(block) + membranes(block);
+        let shared = |block| self.neurons.scratch(block) + membranes(block);
         let launch = Launch::new(FILE, kernel, F::DTYPE, self.neurons.threads(), shared)?
             .operand("xs", self.planes.all(), F::DTYPE)
             .operand("by", 3 * c, F::DTYPE)

@@ -22,7 +22,7 @@ __device__ __forceinline__ void norm_lif_backward(const Real *__restrict__ xs, c
                                                   Real *__restrict__ grads, double *__restrict__ parts, const Planes &p,
                                                   int steps, int constant, int fixed, const Neuron<Real> &neuron,
                                                   double *scratch) {
-  Real *const column = reinterpret_cast<Real *>(scratch + blockDim.x / WARP) + threadIdx.x;
+  Real *const column = reinterpret_cast<Real *>(scratch + blockDim.x / WARP * p.width) + threadIdx.x;
   const Count neurons = (Count)p.channels * p.elements;
   sum_parts(p, parts, scratch, [&](int channel, Count n) {
     const Affine<Real> map(by, channel);

@@ -36,11 +36,28 @@ pub(crate) fn map_lif(xs: &Tensor, [scale, shift]: [&Tensor; 2], sequence: &Sequ
 }
 
 /// `(x, weight, bias) -> spikes`
-struct NormLif {
-    norm: Normalise,
+pub(crate) struct NormLif {
+    pub(crate) norm: Normalise,
     /// Whether the map is what it is whatever the currents are.
-    fixed: bool,
-    sequence: Sequence,
+    pub(crate) fixed: bool,
+    pub(crate) sequence: Sequence,
+}
+
+impl NormLif {
+    /// The gradients of the currents, where they are wanted, and those of weight and bias, given that of the spikes.
+    pub(crate) fn gradients(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+        of_currents: bool,
+    ) -> Result<(Option<Tensor>, [Tensor; 2])> {
+        let (all, n) = (gradients(xs, &grad.contiguous()?, weight, self)?, xs.elem_count());
+        let grads = all.narrow(0, 0, n)?.reshape(xs.shape())?;
+        let (by, affine) = split(&all.narrow(0, n, all.elem_count() - n)?)?;
+        let through = || if self.fixed { Ok(grads.clone()) } else { input_gradient(xs, &grads, &by) };
+        Ok((of_currents.then(through).transpose()?, affine))
+    }
 }
 
 impl CustomOp3 for NormLif {
@@ -87,11 +104,7 @@ impl CustomOp3 for NormLif {
         _spikes: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (all, n) = (gradients(xs, &grad.contiguous()?, weight, self)?, xs.elem_count());
-        let grads = all.narrow(0, 0, n)?.reshape(xs.shape())?;
-        let (by, [grad_weight, grad_bias]) = split(&all.narrow(0, n, all.elem_count() - n)?)?;
-        let through = || if self.fixed { Ok(grads.clone()) } else { input_gradient(xs, &grads, &by) };
-        let grad_xs = xs.track_op().then(through).transpose()?;
+        let (grad_xs, [grad_weight, grad_bias]) = self.gradients(xs, weight, grad, xs.track_op())?;
         Ok((grad_xs, Some(grad_weight), Some(grad_bias)))
     }
 }

@@ -22,7 +22,7 @@ __device__ __forceinline__ void psp_distances(const Real *__restrict__ a, const 
     }
     sum += (double)squares;
   }
-  sum = block_sum(sum, scratch);
+  sum = block_sums(sum, 1, scratch);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
@@ -63,7 +63,7 @@ __device__ __forceinline__ void psp_gradients(const Real *__restrict__ a, const 
     DYNAMIC_SHARED(double, scratch);                                                                                      \
     double sum = 0;                                                                                                       \
     for (int i = threadIdx.x; i < number; i += blockDim.x) sum += parts[i];                                             \
-    sum = block_sum(sum, scratch);                                                                                        \
+    sum = block_sums(sum, 1, scratch);                                                                                    \
     if (threadIdx.x == 0) distances[0] = distances[1] = (Real)sum;                                                        \
   }                                                                                                                       \
   extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \

@@ -1,5 +1,8 @@
 //! The ops on a GPU against the same ops on the CPU: what no host can show. Ignored where nobody asks for it; `scripts/gpu-suite` does.
 
+mod bandwidth;
+mod chain;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 
@@ -7,10 +10,11 @@ use super::lif::configs;
 use super::norm_lif::settled;
 use crate::ops::batch_norm::tests::check_shards;
 use crate::ops::norm_lif::{Sequence, map_lif, norm_lif};
-use crate::ops::testing::{assert_identical, assert_within, flat, random};
+use crate::ops::testing::{assert_identical, assert_within, random};
 use crate::{
     AdamW, AdamWConfig, ConvConfig, LayerConfig, LifConfig, ParamStore, Readout, Seed, SpikingLayer,
-    batch_norm, conv_transpose2d, conv2d, lif, lif_constant, nearest, psp_distances, straight_through,
+    batch_norm, conv_transpose2d, conv2d, embedding, lif, lif_constant, nearest, pick_rows, psp_distances,
+    straight_through,
 };
 
 fn gpu() -> Device {
@@ -186,6 +190,21 @@ fn gpu_nearest() -> Result<()> {
 
 #[test]
 #[ignore = "needs a GPU"]
+fn gpu_rows() -> Result<()> {
+    both(|dtype, bound| {
+        let table = random("table", &[70, 33], dtype)?;
+        let indices: Vec<u32> = (0..5000).map(|i| i * i % 69).collect();
+        let look_up = |x: &[Tensor]| embedding(&x[0], &Tensor::new(indices.as_slice(), x[0].device())?);
+        parity("embedding", look_up, std::slice::from_ref(&table), true, bound)?;
+        for places in [[3u32, 69, 0], [3, 69, 3]] {
+            parity("pick_rows", |x| pick_rows(&x[0], &places), std::slice::from_ref(&table), true, bound)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs a GPU"]
 fn gpu_convolutions() -> Result<()> {
     both(|dtype, bound| {
         for ([m, c, h, w], o, kernel, stride, padding) in [
@@ -197,6 +216,8 @@ fn gpu_convolutions() -> Result<()> {
             let cfg = ConvConfig::new(kernel, stride, padding);
             let xs = random("xs", &[m, c, h, w], dtype)?;
             let weight = random("w", &[o, c, kernel, kernel], dtype)?;
+            #[cfg(feature = "cudnn")]
+            chain::channels_last(&xs, &weight, &cfg, bound)?;
             parity("conv2d", |x| conv2d(&x[0], &x[1], &cfg), &[xs.clone(), weight], false, bound)?;
             let weight = random("w", &[c, o, kernel, kernel], dtype)?;
             let cfg = cfg.with_output_padding(stride - 1);
@@ -271,64 +292,5 @@ fn gpu_layers() -> Result<()> {
             assert_within(&what, got, wanted, &(wanted.abs()? + 1e-3)?, 1e-9);
         }
     }
-    Ok(())
-}
-
-/// Bytes a second of each kernel, beside a copy on the device: one JSON object a line, for `scripts/gpu-suite`.
-#[test]
-#[ignore = "needs a GPU"]
-fn gpu_bandwidth() -> Result<()> {
-    const STEPS: usize = 16;
-    const NEURONS: usize = 1 << 21;
-    let device = gpu();
-    let xs = random("xs", &[STEPS, 1 << 12], DType::F32)?.to_device(&device)?.repeat((1, NEURONS >> 12))?;
-    let all = (STEPS * NEURONS * 4) as f64;
-    let time = |what: &str, bytes: f64, f: &dyn Fn() -> Result<()>| -> Result<()> {
-        let repeats = 20;
-        f()?;
-        device.synchronize()?;
-        let start = std::time::Instant::now();
-        (0..repeats).try_for_each(|_| f())?;
-        device.synchronize()?;
-        let seconds = start.elapsed().as_secs_f64() / f64::from(repeats);
-        println!(
-            "{{\"kernel\": \"{what}\", \"seconds\": {seconds:e}, \"bytes_per_second\": {:e}}}",
-            bytes / seconds
-        );
-        Ok(())
-    };
-    time("copy", 2. * all, &|| xs.copy().map(drop))?;
-    let cfg = LifConfig::default();
-    time("lif_forward", 2. * all, &|| lif(&xs, &cfg).map(drop))?;
-    let var = Var::from_tensor(&xs)?;
-    let backward =
-        |f: &dyn Fn(&Tensor) -> Result<Tensor>| f(var.as_tensor())?.sum_all()?.backward().map(drop);
-    // Read and written: spikes out, their sum, its gradient, currents and gradients in, gradients out; Candle adds them to zeros.
-    time("lif_forward_and_backward_with_candles_graph", 9. * all, &|| backward(&|x| lif(x, &cfg)))?;
-    time("weighted_sums", all * (1. + 1. / STEPS as f64), &|| Readout::Mean.apply(&xs).map(drop))?;
-    time("psp_distances", 2. * all, &|| psp_distances(&xs, &xs, 2.).map(drop))?;
-    let maps = xs.flatten_all()?.narrow(0, 0, 4992 * 128 * 49)?.reshape((4992, 128, 7, 7))?;
-    let (weight, bias) = (Tensor::ones(128, DType::F32, &device)?, Tensor::zeros(128, DType::F32, &device)?);
-    let bytes = (maps.elem_count() * 4) as f64;
-    time("batch_norm", 3. * bytes, &|| batch_norm(&maps, &weight, &bias, 1e-5).map(drop))?;
-    // Currents for the statistics, currents again, spikes.
-    let sequence = Sequence { lif: cfg, steps: STEPS, constant: false };
-    let fused = |maps: &Tensor| Ok(norm_lif(maps, [&weight, &bias], 1e-5, &sequence, None)?.0.ys);
-    let apart = |maps: &Tensor| sequence.run(&batch_norm(maps, &weight, &bias, 1e-5)?.ys);
-    time("norm_lif", 3. * bytes, &|| fused(&maps).map(drop))?;
-    time("map_lif", 2. * bytes, &|| map_lif(&maps, [&weight, &bias], &sequence).map(drop))?;
-    // The same bytes for both, so that the rates compare as the times do.
-    for (what, f) in
-        [("norm_lif", &fused as &dyn Fn(&Tensor) -> Result<Tensor>), ("batch_norm_then_lif", &apart)]
-    {
-        let var = Var::from_tensor(&maps)?;
-        let what = format!("{what}_forward_and_backward_with_candles_graph");
-        time(&what, 13. * bytes, &|| f(var.as_tensor())?.sum_all()?.backward().map(drop))?;
-    }
-    let params: Vec<_> = vec![("p".to_owned(), Var::from_tensor(&xs)?)];
-    let optimiser = std::cell::RefCell::new(AdamW::new(params, AdamWConfig::default())?);
-    let grads = [("p".to_owned(), xs.clone())].into_iter().collect();
-    time("adamw", 7. * all, &|| optimiser.borrow_mut().step(&grads, 1.))?;
-    assert!(flat(&xs.narrow(1, 0, 1)?.to_device(&Device::Cpu)?)?.iter().all(|x| x.is_finite()));
     Ok(())
 }
