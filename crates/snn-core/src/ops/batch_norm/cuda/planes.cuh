@@ -19,20 +19,20 @@ struct Pair {
 
 // Sums `f(channel, index)` over the elements of each part of each channel.
 template <class F> __device__ __forceinline__ void sum_parts(const Planes &p, double *parts, double *scratch, F f) {
-  const int lane = threadIdx.x % p.width, row = threadIdx.x / p.width, rows = blockDim.x / p.width;
   const int tiles = (p.channels + p.width - 1) / p.width;
   for (Count task = blockIdx.x; task < (Count)tiles * p.parts; task += gridDim.x) {
-    const int tile = (int)(task / p.parts), part = (int)(task - (Count)tile * p.parts), channel = tile * p.width + lane;
+    const int tile = (int)(task / p.parts), part = (int)(task - (Count)tile * p.parts), channel = tile * p.width + threadIdx.x % p.width;
     const int from = part * p.share, left = p.elements - from, to = from + (left < p.share ? left : p.share);
     Pair sum = {0, 0};
     if (channel < p.channels)
-      for (int i = from + row; i < to; i += rows) {
+      // The distance is computed again each time, because with one register more some kernels would spill.
+      for (int i = from + threadIdx.x / p.width; i < to; i += blockDim.x / p.width) {
         const Pair more = f(channel, p.at(channel, i));
         sum.first += more.first;
         sum.second += more.second;
       }
     const double first = block_sums(sum.first, p.width, scratch), second = block_sums(sum.second, p.width, scratch);
-    if (row == 0 && channel < p.channels) {
+    if (threadIdx.x < (unsigned int)p.width && channel < p.channels) {
       double *const to_part = parts + 2 * ((Count)channel * p.parts + part);
       to_part[0] = first;
       to_part[1] = second;

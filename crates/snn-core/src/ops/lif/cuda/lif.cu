@@ -29,7 +29,7 @@ __device__ __forceinline__ double lif_backward(const Real *__restrict__ xs, cons
       grad_rate += (double)(gh * neuron.flow(before, current(t)));
     };
     const auto take = [&](int t, Real gx) { grad_xs[t * neurons + n] = gx; };
-    lif_gradients(neuron, steps, constant, column, current, upstream, charged, take);
+    lif_gradients<3>(neuron, steps, constant, column, current, upstream, charged, take);
   }
   return grad_rate;
 }

@@ -18,14 +18,14 @@ __device__ __forceinline__ void lif_spikes(const Neuron<Real> &neuron, int steps
 }
 
 // `upstream(t)` is the gradient of S[t]; `charged(t, gradient)` hears of that of H[t], and `take(t, gradient)` takes that of X[t]:
-// with `constant`, of a current that stays, their sum once, as that of X[0].
-template <class Real, class Current, class Upstream, class Charged, class Take>
+// with `constant`, of a current that stays, their sum once, as that of X[0]. In double precision charges are unrolled by `DOUBLES`: each
+// kernel by as many as spill none of its registers.
+template <int DOUBLES, class Real, class Current, class Upstream, class Charged, class Take>
 __device__ __forceinline__ void lif_gradients(const Neuron<Real> &neuron, int steps, int constant, Real *column,
                                               Current current, Upstream upstream, Charged charged, Take take) {
   const int stride = blockDim.x;
   Real v = neuron.v_reset;
-// By four in double precision, parametric LIF would spill registers.
-#pragma unroll (sizeof(Real) == sizeof(float) ? 4 : 3)
+#pragma unroll (sizeof(Real) == sizeof(float) ? 4 : DOUBLES)
   for (int t = 0; t < steps; ++t) {
     const Real h = neuron.charge(v, current(t));
     column[t * stride] = h;

@@ -37,7 +37,7 @@ __device__ __forceinline__ void norm_lif_backward(const Real *__restrict__ xs, c
       // Read again, because with the map held as long as this some kernels would spill registers.
       grads[i] = fixed ? Affine<Real>(by, channel).scale * g : g;
     };
-    lif_gradients(neuron, steps, constant, column, current, upstream, [](int, Real) {}, take);
+    lif_gradients<2>(neuron, steps, constant, column, current, upstream, [](int, Real) {}, take);
     return sum;
   });
 }
