@@ -4,7 +4,6 @@ use candle_core::{Result, Tensor, bail};
 
 use super::drive::Finish;
 use super::run::{check as check_drive, make_as, specs, supported, without_map};
-use crate::ops::backend::Backend;
 use crate::ops::chain::{Prepared, Spec};
 use crate::ops::conv::check;
 use crate::{Drive, Readout, SpikingLayer, SpikingStack};
@@ -58,17 +57,12 @@ impl PreparedStack {
     pub(super) fn new(layers: Vec<SpikingLayer>, specs: Vec<Spec>, map: &[usize]) -> Result<Self> {
         specs.iter().try_for_each(|spec| spec.geometry.room())?;
         let positions = specs.last().map_or(0, |last| last.geometry.target.0 * last.geometry.target.1);
-        let on_kernel = layers.iter().all(|layer| {
-            let weight = &layer.synapse.weight;
-            layer.neurons.lif().is_some() && Backend::of(weight).has_events(weight.dtype())
-        });
-        let laid_out = |(layer, &spec): (&SpikingLayer, &Spec)| {
-            let weights = layer.synapse.weight.flatten_all()?.to_vec1()?;
-            Ok((spec, weights, Tensor::cat(&layer.affines(false)?, 0)?.to_vec1()?))
-        };
-        let chain = match on_kernel {
-            true => Some(layers.iter().zip(&specs).map(laid_out).collect::<Result<_>>().map(Prepared::new)?),
-            false => None,
+        let chain = if layers.iter().all(|layer| layer.neurons.lif().is_some()) {
+            let weights: Vec<_> = layers.iter().map(|layer| layer.synapse.weight.detach()).collect();
+            let affines = layers.iter().map(|layer| Ok(Tensor::cat(&layer.affines(false)?, 0)?.detach()));
+            Prepared::new(&specs, &weights, &affines.collect::<Result<Vec<_>>>()?)?
+        } else {
+            None
         };
         Ok(Self { layers, specs, map: map.to_vec(), positions, chain })
     }
@@ -131,18 +125,17 @@ impl PreparedStack {
             check(at, drive.items()?, self.positions, 1)?;
         }
         check_drive(&self.layers, &self.specs, drive, finish, false)?;
-        match &self.chain {
+        let (ys, heeds) = match &self.chain {
             Some(chain) if supported(&self.layers, drive)? => {
                 let end = finish.end(drive.time_steps()?, self.layers.len())?;
-                without_map(&self.layers, chain.run(drive.tensor(), drive.constant(), end, at)?)
+                let ys = chain.run(drive.tensor(), drive.constant(), end, at)?;
+                (without_map(&self.layers, ys)?, chain.heeds_positions())
             }
-            _ => {
-                let ys = make_as(&self.layers, &self.specs, drive, finish, false)?.0.detach();
-                match at {
-                    Some(at) => masked(&ys, at),
-                    None => Ok(ys),
-                }
-            }
+            _ => (make_as(&self.layers, &self.specs, drive, finish, false)?.0.detach(), false),
+        };
+        match at {
+            Some(at) if !heeds => masked(&ys, at),
+            _ => Ok(ys),
         }
     }
 }

@@ -16,12 +16,13 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod prepared;
 mod spec;
 
 use candle_core::{Result, Tensor, bail};
 
 use crate::ops::backend::Backend;
-pub(crate) use cpu::Prepared;
+pub(crate) use prepared::Prepared;
 pub(crate) use spec::{BatchMoments, Chain, End, Scaling, Spec};
 
 /// Whether a chain can run on this tensor.

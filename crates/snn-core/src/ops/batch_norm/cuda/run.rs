@@ -47,6 +47,7 @@ fn coefficients(moments: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> R
 }
 
 /// `(x, weight, bias) -> y`, and what both passes know of the statistics behind it.
+#[derive(Clone, Debug)]
 pub(crate) struct Normalise {
     /// `[2, C]`, of all shards.
     pub(crate) moments: Tensor,
