@@ -127,7 +127,8 @@ fn sampling(cfg: &ExperimentConfig, device: &Device, limit: Duration, batch: usi
     let vqsvae = VqSvae::new(&cfg.vqsvae, autoencoder.builder())?;
     let sdid = Sdid::new(&cfg.sdid, denoiser.builder())?;
     let process = AbsorbingProcess::new(cfg.sdid.codes, cfg.sdid.steps)?;
-    let sampling = SamplingConfig::default();
+    // All at once, as the peer does.
+    let sampling = SamplingConfig { batch_size: batch, ..SamplingConfig::default() };
     let sampler = Sampler::new(&process, &sdid, &sampling)?;
     time(device, limit, batch, || {
         let codes = sampler.sample(0..batch, (7, 7), Seed(2), device, &mut |_, _| {})?;

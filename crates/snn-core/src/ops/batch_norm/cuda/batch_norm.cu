@@ -1,10 +1,10 @@
-// Batch normalisation of [M, C, S] over M and S. Sums run in f64: a block adds a part of a channel, then a warp each channel's
-// parts, in one order. What follows is one affine map of an element, with coefficients by channel.
+// Batch normalisation of [M, C, S] over M and S. A block adds a part of a channel, then a warp each channel's parts in
+// f64, in one order. What follows is one affine map of an element, with coefficients by channel.
 #include "ops/batch_norm/cuda/planes.cuh"
 
 // Of the channel of a warp, in the warp's first thread. All of its threads call it.
-__device__ __forceinline__ Pair sum_of_parts(const Planes &p, const double *parts, int channel) {
-  Pair sum = {0, 0};
+__device__ __forceinline__ Pair<double> sum_of_parts(const Planes &p, const double *parts, int channel) {
+  Pair<double> sum = {0, 0};
   for (int part = threadIdx.x % WARP; part < p.parts; part += WARP) {
     sum.first += parts[2 * ((Count)channel * p.parts + part)];
     sum.second += parts[2 * ((Count)channel * p.parts + part) + 1];
@@ -17,8 +17,8 @@ __device__ __forceinline__ Pair sum_of_parts(const Planes &p, const double *part
 }
 
 // Around a value of the channel itself, so that a large mean does not swallow a small variance.
-template <class Real> __device__ __forceinline__ double pivot(const Planes &p, const Real *xs, int channel) {
-  return (double)xs[(Count)channel * p.size];
+template <class Real> __device__ __forceinline__ Real pivot(const Planes &p, const Real *xs, int channel) {
+  return xs[(Count)channel * p.size];
 }
 
 // The mean in the element type, and what that rounds off.
@@ -33,19 +33,19 @@ template <class Real> struct Centre {
   extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
       norm_sums_##suffix(const Real *xs, double *parts, Planes p) {                                                       \
     DYNAMIC_SHARED(double, scratch);                                                                                      \
-    sum_parts(p, parts, scratch, [&](int channel, Count i) {                                                              \
-      const double d = (double)xs[i] - pivot(p, xs, channel);                                                             \
-      return Pair{d, d * d};                                                                                              \
+    sum_parts<8, Real>(p, parts, scratch, [&](int channel, Count i) {                                                     \
+      const Real d = xs[i] - pivot(p, xs, channel);                                                                       \
+      return Pair<Real>{d, d * d};                                                                                        \
     });                                                                                                                   \
   }                                                                                                                       \
   /* `moments`: the means, then the biased variances. */                                                                  \
   extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
       norm_moments_##suffix(const Real *xs, const double *parts, double *moments, Planes p) {                             \
     for (Count c = first_element() / WARP; c < p.channels; c += all_threads() / WARP) {                                   \
-      const Pair sum = sum_of_parts(p, parts, (int)c);                                                                    \
+      const auto sum = sum_of_parts(p, parts, (int)c);                                                                    \
       if (threadIdx.x % WARP != 0) continue;                                                                              \
       const double off = sum.first / p.elements, variance = sum.second / p.elements - off * off;                          \
-      moments[c] = pivot(p, xs, (int)c) + off;                                                                            \
+      moments[c] = (double)pivot(p, xs, (int)c) + off;                                                                    \
       moments[p.channels + c] = variance > 0 ? variance : 0;                                                              \
     }                                                                                                                     \
   }                                                                                                                       \
@@ -67,13 +67,13 @@ template <class Real> struct Centre {
       ys[i] = Affine<Real>(by, i / size % channels)(xs[i]);                                                               \
     }                                                                                                                     \
   }                                                                                                                       \
-  /* sum g, sum g (x - mean) */                                                                                           \
+  /* sum g, sum g (x - centre) with the mean's centre */                                                                  \
   extern "C" __global__ void __launch_bounds__(MAX_BLOCK)                                                                 \
       norm_gradient_sums_##suffix(const Real *xs, const Real *grad, const double *moments, double *parts, Planes p) {     \
     DYNAMIC_SHARED(double, scratch);                                                                                      \
-    sum_parts(p, parts, scratch, [&](int channel, Count i) {                                                              \
-      const double g = (double)grad[i];                                                                                   \
-      return Pair{g, g * ((double)xs[i] - moments[channel])};                                                             \
+    sum_parts<8, Real>(p, parts, scratch, [&](int channel, Count i) {                                                     \
+      const Real g = grad[i];                                                                                             \
+      return Pair<Real>{g, g * (xs[i] - Centre<Real>(moments[channel]).centre)};                                          \
     });                                                                                                                   \
   }                                                                                                                       \
   /* The gradients of bias and weight, `[2, C]`, and the map of (grad, x) that the input's is: scale grad + slope (x -    \
@@ -82,11 +82,11 @@ template <class Real> struct Centre {
       norm_gradients_##suffix(const double *parts, const double *moments, const Real *weight, Real *grads, Real *by,      \
                               Planes p, double eps) {                                                                     \
     for (Count c = first_element() / WARP; c < p.channels; c += all_threads() / WARP) {                                   \
-      const Pair sum = sum_of_parts(p, parts, (int)c);                                                                    \
+      const auto sum = sum_of_parts(p, parts, (int)c);                                                                    \
       if (threadIdx.x % WARP != 0) continue;                                                                              \
       const Centre<Real> mean(moments[c]);                                                                                \
       const double inverse = 1 / sqrt(moments[p.channels + c] + eps), scale = (double)weight[c] * inverse;                \
-      const double grad_weight = sum.second * inverse;                                                                    \
+      const double grad_weight = (sum.second - mean.rest * sum.first) * inverse;                                          \
       const double slope = -scale * inverse * grad_weight / p.elements;                                                   \
       grads[c] = (Real)sum.first;                                                                                         \
       grads[p.channels + c] = (Real)grad_weight;                                                                          \

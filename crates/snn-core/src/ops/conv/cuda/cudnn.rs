@@ -101,12 +101,12 @@ fn run<T: CudaDType + WithDType + CudnnDataType + DeviceRepr, S: CudnnDataType>(
     let (padding, stride) = (g.padding as i32, g.stride as i32);
     let cross = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
     let mut conv = cudnn.create_conv2d::<S>([padding; 2], [stride; 2], [1; 2], cross)?;
-    // Without this, single precision is computed with mantissas of 11 bits.
     let reduced = gemm_reduced_precision_f32();
-    conv.set_math_type(if reduced {
-        sys::cudnnMathType_t::CUDNN_DEFAULT_MATH
-    } else {
-        sys::cudnnMathType_t::CUDNN_FMA_MATH
+    conv.set_math_type(match T::DTYPE {
+        DType::BF16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        _ if reduced => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
+        // Else single precision is computed with mantissas of 11 bits.
+        _ => sys::cudnnMathType_t::CUDNN_FMA_MATH,
     })?;
     let format = match last {
         true => sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC,

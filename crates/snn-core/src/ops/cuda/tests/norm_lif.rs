@@ -132,7 +132,7 @@ impl Layer {
         let (currents, [xs, ..]) = (self.currents()?, self.bytes::<F>());
         let parts = vec![0xff; currents.planes.sums() * DType::F64.size_in_bytes()];
         let empty = Cases::<F>::empty(self.inputs[0].elem_count());
-        let operands = vec![xs, map.by.clone(), map.moments.clone(), bytes::<F>(upstream), empty, parts];
+        let operands = vec![xs, map.by.clone(), bytes::<F>(upstream), empty, parts];
         Ok((currents.backward::<F>(map.fixed, upstream.layout())?, operands))
     }
 
@@ -149,7 +149,7 @@ impl Layer {
             let by_channel = [vec![1, grads.dim(1)?], vec![1; grads.rank() - 2]].concat();
             grads = grads.broadcast_mul(&self.inputs[1].reshape(by_channel)?)?;
         }
-        cases.add(&self.what, launch, operands, vec![(4, grads, bound(&self.sequence.lif, F::DTYPE))]);
+        cases.add(&self.what, launch, operands, vec![(3, grads, bound(&self.sequence.lif, F::DTYPE))]);
         Ok(())
     }
 
@@ -164,8 +164,8 @@ impl Layer {
         let (launch, operands) = self.backward::<F>(map, &upstream)?;
         let alone = Launch { grid: 1, ..launch.clone() };
         let mut left = host::run(&[(launch, operands.clone()), (alone, operands)]).unwrap();
-        assert!(left[0][5] == left[1][5], "{}: the sums depend on the grid", self.what);
-        let (parts, grads) = (left[0].remove(5), left[0].remove(4));
+        assert!(left[0][4] == left[1][4], "{}: the sums depend on the grid", self.what);
+        let (parts, grads) = (left[0].remove(4), left[0].remove(3));
         let operands = vec![parts, map.moments.clone(), weight, Cases::<F>::empty(2 * c)];
         let mut left = launched(currents.planes.gradients::<F>(map.eps)?, operands).unwrap();
         let (by, of_parameters) = (left.remove(4), tensor::<F>(&left[3], &[2, c])?);

@@ -54,7 +54,7 @@ impl<'a> Currents<'a> {
         Ok(record::<F>(launch, &self.sequence.lif))
     }
 
-    /// `(xs, by, moments, grad_spikes, grads, parts)`: the gradients of the normalised currents, or with `fixed`, where no statistics depend on
+    /// `(xs, by, grad_spikes, grads, parts)`: the gradients of the normalised currents, or with `fixed`, where no statistics depend on
     /// them, of the currents.
     pub(crate) fn backward<F: Real>(&self, fixed: bool, grad_spikes: &Layout) -> Result<Launch> {
         let (kernel, c, size) = ("norm_lif_backward", self.planes.channels, F::DTYPE.size_in_bytes());
@@ -64,7 +64,6 @@ impl<'a> Currents<'a> {
         let launch = Launch::new(FILE, kernel, F::DTYPE, self.neurons.threads(), shared)?
             .operand("xs", self.planes.all(), F::DTYPE)
             .operand("by", 3 * c, F::DTYPE)
-            .operand("moments", 2 * c, DType::F64)
             .operand("grad_spikes", self.elements(), F::DTYPE)
             .operand("grads", self.planes.all(), F::DTYPE)
             .operand("parts", self.planes.sums(), DType::F64);

@@ -121,11 +121,8 @@ fn gradients(xs: &Tensor, grad: &Tensor, weight: &Tensor, op: &NormLif) -> Resul
             let mut parts: CudaSlice<f64> = uninitialised(device, currents.planes.sums())?;
             let (mut grads, mut others) = all.split_at_mut(elements);
             on_gpu(&op.norm.by, |by, l3| {
-                on_gpu(&op.norm.moments, |moments, l4| {
-                    let call = Call::new(device, launch).read::<F>(xs, l1)?.read::<F>(by, l3)?;
-                    let call = call.read::<f64>(moments, l4)?.read::<F>(grad, l2)?;
-                    call.write(&mut grads)?.write(&mut parts.slice_mut(..))?.run()
-                })
+                let call = Call::new(device, launch).read::<F>(xs, l1)?.read::<F>(by, l3)?.read::<F>(grad, l2)?;
+                call.write(&mut grads)?.write(&mut parts.slice_mut(..))?.run()
             })?;
             finish::<F>(&op.norm, currents.planes, &parts, weight, &mut others)?;
             CudaStorage::wrap_cuda_slice(all, device.clone())

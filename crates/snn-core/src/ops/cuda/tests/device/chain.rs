@@ -60,11 +60,13 @@ fn step(device: &Device, dtype: DType, constant: bool, train: bool) -> Result<Ve
     let xs = candle_core::Var::from_tensor(&(xs * 3.)?)?;
     let drive = if constant { Drive::Constant(&xs, 6) } else { Drive::Spikes(&xs) };
     let sums = stack.readout_of(drive, Readout::ExponentialSum { decay: 0.8 }, &[3, 0], train)?;
-    let spikes = stack.forward(drive, false)?;
+    // Easier to excite, for none fires by the running statistics of a network that has not been trained.
+    let spikes = stack.with_threshold_scale(0.05)?.forward(drive, false)?;
     let weigh = |name: &str, ys: &Tensor| {
         let upstream = random(name, ys.dims(), DType::F64)?.to_dtype(dtype)?.to_device(device)?;
         (ys * upstream)?.sum_all()
     };
+    assert!(spikes.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? > 100., "nothing fires");
     let grads = (weigh("sums", &sums)? + weigh("spikes", &spikes)?)?.backward()?;
     let of_input = grads.get(&xs).expect("the input's").clone();
     let all = [sums, spikes, of_input].into_iter().chain(there.gradients(&grads)?.into_values());
