@@ -7,6 +7,7 @@ Reads OUT_DIR/parts.tsv (name, how it ended, seconds) and the lines of JSON in O
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -56,7 +57,8 @@ def main():
     parts = [{"part": name, "result": result, "seconds": int(seconds)} for name, result, seconds in parts]
     logs = {log.stem: list(objects(log)) for log in sorted(out.glob("*.log"))}
     kernels = [entry for entries in logs.values() for entry in entries if "kernel" in entry]
-    steps = [{"device": name.removeprefix("steps_"), **entry} for name, entries in logs.items() for entry in entries if "work" in entry]
+    device = lambda name: re.sub("^steps_|_(f32|tf32|bf16|losses)$", "", name)
+    steps = [{"device": device(name), **entry} for name, entries in logs.items() for entry in entries if "work" in entry]
     query = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     suite = {
         "gpu": command(*query),

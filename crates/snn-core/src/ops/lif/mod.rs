@@ -65,9 +65,12 @@ fn has_kernel(xs: &Tensor, time_steps: usize) -> bool {
     }
 }
 
-/// Whether the potentials of 32 neurons, the least of a CUDA block, and 32 sums in double precision lie in 48 KiB.
+/// Numbers that a neuron keeps of each time step backward on a GPU, in shared memory: its potential, and the gradient of its spike.
+pub(crate) const COLUMNS: usize = 2;
+
+/// Whether what 32 neurons, the least of a CUDA block, keep of so many steps lies in 48 KiB, with 32 sums in double precision.
 pub(crate) fn fits_shared(dtype: DType, time_steps: usize) -> bool {
-    time_steps.saturating_mul(dtype.size_in_bytes()) <= (48 << 10) / 32 - size_of::<f64>()
+    time_steps.saturating_mul(COLUMNS * dtype.size_in_bytes()) <= (48 << 10) / 32 - size_of::<f64>()
 }
 
 /// Runs [`lif`] under a current that does not change: equal to `lif(direct_encode(x, T))`, without the copies.

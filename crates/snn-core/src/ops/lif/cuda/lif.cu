@@ -17,7 +17,7 @@ template <bool LEARNED, class Real>
 __device__ __forceinline__ double lif_backward(const Real *__restrict__ xs, const Real *__restrict__ grad_spikes,
                                                Real *__restrict__ grad_xs, Count neurons, int steps, int constant,
                                                const Neuron<Real> &neuron, Real *membranes) {
-  Real *const column = membranes + threadIdx.x;
+  Real *const columns = membranes + threadIdx.x;
   const int stride = blockDim.x;
   double grad_rate = 0;
   for (Count n = first_element(); n < neurons; n += all_threads()) {
@@ -25,11 +25,11 @@ __device__ __forceinline__ double lif_backward(const Real *__restrict__ xs, cons
     const auto upstream = [&](int t) { return grad_spikes[t * neurons + n]; };
     const auto charged = [&](int t, Real gh) {
       if (!LEARNED) return;
-      const Real before = t > 0 ? neuron.reset(*(column + t * stride - stride)) : neuron.v_reset;
+      const Real before = t > 0 ? neuron.reset(*(columns + t * stride - stride)) : neuron.v_reset;
       grad_rate += (double)(gh * neuron.flow(before, current(t)));
     };
     const auto take = [&](int t, Real gx) { grad_xs[t * neurons + n] = gx; };
-    lif_gradients<3>(neuron, steps, constant, column, current, upstream, charged, take);
+    lif_gradients<sizeof(Real) == sizeof(float) ? 4 : 2>(neuron, steps, constant, columns, current, upstream, charged, take);
   }
   return grad_rate;
 }

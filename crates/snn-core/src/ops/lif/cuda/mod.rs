@@ -5,6 +5,7 @@ pub(crate) mod run;
 
 use candle_core::{DType, Layout, Result, bail};
 
+use super::COLUMNS;
 use super::neuron::Neuron;
 use crate::ops::Real;
 use crate::ops::cuda::launch::{Launch, contiguous, shaped, warp_scratch};
@@ -76,8 +77,8 @@ pub(crate) fn backward<F: Real>(cfg: &LifConfig, xs: Current<'_>, grad_spikes: &
     shaped(&kernel, "grad_spikes", grad_spikes, &xs.spikes())?;
     let (inputs, size) = (xs.layout.shape().elem_count(), F::DTYPE.size_in_bytes());
     let scratch = |block| if xs.learned { warp_scratch(block) } else { 0 };
-    let mut launch =
-        Launch::new(FILE, &kernel, F::DTYPE, neurons, |block| scratch(block) + steps * block * size)?;
+    let shared = |block| scratch(block) + COLUMNS * steps * block * size;
+    let mut launch = Launch::new(FILE, &kernel, F::DTYPE, neurons, shared)?;
     launch = launch.operand("xs", inputs, F::DTYPE);
     if xs.learned {
         launch = launch.operand("w", 1, F::DTYPE);

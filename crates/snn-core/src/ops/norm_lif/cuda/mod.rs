@@ -9,6 +9,7 @@ use super::Sequence;
 use crate::ops::Real;
 use crate::ops::batch_norm::cuda::Planes;
 use crate::ops::cuda::launch::{Launch, shaped};
+use crate::ops::lif::COLUMNS;
 use crate::ops::lif::cuda::record;
 
 const FILE: &str = "ops/norm_lif/cuda/norm_lif.cu";
@@ -59,8 +60,8 @@ impl<'a> Currents<'a> {
     pub(crate) fn backward<F: Real>(&self, fixed: bool, grad_spikes: &Layout) -> Result<Launch> {
         let (kernel, c, size) = ("norm_lif_backward", self.planes.channels, F::DTYPE.size_in_bytes());
         shaped(kernel, "grad_spikes", grad_spikes, &self.spikes)?;
-        let membranes = |block| self.sequence.steps * block * size;
-        let shared = |block| self.neurons.scratch(block) + membranes(block);
+        let columns = |block| COLUMNS * self.sequence.steps * block * size;
+        let shared = |block| self.neurons.scratch(block) + columns(block);
         let launch = Launch::new(FILE, kernel, F::DTYPE, self.neurons.threads(), shared)?
             .operand("xs", self.planes.all(), F::DTYPE)
             .operand("by", 3 * c, F::DTYPE)

@@ -22,7 +22,7 @@ __device__ __forceinline__ void norm_lif_backward(const Real *__restrict__ xs, c
                                                   const Real *__restrict__ grad_spikes, Real *__restrict__ grads,
                                                   double *__restrict__ parts, const Planes &p, int steps, int constant,
                                                   int fixed, const Neuron<Real> &neuron, double *scratch) {
-  Real *const column = reinterpret_cast<Real *>(scratch + blockDim.x / WARP * p.width) + threadIdx.x;
+  Real *const columns = reinterpret_cast<Real *>(scratch + blockDim.x / WARP * p.width) + threadIdx.x;
   const Count neurons = (Count)p.channels * p.elements;
   sum_parts<1, Real>(p, parts, scratch, [&](int channel, Count n) {
     const Affine<Real> map(by, channel);
@@ -36,7 +36,7 @@ __device__ __forceinline__ void norm_lif_backward(const Real *__restrict__ xs, c
       sum.second += g * (xs[i] - Affine<Real>(by, channel).centre);
       grads[i] = fixed ? Affine<Real>(by, channel).scale * g : g;
     };
-    lif_gradients<2>(neuron, steps, constant, column, current, upstream, [](int, Real) {}, take);
+    lif_gradients<2>(neuron, steps, constant, columns, current, upstream, [](int, Real) {}, take);
     return sum;
   });
 }

@@ -39,7 +39,8 @@ fn gpu_bandwidth() -> Result<()> {
     let lif = Lif { cfg: LifConfig::default(), smooth: false, constant: None };
     time("lif_forward", 2. * all, &|| xs.apply_op1_no_bwd(&lif).map(drop))?;
     // Currents and the gradients of spikes in, those of currents out.
-    time("lif_backward", 3. * all, &|| lif.bwd(&xs, &xs, &xs).map(drop))?;
+    let grad = (&xs * 0.5)?;
+    time("lif_backward", 3. * all, &|| lif.bwd(&xs, &xs, &grad).map(drop))?;
     time("weighted_sums", all * (1. + 1. / STEPS as f64), &|| Readout::Mean.apply(&xs).map(drop))?;
     time("psp_distances", 2. * all, &|| psp_distances(&xs, &xs, 2.).map(drop))?;
     let maps = xs.flatten_all()?.narrow(0, 0, 4992 * 128 * 49)?;
