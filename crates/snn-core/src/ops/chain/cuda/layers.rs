@@ -1,0 +1,105 @@
+//! The layers of a chain, whatever their input, and their parameters as its kernels want them.
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::geometry;
+use crate::ops::batch_norm::cuda::run::Normalise;
+use crate::ops::chain::spec::Spec;
+use crate::ops::conv::{Kind, Sizes};
+
+/// A layer: its convolution, and where its weights lie among those of all layers.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) spec: Spec,
+    pub(super) g: Sizes,
+    pub(super) weights: usize,
+}
+
+impl Link {
+    pub(super) fn new(spec: Spec, weights: usize) -> Self {
+        let (g, geometry::ConvConfig { stride, padding, .. }) = (spec.geometry, spec.geometry.conv);
+        // Of a transposed convolution the output is the image and the input is the map.
+        let ((c_in, (h, w)), (c_out, (oh, ow))) = match g.kind {
+            geometry::Kind::Conv => ((g.channels.0, g.source), (g.channels.1, g.target)),
+            geometry::Kind::Transposed => ((g.channels.1, g.target), (g.channels.0, g.source)),
+        };
+        let (kh, kw) = g.kernel;
+        Self { spec, g: Sizes { c_in, h, w, c_out, oh, ow, kh, kw, stride, padding }, weights }
+    }
+
+    /// Its products: forward, and back to its input.
+    pub(super) fn kinds(&self) -> [Kind; 2] {
+        match self.spec.geometry.kind {
+            geometry::Kind::Conv => [Kind::Correlate, Kind::ImageGradient],
+            geometry::Kind::Transposed => [Kind::ImageGradient, Kind::Correlate],
+        }
+    }
+
+    pub(super) fn kernel(&self) -> [usize; 4] {
+        [self.g.c_out, self.g.c_in, self.g.kh, self.g.kw]
+    }
+}
+
+/// A layer's parameters as its kernels want them.
+#[derive(Clone, Debug)]
+pub(super) struct Parameters {
+    pub(super) kernel: Tensor,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    /// The fixed map that these are, where it is made already.
+    pub(super) map: Option<Normalise>,
+}
+
+/// The layers of a chain, whatever their input.
+#[derive(Debug)]
+pub(super) struct Layers {
+    pub(super) links: Vec<Link>,
+    /// Whether channels are the last axis inside.
+    pub(super) last: bool,
+}
+
+impl Layers {
+    pub(super) fn new(specs: &[Spec], dtype: DType) -> Self {
+        let mut weights = 0;
+        let link = |spec: &Spec| {
+            let link = Link::new(*spec, weights);
+            weights += link.kernel().iter().product::<usize>();
+            link
+        };
+        let links = specs.iter().map(link).collect();
+        Self { links, last: cfg!(feature = "cudnn") && dtype == DType::F32 }
+    }
+
+    /// `[M, C, H, W]` as it lies inside.
+    pub(super) fn inward(&self, xs: &Tensor) -> Result<Tensor> {
+        if self.last { xs.permute((0, 2, 3, 1))?.contiguous() } else { xs.contiguous() }
+    }
+
+    /// What lies inside as `[M, C, H, W]`.
+    pub(super) fn outward(&self, xs: &Tensor) -> Result<Tensor> {
+        if self.last { xs.permute((0, 3, 1, 2))?.contiguous() } else { Ok(xs.clone()) }
+    }
+
+    /// The shape inside of so many maps.
+    pub(super) fn inside(
+        &self,
+        maps: usize,
+        c: usize,
+        (h, w): (usize, usize),
+    ) -> (usize, usize, usize, usize) {
+        if self.last { (maps, h, w, c) } else { (maps, c, h, w) }
+    }
+
+    /// The parameters of each layer, of the weights of all of them and of their affines.
+    pub(super) fn lay_out(&self, weights: &Tensor, affines: &Tensor) -> Result<Vec<Parameters>> {
+        let mut from = 0;
+        let of_layer = |link: &Link| {
+            let (kernel, c) = (link.kernel(), link.spec.geometry.channels.1);
+            let kernel = weights.narrow(0, link.weights, kernel.iter().product())?.reshape(&kernel[..])?;
+            let (weight, bias) = (affines.narrow(0, from, c)?, affines.narrow(0, from + c, c)?);
+            from += 2 * c;
+            Ok(Parameters { kernel: self.inward(&kernel)?, weight, bias, map: None })
+        };
+        self.links.iter().map(of_layer).collect()
+    }
+}

@@ -1,0 +1,132 @@
+//! The chain on a GPU: its layers one by one, by the kernels of their ops, as one operation of Candle's graph.
+//!
+//! What that saves: Candle's backward pass adds each gradient to a tensor of zeros, four passes over memory as large as the gradient; here a
+//! layer's gradients go to the layer in front of it. And with cuDNN, in single precision, channels are the last axis between
+//! layers, as its kernels for tensor cores want them: only what goes in and comes out is turned.
+
+mod layers;
+mod plan;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+
+use super::spec::{BatchMoments, Chain, End, Spec};
+use crate::ops::batch_norm::cuda::run::Normalise;
+use crate::ops::cuda::gpu::by_element;
+use crate::ops::time;
+use layers::{Layers, Parameters};
+use plan::{Kept, Plan};
+
+/// [`run`](super::run) on a GPU.
+pub(in crate::ops::chain) fn run(
+    xs: &Tensor,
+    weights: &[Tensor],
+    affines: &Tensor,
+    chain: &Chain<'_>,
+) -> Result<(Tensor, Vec<Option<BatchMoments>>)> {
+    let flat = weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
+    let flat = Tensor::cat(&flat, 0)?;
+    let layers = Arc::new(Layers::new(chain.layers, xs.dtype()));
+    let parameters = layers.lay_out(&flat.detach(), &affines.detach())?;
+    let plan = Plan::new(xs, layers, chain.constant, chain.end.clone(), chain.exchange.clone())?;
+    let (ys, kept) = plan.forward(&xs.detach(), &parameters, chain.keep)?;
+    let moments = kept.iter().map(|kept| kept.moments(xs.dtype())).collect::<Result<_>>()?;
+    if [xs, &flat, affines].iter().any(|t| t.track_op()) {
+        let op = ChainOp { plan, parameters, ys, kept: Mutex::new(chain.keep.then_some(kept)) };
+        return Ok((xs.contiguous()?.apply_op3(&flat, affines, op)?, moments));
+    }
+    Ok((ys, moments))
+}
+
+/// A chain whose parameters do not change.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    layers: Arc<Layers>,
+    parameters: Vec<Parameters>,
+}
+
+impl Prepared {
+    /// Layers with their weights and their affines, of fixed maps.
+    pub(in crate::ops::chain) fn new(specs: &[Spec], weights: &[Tensor], affines: &[Tensor]) -> Result<Self> {
+        let flat = weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
+        let (flat, affines) = (Tensor::cat(&flat, 0)?, Tensor::cat(affines, 0)?);
+        let layers = Arc::new(Layers::new(specs, flat.dtype()));
+        let mut parameters = layers.lay_out(&flat, &affines)?;
+        for Parameters { weight, bias, map, .. } in &mut parameters {
+            *map = Some(Normalise::by_map(weight, bias)?);
+        }
+        Ok(Self { layers, parameters })
+    }
+
+    pub(in crate::ops::chain) fn run(
+        &self,
+        xs: &Tensor,
+        constant: Option<usize>,
+        end: End,
+    ) -> Result<Tensor> {
+        let plan = Plan::new(xs, self.layers.clone(), constant, end, None)?;
+        Ok(plan.forward(&xs.detach(), &self.parameters, false)?.0)
+    }
+}
+
+/// `(xs, weights, affines) -> ys`, which are made already.
+struct ChainOp {
+    plan: Plan,
+    parameters: Vec<Parameters>,
+    ys: Tensor,
+    kept: Mutex<Option<Vec<Kept>>>,
+}
+
+impl CustomOp3 for ChainOp {
+    fn name(&self) -> &'static str {
+        "spiking_chain"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("spiking_chain: this one is the GPU's")
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (storage, layout) = self.ys.storage_and_layout();
+        let Storage::Cuda(ys) = &*storage else { bail!("spiking_chain: its output is not on the GPU") };
+        let copy = by_element!(ys, self.name(), F => time::cuda::run::copy::<F>(ys, layout)?);
+        Ok((copy, layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        _weights: &Tensor,
+        _affines: &Tensor,
+        _ys: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let Self { plan, parameters, .. } = self;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Evaluation keeps nothing, and a second backward pass finds nothing: each pays with another forward pass.
+        let kept = match kept {
+            Some(kept) => kept,
+            None => plan.forward(&xs.detach(), parameters, true)?.1,
+        };
+        let (input, [weights, affines]) = plan.backward(kept, parameters, &grad.detach(), xs.track_op())?;
+        let input = input.map(|grad| grad.reshape(xs.shape())).transpose()?;
+        Ok((input, Some(weights), Some(affines)))
+    }
+}
