@@ -43,7 +43,9 @@ fn in_one_pass(xs: &Tensor) -> Option<f64> {
 fn sum_of_squares_reference(xs: &Tensor) -> Result<Tensor> {
     // Metal has no f64.
     let dtype = if xs.device().is_metal() { DType::F32 } else { DType::F64 };
-    xs.to_dtype(dtype)?.sqr()?.sum_all()
+    let squares = xs.to_dtype(dtype)?.sqr()?;
+    // Row by row, and then the rows: on a GPU Candle sums all numbers of a row, and of a whole tensor, in one block of threads.
+    if squares.rank() < 2 { squares.sum_all() } else { squares.flatten_from(1)?.sum(1)?.sum_all() }
 }
 
 fn of_piece(xs: &[f32]) -> f64 {
