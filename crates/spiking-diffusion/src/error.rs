@@ -72,7 +72,10 @@ impl Error {
 /// Refuses to write over a file.
 pub(crate) fn absent(path: &Path) -> Result<()> {
     if path.exists() {
-        return Err(Error::run(path, "is there already, and is not overwritten: name another"));
+        return Err(Error::run(
+            path,
+            "is there already, and is not overwritten: name another file, or another folder",
+        ));
     }
     Ok(())
 }

@@ -53,6 +53,19 @@ impl Drive<'_> {
         }
     }
 
+    /// The same of another tensor.
+    pub(crate) fn with<'b>(&self, tensor: &'b Tensor) -> Drive<'b> {
+        match self {
+            Self::Spikes(_) => Drive::Spikes(tensor),
+            Self::Constant(_, time_steps) => Drive::Constant(tensor, *time_steps),
+        }
+    }
+
+    /// Its tensor with maps `[C, H, W]` as `[C H W]`.
+    pub(crate) fn flattened(&self) -> Result<Tensor> {
+        self.tensor().flatten_from(self.batch_axes())
+    }
+
     /// `[C, H, W]`, or `[C]` in front of linear layers.
     pub(crate) fn map(&self) -> &[usize] {
         let dims = self.tensor().dims();

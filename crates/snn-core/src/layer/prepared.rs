@@ -87,8 +87,8 @@ impl PreparedStack {
 
     /// Computes the same at some positions only, those of item `n` being `positions[n]`, counted row by row; zero elsewhere.
     ///
-    /// Each layer computes what these positions depend on, and nothing else. Values are those of
-    /// [`readout`](Self::readout), and do not depend on the rest of the batch.
+    /// On the CPU in f32 each layer computes what these positions depend on, and nothing else, and the values, which are those of
+    /// [`readout`](Self::readout), do not depend on the rest of the batch. Elsewhere all positions are computed, and the others dropped.
     ///
     /// # Errors
     /// Returns the errors of [`readout`](Self::readout), and an error if there is not one list for each item or if a position lies outside the

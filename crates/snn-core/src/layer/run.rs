@@ -71,12 +71,18 @@ pub(super) fn make_as(
     train: bool,
 ) -> Result<Made> {
     check(layers, specs, drive, finish, train)?;
+    let on_gpu = Backend::of(drive.tensor()) == Backend::Cuda;
+    // On a GPU layers of learned time constants, and linear ones on maps, are no chain with those before them.
+    let kind = |layer: &SpikingLayer| (matches!(layer.neurons, Neurons::Lif(_)), layer.synapse.is_linear());
     let fused = |layer: &SpikingLayer| layer.neurons.lif().is_some();
+    let joined = |a: &SpikingLayer, b: &SpikingLayer| fused(a) && fused(b) && (!on_gpu || kind(a) == kind(b));
     let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
     let whole = matches!(finish, Finish::SumsOf(..));
-    let mut parts = layers.chunk_by(|a, b| whole || fused(a) && fused(b)).peekable();
+    let mut parts = layers.chunk_by(|a, b| whole || joined(a, b)).peekable();
     while let Some(part) = parts.next() {
         let drive = spikes.as_ref().map_or(drive, Drive::Spikes);
+        let flat = (on_gpu && part[0].synapse.is_linear()).then(|| drive.flattened()).transpose()?;
+        let drive = flat.as_ref().map_or(drive, |flat| drive.with(flat));
         let finish = if parts.peek().is_some() { Finish::Spikes } else { finish };
         let make = if supported(part, drive)? { make_by_chain } else { make_by_reference };
         let (next, batch) = make(part, drive, finish, train)?;

@@ -9,8 +9,8 @@ use crate::{Connections, Readout, SpikingLayer};
 /// Spiking layers one after the other, from spikes (or a constant current) to spikes (or their sum over time).
 ///
 /// Equal to calling the layers one by one, and faster: on the CPU in f32 the stack is one operation, between whose layers
-/// spikes are lists of events and never tensors (see `docs/performance.md`). On a GPU (features `cuda`, `cudnn`) it is one operation too,
-/// whose gradients go from layer to layer. Elsewhere it *is* the layers one by one.
+/// spikes are lists of events and never tensors (see `docs/performance.md`). On a GPU (features `cuda`, `cudnn`) layers of LIF neurons
+/// are one operation too, whose gradients go from layer to layer, up to 191 time steps in f32 and 95 in f64. Elsewhere it *is* the layers one by one.
 ///
 /// # Examples
 /// ```

@@ -45,7 +45,11 @@ fn sum_of_squares_reference(xs: &Tensor) -> Result<Tensor> {
     let dtype = if xs.device().is_metal() { DType::F32 } else { DType::F64 };
     let squares = xs.to_dtype(dtype)?.sqr()?;
     // Row by row, and then the rows: on a GPU Candle sums all numbers of a row, and of a whole tensor, in one block of threads.
-    if squares.rank() < 2 { squares.sum_all() } else { squares.flatten_from(1)?.sum(1)?.sum_all() }
+    if squares.rank() < 2 || squares.elem_count() == 0 {
+        squares.sum_all()
+    } else {
+        squares.flatten_from(1)?.sum(1)?.sum_all()
+    }
 }
 
 fn of_piece(xs: &[f32]) -> f64 {

@@ -1,4 +1,4 @@
-//! Launches on a GPU: all that only a GPU can show is in this file, and in it in [`function`] and [`Call::run`].
+//! Launches on a GPU: all that only a GPU can show is in this file, and in it in [`function`], [`keep_memory`] and [`Call::run`].
 //!
 //! An op says with a [`Launch`] what it wants, the same that the host runner takes in the tests, and hands over its operands in the
 //! launch's order. Each is checked against the bytes that the launch counts on.

@@ -1,7 +1,7 @@
 //! Rows of a matrix, picked by number, and what becomes of their gradients.
 //!
 //! Candle adds the gradients of picked rows one after the other, on a GPU in few threads: with codes of a batch of 256 images that took a
-//! third of a training step. Elsewhere than on the CPU they are a product here, or rows that are picked back.
+//! third of third of a training step. There they are a product here, or rows that are picked back.
 
 #[cfg(test)]
 mod tests;
@@ -18,12 +18,14 @@ const BLOCK: usize = 1 << 24;
 
 /// Looks vectors up, as `torch.nn.functional.embedding` does: `y[m] = table[indices[m]]`, differentiable in the table.
 ///
-/// On a GPU the gradients of a vector that is looked up several times are added in double precision.
+/// On a GPU the gradients of a vector that is looked up several times are added in double precision, as a product with a matrix of ones and
+/// zeros: `2 K M C` operations, and 128 MiB for a part of that matrix.
 ///
 /// # Shapes
 /// `table: [K, C]`, `indices: u32 [M]`, below `K` -> `[M, C]`.
 /// # Errors
-/// Returns an error if the shapes or the type of the indices do not fit; on the CPU also if an index is `K` or more.
+/// Returns an error if the shapes or the type of the indices do not fit; on the CPU also if an index is `K` or more, which on a GPU
+/// nobody looks at: what is read there is undefined.
 /// # Examples
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -35,7 +37,7 @@ const BLOCK: usize = 1 << 24;
 /// ```
 pub fn embedding(table: &Tensor, indices: &Tensor) -> Result<Tensor> {
     check(table, indices)?;
-    if Backend::of(table) == Backend::Cpu {
+    if Backend::of(table) != Backend::Cuda {
         return table.index_select(indices, 0)?.contiguous();
     }
     table.contiguous()?.apply_op2(&indices.contiguous()?, Pick { back: None })
@@ -60,12 +62,11 @@ pub fn pick_rows(xs: &Tensor, places: &[u32]) -> Result<Tensor> {
     if let Some(place) = places.iter().find(|&&place| place as usize >= rows) {
         bail!("pick_rows: row {place} of {rows}")
     }
-    let back = places_back(places, rows);
-    let places = Tensor::new(places, xs.device())?;
-    if Backend::of(xs) == Backend::Cpu || places.elem_count() == 0 {
-        return xs.index_select(&places, 0)?.contiguous();
+    let numbers = Tensor::new(places, xs.device())?;
+    if Backend::of(xs) != Backend::Cuda || places.is_empty() {
+        return xs.index_select(&numbers, 0)?.contiguous();
     }
-    xs.contiguous()?.apply_op2(&places, Pick { back })
+    xs.contiguous()?.apply_op2(&numbers, Pick { back: places_back(places, rows) })
 }
 
 fn check(table: &Tensor, indices: &Tensor) -> Result<()> {

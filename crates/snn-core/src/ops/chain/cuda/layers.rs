@@ -1,6 +1,6 @@
 //! The layers of a chain, whatever their input, and their parameters as its kernels want them.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 
 use crate::geometry;
 use crate::ops::batch_norm::cuda::run::Normalise;
@@ -59,7 +59,13 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    pub(super) fn new(specs: &[Spec], dtype: DType) -> Self {
+    /// Of these specs, with so many weights in all.
+    pub(super) fn new(specs: &[Spec], dtype: DType, number: usize) -> Result<Self> {
+        if specs.iter().any(|spec| spec.learns || spec.flattened != 1) {
+            bail!(
+                "spiking_chain: no kernel on a GPU for time constants that are learned, or for linear layers on maps"
+            )
+        }
         let mut weights = 0;
         let link = |spec: &Spec| {
             let link = Link::new(*spec, weights);
@@ -67,7 +73,10 @@ impl Layers {
             link
         };
         let links = specs.iter().map(link).collect();
-        Self { links, last: cfg!(feature = "cudnn") && dtype == DType::F32 }
+        if weights != number {
+            bail!("spiking_chain: layers of {weights} weights, of which there are {number}")
+        }
+        Ok(Self { links, last: cfg!(feature = "cudnn") && dtype == DType::F32 })
     }
 
     /// `[M, C, H, W]` as it lies inside.
@@ -98,7 +107,12 @@ impl Layers {
             let kernel = weights.narrow(0, link.weights, kernel.iter().product())?.reshape(&kernel[..])?;
             let (weight, bias) = (affines.narrow(0, from, c)?, affines.narrow(0, from + c, c)?);
             from += 2 * c;
-            Ok(Parameters { kernel: self.inward(&kernel)?, weight, bias, map: None })
+            // In memory of its own: tensor cores may want it to begin at a multiple of 16 bytes.
+            let kernel = match self.last {
+                true => kernel.permute((0, 2, 3, 1))?.force_contiguous()?,
+                false => kernel,
+            };
+            Ok(Parameters { kernel, weight, bias, map: None })
         };
         self.links.iter().map(of_layer).collect()
     }

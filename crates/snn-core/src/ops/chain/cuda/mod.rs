@@ -27,13 +27,14 @@ pub(in crate::ops::chain) fn run(
 ) -> Result<(Tensor, Vec<Option<BatchMoments>>)> {
     let flat = weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
     let flat = Tensor::cat(&flat, 0)?;
-    let layers = Arc::new(Layers::new(chain.layers, xs.dtype()));
+    let layers = Arc::new(Layers::new(chain.layers, xs.dtype(), flat.elem_count())?);
     let parameters = layers.lay_out(&flat.detach(), &affines.detach())?;
     let plan = Plan::new(xs, layers, chain.constant, chain.end.clone(), chain.exchange.clone())?;
     let (ys, kept) = plan.forward(&xs.detach(), &parameters, chain.keep)?;
     let moments = kept.iter().map(|kept| kept.moments(xs.dtype())).collect::<Result<_>>()?;
     if [xs, &flat, affines].iter().any(|t| t.track_op()) {
-        let op = ChainOp { plan, parameters, ys, kept: Mutex::new(chain.keep.then_some(kept)) };
+        let kept = Mutex::new(chain.keep.then_some(kept));
+        let op = ChainOp { plan, parameters, ys: Mutex::new(Some(ys)), kept };
         return Ok((xs.contiguous()?.apply_op3(&flat, affines, op)?, moments));
     }
     Ok((ys, moments))
@@ -51,7 +52,7 @@ impl Prepared {
     pub(in crate::ops::chain) fn new(specs: &[Spec], weights: &[Tensor], affines: &[Tensor]) -> Result<Self> {
         let flat = weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
         let (flat, affines) = (Tensor::cat(&flat, 0)?, Tensor::cat(affines, 0)?);
-        let layers = Arc::new(Layers::new(specs, flat.dtype()));
+        let layers = Arc::new(Layers::new(specs, flat.dtype(), flat.elem_count())?);
         let mut parameters = layers.lay_out(&flat, &affines)?;
         for Parameters { weight, bias, map, .. } in &mut parameters {
             *map = Some(Normalise::by_map(weight, bias)?);
@@ -74,7 +75,8 @@ impl Prepared {
 struct ChainOp {
     plan: Plan,
     parameters: Vec<Parameters>,
-    ys: Tensor,
+    /// Until they are handed out.
+    ys: Mutex<Option<Tensor>>,
     kept: Mutex<Option<Vec<Kept>>>,
 }
 
@@ -104,16 +106,18 @@ impl CustomOp3 for ChainOp {
         _: &CudaStorage,
         _: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let (storage, layout) = self.ys.storage_and_layout();
-        let Storage::Cuda(ys) = &*storage else { bail!("spiking_chain: its output is not on the GPU") };
-        let copy = by_element!(ys, self.name(), F => time::cuda::run::copy::<F>(ys, layout)?);
+        let ys = self.ys.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(ys) = ys else { bail!("spiking_chain: its output was handed out before") };
+        let (storage, layout) = ys.storage_and_layout();
+        let Storage::Cuda(values) = &*storage else { bail!("spiking_chain: its output is not on the GPU") };
+        let copy = by_element!(values, self.name(), F => time::cuda::run::copy::<F>(values, layout)?);
         Ok((copy, layout.shape().clone()))
     }
 
     fn bwd(
         &self,
         xs: &Tensor,
-        _weights: &Tensor,
+        weights: &Tensor,
         _affines: &Tensor,
         _ys: &Tensor,
         grad: &Tensor,
@@ -125,8 +129,9 @@ impl CustomOp3 for ChainOp {
             Some(kept) => kept,
             None => plan.forward(&xs.detach(), parameters, true)?.1,
         };
-        let (input, [weights, affines]) = plan.backward(kept, parameters, &grad.detach(), xs.track_op())?;
+        let wanted = (xs.track_op(), weights.track_op());
+        let (input, weights, affines) = plan.backward(kept, parameters, &grad.detach(), wanted)?;
         let input = input.map(|grad| grad.reshape(xs.shape())).transpose()?;
-        Ok((input, Some(weights), Some(affines)))
+        Ok((input, weights, Some(affines)))
     }
 }

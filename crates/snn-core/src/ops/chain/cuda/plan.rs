@@ -165,14 +165,14 @@ impl Plan {
         }
     }
 
-    /// The gradients of the input, where it is wanted, of all weights and of all affines.
+    /// The gradients of the input and of all weights, where they are wanted, and of all affines.
     pub(super) fn backward(
         &self,
         mut kept: Vec<Kept>,
         parameters: &[Parameters],
         grad: &Tensor,
-        of_input: bool,
-    ) -> Result<(Option<Tensor>, [Tensor; 2])> {
+        (of_input, of_kernels): (bool, bool),
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Tensor)> {
         let (mut of_weights, mut of_affines, mut above) = (Vec::new(), Vec::new(), None);
         for (i, (link, of)) in self.layers.links.iter().zip(parameters).enumerate().rev() {
             let Some(Kept { input, currents, op }) = kept.pop() else {
@@ -192,8 +192,10 @@ impl Plan {
                 geometry::Kind::Conv => (&input, &of_currents),
                 geometry::Kind::Transposed => (&of_currents, &input),
             };
-            let kernel = product(Kind::KernelGradient, link.g, self.layers.last, image, map)?;
-            of_weights.push(self.layers.outward(&kernel)?.flatten_all()?);
+            if of_kernels {
+                let kernel = product(Kind::KernelGradient, link.g, self.layers.last, image, map)?;
+                of_weights.push(self.layers.outward(&kernel)?.flatten_all()?);
+            }
             of_affines.push(Tensor::cat(&affine, 0)?);
             if i > 0 || of_input {
                 above = Some(product(link.kinds()[1], link.g, self.layers.last, &of_currents, &of.kernel)?);
@@ -202,6 +204,7 @@ impl Plan {
         of_weights.reverse();
         of_affines.reverse();
         let input = above.map(|grad| self.layers.outward(&grad)).transpose()?;
-        Ok((input, [Tensor::cat(&of_weights, 0)?, Tensor::cat(&of_affines, 0)?]))
+        let weights = of_kernels.then(|| Tensor::cat(&of_weights, 0)).transpose()?;
+        Ok((input, weights, Tensor::cat(&of_affines, 0)?))
     }
 }

@@ -1,4 +1,4 @@
-//! The three products of a convolution by cuDNN, on `[M, C, H, W]`.
+//! The three products of a convolution by cuDNN, on `[M, C, H, W]` or with channels as the last axis.
 #![allow(unsafe_code)] // cuDNN is a C library.
 
 use std::cell::RefCell;
@@ -130,8 +130,14 @@ fn run<T: CudaDType + WithDType + CudnnDataType + DeviceRepr, S: CudnnDataType>(
             let (algorithm, bytes) = match handle.$chosen.entry(key) {
                 Entry::Occupied(entry) => *entry.get(),
                 Entry::Vacant(entry) => {
-                    let algorithm = $repeats(op.pick_algorithm()?);
-                    *entry.insert((algorithm, op.get_workspace_size(algorithm)?))
+                    let picked = op.pick_algorithm()?;
+                    // Where that is none for this product, what was picked.
+                    let steady = $repeats(picked);
+                    let chosen = match op.get_workspace_size(steady) {
+                        Ok(bytes) => (steady, bytes),
+                        Err(_) => (picked, op.get_workspace_size(picked)?),
+                    };
+                    *entry.insert(chosen)
                 }
             };
             let mut workspace: CudaSlice<u8> = uninitialised(device, bytes)?;

@@ -31,7 +31,7 @@ pub(in crate::ops::conv) fn product<F: Element>(
         return Ok(made);
     }
     if last {
-        bail!("conv2d: channels are the second axis without cuDNN")
+        bail!("conv2d: with channels as the last axis it wants cuDNN, and images")
     }
     let (device, images) = (a.device(), l1.dims()[0]);
     let blocks = Blocks { g, device, images, a: elements::<F>(a, l1)?, b: elements::<F>(b, l2)? };

@@ -19,8 +19,8 @@ __device__ __forceinline__ void lif_spikes(const Neuron<Real> &neuron, int steps
 
 // `upstream(t)` is the gradient of S[t]; `charged(t, gradient)` hears of that of H[t], and `take(t, gradient)` takes that of X[t]:
 // with `constant`, of a current that stays, their sum once, as that of X[0]. `columns` has 2 numbers for each step, those of a thread
-// `blockDim.x` apart: potentials, and behind them upstream gradients. All that is read from memory is read on the way up, `AHEAD` steps at
-// once, and each kernel as many as spill none of its registers.
+// `blockDim.x` apart: potentials, and behind them upstream gradients. What the potentials and gradients need is read from memory on the way up, `AHEAD`
+// steps at once, in each kernel as many as spill none of its registers.
 template <int AHEAD, class Real, class Current, class Upstream, class Charged, class Take>
 __device__ __forceinline__ void lif_gradients(const Neuron<Real> &neuron, int steps, int constant, Real *columns,
                                               Current current, Upstream upstream, Charged charged, Take take) {

@@ -73,6 +73,58 @@ fn step(device: &Device, dtype: DType, constant: bool, train: bool) -> Result<Ve
     all.map(|tensor| tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)).collect()
 }
 
+/// Two linear layers of odd sizes: their sums, and the gradients of all parameters, twice.
+fn linear_step(device: &Device, dtype: DType) -> Result<Vec<Tensor>> {
+    let params = ParamStore::new(Seed(5), dtype, device);
+    let (vb, cfg) = (params.builder(), LayerConfig::default());
+    let layers =
+        vec![SpikingLayer::linear(17, 33, cfg, vb.pp(0))?, SpikingLayer::linear(33, 5, cfg, vb.pp(1))?];
+    let xs = (random("xs", &[6, 40, 17], DType::F64)? * 3.)?.to_dtype(dtype)?.to_device(device)?;
+    let sums = SpikingStack::new(layers).readout(Drive::Spikes(&xs), Readout::Mean, true)?;
+    let upstream = random("upstream", sums.dims(), DType::F64)?.to_dtype(dtype)?.to_device(device)?;
+    let loss = (&sums * upstream)?.sum_all()?;
+    let mut all = vec![sums];
+    for _ in 0..2 {
+        all.extend(params.gradients(&loss.backward()?)?.into_values());
+    }
+    all.iter().map(|tensor| tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)).collect()
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn gpu_chain_of_linear_layers() -> Result<()> {
+    let wanted = linear_step(&Device::Cpu, DType::F64)?;
+    let got = linear_step(&gpu(), DType::F64)?;
+    assert_eq!(got.len(), wanted.len());
+    for (i, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
+        assert_within(&format!("linear, {i}"), got, wanted, &(wanted.abs()? + 1e-3)?, 1e-9);
+    }
+    Ok(())
+}
+
+/// A stack laid out once, at some positions and at all.
+#[test]
+#[ignore = "needs a GPU"]
+fn gpu_prepared_stack() -> Result<()> {
+    let run = |device: &Device| -> Result<Vec<Tensor>> {
+        let params = ParamStore::new(Seed(7), DType::F64, device);
+        let (vb, cfg) = (params.builder(), LayerConfig::default());
+        let conv = |from, to, i| SpikingLayer::conv(from, to, ConvConfig::new(3, 1, 1), cfg, vb.pp(i));
+        let stack = SpikingStack::new(vec![conv(2, 7, 0)?, conv(7, 9, 1)?]).with_threshold_scale(0.05)?;
+        let prepared = stack.prepare(&[2, 7, 7])?;
+        let images = random("images", &[3, 2, 7, 7], DType::F64)?.to_device(device)?;
+        let (drive, at) = (Drive::Constant(&images, 5), [vec![0, 48], vec![], vec![24]]);
+        let some = prepared.readout_of_at(drive, Readout::Mean, &[1, 0], &at)?;
+        let all = [some, prepared.readout(drive, Readout::Mean)?, prepared.forward(drive)?];
+        all.iter().map(|tensor| tensor.to_device(&Device::Cpu)).collect()
+    };
+    for (i, (got, wanted)) in run(&gpu())?.iter().zip(&run(&Device::Cpu)?).enumerate() {
+        assert!(wanted.sum_all()?.to_scalar::<f64>()? > 0., "{i}: nothing fires");
+        assert_within(&format!("prepared, {i}"), got, wanted, &(wanted.abs()? + 1e-3)?, 1e-9);
+    }
+    Ok(())
+}
+
 /// In double precision the CPU's layers one by one; in single precision close to them, but for neurons at their thresholds.
 #[test]
 #[ignore = "needs a GPU"]
