@@ -1,9 +1,9 @@
 //! Training steps and sampling of both networks at the paper's sizes on a device: one JSON object a line.
 //!
 //! `gpu_steps DEVICE SECONDS PRECISIONS WORKS BATCH...`, as in `gpu_steps cuda:0 20 f32,tf32,bf16 all 32 256 1024`; `SECONDS` is what each
-//! measurement may take, and WORKS some of vqsvae_train, sdid_train, sample_49 and losses. `scripts/gpu-suite` runs it, and beside it `benches/peer/device.py`, which does the same in PyTorch. Weights are
-//! fresh, so that spikes are as many as at the start of a training: a GPU's time does not depend on them. `losses` are
-//! means over the last of the same 200 steps, to compare precisions by.
+//! measurement may take, and WORKS some of vqsvae_train, sdid_train, sample_49 and losses. `scripts/gpu-suite` runs it, and beside it
+//! `benches/peer/device.py`, which does the same in PyTorch. Weights are fresh, so that spikes are as many as at the start of a training: a
+//! GPU's time does not depend on them. `losses` are means over the last of the same 200 steps, to compare precisions by.
 #![allow(clippy::print_stdout, reason = "its output is its interface")]
 
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! What the diffusion asks of a network.
 
 use candle_core::{Result, Tensor};
-use snn_core::pick_rows;
+use snn_core::pick_positions;
 
 /// The network that the diffusion trains and samples from: a model of `p(h_0 | h_t)`, which is given partly masked codes and
 /// returns the logits of every code at every position.
@@ -159,10 +159,7 @@ pub(crate) fn pick(
 ) -> crate::Result<Tensor> {
     let k = logits.dims().get(1).copied().unwrap_or(0);
     crate::Error::check_shape("what the denoiser returned", logits.dims(), &[n, k, h, w])?;
-    let first = |i: usize| (i * h * w) as u32;
-    let rows = positions.iter().enumerate().flat_map(|(i, at)| at.iter().map(move |p| first(i) + p));
-    let logits = logits.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
-    Ok(pick_rows(&logits, &rows.collect::<Vec<_>>())?)
+    Ok(pick_positions(logits, positions)?)
 }
 
 impl<F: Fn(&Tensor, &Tensor, bool) -> Result<Tensor>> Denoiser for F {

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::synapse::{Map, Synapse, add_to_channels};
-use crate::ops::conv::{check, conv2d_at, select};
+use crate::ops::conv::{check, conv2d_at, pick_positions};
 use crate::{Connections, ConvConfig, Readout};
 
 /// Makes numbers of spikes, as the last layer of a network: a synapse without neurons, its output summed over time by a [`Readout`].
@@ -137,7 +137,7 @@ impl ReadoutLayer {
         positions: &[Vec<u32>],
     ) -> Result<Tensor> {
         let Map::Conv(cfg) = &self.synapse.map else {
-            return select(&self.forward_sums(sums, time_steps)?, positions);
+            return pick_positions(&self.forward_sums(sums, time_steps)?, positions);
         };
         let ys = conv2d_at(&self.join(sums)?, &self.synapse.weight, cfg, positions)?;
         // As a product with ones, whose gradient Candle sums many times as fast as that of a broadcast along the first axis.

@@ -17,8 +17,8 @@ use super::backend::Backend;
 #[cfg(feature = "cuda")]
 use super::cuda::gpu::by_element;
 use super::{Real, by_dtype, operand, room, same_type};
-pub use at::conv2d_at;
-pub(crate) use at::{check, select};
+pub(crate) use at::check;
+pub use at::{conv2d_at, pick_positions};
 pub(crate) use cpu::Sizes;
 
 use crate::ConvConfig;
@@ -146,7 +146,7 @@ fn conv_transpose2d_output(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig) -> Re
     Ok([oh, ow])
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     /// `(image, kernel) -> map`
     Correlate,
@@ -157,17 +157,12 @@ pub(crate) enum Kind {
 }
 
 /// One of the three products; the adjoints of each are the other two.
-struct Product {
-    kind: Kind,
-    g: Sizes,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product {
+    pub(crate) kind: Kind,
+    pub(crate) g: Sizes,
     /// Whether channels are the last axis of all three tensors, and not the second; on a GPU with cuDNN only.
-    last: bool,
-}
-
-/// One of the products without a gradient, of contiguous tensors whose channels are the last axis with `last`, else the second.
-#[cfg(feature = "cuda")]
-pub(crate) fn product(kind: Kind, g: Sizes, last: bool, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    a.apply_op2_no_bwd(b, &Product { kind, g, last })
+    pub(crate) last: bool,
 }
 
 impl Product {
@@ -198,8 +193,26 @@ impl Product {
         if self.last { (n, h, w, c) } else { (n, c, h, w) }
     }
 
-    fn apply(kind: Kind, g: Sizes, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Product { kind, g, last: false })
+    /// The product without a gradient.
+    pub(crate) fn apply(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, self)
+    }
+
+    /// The gradients of `a` and of the kernel, those that are wanted.
+    pub(crate) fn gradients(
+        &self,
+        [a, kernel, grad]: [&Tensor; 3],
+        (of_a, of_kernel): (bool, bool),
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (input_kind, image, map) = match self.kind {
+            Kind::Correlate => (Kind::ImageGradient, a, grad),
+            Kind::ImageGradient => (Kind::Correlate, grad, a),
+            Kind::KernelGradient => bail!("the kernel gradient is not differentiable"),
+        };
+        let other = |kind| Self { kind, ..*self };
+        let input = of_a.then(|| other(input_kind).apply(grad, kernel)).transpose()?;
+        let weight = of_kernel.then(|| other(Kind::KernelGradient).apply(image, map)).transpose()?;
+        Ok((input, weight))
     }
 }
 
@@ -243,15 +256,6 @@ impl CustomOp2 for Product {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let g = self.g;
-        let (input_kind, image, map) = match self.kind {
-            Kind::Correlate => (Kind::ImageGradient, a, grad),
-            Kind::ImageGradient => (Kind::Correlate, grad, a),
-            Kind::KernelGradient => bail!("the kernel gradient is not differentiable"),
-        };
-        let input = a.track_op().then(|| Self::apply(input_kind, g, grad, kernel)).transpose()?;
-        let weight =
-            kernel.track_op().then(|| Self::apply(Kind::KernelGradient, g, image, map)).transpose()?;
-        Ok((input, weight))
+        self.gradients([a, kernel, grad], (a.track_op(), kernel.track_op()))
     }
 }

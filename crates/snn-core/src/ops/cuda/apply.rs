@@ -10,6 +10,24 @@ pub(crate) type Stored<'a> = (&'a CudaStorage, &'a Layout);
 /// What an operation makes.
 pub(crate) type Made = Result<(CudaStorage, Shape)>;
 
+/// What Candle asks of an operation of three tensors on the CPU, where only a GPU computes it.
+macro_rules! no_cpu_fwd3 {
+    () => {
+        fn cpu_fwd(
+            &self,
+            _: &candle_core::CpuStorage,
+            _: &candle_core::Layout,
+            _: &candle_core::CpuStorage,
+            _: &candle_core::Layout,
+            _: &candle_core::CpuStorage,
+            _: &candle_core::Layout,
+        ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
+            candle_core::bail!("{}: this one is the GPU's", self.name())
+        }
+    };
+}
+pub(crate) use no_cpu_fwd3;
+
 struct OnGpu<K> {
     name: &'static str,
     compute: K,
@@ -77,17 +95,7 @@ impl<K: Fn([Stored<'_>; 3]) -> Made> CustomOp3 for OnGpu<K> {
         self.name
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.refuse()
-    }
+    no_cpu_fwd3!();
 
     fn cuda_fwd(
         &self,

@@ -23,11 +23,17 @@ constexpr int MAX_BLOCK = 128;
 __device__ __forceinline__ Count first_element() { return (Count)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ Count all_threads() { return (Count)gridDim.x * blockDim.x; }
 
-// `width` sums of a block, in the same order every time: of the threads whose numbers leave the same remainder, in the first threads.
-// `width` is a power of two, a warp at most; `scratch` holds so many numbers for each warp. All threads of the block call it.
+// `width` sums of a warp, in the same order every time: of the threads whose numbers leave the same remainder, in the first of them. `width`
+// is a power of two, a warp at most. All threads of the warp call it.
+__device__ __forceinline__ double warp_sums(double value, int width) {
+  for (int offset = WARP / 2; offset >= width; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
+  return value;
+}
+
+// The same of a block, in its first threads; `scratch` holds `width` numbers for each warp. All threads of the block call it.
 __device__ __forceinline__ double block_sums(double value, int width, double *scratch) {
   const int lane = threadIdx.x % WARP;
-  for (int offset = WARP / 2; offset >= width; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
+  value = warp_sums(value, width);
   if (lane < width) scratch[threadIdx.x / WARP * width + lane] = value;
   __syncthreads();
   double sum = 0;

@@ -43,21 +43,8 @@ pub fn embedding(table: &Tensor, indices: &Tensor) -> Result<Tensor> {
     table.contiguous()?.apply_op2(&indices.contiguous()?, Pick { back: None })
 }
 
-/// Picks rows, `y[i] = xs[places[i]]`; differentiable. On a GPU it is fastest backward where no row is picked twice.
-///
-/// # Shapes
-/// `xs: [M, C]`, places below `M` -> `[places, C]`.
-/// # Errors
-/// Returns an error if `xs` has another rank or if a place is `M` or more.
-/// # Examples
-/// ```
-/// # use candle_core::{Device, Tensor};
-/// # fn main() -> candle_core::Result<()> {
-/// let xs = Tensor::new(&[[1f32, 2.], [3., 4.], [5., 6.]], &Device::Cpu)?;
-/// assert_eq!(snn_core::pick_rows(&xs, &[2, 0])?.to_vec2::<f32>()?, [[5., 6.], [1., 2.]]);
-/// # Ok(()) }
-/// ```
-pub fn pick_rows(xs: &Tensor, places: &[u32]) -> Result<Tensor> {
+/// Picks rows, `y[i] = xs[places[i]]`, of `xs: [M, C]`; differentiable. On a GPU it is fastest backward where no row is picked twice.
+pub(crate) fn pick_rows(xs: &Tensor, places: &[u32]) -> Result<Tensor> {
     let rows = xs.dims2()?.0;
     if let Some(place) = places.iter().find(|&&place| place as usize >= rows) {
         bail!("pick_rows: row {place} of {rows}")

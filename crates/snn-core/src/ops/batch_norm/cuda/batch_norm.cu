@@ -9,11 +9,7 @@ __device__ __forceinline__ Pair<double> sum_of_parts(const Planes &p, const doub
     sum.first += parts[2 * ((Count)channel * p.parts + part)];
     sum.second += parts[2 * ((Count)channel * p.parts + part) + 1];
   }
-  for (int offset = WARP / 2; offset > 0; offset /= 2) {
-    sum.first += __shfl_down_sync(0xffffffffu, sum.first, offset);
-    sum.second += __shfl_down_sync(0xffffffffu, sum.second, offset);
-  }
-  return sum;
+  return {warp_sums(sum.first, 1), warp_sums(sum.second, 1)};
 }
 
 // Around a value of the channel itself, so that a large mean does not swallow a small variance.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaViewMut};
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CudaStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::Planes;
 use crate::exchange::{self, Exchange};
 use crate::ops::batch_norm::BatchNormed;
 use crate::ops::batch_norm::shards::merge_moments;
-use crate::ops::cuda::apply::{Stored, apply1, apply3};
+use crate::ops::cuda::apply::{Stored, apply1, apply3, no_cpu_fwd3};
 use crate::ops::cuda::gpu::{Call, Element, by_element, uninitialised};
 
 /// `x -> [2, C]` in f64: mean and biased variance of each channel.
@@ -89,9 +89,13 @@ impl Normalise {
 
 /// What became of a batch, with its statistics, and the elements of each channel.
 pub(crate) fn made(moments: &Tensor, count: usize, ys: Tensor) -> Result<(BatchNormed, usize)> {
-    let like = |i| moments.get(i)?.to_dtype(ys.dtype());
-    let (mean, variance) = (like(0)?, like(1)?);
+    let (mean, variance) = mean_and_variance(moments, ys.dtype())?;
     Ok((BatchNormed { ys, mean, variance }, count))
+}
+
+/// The moments apart, in the element type of what they are of.
+pub(crate) fn mean_and_variance(moments: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+    Ok((moments.get(0)?.to_dtype(dtype)?, moments.get(1)?.to_dtype(dtype)?))
 }
 
 /// Hands on the storage of a tensor on a GPU.
@@ -99,7 +103,7 @@ pub(crate) fn on_gpu<R>(tensor: &Tensor, then: impl FnOnce(&CudaStorage, &Layout
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         Storage::Cuda(storage) => then(storage, layout),
-        _ => bail!("batch_norm: its statistics are not on the GPU"),
+        _ => bail!("a tensor of shape {:?} is not on the GPU", tensor.dims()),
     }
 }
 
@@ -108,17 +112,7 @@ impl CustomOp3 for Normalise {
         "batch_norm"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("batch_norm: this one is the GPU's")
-    }
+    no_cpu_fwd3!();
 
     fn cuda_fwd(
         &self,

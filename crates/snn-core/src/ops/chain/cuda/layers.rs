@@ -2,41 +2,46 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::geometry;
+use crate::geometry::{self, Geometry};
 use crate::ops::batch_norm::cuda::run::Normalise;
 use crate::ops::chain::spec::Spec;
-use crate::ops::conv::{Kind, Sizes};
+use crate::ops::conv::{Kind, Product, Sizes};
 
 /// A layer: its convolution, and where its weights lie among those of all layers.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) spec: Spec,
-    pub(super) g: Sizes,
+    pub(super) product: Product,
     pub(super) weights: usize,
 }
 
 impl Link {
-    pub(super) fn new(spec: Spec, weights: usize) -> Self {
-        let (g, geometry::ConvConfig { stride, padding, .. }) = (spec.geometry, spec.geometry.conv);
+    pub(super) fn new(spec: Spec, weights: usize, last: bool) -> Self {
+        let Geometry { kind, conv, channels, .. } = spec.geometry;
         // Of a transposed convolution the output is the image and the input is the map.
-        let ((c_in, (h, w)), (c_out, (oh, ow))) = match g.kind {
-            geometry::Kind::Conv => ((g.channels.0, g.source), (g.channels.1, g.target)),
-            geometry::Kind::Transposed => ((g.channels.1, g.target), (g.channels.0, g.source)),
+        let (kind, (c_in, c_out)) = match kind {
+            geometry::Kind::Conv => (Kind::Correlate, channels),
+            geometry::Kind::Transposed => (Kind::ImageGradient, (channels.1, channels.0)),
         };
-        let (kh, kw) = g.kernel;
-        Self { spec, g: Sizes { c_in, h, w, c_out, oh, ow, kh, kw, stride, padding }, weights }
-    }
-
-    /// Its products: forward, and back to its input.
-    pub(super) fn kinds(&self) -> [Kind; 2] {
-        match self.spec.geometry.kind {
-            geometry::Kind::Conv => [Kind::Correlate, Kind::ImageGradient],
-            geometry::Kind::Transposed => [Kind::ImageGradient, Kind::Correlate],
-        }
+        let [rows, columns] = spec.geometry.axes();
+        let g = Sizes {
+            c_in,
+            h: rows.image,
+            w: columns.image,
+            c_out,
+            oh: rows.map,
+            ow: columns.map,
+            kh: rows.kernel,
+            kw: columns.kernel,
+            stride: conv.stride,
+            padding: conv.padding,
+        };
+        Self { spec, product: Product { kind, g, last }, weights }
     }
 
     pub(super) fn kernel(&self) -> [usize; 4] {
-        [self.g.c_out, self.g.c_in, self.g.kh, self.g.kw]
+        let g = &self.product.g;
+        [g.c_out, g.c_in, g.kh, g.kw]
     }
 }
 
@@ -66,9 +71,10 @@ impl Layers {
                 "spiking_chain: no kernel on a GPU for time constants that are learned, or for linear layers on maps"
             )
         }
+        let last = cfg!(feature = "cudnn") && dtype == DType::F32;
         let mut weights = 0;
         let link = |spec: &Spec| {
-            let link = Link::new(*spec, weights);
+            let link = Link::new(*spec, weights, last);
             weights += link.kernel().iter().product::<usize>();
             link
         };
@@ -76,7 +82,7 @@ impl Layers {
         if weights != number {
             bail!("spiking_chain: layers of {weights} weights, of which there are {number}")
         }
-        Ok(Self { links, last: cfg!(feature = "cudnn") && dtype == DType::F32 })
+        Ok(Self { links, last })
     }
 
     /// `[M, C, H, W]` as it lies inside.

@@ -9,10 +9,11 @@ mod plan;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::spec::{BatchMoments, Chain, End, Spec};
-use crate::ops::batch_norm::cuda::run::Normalise;
+use crate::ops::batch_norm::cuda::run::{Normalise, on_gpu};
+use crate::ops::cuda::apply::no_cpu_fwd3;
 use crate::ops::cuda::gpu::by_element;
 use crate::ops::time;
 use layers::{Layers, Parameters};
@@ -25,8 +26,7 @@ pub(in crate::ops::chain) fn run(
     affines: &Tensor,
     chain: &Chain<'_>,
 ) -> Result<(Tensor, Vec<Option<BatchMoments>>)> {
-    let flat = weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
-    let flat = Tensor::cat(&flat, 0)?;
+    let flat = joined(weights)?;
     let layers = Arc::new(Layers::new(chain.layers, xs.dtype(), flat.elem_count())?);
     let parameters = layers.lay_out(&flat.detach(), &affines.detach())?;
     let plan = Plan::new(xs, layers, chain.constant, chain.end.clone(), chain.exchange.clone())?;
@@ -40,6 +40,11 @@ pub(in crate::ops::chain) fn run(
     Ok((ys, moments))
 }
 
+/// All numbers of these tensors in a row.
+fn joined(tensors: &[Tensor]) -> Result<Tensor> {
+    Tensor::cat(&tensors.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?, 0)
+}
+
 /// A chain whose parameters do not change.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -50,8 +55,7 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Layers with their weights and their affines, of fixed maps.
     pub(in crate::ops::chain) fn new(specs: &[Spec], weights: &[Tensor], affines: &[Tensor]) -> Result<Self> {
-        let flat = weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
-        let (flat, affines) = (Tensor::cat(&flat, 0)?, Tensor::cat(affines, 0)?);
+        let (flat, affines) = (joined(weights)?, joined(affines)?);
         let layers = Arc::new(Layers::new(specs, flat.dtype(), flat.elem_count())?);
         let mut parameters = layers.lay_out(&flat, &affines)?;
         for Parameters { weight, bias, map, .. } in &mut parameters {
@@ -85,17 +89,7 @@ impl CustomOp3 for ChainOp {
         "spiking_chain"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("spiking_chain: this one is the GPU's")
-    }
+    no_cpu_fwd3!();
 
     fn cuda_fwd(
         &self,
@@ -108,10 +102,10 @@ impl CustomOp3 for ChainOp {
     ) -> Result<(CudaStorage, Shape)> {
         let ys = self.ys.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(ys) = ys else { bail!("spiking_chain: its output was handed out before") };
-        let (storage, layout) = ys.storage_and_layout();
-        let Storage::Cuda(values) = &*storage else { bail!("spiking_chain: its output is not on the GPU") };
-        let copy = by_element!(values, self.name(), F => time::cuda::run::copy::<F>(values, layout)?);
-        Ok((copy, layout.shape().clone()))
+        let copy = on_gpu(&ys, |values, layout| {
+            Ok(by_element!(values, self.name(), F => time::cuda::run::copy::<F>(values, layout)?))
+        })?;
+        Ok((copy, ys.shape().clone()))
     }
 
     fn bwd(

@@ -6,10 +6,8 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::layers::{Layers, Link, Parameters};
 use crate::exchange::Exchange;
-use crate::geometry;
-use crate::ops::batch_norm::cuda::run::Normalise;
+use crate::ops::batch_norm::cuda::run::{Normalise, mean_and_variance};
 use crate::ops::chain::spec::{BatchMoments, End, Scaling, Spec};
-use crate::ops::conv::{Kind, product};
 use crate::ops::norm_lif::Sequence;
 use crate::ops::norm_lif::cuda::run::NormLif;
 use crate::ops::time::{self, weighted_sums};
@@ -28,8 +26,8 @@ impl Kept {
         if self.op.fixed {
             return Ok(None);
         }
-        let of = |i| self.op.norm.moments.get(i)?.to_dtype(dtype);
-        Ok(Some(BatchMoments { mean: of(0)?, variance: of(1)?, count: self.op.norm.count }))
+        let (mean, variance) = mean_and_variance(&self.op.norm.moments, dtype)?;
+        Ok(Some(BatchMoments { mean, variance, count: self.op.norm.count }))
     }
 }
 
@@ -81,7 +79,7 @@ impl Plan {
         let mut input = self.layers.inward(&xs.reshape((self.maps(0), c, h, w))?)?;
         let (mut kept, mut ends) = (Vec::new(), Vec::new());
         for (i, (link, of)) in links.iter().zip(parameters).enumerate() {
-            let currents = product(link.kinds()[0], link.g, *last, &input, &of.kernel)?;
+            let currents = link.product.apply(&input, &of.kernel)?;
             let currents = if *last { currents.flatten_to(2)? } else { currents };
             let op = self.neurons(i, &currents, of)?;
             let spikes = currents.apply_op3_no_bwd(&of.weight, &of.bias, &op)?;
@@ -188,18 +186,14 @@ impl Plan {
             let Some(of_currents) = of_currents else { bail!("currents without a gradient") };
             let (c, map) = (link.spec.geometry.channels.1, link.spec.geometry.target);
             let of_currents = of_currents.reshape(self.layers.inside(self.maps(i), c, map))?;
-            let (image, map) = match link.spec.geometry.kind {
-                geometry::Kind::Conv => (&input, &of_currents),
-                geometry::Kind::Transposed => (&of_currents, &input),
-            };
-            if of_kernels {
-                let kernel = product(Kind::KernelGradient, link.g, self.layers.last, image, map)?;
+            let (of_inputs, kernel) = link
+                .product
+                .gradients([&input, &of.kernel, &of_currents], (i > 0 || of_input, of_kernels))?;
+            above = of_inputs;
+            if let Some(kernel) = kernel {
                 of_weights.push(self.layers.outward(&kernel)?.flatten_all()?);
             }
             of_affines.push(Tensor::cat(&affine, 0)?);
-            if i > 0 || of_input {
-                above = Some(product(link.kinds()[1], link.g, self.layers.last, &of_currents, &of.kernel)?);
-            }
         }
         of_weights.reverse();
         of_affines.reverse();

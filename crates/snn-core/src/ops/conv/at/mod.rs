@@ -37,7 +37,7 @@ pub fn conv2d_at(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, positions: &[Ve
     let (oh, ow) = conv2d_map(&[c_in, h, w], weight, cfg)?;
     same_type("conv2d_at", &[("xs", xs), ("weight", weight)])?;
     if Backend::of(xs) != Backend::Cpu {
-        return select(&conv2d(xs, weight, cfg)?, positions);
+        return pick_positions(&conv2d(xs, weight, cfg)?, positions);
     }
     check(positions, n, oh, ow)?;
     let rows = positions.iter().map(Vec::len).sum();
@@ -48,9 +48,23 @@ pub fn conv2d_at(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, positions: &[Ve
     xs.contiguous()?.apply_op2(&weight.contiguous()?, op)
 }
 
-/// Picks the channels at these positions of maps `[N, C, H, W]`, or of features `[N, C]`, which have one position ->
-/// `[all positions, C]`, item by item.
-pub(crate) fn select(ys: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
+/// Picks the channels at some positions of each item's map, differentiable.
+///
+/// # Shapes
+/// `ys: [N, C, H, W]`, or features `[N, C]`, which have one position, and in `positions[n]` the positions of item `n`, counted row by
+/// row -> `[all positions, C]`, item by item.
+/// # Errors
+/// Returns an error if there is not one list of positions for each item, if a position lies outside the map, or if there are more
+/// positions than 32 bits count.
+/// # Examples
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let maps = Tensor::new(&[[[[1f32, 2.]], [[3., 4.]]]], &Device::Cpu)?; // one map of two channels and two positions
+/// assert_eq!(snn_core::pick_positions(&maps, &[vec![1]])?.to_vec2::<f32>()?, [[2., 4.]]);
+/// # Ok(()) }
+/// ```
+pub fn pick_positions(ys: &Tensor, positions: &[Vec<u32>]) -> Result<Tensor> {
     let (n, c, map) = (ys.dim(0)?, ys.dim(1)?, ys.dims()[2..].iter().product::<usize>());
     check(positions, n, map, 1)?;
     let rows = ys.reshape((n, c, map))?.transpose(1, 2)?.contiguous()?.reshape((n * map, c))?;
@@ -176,7 +190,7 @@ mod tests {
                 let last = (all.dim(2)? * all.dim(3)? - 1) as u32;
                 let positions = [vec![0, last, last / 2], vec![], vec![last]];
                 let some = conv2d_at(&xs, &weight, &cfg, &positions)?;
-                assert_relative("at", &some, &select(&all, &positions)?, bound);
+                assert_relative("at", &some, &pick_positions(&all, &positions)?, bound);
                 // An item's values do not depend on the others.
                 for (n, at, start) in [(0, 0..1, 0), (2, 2..3, 3)] {
                     let rows = positions[at.clone()].iter().map(Vec::len).sum();
@@ -239,7 +253,8 @@ mod tests {
                 // One position twice: its gradient counts twice.
                 let at = [vec![0, 3, 1, 3], vec![], vec![2]];
                 let some = gradients(&xs, &weight, &|xs, weight| conv2d_at(xs, weight, &cfg, &at))?;
-                let all = gradients(&xs, &weight, &|xs, weight| select(&conv2d(xs, weight, &cfg)?, &at))?;
+                let all =
+                    gradients(&xs, &weight, &|xs, weight| pick_positions(&conv2d(xs, weight, &cfg)?, &at))?;
                 for (name, (some, all)) in ["xs", "weight"].iter().zip(some.iter().zip(&all)) {
                     assert_relative(&format!("{name}, {kernel}x{kernel} {dtype:?}"), some, all, bound);
                 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CudaStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::Currents;
 use crate::BatchNormed;
 use crate::exchange::Exchange;
 use crate::ops::batch_norm::cuda::run::{Normalise, finish, input_gradient, made, on_gpu, split};
-use crate::ops::cuda::apply::apply3;
+use crate::ops::cuda::apply::{apply3, no_cpu_fwd3};
 use crate::ops::cuda::gpu::{Call, by_element, uninitialised};
 use crate::ops::norm_lif::Sequence;
 
@@ -65,17 +65,7 @@ impl CustomOp3 for NormLif {
         "norm_lif"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("norm_lif: this one is the GPU's")
-    }
+    no_cpu_fwd3!();
 
     fn cuda_fwd(
         &self,

@@ -9,7 +9,7 @@ use crate::{ConvConfig, Drive, LayerConfig, ParamStore, Readout, Seed, SpikingLa
 /// The three products of a convolution, with channels as the last axis.
 #[cfg(feature = "cudnn")]
 pub(super) fn channels_last(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, bound: f64) -> Result<()> {
-    use crate::ops::conv::{Kind, product, sizes};
+    use crate::ops::conv::{Kind, Product, sizes};
 
     if xs.dtype() != DType::F32 {
         return Ok(());
@@ -26,7 +26,7 @@ pub(super) fn channels_last(xs: &Tensor, weight: &Tensor, cfg: &ConvConfig, boun
             .into_iter()
             .zip(&wanted)
     {
-        let got = product(kind, g, true, &operands[a], &operands[b])?;
+        let got = Product { kind, g, last: true }.apply(&operands[a], &operands[b])?;
         let got = got.permute((0, 3, 1, 2))?.contiguous()?.to_device(&Device::Cpu)?;
         assert_within("channels last", &got, wanted, &(wanted.abs()? + 1e-3)?, bound);
     }

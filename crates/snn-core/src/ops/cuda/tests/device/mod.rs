@@ -11,10 +11,11 @@ use super::norm::{EPS, size_of_input_gradient};
 use super::norm_lif::settled;
 use crate::ops::batch_norm::tests::check_shards;
 use crate::ops::norm_lif::{Sequence, map_lif, norm_lif};
+use crate::ops::rows::pick_rows;
 use crate::ops::testing::{assert_identical, assert_within, random};
 use crate::{
     AdamW, AdamWConfig, ConvConfig, LayerConfig, LifConfig, ParamStore, Readout, Seed, SpikingLayer,
-    batch_norm, conv_transpose2d, conv2d, embedding, lif, lif_constant, nearest, pick_rows, psp_distances,
+    batch_norm, conv_transpose2d, conv2d, embedding, lif, lif_constant, nearest, psp_distances,
     straight_through,
 };
 
