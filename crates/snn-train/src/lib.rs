@@ -8,6 +8,7 @@ mod error;
 mod json;
 mod lock;
 mod over;
+mod pieces;
 mod progress;
 mod run;
 mod shards;

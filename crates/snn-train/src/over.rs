@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use snn_core::{Model, ParamStore};
 
 use crate::error::{Error, Result};
+use crate::pieces::Pieces;
 use crate::trainer::Session;
 use crate::tree::{Part, Tree, from_bytes, to_bytes};
 use crate::workers::share;
@@ -67,7 +68,7 @@ impl Trainer<'_> {
             if let Some(lot) = own.first_mut().filter(|_| progress.stop_requested()) {
                 lot.numbers[STOP] = 1.;
             }
-            let sum = tree.sum(own)?;
+            let sum = tree.sum_pieces(own)?;
             let mean: Vec<f64> = sum.numbers.iter().map(|number| number / shards as f64).collect();
             let value = self.finite("loss", session.done(), mean[LOSS])?;
             session.descend(value, &mean[COLUMNS..], sum.gradients(params, shards)?)?;
@@ -112,23 +113,34 @@ const COLUMNS: usize = 2;
 /// What comes of a shard, or of several.
 #[derive(Clone)]
 struct Lot {
-    /// Whether a stop is asked for, the loss, the columns.
+    /// Whether a stop is asked for, the loss, the columns. Of pieces of a lot, the first has them.
     numbers: Vec<f64>,
-    /// Of all parameters, in the order of their names.
+    /// Of all parameters, in the order of their names: one after the other, as long as their types are the same.
     gradients: Vec<Tensor>,
 }
 
 impl Lot {
     fn of(params: &ParamStore, step: &StepLoss) -> Result<Self> {
-        let gradients = params.gradients(&step.loss.backward()?)?.into_values().collect();
+        let flat = params.gradients(&step.loss.backward()?)?.into_values().map(|g| g.flatten_all());
+        let flat = flat.collect::<candle_core::Result<Vec<_>>>()?;
+        let joined = flat.chunk_by(|a, b| a.dtype() == b.dtype()).map(|same| Tensor::cat(same, 0));
+        let gradients = joined.collect::<candle_core::Result<_>>()?;
         Ok(Self { numbers: [vec![0.], step.numbers()?].concat(), gradients })
     }
 
     /// The mean of the gradients of so many shards, by parameter.
     fn gradients(&self, params: &ParamStore, shards: usize) -> Result<BTreeMap<String, Tensor>> {
         let trainable: BTreeMap<_, _> = params.trainable().into_iter().collect();
-        let mean = |(name, sum): (String, &Tensor)| Ok((name, sum.affine(1. / shards as f64, 0.)?));
-        trainable.into_keys().zip(&self.gradients).map(mean).collect()
+        let (mut joined, mut from) = (0, 0);
+        let mean = |(name, var): (String, Var)| {
+            if from == self.gradients[joined].elem_count() {
+                (joined, from) = (joined + 1, 0);
+            }
+            let sum = self.gradients[joined].narrow(0, from, var.elem_count())?.reshape(var.shape())?;
+            from += var.elem_count();
+            Ok((name, sum.affine(1. / shards as f64, 0.)?))
+        };
+        trainable.into_iter().map(mean).collect()
     }
 }
 
@@ -145,7 +157,7 @@ impl Part for Lot {
         let mut message = to_bytes(&self.numbers, f64::to_le_bytes);
         for gradient in &self.gradients {
             match gradient.dtype() {
-                DType::F32 => message.extend(to_bytes(&gradient.flatten_all()?.to_vec1()?, f32::to_le_bytes)),
+                DType::F32 => message.extend(to_bytes(&gradient.to_vec1()?, f32::to_le_bytes)),
                 _ => gradient.write_bytes(&mut message)?,
             }
         }
@@ -153,18 +165,47 @@ impl Part for Lot {
     }
 
     fn unpack(&self, message: &[u8]) -> Result<Self> {
-        let (count, size) = (8 * self.numbers.len(), |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes());
-        if message.len() != count + self.gradients.iter().map(size).sum::<usize>() {
+        let numbers = 8 * self.numbers.len();
+        if message.len() != numbers + self.bytes() {
             let message = format!("gradients of {} bytes from a worker with other parameters", message.len());
             return Err(candle_core::Error::msg(message).into());
         }
-        let (numbers, mut rest) = message.split_at(count);
+        let (numbers, mut rest) = message.split_at(numbers);
         let read = |like: &Tensor| {
-            let (own, behind) = rest.split_at(size(like));
+            let (own, behind) = rest.split_at(bytes(like));
             rest = behind;
             Tensor::from_raw_buffer(own, like.dtype(), like.dims(), &Device::Cpu)?.to_device(like.device())
         };
         let gradients = self.gradients.iter().map(read).collect::<candle_core::Result<_>>()?;
         Ok(Self { numbers: from_bytes(numbers), gradients })
     }
+}
+
+impl Pieces for Lot {
+    fn bytes(&self) -> usize {
+        self.gradients.iter().map(bytes).sum()
+    }
+
+    fn cut(&self, pieces: usize) -> Result<Vec<Self>> {
+        let piece = |i: usize| {
+            let own = |flat: &Tensor| {
+                let from = |i: usize| i * flat.elem_count() / pieces;
+                flat.narrow(0, from(i), from(i + 1) - from(i))
+            };
+            let gradients = self.gradients.iter().map(own).collect::<candle_core::Result<_>>()?;
+            Ok(Self { numbers: if i == 0 { self.numbers.clone() } else { Vec::new() }, gradients })
+        };
+        (0..pieces).map(piece).collect()
+    }
+
+    fn joined(pieces: &[Self]) -> Result<Self> {
+        let flat =
+            |i: usize| Tensor::cat(&pieces.iter().map(|piece| &piece.gradients[i]).collect::<Vec<_>>(), 0);
+        let gradients = (0..pieces[0].gradients.len()).map(flat).collect::<candle_core::Result<_>>()?;
+        Ok(Self { numbers: pieces[0].numbers.clone(), gradients })
+    }
+}
+
+fn bytes(tensor: &Tensor) -> usize {
+    tensor.elem_count() * tensor.dtype().size_in_bytes()
 }

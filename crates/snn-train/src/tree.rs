@@ -6,7 +6,7 @@ use crate::Collective;
 use crate::error::Result;
 
 /// What is summed over shards.
-pub(crate) trait Part: Sized {
+pub(crate) trait Part: Sized + Clone {
     /// The sum of this and of later shards'.
     fn plus(self, next: &Self) -> Result<Self>;
     /// As a message.
@@ -25,21 +25,23 @@ pub(crate) struct Tree<'a> {
 impl Tree<'_> {
     /// The shards of this worker.
     pub(crate) fn own(&self) -> Range<usize> {
-        let from = |rank: usize| rank * self.shards / self.workers.size();
-        from(self.workers.rank())..from(self.workers.rank() + 1)
+        self.of(self.workers.rank())
     }
 
-    fn owner(&self, shard: usize) -> usize {
+    /// The shards of a worker.
+    pub(crate) fn of(&self, rank: usize) -> Range<usize> {
+        let from = |rank: usize| rank * self.shards / self.workers.size();
+        from(rank)..from(rank + 1)
+    }
+
+    pub(crate) fn owner(&self, shard: usize) -> usize {
         ((shard + 1) * self.workers.size()).div_ceil(self.shards) - 1
     }
 
     /// Sums parts, one of each shard of this worker, with those of all other workers: in the binary tree whose left branches hold
     /// the largest power of two of shards that leaves a right one. All workers get the sum.
-    pub(crate) fn sum<P: Part + Clone>(&self, own: Vec<P>) -> Result<P> {
-        let Some(like) = own.first().cloned() else {
-            let message = format!("has none of {} shards: there are more workers", self.shards);
-            return Err(crate::Error::worker(self.workers, message));
-        };
+    pub(crate) fn sum<P: Part>(&self, own: Vec<P>) -> Result<P> {
+        let like = self.first(&own)?.clone();
         let mut leaves: Vec<Option<P>> = own.into_iter().map(Some).collect();
         let root = self.branch(0..self.shards, &mut leaves, &like)?;
         if self.workers.size() == 1 {
@@ -48,6 +50,14 @@ impl Tree<'_> {
         let message = root.as_ref().map_or(Ok(Vec::new()), Part::pack)?;
         let message = self.workers.broadcast(message)?;
         root.map_or_else(|| like.unpack(&message), Ok)
+    }
+
+    /// The first of this worker's parts.
+    pub(crate) fn first<'p, P>(&self, own: &'p [P]) -> Result<&'p P> {
+        own.first().ok_or_else(|| {
+            let message = format!("has none of {} shards: there are more workers", self.shards);
+            crate::Error::worker(self.workers, message)
+        })
     }
 
     /// The sum of a stretch of shards, at the worker that holds its first.
@@ -59,7 +69,7 @@ impl Tree<'_> {
         if shards.len() == 1 {
             return Ok(leaves[shards.start - own.start].take());
         }
-        let middle = shards.start + shards.len().next_power_of_two() / 2;
+        let middle = middle(&shards);
         let left = self.branch(shards.start..middle, leaves, like)?;
         let right = self.branch(middle..shards.end, leaves, like)?;
         let (here, there) = (self.owner(shards.start), self.owner(middle));
@@ -73,6 +83,11 @@ impl Tree<'_> {
             (None, None) => Ok(None),
         }
     }
+}
+
+/// Where the right branch of a stretch of shards begins.
+pub(crate) fn middle(shards: &Range<usize>) -> usize {
+    shards.start + shards.len().next_power_of_two() / 2
 }
 
 /// Numbers as they lie in memory everywhere.

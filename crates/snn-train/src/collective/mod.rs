@@ -52,6 +52,21 @@ pub trait Collective: Debug {
     /// Returns an error if the other worker has gone.
     fn receive(&self, from: usize) -> Result<Vec<u8>>;
 
+    /// Sends a message to another worker, which sends one to this one in the same way, and returns that one's. Engines whose
+    /// networks carry both at once do so.
+    ///
+    /// # Errors
+    /// Returns the errors of [`send`](Self::send) and of [`receive`](Self::receive).
+    fn exchange(&self, with: usize, message: &[u8]) -> Result<Vec<u8>> {
+        if self.rank() < with {
+            self.send(with, message)?;
+            return self.receive(with);
+        }
+        let received = self.receive(with)?;
+        self.send(with, message)?;
+        Ok(received)
+    }
+
     /// Gives worker 0's message to all, worker 0 included; what others pass is dropped.
     ///
     /// # Errors

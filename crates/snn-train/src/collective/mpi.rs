@@ -2,6 +2,7 @@
 
 use mpi::Threading;
 use mpi::environment::Universe;
+use mpi::request::WaitGuard;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, Destination, Root, Source};
 
@@ -38,6 +39,12 @@ impl Mpi {
         self.world.split_shared(self.world.rank()).rank().try_into().unwrap_or(0)
     }
 
+    fn counted(&self, message: &[u8]) -> Result<()> {
+        i32::try_from(message.len()).map(drop).map_err(|_| {
+            Error::worker(self, format!("a message of {} bytes: MPI counts to 2^31 - 1", message.len()))
+        })
+    }
+
     fn other(&self, rank: usize) -> Result<i32> {
         if rank < self.size() && rank != self.rank() { Ok(rank as i32) } else { Err(none(self, rank)) }
     }
@@ -62,18 +69,22 @@ impl Collective for Mpi {
     }
 
     fn send(&self, to: usize, message: &[u8]) -> Result<()> {
-        if i32::try_from(message.len()).is_err() {
-            return Err(Error::worker(
-                self,
-                format!("a message of {} bytes: MPI counts to 2^31 - 1", message.len()),
-            ));
-        }
+        self.counted(message)?;
         self.world.process_at_rank(self.other(to)?).send(message);
         Ok(())
     }
 
     fn receive(&self, from: usize) -> Result<Vec<u8>> {
         Ok(self.world.process_at_rank(self.other(from)?).receive_vec::<u8>().0)
+    }
+
+    fn exchange(&self, with: usize, message: &[u8]) -> Result<Vec<u8>> {
+        self.counted(message)?;
+        let other = self.world.process_at_rank(self.other(with)?);
+        Ok(mpi::request::scope(|scope| {
+            let _sent = WaitGuard::from(other.immediate_send(scope, message));
+            other.receive_vec::<u8>().0
+        }))
     }
 
     fn broadcast(&self, mut message: Vec<u8>) -> Result<Vec<u8>> {

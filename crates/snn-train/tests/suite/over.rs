@@ -16,26 +16,32 @@ use crate::{StopAfter, read, rejects};
 
 /// A spiking layer with batch norm, and a read-out.
 struct Net {
+    width: usize,
     hidden: SpikingLayer,
     head: ReadoutLayer,
 }
 
 impl Model for Net {
     const KIND: &'static str = "net";
-    type Config = ();
+    type Config = usize;
     type Error = snn_core::Error;
 
-    fn build((): &(), vb: VarBuilder<'_>) -> snn_core::Result<Self> {
+    fn build(&width: &usize, vb: VarBuilder<'_>) -> snn_core::Result<Self> {
         Ok(Self {
-            hidden: SpikingLayer::linear(3, 16, LifConfig::default(), vb.pp("hidden"))?,
-            head: ReadoutLayer::linear(16, 1, Readout::Mean, vb.pp("head"))?,
+            width,
+            hidden: SpikingLayer::linear(3, width, LifConfig::default(), vb.pp("hidden"))?,
+            head: ReadoutLayer::linear(width, 1, Readout::Mean, vb.pp("head"))?,
         })
     }
 
-    fn config(&self) -> &() {
-        &()
+    fn config(&self) -> &usize {
+        &self.width
     }
 }
+
+/// Gradients that go up a tree whole, and such that are summed in pieces.
+const FEW: usize = 16;
+const MANY: usize = 1_600;
 
 impl Net {
     /// To learn the first of three numbers.
@@ -59,7 +65,7 @@ fn config(shards: Option<usize>) -> TrainingConfig {
 /// Trains as one worker of several; the first has the folder. Returns the parameters.
 fn train(
     workers: &dyn Collective,
-    cfg: &TrainingConfig,
+    (width, cfg): (usize, &TrainingConfig),
     folder: &Path,
     resume: bool,
     progress: &mut dyn Progress,
@@ -67,7 +73,7 @@ fn train(
     let run = (workers.rank() == 0).then(|| RunDir::open(folder, cfg, resume)).transpose()?;
     // Worker 0 tells the others what it begins with.
     let params = ParamStore::new(Seed(workers.rank() as u64), DType::F32, &Device::Cpu);
-    let net = Net::build(&(), params.builder())?;
+    let net = Net::build(&width, params.builder())?;
     let trainer = Trainer::new("net", cfg, &params, 40, Seed(3)).columns(&["items"]);
     let trainer = run.iter().fold(trainer, |trainer, run| trainer.in_run(run));
     let step = |batch: Batch<'_>| -> Result<StepLoss> {
@@ -88,18 +94,18 @@ const FILES: [&str; 2] = ["net.safetensors", "net.csv"];
 
 #[test]
 fn any_number_of_workers_leaves_the_same_bytes() {
-    let root = tempfile::tempdir().unwrap();
-    let (one, cfg) = (root.path().join("one"), config(Some(6)));
-    train(&Alone, &cfg, &one, false, &mut Silent).unwrap();
-    for count in 1..=6 {
-        let folder = root.path().join(count.to_string());
-        let all = in_threads(count, |workers| train(workers, &cfg, &folder, false, &mut Silent).unwrap());
+    let (root, cfg) = (tempfile::tempdir().unwrap(), config(Some(6)));
+    for (width, count) in [FEW, MANY].into_iter().flat_map(|width| (1..=6).map(move |count| (width, count))) {
+        let (one, job) = (root.path().join(format!("{width} by one")), (width, &cfg));
+        train(&Alone, job, &one, true, &mut Silent).unwrap();
+        let folder = root.path().join(format!("{width} by {count}"));
+        let all = in_threads(count, |workers| train(workers, job, &folder, false, &mut Silent).unwrap());
         for name in FILES {
-            assert!(read(&folder, name) == read(&one, name), "{count} workers, {name}");
+            assert!(read(&folder, name) == read(&one, name), "{count} workers, {width}, {name}");
         }
         assert!(all.iter().all(|found| *found == read(&one, "net.safetensors")), "{count} workers");
         // Finished, it trains nothing more, and all get what there is.
-        let again = in_threads(count, |workers| train(workers, &cfg, &folder, true, &mut Silent).unwrap());
+        let again = in_threads(count, |workers| train(workers, job, &folder, true, &mut Silent).unwrap());
         assert!(again == all);
     }
 }
@@ -108,20 +114,20 @@ fn any_number_of_workers_leaves_the_same_bytes() {
 fn what_some_workers_began_others_end() {
     let root = tempfile::tempdir().unwrap();
     let (one, parts, cfg) = (root.path().join("one"), root.path().join("parts"), config(Some(6)));
-    train(&Alone, &cfg, &one, false, &mut Silent).unwrap();
+    train(&Alone, (FEW, &cfg), &one, false, &mut Silent).unwrap();
     for (count, steps) in [(2, 3), (3, 7), (1, 9)] {
         let stopped = in_threads(count, |workers| {
             // The last worker asks, and all stop.
             let mut asks = StopAfter(steps - 1, 0);
             let mut silent = Silent;
             let last = workers.rank() + 1 == count;
-            train(workers, &cfg, &parts, true, if last { &mut asks } else { &mut silent }).map(drop)
+            train(workers, (FEW, &cfg), &parts, true, if last { &mut asks } else { &mut silent }).map(drop)
         });
         for stopped in stopped {
             assert!(matches!(stopped, Err(Error::Stopped { done, .. }) if done == steps), "{stopped:?}");
         }
     }
-    in_threads(5, |workers| train(workers, &cfg, &parts, true, &mut Silent).unwrap());
+    in_threads(5, |workers| train(workers, (FEW, &cfg), &parts, true, &mut Silent).unwrap());
     for name in FILES {
         assert!(read(&parts, name) == read(&one, name), "{name}");
     }
@@ -133,7 +139,7 @@ fn shards_train_as_the_whole_batch_does() {
     let root = tempfile::tempdir().unwrap();
     let losses = |name: &str, cfg: &TrainingConfig| -> Vec<f64> {
         let folder = root.path().join(name);
-        train(&Alone, cfg, &folder, false, &mut Silent).unwrap();
+        train(&Alone, (FEW, cfg), &folder, false, &mut Silent).unwrap();
         let table = String::from_utf8(read(&folder, "net.csv")).unwrap();
         table.lines().skip(1).map(|row| row.split(',').nth(3).unwrap().parse().unwrap()).collect()
     };
@@ -154,12 +160,12 @@ fn what_cannot_work_is_refused() {
     rejects(with(Some(0)), &["`shards` = 0"]);
     rejects(with(Some(5)), &["`shards` = 5", "must divide the batch size, 12"]);
     let cfg = config(Some(2));
-    let all = in_threads(3, |workers| train(workers, &cfg, root.path(), false, &mut Silent).map(drop));
+    let all = in_threads(3, |workers| train(workers, (FEW, &cfg), root.path(), false, &mut Silent).map(drop));
     for refused in all {
         rejects(refused, &["`shards` = 2", "each of the 3 workers needs one"]);
     }
     let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
-    let net = Net::build(&(), params.builder()).unwrap();
+    let net = Net::build(&FEW, params.builder()).unwrap();
     let step = |batch: Batch<'_>| -> Result<StepLoss> { Ok(net.loss(batch.items)?.into()) };
     let plain = Trainer::new("net", &cfg, &params, 40, Seed(3)).train(&mut Silent, step);
     rejects(plain, &["`shards` = 2", "train_over"]);
@@ -171,7 +177,7 @@ fn one_that_fails_fails_all() {
     let cfg = config(Some(6));
     let run = |workers: &dyn Collective, fails: &(dyn Fn(usize, usize) -> bool + Sync)| {
         let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
-        let net = Net::build(&(), params.builder())?;
+        let net = Net::build(&FEW, params.builder())?;
         let step = |batch: Batch<'_>| -> Result<StepLoss> {
             if fails(batch.step, batch.places.0) {
                 return Err(Error::config("shard", batch.places.0, "fails"));
@@ -196,7 +202,7 @@ fn one_that_fails_fails_all() {
     let uneven = run(&Alone, &|_, _| false);
     uneven.unwrap();
     let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
-    let net = Net::build(&(), params.builder()).unwrap();
+    let net = Net::build(&FEW, params.builder()).unwrap();
     let step = |batch: Batch<'_>| -> Result<StepLoss> {
         let loss = net.loss(batch.items)?;
         Ok(if batch.places.0 == 2 { (loss + net.loss(batch.items)?)?.into() } else { loss.into() })
