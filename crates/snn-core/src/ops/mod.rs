@@ -27,6 +27,7 @@ pub(crate) mod squares;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod time;
+mod turn;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Device, Layout, Result, Tensor, WithDType, bail};

@@ -24,29 +24,46 @@ pub(super) struct Events {
 vectorised! {
     /// Lists the ones of each row of channels, and where each list ends.
     fn list(spikes: &[u8], channels: usize, ends: &mut [u32]) -> Vec<u16> {
-        let mut fired = vec![0; spikes.iter().map(|&s| usize::from(s)).sum()];
+        let count: usize = spikes.chunks(128).map(|part| usize::from(part.iter().sum::<u8>())).sum();
+        let mut fired = vec![0; count + AT_ONCE];
         let mut next = 0;
         for (row, end) in spikes.chunks_exact(channels).zip(ends) {
             for (i, part) in row.chunks(64).enumerate() {
                 let mut bits = bits(part);
-                while bits != 0 {
-                    fired[next] = (i * 64) as u16 + bits.trailing_zeros() as u16;
-                    next += 1;
-                    bits &= bits - 1;
+                let mut at = next;
+                next += bits.count_ones() as usize;
+                // So many without a look whether there are as many, which would be a guess, and wrong in most rows. What is written too
+                // much lies where the next list comes.
+                loop {
+                    for place in &mut fired[at..at + AT_ONCE] {
+                        *place = ((i * 64) as u16).wrapping_add(bits.trailing_zeros() as u16);
+                        bits &= bits.wrapping_sub(1);
+                    }
+                    if bits == 0 {
+                        break;
+                    }
+                    at += AT_ONCE;
                 }
             }
             *end = next as u32;
         }
+        fired.truncate(count);
         fired
     }
 }
 
+/// Ones that are listed at once.
+const AT_ONCE: usize = 4;
+
 /// At most 64 bytes, each 0 or 1, as bits.
 #[inline(always)]
 fn bits(bytes: &[u8]) -> u64 {
+    // The usual numbers of channels, without loops.
     #[cfg(target_arch = "x86_64")]
-    if let Ok(bytes) = bytes.try_into() {
-        return bits_of_64(bytes);
+    match bytes.len() {
+        64 => return bits_of::<4>(bytes),
+        32 => return bits_of::<2>(bytes),
+        _ => {}
     }
     let (words, rest) = bytes.as_chunks::<8>();
     let mut bits = 0;
@@ -60,14 +77,14 @@ fn bits(bytes: &[u8]) -> u64 {
     bits
 }
 
-/// [`bits`] of 64 bytes, in instructions that every x86-64 has.
+/// [`bits`] of so many vectors of 16 bytes, in instructions that every x86-64 has.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 #[inline(always)]
-fn bits_of_64(bytes: &[u8; 64]) -> u64 {
+fn bits_of<const VECTORS: usize>(bytes: &[u8]) -> u64 {
     use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_movemask_epi8, _mm_slli_epi16};
     let mut bits = 0;
-    for (i, part) in bytes.as_chunks::<16>().0.iter().enumerate() {
+    for (i, part) in bytes.as_chunks::<16>().0[..VECTORS].iter().enumerate() {
         // The lowest bit of each byte becomes its highest, which is what a mask is made of.
         // SAFETY: SSE2 is part of x86-64, and `part` has the 16 bytes that are loaded.
         let mask = unsafe {
@@ -297,7 +314,7 @@ mod tests {
 
     #[test]
     fn bits_are_those_of_the_bytes() {
-        for len in [1, 7, 8, 19, 63, 64] {
+        for len in [1, 7, 8, 16, 19, 32, 45, 63, 64] {
             let bytes: Vec<u8> = (0..len).map(|i: usize| u8::from(i * 7 % 5 < 2)).collect();
             let wanted = bytes.iter().enumerate().map(|(i, &byte)| u64::from(byte) << i).sum::<u64>();
             assert_eq!(bits(&bytes), wanted, "{len}");

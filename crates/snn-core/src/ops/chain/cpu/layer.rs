@@ -16,7 +16,7 @@ use crate::LifConfig;
 use crate::geometry::Geometry;
 use crate::geometry::{Kind, Links};
 use crate::ops::chain::spec::{Scaling, Spec};
-use crate::ops::simd::prefetch;
+use crate::ops::turn::write_columns;
 
 /// Above this fraction of ones the forward product, and the weight gradient of a wide layer, go through matrix products. Up to
 /// here events were faster in every layer measured (`docs/performance.md`).
@@ -129,17 +129,20 @@ impl Layer {
         let step = if source > 1 { self.weight_index(1, 0, 0) } else { 1 };
         sparse.par_chunks_mut(width * source).enumerate().for_each(|(i, rows)| {
             let (first, tap) = (i / self.links.taps * width, i % self.links.taps);
+            let of = |lane: usize| &weights[self.weight_index(0, tap, first + lane)..];
+            let lanes = width.min(target - first);
+            // Four at once, where a target's weights lie one behind the other: as many as make a vector, which are read from first to last.
+            let fours = if step == 1 { lanes / 4 * 4 } else { 0 };
+            for lane in (0..fours).step_by(4) {
+                write_columns([0, 1, 2, 3].map(|i| &of(lane + i)[..source]), rows, (width, lane));
+            }
             for (block, rows) in rows.chunks_mut(TURNED * width).enumerate() {
-                for lane in 0..width.min(target - first) {
-                    let weights = &weights[self.weight_index(block * TURNED, tap, first + lane)..];
-                    if step == 1 {
-                        prefetch(weights.chunks(TURNED).nth(1).unwrap_or_default());
-                    }
-                    let weights = weights.iter().step_by(step);
+                for lane in fours..lanes {
+                    let weights = of(lane).iter().step_by(step).skip(block * TURNED);
                     rows[lane..].iter_mut().step_by(width).zip(weights).for_each(|(to, w)| *to = *w);
                 }
                 for row in rows.chunks_exact_mut(width) {
-                    row[width.min(target - first)..].fill(0.);
+                    row[lanes..].fill(0.);
                 }
             }
         });
