@@ -5,7 +5,7 @@
 //! worker is sent its own piece of all, adds it up in the order of the tree, and sends it to all: `2 (W - 1)` messages of a
 //! `W`th part.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -39,33 +39,43 @@ impl Tree<'_> {
     }
 
     fn in_pieces<P: Pieces>(&self, own: Vec<P>) -> Result<P> {
-        let (rank, size) = (self.workers.rank(), self.workers.size());
-        let stretches = self.stretches(0..self.shards);
-        let of = |rank| stretches.iter().filter(move |shards| self.owner(shards.start) == rank).cloned();
-        // Each sum that this worker can form alone, by the worker that sums the piece.
         let mut own: VecDeque<_> = self.own().map(|shard| shard..shard + 1).zip(own).collect();
-        let cut = |shards| sum_of(shards, &mut own)?.cut(size);
-        let mut cut = of(rank).map(cut).collect::<Result<Vec<_>>>()?;
-        // Of this worker's piece, those sums of all.
-        let of_piece = |pieces: &Vec<P>, shards: Range<usize>| (shards.start, (shards, pieces[rank].clone()));
-        let mut found: BTreeMap<_, _> =
-            cut.iter().zip(of(rank)).map(|(pieces, own)| of_piece(pieces, own)).collect();
-        for other in self.rounds() {
-            let packed = cut.iter().map(|pieces| pieces[other].pack()).collect::<Result<Vec<_>>>()?;
-            let message = self.workers.exchange(other, &packed.concat())?;
-            let length = (message.len() / of(other).count().max(1)).max(1);
-            for (sent, shards) in message.chunks(length).zip(of(other)) {
-                found.insert(shards.start, (shards, cut[0][rank].unpack(sent)?));
-            }
-        }
-        let sum = sum_of(0..self.shards, &mut found.into_values().collect())?;
+        let alone = self.stretches_of(self.workers.rank());
+        let cut = |shards| sum_of(shards, &mut own)?.cut(self.workers.size());
+        let mut cut = alone.into_iter().map(cut).collect::<Result<Vec<_>>>()?;
+        let sum = self.sum_of_piece(&cut)?;
         let message = sum.pack()?;
         let mut whole = cut.swap_remove(0);
-        whole[rank] = sum;
+        whole[self.workers.rank()] = sum;
         for other in self.rounds() {
             whole[other] = whole[other].unpack(&self.workers.exchange(other, &message)?)?;
         }
         P::joined(&whole)
+    }
+
+    /// This worker's piece of the sum of all shards. `cut` is what it can sum alone, each cut into a piece for each worker.
+    fn sum_of_piece<P: Pieces>(&self, cut: &[Vec<P>]) -> Result<P> {
+        let rank = self.workers.rank();
+        let own = cut.iter().map(|pieces| pieces[rank].clone());
+        let mut parts: Vec<_> = self.stretches_of(rank).into_iter().zip(own).collect();
+        for other in self.rounds() {
+            let packed = cut.iter().map(|pieces| pieces[other].pack()).collect::<Result<Vec<_>>>()?;
+            let (message, stretches) =
+                (self.workers.exchange(other, &packed.concat())?, self.stretches_of(other));
+            let length = (message.len() / stretches.len().max(1)).max(1);
+            for (sent, shards) in message.chunks(length).zip(stretches) {
+                parts.push((shards, cut[0][rank].unpack(sent)?));
+            }
+        }
+        parts.sort_by_key(|(shards, _)| shards.start);
+        sum_of(0..self.shards, &mut parts.into())
+    }
+
+    /// The branches of the tree that a worker holds by itself, in order.
+    fn stretches_of(&self, rank: usize) -> Vec<Range<usize>> {
+        let mut all = self.stretches(0..self.shards);
+        all.retain(|shards| self.owner(shards.start) == rank);
+        all
     }
 
     /// The branches of the tree that one worker holds, of all workers, in order.
