@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 use snn_core::{Model, ParamStore};
 
 use crate::error::{Error, Result};
@@ -130,17 +130,19 @@ impl Lot {
 
     /// The mean of the gradients of so many shards, by parameter.
     fn gradients(&self, params: &ParamStore, shards: usize) -> Result<BTreeMap<String, Tensor>> {
-        let trainable: BTreeMap<_, _> = params.trainable().into_iter().collect();
-        let (mut joined, mut from) = (0, 0);
-        let mean = |(name, var): (String, Var)| {
-            if from == self.gradients[joined].elem_count() {
-                (joined, from) = (joined + 1, 0);
+        let mut trainable = params.trainable();
+        trainable.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut means = BTreeMap::new();
+        for (same, joined) in trainable.chunk_by(|(_, a), (_, b)| a.dtype() == b.dtype()).zip(&self.gradients)
+        {
+            let mut from = 0;
+            for (name, var) in same {
+                let sum = joined.narrow(0, from, var.elem_count())?.reshape(var.shape())?;
+                means.insert(name.clone(), sum.affine(1. / shards as f64, 0.)?);
+                from += var.elem_count();
             }
-            let sum = self.gradients[joined].narrow(0, from, var.elem_count())?.reshape(var.shape())?;
-            from += var.elem_count();
-            Ok((name, sum.affine(1. / shards as f64, 0.)?))
-        };
-        trainable.into_iter().map(mean).collect()
+        }
+        Ok(means)
     }
 }
 
