@@ -4,139 +4,13 @@ use candle_core::{Device, Tensor};
 use rand::Rng;
 use snn_core::Seed;
 
-use crate::denoiser::{no_thresholds, pick};
-use crate::{AbsorbingProcess, Denoiser, Error, LogitsAt, Result, Schedule};
-
-/// A network whose logits depend on the class of an image: a model of `p(h_0 | h_t, class)`, and of `p(h_0 | h_t)` where it is told
-/// that there is no class.
-///
-/// [`Sdid`](crate::Sdid) is one where its config has classes. [`Conditioned`] makes a [`Denoiser`] of it.
-pub trait Conditional {
-    /// Returns the number of classes `C`; 0 if the network knows none.
-    fn classes(&self) -> usize;
-
-    /// Computes [`Denoiser::logits`] of images of these classes.
-    ///
-    /// # Shapes
-    /// `h_t` and `t` as of [`Denoiser::logits`], `classes: u32 [N]` in `0..=C`, where `C` is no class -> `[N, K, H', W']`.
-    /// # Errors
-    /// Returns the errors of the network's own tensor operations.
-    fn logits_of(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: &Tensor,
-        train: bool,
-    ) -> candle_core::Result<Tensor>;
-
-    /// Computes [`Denoiser::logits_at`] of images of these classes. By default all logits are computed, and picked.
-    ///
-    /// # Shapes
-    /// `h_t`, `t` and `classes` are those of [`logits_of`](Self::logits_of) -> `[all positions, K]`, map by map, differentiable.
-    /// # Errors
-    /// Returns the errors of the network's own tensor operations, and an error if its logits have another shape.
-    fn logits_of_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: &Tensor,
-        positions: &[Vec<u32>],
-        train: bool,
-    ) -> Result<Tensor> {
-        pick(&self.logits_of(h_t, t, classes, train)?, h_t.dims3()?, positions)
-    }
-
-    /// Prepares for many evaluations, as [`Denoiser::prepare`]. By default nothing is prepared.
-    ///
-    /// # Errors
-    /// Returns the errors of the network's own tensor operations.
-    fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        Ok(Box::new(Unprepared { network: self, train: false }))
-    }
-
-    /// Prepares with scaled thresholds, as [`Denoiser::prepare_at_threshold`].
-    ///
-    /// # Errors
-    /// Returns the errors of [`prepare_of`](Self::prepare_of), and an error if the network has no thresholds to scale, which is the
-    /// default.
-    fn prepare_of_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        Err(no_thresholds(scale))
-    }
-}
-
-/// Computes the logits of some tokens only; [`Conditional::prepare_of`] makes it.
-pub trait ConditionalAt {
-    /// Computes [`Conditional::logits_of_at`] with `train` off, of the network as it was when it was prepared.
-    ///
-    /// # Shapes
-    /// `h_t`, `t` and `classes` are those of [`Conditional::logits_of`] -> `[all positions, K]`, map by map.
-    /// # Errors
-    /// Returns the errors of the network's own tensor operations, and an error if its logits have another shape.
-    fn logits_of_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: &Tensor,
-        positions: &[Vec<u32>],
-    ) -> Result<Tensor>;
-}
-
-/// A network that prepares nothing.
-struct Unprepared<'a, C: ?Sized> {
-    network: &'a C,
-    train: bool,
-}
-
-impl<C: Conditional + ?Sized> ConditionalAt for Unprepared<'_, C> {
-    fn logits_of_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: &Tensor,
-        positions: &[Vec<u32>],
-    ) -> Result<Tensor> {
-        self.network.logits_of_at(h_t, t, classes, positions, self.train)
-    }
-}
-
-impl<C: Conditional + ?Sized> Conditional for &C {
-    fn classes(&self) -> usize {
-        (**self).classes()
-    }
-
-    fn logits_of(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: &Tensor,
-        train: bool,
-    ) -> candle_core::Result<Tensor> {
-        (**self).logits_of(h_t, t, classes, train)
-    }
-
-    fn logits_of_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: &Tensor,
-        positions: &[Vec<u32>],
-        train: bool,
-    ) -> Result<Tensor> {
-        (**self).logits_of_at(h_t, t, classes, positions, train)
-    }
-
-    fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        (**self).prepare_of()
-    }
-
-    fn prepare_of_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        (**self).prepare_of_at_threshold(scale)
-    }
-}
+use crate::conditional::Unprepared;
+use crate::{AbsorbingProcess, Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, Schedule};
 
 /// Denoises images of known classes: gives each image's class to a network, and exaggerates what the class changes, if asked to.
 ///
-/// Image `i` has class `classes[i % classes.len()]`: one class for all images, a class each, or all classes in turn.
+/// Image `i` has class `classes[i % classes.len()]`: one class for all images, a class each, or all classes in turn. Or its class is
+/// [drawn](Self::drawn).
 ///
 /// In a training with [`loss`](crate::loss()), `i` is the place in the batch, so give it a value with the classes of that batch. With those
 /// of all training images every batch would be told the first ones, without an error. (The function `train_denoiser` of the crate
@@ -173,9 +47,18 @@ impl<C: Conditional + ?Sized> Conditional for &C {
 #[derive(Clone, Debug)]
 pub struct Conditioned<C> {
     network: C,
-    classes: Vec<u32>,
+    classes: Classes,
     /// And the diffusion steps that it runs over.
     guidance: Option<(Schedule, usize)>,
+}
+
+/// Says which class an image has.
+#[derive(Clone, Debug)]
+enum Classes {
+    /// Image `i` has class `i % len`.
+    InTurn(Vec<u32>),
+    /// Each class has this share of the images of a seed; without a seed, images have no class.
+    Drawn { shares: Vec<f64>, seed: Option<Seed> },
 }
 
 impl<C: Conditional> Conditioned<C> {
@@ -185,21 +68,41 @@ impl<C: Conditional> Conditioned<C> {
     /// Returns an error if the network knows no classes, if there are no classes here, or if one is not in `0..=C` (`C` is no
     /// class).
     pub fn new(network: C, classes: Vec<u32>) -> Result<Self> {
-        let known = network.classes();
-        if known == 0 {
-            return Err(Error::config(
-                "classes",
-                format!("{classes:?}"),
-                "the network was built without classes",
-            ));
-        }
+        let known = known(&network)?;
         if classes.is_empty() {
             return Err(Error::config("classes", "[]", "needs at least one class"));
         }
         if let Some(&class) = classes.iter().find(|class| **class as usize > known) {
             return Err(Error::config("class", class, format!("must be at most {known}, which is no class")));
         }
-        Ok(Self { network, classes, guidance: None })
+        Ok(Self { network, classes: Classes::InTurn(classes), guidance: None })
+    }
+
+    /// Lets a [`Sampler`](crate::Sampler) draw the class of each image, in proportion to `shares`, one for each class: together they
+    /// are the mixture `p(h_0) = sum_c p(c) p(h_0 | c)`, of images of any class. Image `i` draws its class from the stream `class/<i>` of
+    /// the sampler's seed, and has none where nobody says a seed.
+    ///
+    /// # Errors
+    /// Returns an error if the network knows no classes, if there is not one share for each, or if shares are negative, not finite or
+    /// all 0.
+    pub fn drawn(network: C, shares: &[f64]) -> Result<Self> {
+        let known = known(&network)?;
+        let fits = shares.len() == known && shares.iter().all(|share| share.is_finite() && *share >= 0.);
+        if !fits || shares.iter().sum::<f64>() <= 0. {
+            let reason = format!("needs {known} numbers, none of them negative, and one of them positive");
+            return Err(Error::config("shares", format!("{shares:?}"), reason));
+        }
+        Ok(Self { network, classes: Classes::Drawn { shares: shares.to_vec(), seed: None }, guidance: None })
+    }
+
+    /// The same denoiser for images of this seed, where classes are drawn. (A sampler does this by itself.)
+    #[must_use]
+    pub fn with_seed(self, seed: Seed) -> Self {
+        let classes = match self.classes {
+            Classes::Drawn { shares, .. } => Classes::Drawn { shares, seed: Some(seed) },
+            in_turn @ Classes::InTurn(_) => in_turn,
+        };
+        Self { classes, ..self }
     }
 
     /// The same denoiser with guidance, over the diffusion times of this process.
@@ -220,8 +123,12 @@ impl<C: Conditional> Conditioned<C> {
     }
 
     fn classes_of(&self, images: &[usize], device: &Device) -> candle_core::Result<Tensor> {
-        let classes: Vec<u32> = images.iter().map(|i| self.classes[i % self.classes.len()]).collect();
-        Tensor::new(classes, device)
+        let of = |&i: &usize| match &self.classes {
+            Classes::InTurn(classes) => classes[i % classes.len()],
+            Classes::Drawn { seed: None, .. } => self.network.classes() as u32,
+            Classes::Drawn { shares, seed: Some(seed) } => draw_class(shares, *seed, i),
+        };
+        Tensor::new(images.iter().map(of).collect::<Vec<u32>>(), device)
     }
 
     /// The guidance of each map, unless it is 0 for all.
@@ -256,6 +163,26 @@ impl<C: Conditional> Conditioned<C> {
         let none = Tensor::full(self.network.classes() as u32, classes.dims(), classes.device())?;
         Ok([Tensor::cat(&[h_t, h_t], 0)?, Tensor::cat(&[t, t], 0)?, Tensor::cat(&[classes, &none], 0)?])
     }
+}
+
+/// The number of classes, which must not be 0.
+fn known(network: &impl Conditional) -> Result<usize> {
+    match network.classes() {
+        0 => Err(Error::config("classes", 0, "the network was built without classes")),
+        known => Ok(known),
+    }
+}
+
+/// The class of this image.
+fn draw_class(shares: &[f64], seed: Seed, image: usize) -> u32 {
+    let at = seed.rng(&format!("class/{image}")).random::<f64>() * shares.iter().sum::<f64>();
+    let mut below = 0.;
+    let past = |share: &f64| {
+        below += share;
+        below > at
+    };
+    let last = || shares.iter().rposition(|&share| share > 0.).unwrap_or(0);
+    shares.iter().position(past).unwrap_or_else(last) as u32
 }
 
 /// `cond + g (cond - uncond)`, where both lie one behind the other, with a `g` for each row. A code that the class rules out
@@ -301,6 +228,18 @@ impl<C: Conditional> Denoiser for Conditioned<C> {
 
     fn prepare_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
         Ok(Box::new(Prepared { conditioned: self, network: self.network.prepare_of_at_threshold(scale)? }))
+    }
+
+    fn of_seed(&self, seed: Seed) -> Result<Option<Box<dyn Denoiser + '_>>> {
+        let Self { network, classes, guidance } = self;
+        Ok(match classes {
+            Classes::InTurn(_) => None,
+            Classes::Drawn { .. } => {
+                let network: &dyn Conditional = network;
+                let borrowed = Conditioned { network, classes: classes.clone(), guidance: *guidance };
+                Some(Box::new(borrowed.with_seed(seed)))
+            }
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the diffusion asks of a network.
 
 use candle_core::{Result, Tensor};
-use snn_core::pick_positions;
+use snn_core::{Seed, pick_positions};
 
 /// The network that the diffusion trains and samples from: a model of `p(h_0 | h_t)`, which is given partly masked codes and
 /// returns the logits of every code at every position.
@@ -111,6 +111,18 @@ pub trait Denoiser {
     /// Returns the errors of [`prepare`](Self::prepare), and an error if the denoiser has no thresholds to scale, which is the default.
     fn prepare_at_threshold(&self, scale: f64) -> Result<Box<dyn LogitsAt + '_>> {
         Err(no_thresholds(scale))
+    }
+
+    /// Draws what images of this seed are told apart by before their first token, such as their classes, and returns the denoiser that
+    /// knows it. [`Sampler::sample`](crate::Sampler::sample) calls this once, and prepares what it gets, unless tokens are
+    /// [given](crate::Sampler::with_given), which say more of an image than chance would.
+    ///
+    /// By default nothing is drawn, and the denoiser itself does.
+    ///
+    /// # Errors
+    /// Returns an error if the denoiser cannot draw.
+    fn of_seed(&self, _seed: Seed) -> crate::Result<Option<Box<dyn Denoiser + '_>>> {
+        Ok(None)
     }
 }
 

@@ -3,6 +3,7 @@
 mod canvas;
 mod categorical;
 mod classes;
+mod conditional;
 mod denoiser;
 mod elbo;
 mod error;
@@ -20,7 +21,8 @@ mod schedule;
 mod sdid;
 mod sdid_config;
 
-pub use classes::{Conditional, ConditionalAt, Conditioned, drop_labels};
+pub use classes::{Conditioned, drop_labels};
+pub use conditional::{Conditional, ConditionalAt};
 pub use denoiser::{Denoiser, LogitsAt};
 pub use elbo::{BitsPerToken, ElboConfig, bits_per_token};
 pub use error::{Error, Result};

@@ -228,9 +228,11 @@ impl<'a> Sampler<'a> {
             steps,
             images: self.images(images, map, seed)?,
         };
+        let of_seed = if self.given.is_none() { self.denoiser.of_seed(seed)? } else { None };
+        let denoiser = of_seed.as_deref().unwrap_or(self.denoiser);
         let denoiser = match self.config.v_threshold_scale {
-            None => self.denoiser.prepare()?,
-            Some(scale) => self.denoiser.prepare_at_threshold(scale)?,
+            None => denoiser.prepare()?,
+            Some(scale) => denoiser.prepare_at_threshold(scale)?,
         };
         for left in (1..=steps).rev() {
             for batch in canvas.propose(left)?.chunks(self.config.batch_size) {

@@ -1,14 +1,14 @@
 //! The spiking diffusion image decoder (SDID): a denoiser of spiking layers. The one file here that knows of spikes.
 
-use candle_core::{DType, Tensor, bail};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Device, Tensor, Var, bail};
+use candle_nn::{Init, VarBuilder};
 use snn_core::{
     ConvConfig, DescribeLayers, Drive, LayerDescription, Model, Observer, PreparedStack, Readout,
-    ReadoutLayer, SpikingLayer, SpikingStack,
+    ReadoutLayer, Seed, SpikingLayer, SpikingStack, statistic,
 };
 
 use crate::input::Input;
-use crate::{Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, SdidConfig};
+use crate::{Conditional, ConditionalAt, Conditioned, Denoiser, Error, LogitsAt, Result, SdidConfig, host};
 
 /// The spiking denoiser `S(h_t, t)` of section 2.3: `p(h_0 = k | h_t) = softmax_k(logits)` at every position.
 ///
@@ -38,6 +38,8 @@ use crate::{Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, SdidC
 pub struct Sdid {
     cfg: SdidConfig,
     input: Input,
+    /// `[C]`: how often each class occurs.
+    shares: Option<Var>,
     stack: SpikingStack,
     /// The layers that the head reads, in the order of its channels.
     read: Vec<usize>,
@@ -54,6 +56,8 @@ impl Sdid {
     pub fn new(cfg: &SdidConfig, vb: VarBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
         let (input, input_channels) = Input::new(cfg, &vb)?;
+        let share = |classes| statistic(&vb.pp("class"), classes, "share", Init::Const(1. / classes as f64));
+        let shares = cfg.classes.map(share).transpose()?;
         let mut c_in = input_channels;
         let same = ConvConfig::new(3, 1, 1);
         let mut layers = Vec::with_capacity(cfg.channels.len());
@@ -66,7 +70,28 @@ impl Sdid {
         let c_read = read.iter().map(|&i| cfg.channels[i]).sum();
         let of_head = ConvConfig::new(cfg.head_kernel, 1, cfg.head_kernel / 2);
         let head = ReadoutLayer::conv(c_read, cfg.codes, of_head, Readout::Mean, vb.pp("head"))?;
-        Ok(Self { input, stack, read, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
+        Ok(Self { input, shares, stack, read, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
+    }
+
+    /// Returns how often each class occurs: equally often, unless [told](Self::set_class_shares). Empty without classes.
+    ///
+    /// # Errors
+    /// Returns an error if the tensor cannot be read.
+    pub fn class_shares(&self) -> Result<Vec<f64>> {
+        self.shares.as_ref().map_or(Ok(Vec::new()), |shares| host::floats(shares))
+    }
+
+    /// Says how often each class occurs among the images that the network learns from. It is kept with the parameters, as `class.share`,
+    /// and a [`Sampler`](crate::Sampler) draws the class of an image by it, unless [`Conditioned`] says which class it has.
+    ///
+    /// # Errors
+    /// Returns an error if [`Conditioned::drawn`] refuses the shares.
+    pub fn set_class_shares(&self, shares: &[f64]) -> Result<()> {
+        Conditioned::drawn(self, shares)?;
+        let Some(kept) = &self.shares else { return Ok(()) };
+        let sum: f64 = shares.iter().sum();
+        let shares: Vec<f64> = shares.iter().map(|share| share / sum).collect();
+        Ok(kept.set(&Tensor::new(shares, &Device::Cpu)?.to_dtype(kept.dtype())?.to_device(kept.device())?)?)
     }
 
     /// Returns the network of what `change` makes of each spiking layer, which it is told by name: `layers.0`, .. In this way neurons of your
@@ -85,7 +110,7 @@ impl Sdid {
     }
 
     /// [`Denoiser::logits`]: the logits of every code at every position, of images without a class. It need not know which images
-    /// it is asked about. With classes, [`Conditioned`](crate::Conditioned) is the denoiser.
+    /// it is asked about. With classes, [`Conditioned`] is the denoiser.
     ///
     /// # Shapes
     /// `h_t: u32 [N, H', W']`, `t: u32 [N]` -> `[N, K, H', W']`.
@@ -244,6 +269,13 @@ impl Denoiser for Sdid {
 
     fn prepare_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
         Ok(Box::new(self.prepared(Some(scale))?))
+    }
+
+    fn of_seed(&self, seed: Seed) -> Result<Option<Box<dyn Denoiser + '_>>> {
+        if self.shares.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Conditioned::drawn(self, &self.class_shares()?)?.with_seed(seed))))
     }
 }
 

@@ -39,7 +39,7 @@ fn a_class_is_one_more_vector_of_the_sum() {
     let names =
         |params: &ParamStore| -> Vec<String> { params.vars().into_iter().map(|(name, _)| name).collect() };
     let mut expected = names(&without);
-    expected.push("class.weight".to_owned());
+    expected.extend(["class.share".to_owned(), "class.weight".to_owned()]);
     expected.sort();
     let mut found = names(&params);
     found.sort();
@@ -83,6 +83,71 @@ fn classes_that_make_no_sense_are_refused() {
     rejects(Conditioned::new(&sdid, vec![1]).unwrap().guided(line, &process), &["guidance.to", "-1"]);
     let (_, plain) = settled(&narrow(TokenInput::Raw));
     rejects(Conditioned::new(&plain, vec![0]), &["without classes"]);
+    rejects(Conditioned::drawn(&plain, &[1.]), &["without classes"]);
+    rejects(plain.set_class_shares(&[1.]), &["without classes"]);
+    for bad in [&[1., 1.][..], &[1., 1., -1.], &[0.; 3], &[1., f64::NAN, 1.]] {
+        rejects(Conditioned::drawn(&sdid, bad), &["shares", "3 numbers"]);
+        rejects(sdid.set_class_shares(bad), &["shares", "3 numbers"]);
+    }
+    assert_eq!(sdid.class_shares().unwrap(), [f64::from(1f32 / 3.); 3]);
+}
+
+/// A network that was told how often classes occur draws them, and is the same as one that is told each image's.
+#[test]
+fn a_network_draws_the_classes_of_images_by_their_shares() {
+    let cfg = with_classes(3);
+    let (params, sdid) = settled(&cfg);
+    sdid.set_class_shares(&[3., 0., 1.]).unwrap();
+    assert_eq!(sdid.class_shares().unwrap(), [0.75, 0., 0.25]);
+    // A statistic: in checkpoints, and out of the optimiser's reach.
+    assert!(!params.trainable().iter().any(|(name, _)| name == "class.share"));
+    // Classes that nearly every image is told apart by.
+    let table = params.vars().into_iter().find(|(name, _)| *name == "class.weight").unwrap().1;
+    table.set(&(table.as_tensor() * 50.).unwrap()).unwrap();
+    let process = AbsorbingProcess::new(cfg.codes, cfg.steps).unwrap();
+    let config = SamplingConfig { batch_size: 7, temperature: 0.02.into(), ..Default::default() };
+    let draw = |denoiser: &dyn Denoiser, images: std::ops::Range<usize>, seed| {
+        let sampler = Sampler::new(&process, denoiser, &config).unwrap();
+        let codes = sampler.sample(images, (2, 3), Seed(seed), &Device::Cpu, &mut |_, _| ()).unwrap();
+        codes.flatten_from(1).unwrap().to_vec2::<u32>().unwrap()
+    };
+    let drawn = draw(&sdid, 0..40, 3);
+    assert!(drawn[30..] == draw(&sdid, 30..40, 3), "an image depends on the range");
+    assert!(drawn == draw(&Conditioned::drawn(&sdid, &[3., 0., 1.]).unwrap(), 0..40, 3));
+    let told: Vec<_> =
+        [0, 2].map(|class| draw(&Conditioned::new(&sdid, vec![class]).unwrap(), 0..40, 3)).into();
+    let classes: Vec<usize> =
+        (0..40).map(|i| told.iter().position(|told| told[i] == drawn[i]).unwrap()).collect();
+    assert!((5..16).contains(&classes.iter().sum::<usize>()), "{classes:?}");
+
+    // Tokens that are given say more of an image than chance: it has no class then.
+    let given = Tensor::full(cfg.codes as u32, (4, 2, 3), &Device::Cpu).unwrap();
+    let sampler = Sampler::new(&process, &sdid, &config).unwrap().with_given(&given);
+    let codes = sampler.sample(0..4, (2, 3), Seed(3), &Device::Cpu, &mut |_, _| ()).unwrap();
+    let codes = codes.flatten_from(1).unwrap().to_vec2::<u32>().unwrap();
+    assert!(codes == draw(&Conditioned::new(&sdid, vec![3]).unwrap(), 0..4, 3));
+}
+
+/// Images of drawn classes follow the mixture of the classes' exact chains.
+#[test]
+fn images_of_drawn_classes_follow_the_mixture_exactly() {
+    const N: usize = 20_000;
+    let (ideal, process) = (Ideal::new(), AbsorbingProcess::new(3, 4).unwrap());
+    let config = SamplingConfig { order: Order::ExactK, batch_size: 1000, ..Default::default() };
+    let guidance = Schedule::from(1.);
+    let denoiser = Conditioned::drawn(&ideal, &[2., 6.]).unwrap().guided(guidance, &process).unwrap();
+    let sampler = Sampler::new(&process, &denoiser, &config).unwrap();
+    let codes = sampler.sample(0..N, (2, 2), Seed(6), &Device::Cpu, &mut |_, _| ()).unwrap();
+    let mut counts = vec![0.; 256];
+    for map in codes.flatten_all().unwrap().to_vec1::<u32>().unwrap().chunks(4) {
+        counts[map.iter().fold(0, |row, &code| row * 4 + code as usize)] += 1.;
+    }
+    let [zero, one] = [0, 1].map(|class| chain(&ideal, class, guidance));
+    for (row, count) in counts.into_iter().enumerate() {
+        let p = 0.25 * zero[row] + 0.75 * one[row];
+        let allowed = 4.5 * (N as f64 * p * (1. - p).max(0.)).sqrt() + 1e-6;
+        assert!((count - N as f64 * p).abs() <= allowed, "{:?}: {count} {}", tokens(row), N as f64 * p);
+    }
 }
 
 /// Classes are learned from the images that have them, and no others.

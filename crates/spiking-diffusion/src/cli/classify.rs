@@ -21,7 +21,7 @@ use super::{answer, flags, parsed, say};
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::{classifier, in_8_bits};
-use crate::{Condition, Progress, Trained};
+use crate::{ClassesFrom, Condition, Progress, Trained};
 
 /// Train a small classifier on the data set, or load it, and see what it makes of generated images.
 #[derive(Debug, Parser)]
@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
     sample_seed: Option<u64>,
     /// With --run: draw images of all classes in turn, guided so far (0 is the class alone), and say how many of them are seen as what
-    /// they were asked to be. The run must have been trained with --set sdid.classes=N
+    /// they were asked to be. The run must have been trained with --set sdid.classes=N, on labels
     #[arg(long, value_name = "G", requires = "run", value_parser = flags::guidance, allow_hyphen_values = true)]
     guidance: Option<Schedule>,
     /// Seed of the classifier's training
@@ -117,9 +117,10 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     // First what may be wrong, then what takes long.
     let file = arguments.images.as_deref().map(|path| read_images(path, data.image().0)).transpose()?;
-    let classes = run.as_ref().and_then(|run| run.cfg.sdid.classes);
+    let labels = run.as_ref().filter(|run| run.cfg.classes_from == ClassesFrom::Labels);
+    let classes = labels.and_then(|run| run.cfg.sdid.classes);
     if let (Some(guidance), None) = (&arguments.guidance, classes) {
-        let reason = "the run was trained without classes (--set sdid.classes=N)";
+        let reason = "the run was trained without labels (--set sdid.classes=N)";
         return Err(Error::config("--guidance", format!("{guidance:?}"), reason));
     }
     let classifier = trained(arguments, &data, progress)?;

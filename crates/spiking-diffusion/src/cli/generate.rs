@@ -42,12 +42,13 @@ pub(super) struct Arguments {
     /// Divides the logits: below 1, the likely gets likelier; 1..0.6 goes from 1 in the first step to 0.6 in the last [default: the run's own]
     #[arg(long, value_name = "T", value_parser = flags::temperatures, allow_hyphen_values = true)]
     temperature: Option<Schedule>,
-    /// Draw images of this class; several, such as 0,1,2, take turns. The run must have been trained with --set sdid.classes=N
+    /// Draw images of this class; several, such as 0,1,2, take turns. The run must have been trained with --set sdid.classes=N [default:
+    /// where there are classes, each image's is drawn]
     #[arg(long, value_name = "C,C,..", value_delimiter = ',', value_parser = flags::class, allow_hyphen_values = true)]
     class: Vec<u32>,
     /// Exaggerate what sets the class apart so far: 0 is the class alone; 0..4 guides late steps more
-    #[arg(long, value_name = "G", default_value = "0", requires = "class", value_parser = flags::guidance, allow_hyphen_values = true)]
-    guidance: Schedule,
+    #[arg(long, value_name = "G", value_parser = flags::guidance, allow_hyphen_values = true)]
+    guidance: Option<Schedule>,
     /// Set another field of the run's sampling, such as steps=10, order=halton or top_p=0.9; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -91,6 +92,11 @@ fn write_images(arguments: &Arguments, team: &Team, progress: &mut dyn Progress)
     match arguments.condition() {
         None => arguments.draw_by(&trained, team, &device, progress),
         Some(condition) => {
+            if trained.cfg.sdid.classes.is_none() {
+                let reason = "the run was trained without classes (--set sdid.classes=N)";
+                let flag = if condition.classes.is_empty() { "--guidance" } else { "--class" };
+                return Err(Error::config(flag, "", reason));
+            }
             // One more is no class, which the library takes, and nobody means here.
             if let Some(known) = trained.cfg.sdid.classes
                 && let Some(class) = condition.classes.iter().find(|class| **class as usize >= known)
@@ -139,6 +145,7 @@ impl Arguments {
         let mut trained = TrainedVae::load(run, device)?;
         let asked = [
             ("--class", !self.class.is_empty()),
+            ("--guidance", self.guidance.is_some()),
             ("--temperature", self.temperature.is_some()),
             ("--set", !self.set.is_empty()),
         ];
@@ -164,8 +171,10 @@ impl Arguments {
     }
 
     fn condition(&self) -> Option<Condition> {
-        let (classes, guidance) = (self.class.clone(), self.guidance);
-        (!classes.is_empty()).then_some(Condition { classes, guidance })
+        if self.class.is_empty() && self.guidance.is_none() {
+            return None;
+        }
+        Some(Condition { classes: self.class.clone(), guidance: self.guidance.unwrap_or(0.0.into()) })
     }
 
     fn apply(&self, cfg: ExperimentConfig) -> Result<ExperimentConfig> {

@@ -7,7 +7,7 @@ use snn_train::{Alone, Progress, RunDir, TrainingConfig};
 
 use super::config::ExperimentConfig;
 use super::run::resized;
-use super::stages::{Place, encode, train_sdid_in, train_vqsvae_in};
+use super::stages::{Place, classes, encode, train_sdid_in, train_vqsvae_in};
 use super::vae;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -73,8 +73,8 @@ impl ExperimentConfig {
                 let (vqsvae, took) = clock(|| train_vqsvae_in(&short, &few.train, place, progress))?;
                 let (codes, encoding) = clock(|| encode(&short, &vqsvae, &few.train, place, progress))?;
                 let Some(codes) = codes else { return Ok(self) };
-                let labels = few.train.labels();
-                let of_sdid = clock(|| train_sdid_in(&short, &codes, labels, place, progress))?.1;
+                let classes = classes(&short, &few, place, progress)?.train;
+                let of_sdid = clock(|| train_sdid_in(&short, &codes, &classes, place, progress))?.1;
                 let encoding = encoding * items as f64 / few.train.len() as f64;
                 let [first, second] = [took, of_sdid].map(|took| took / TIMED as f64);
                 vec![seconds / 3. / first, (seconds * 2. / 3. - encoding) / second]

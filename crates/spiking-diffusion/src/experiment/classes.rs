@@ -1,4 +1,6 @@
-//! The picture of a run's classes.
+//! The pictures of a run's classes.
+
+use std::time::Instant;
 
 use absorbing_diffusion::{Conditioned, Sdid};
 use candle_core::{Device, Tensor};
@@ -9,13 +11,34 @@ use super::batches::process;
 use super::config::ExperimentConfig;
 use super::drawing::generate;
 use super::networks::Networks;
+use super::stages::Classes;
 use crate::error::Result;
 use crate::report::picture;
-use crate::report::size::{GUIDANCES, PER_CLASS};
+use crate::report::size::{GUIDANCES, PER_CLASS, square};
+
+/// Draws `classes.png`, where classes are labels, or `clusters.png`, the means of the clusters that they are.
+pub(super) fn save_pictures(
+    cfg: &ExperimentConfig,
+    networks: (&VqSvae, &Sdid),
+    classes: &Classes,
+    run: &RunDir,
+    device: &Device,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    if cfg.sdid.classes.is_none() {
+        return Ok(());
+    }
+    if let Some(means) = &classes.means {
+        return picture::save_grid(&run.file("clusters.png"), means, square(means.dim(0)?).1);
+    }
+    let clock = Instant::now();
+    save_table(cfg, networks, run, device, progress)?;
+    Ok(run.record_seconds("classes", clock.elapsed().as_secs_f64())?)
+}
 
 /// Draws `classes.png`: a row a class, and a block of columns for each guidance. The same places have the same random numbers at
 /// every guidance.
-pub(super) fn save_picture(
+fn save_table(
     cfg: &ExperimentConfig,
     (vqsvae, sdid): (&VqSvae, &Sdid),
     run: &RunDir,

@@ -100,6 +100,24 @@ impl DataConfig {
     }
 }
 
+/// Says what the classes of images are: what the denoiser is told in training, and what is drawn first where an image is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ClassesFrom {
+    /// The labels of the data set.
+    #[default]
+    Labels,
+    /// Clusters of training images, which need no labels: the means of k-means over pixels, at most 256.
+    Clusters,
+}
+
+impl ClassesFrom {
+    fn are_labels(&self) -> bool {
+        *self == Self::Labels
+    }
+}
+
 /// Describes a whole run as plain data: everything that it depends on.
 ///
 /// # Examples
@@ -133,6 +151,9 @@ pub struct ExperimentConfig {
     pub sdid_training: TrainingConfig,
     /// Weights of the diffusion loss.
     pub weighting: Weighting,
+    /// What the classes of a denoiser that has [some](SdidConfig::classes) are.
+    #[serde(default, skip_serializing_if = "ClassesFrom::are_labels")]
+    pub classes_from: ClassesFrom,
     /// The share of training images that the denoiser sees without their class, where it has [classes](SdidConfig::classes), so
     /// that guidance has something to compare with. `None` is 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,8 +171,16 @@ pub struct ExperimentConfig {
 }
 
 /// What a config says of a model with codes.
-const OF_CODES: [&str; 7] =
-    ["vqsvae", "vqsvae_training", "sdid", "sdid_training", "weighting", "label_dropout", "sampling"];
+const OF_CODES: [&str; 8] = [
+    "vqsvae",
+    "vqsvae_training",
+    "sdid",
+    "sdid_training",
+    "weighting",
+    "classes_from",
+    "label_dropout",
+    "sampling",
+];
 
 impl ExperimentConfig {
     /// Returns channels, rows and columns of the images that the model makes.

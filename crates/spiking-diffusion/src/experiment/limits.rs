@@ -4,7 +4,7 @@
 use absorbing_diffusion::TokenInput;
 use serde_json::Value;
 
-use super::config::ExperimentConfig;
+use super::config::{ClassesFrom, ExperimentConfig};
 use crate::error::{Error, Result};
 use crate::report::size::{canvas, film_fits, square, table_of_classes};
 
@@ -155,7 +155,8 @@ pub(super) fn pictures(cfg: &ExperimentConfig) -> Result<()> {
         return Err(Error::config("samples", cfg.samples, reason));
     }
     let table = |classes: usize| canvas(tile, table_of_classes(classes), classes);
-    match cfg.sdid.classes.filter(|&classes| table(classes).is_none()) {
+    let shown = cfg.sdid.classes.filter(|_| cfg.classes_from == ClassesFrom::Labels);
+    match shown.filter(|&classes| table(classes).is_none()) {
         Some(classes) => Err(Error::config("sdid.classes", classes, "too many for one picture, classes.png")),
         None => Ok(()),
     }

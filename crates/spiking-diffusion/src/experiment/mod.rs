@@ -6,6 +6,7 @@ mod budget;
 #[cfg(feature = "report")]
 mod classes;
 pub(crate) mod classifier;
+mod clusters;
 mod command;
 mod config;
 mod device;
@@ -37,7 +38,7 @@ mod vae;
 mod vae_config;
 mod validation;
 
-pub use config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
+pub use config::{ClassesFrom, DataConfig, EvaluationConfig, ExperimentConfig, Preset};
 pub use distance::Features;
 pub use drawing::generate;
 pub use evaluation::{Evaluation, evaluate};

@@ -5,7 +5,7 @@ use snn_core::{AdamWConfig, LrSchedule, MuonConfig, Readout, Seed};
 use snn_train::TrainingConfig;
 use vq_svae::{Activation, ImageSpec, Reconstruction, Revival, VqSvaeConfig};
 
-use super::config::{DataConfig, EvaluationConfig, ExperimentConfig, Preset};
+use super::config::{ClassesFrom, DataConfig, EvaluationConfig, ExperimentConfig, Preset};
 use super::model::ModelName;
 use crate::data::Dataset;
 use crate::error::Result;
@@ -60,6 +60,7 @@ impl ExperimentConfig {
             vqsvae_training: TrainingConfig::new(100),
             sdid_training: TrainingConfig::new(100),
             weighting: Weighting::Elbo,
+            classes_from: ClassesFrom::Labels,
             label_dropout: None,
             sampling: SamplingConfig { order: Order::Posterior, ..SamplingConfig::default() },
             samples: 64,

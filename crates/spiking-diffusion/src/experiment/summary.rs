@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use snn_train::TrainingConfig;
 
 use super::command::{self, Asked};
-use super::config::ExperimentConfig;
+use super::config::{ClassesFrom, ExperimentConfig};
 use super::evaluation::{Evaluation, RATE_IMAGES};
 use crate::report::metrics::Metrics;
 use crate::report::{Epochs, Machine, Report};
@@ -52,7 +52,8 @@ pub(super) fn report(
         train_images: train,
         test_images: cfg.data.test_images,
         samples: cfg.samples,
-        classes: cfg.sdid.classes,
+        classes: cfg.sdid.classes.filter(|_| cfg.classes_from == ClassesFrom::Labels),
+        clusters: cfg.sdid.classes.filter(|_| cfg.classes_from == ClassesFrom::Clusters),
         neighbours: None,
         protocol: protocol(cfg, &evaluation.metrics),
         command: command::of(cfg, asked),
@@ -92,6 +93,16 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
     if let Some(vae) = &cfg.vae {
         return format!("{}{distance}{fad}{}", protocol_of_vae(cfg), cut("Autoencoder", &vae.training));
     }
+    let classes = cfg.sdid.classes.map_or(String::new(), |classes| {
+        let from = match cfg.classes_from {
+            ClassesFrom::Labels => "labels",
+            ClassesFrom::Clusters => "clusters of the training images",
+        };
+        format!(
+            " Each sample's class, one of {classes} {from}, is drawn first, by its share; the bits tell an image's class, and then its \
+             tokens, where the denoiser is told the class."
+        )
+    });
     let cuts = cut("VQ-SVAE", &cfg.vqsvae_training) + &cut("SDID", &cfg.sdid_training);
     let top_k = cfg.sampling.top_k.map_or(String::new(), |k| format!(", top-k {k}"));
     let top_p = cfg.sampling.top_p.map_or(String::new(), |p| format!(", top-p {p}"));
@@ -102,7 +113,7 @@ fn protocol(cfg: &ExperimentConfig, metrics: &Metrics) -> String {
          padding, mean over images. Bits per token: Eq. 14 / (H'W' ln 2) on the codes of the first {} test images, {} \
          stratified diffusion times each; comparable only between runs on the same codes. Codes in use and perplexity: \
          all test images. Firing rates: VQ-SVAE on all test images, SDID on the codes of the first {} test images masked at \
-         random times. Samples: seed {}, {} steps, order {:?}, temperature {}{top_k}{top_p}{thresholds}.{cuts}{distance}{fad}",
+         random times. Samples: seed {}, {} steps, order {:?}, temperature {}{top_k}{top_p}{thresholds}.{classes}{cuts}{distance}{fad}",
         cfg.data.test_images,
         metrics.bits_per_token_images,
         cfg.evaluation.bound.strata,

@@ -35,7 +35,7 @@ pub struct Trained<D = Sdid> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
-    /// Image `i` has class `classes[i % classes.len()]`.
+    /// Image `i` has class `classes[i % classes.len()]`; with none here, one is drawn for each image, by its share.
     pub classes: Vec<u32>,
     /// How far what sets the class apart is exaggerated; 0 is the class alone.
     pub guidance: Schedule,
@@ -57,8 +57,8 @@ impl Trained {
     /// Returns the same networks for images of these classes. The run must have been trained with `sdid.classes`.
     ///
     /// # Errors
-    /// Returns an error if the network knows no classes, if none are asked for or one that it does not know, or if the guidance is
-    /// negative or not finite.
+    /// Returns an error if the network knows no classes, if one is asked for that it does not know, or if the guidance is negative or not
+    /// finite.
     /// # Examples
     /// ```no_run
     /// use candle_core::Device;
@@ -71,8 +71,14 @@ impl Trained {
     /// ```
     pub fn of_classes(self, condition: Condition) -> Result<Trained<Conditioned<Sdid>>> {
         let Self { cfg, vqsvae, denoiser, sha256, order, .. } = self;
-        let denoiser = Conditioned::new(denoiser, condition.classes.clone())?
-            .guided(condition.guidance, &process(&cfg)?)?;
+        let denoiser = match &condition.classes[..] {
+            [] => {
+                let shares = denoiser.class_shares()?;
+                Conditioned::drawn(denoiser, &shares)?
+            }
+            classes => Conditioned::new(denoiser, classes.to_vec())?,
+        };
+        let denoiser = denoiser.guided(condition.guidance, &process(&cfg)?)?;
         Ok(Trained { cfg, vqsvae, denoiser, sha256, order, condition: Some(condition), spiking: None })
     }
 }

@@ -3,10 +3,11 @@
 use snn_train::TrainingConfig;
 use vq_svae::ImageSpec;
 
-use super::config::{DataConfig, ExperimentConfig};
+use super::clusters::MOST_CLUSTERS;
+use super::config::{ClassesFrom, DataConfig, ExperimentConfig};
 use super::limits;
 use super::model::ModelName;
-use crate::data::Dataset;
+use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 
 impl ExperimentConfig {
@@ -54,6 +55,22 @@ impl ExperimentConfig {
                 return Err(Error::config("label_dropout", share, "needs `sdid.classes`"));
             }
         }
+        if self.classes_from == ClassesFrom::Clusters {
+            match self.sdid.classes {
+                None => {
+                    return Err(Error::config(
+                        "classes_from",
+                        "clusters",
+                        "needs `sdid.classes`, their number",
+                    ));
+                }
+                Some(classes) if classes > MOST_CLUSTERS => {
+                    let reason = format!("must be at most {MOST_CLUSTERS} where classes are clusters");
+                    return Err(Error::config("sdid.classes", classes, reason));
+                }
+                Some(_) => {}
+            }
+        }
         let counts = [
             ("samples", self.samples, 1),
             ("evaluation.bound_images", self.evaluation.bound_images, 2),
@@ -89,15 +106,27 @@ impl ExperimentConfig {
         if data.test.len() < 2 {
             return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));
         }
-        let largest = data.train.labels().iter().max().map_or(0, |&label| usize::from(label));
-        if let Some(classes) = self.sdid.classes.filter(|&classes| classes <= largest) {
-            let reason = format!("the labels of the training images go up to {largest}");
-            return Err(Error::config("sdid.classes", classes, reason));
-        }
+        self.validate_classes(&data.train)?;
         for (stage, training) in self.trainings() {
             training.steps(data.train.len()).map_err(|e| e.within(stage))?;
         }
         Ok(())
+    }
+
+    /// Refuses classes that these training images do not have.
+    fn validate_classes(&self, train: &Split) -> Result<()> {
+        let Some(classes) = self.sdid.classes else { return Ok(()) };
+        let largest = train.labels().iter().max().map_or(0, |&label| usize::from(label));
+        let reason = match self.classes_from {
+            ClassesFrom::Labels if classes <= largest => {
+                format!("the labels of the training images go up to {largest}")
+            }
+            ClassesFrom::Clusters if classes > train.len() => {
+                format!("there are {} training images to make clusters of", train.len())
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::config("sdid.classes", classes, reason))
     }
 
     /// Refuses a model whose parts are not there.

@@ -81,11 +81,12 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 fn picture(file: &str, name: &str, caption: &str, bytes: &[u8]) -> String {
     let kind = if file.ends_with(".gif") { "gif" } else { "png" };
     // Pixels of generated images stay sharp; plots are smoothed.
-    let class = if ["samples", "unmasking", "reconstructions", "classes", "neighbours"].contains(&name) {
-        "pixels"
-    } else {
-        "plot"
-    };
+    let class =
+        if ["samples", "unmasking", "reconstructions", "classes", "clusters", "neighbours"].contains(&name) {
+            "pixels"
+        } else {
+            "plot"
+        };
     format!(
         "<figure class=\"{class}\"><img alt=\"{}\" src=\"data:image/{kind};base64,{}\"><figcaption>{}</figcaption></figure>\n",
         escape(name),

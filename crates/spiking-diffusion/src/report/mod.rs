@@ -86,6 +86,9 @@ pub struct Report {
     /// Classes that images can be asked of; `None` where the denoiser knows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
+    /// Clusters of training images that the denoiser tells apart; `None` where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<usize>,
     /// Quality.
     pub metrics: Metrics,
     /// How far samples are from the training images; `None` in reports of older versions.

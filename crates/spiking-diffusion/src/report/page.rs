@@ -35,7 +35,7 @@ pub(super) enum Block {
 }
 
 /// Each picture of a run, with its name and what it shows.
-const PICTURES: [(&str, &str, &str); 8] = [
+const PICTURES: [(&str, &str, &str); 9] = [
     ("samples.png", "samples", "The first samples of the seed, not picked."),
     (
         "unmasking.gif",
@@ -46,6 +46,11 @@ const PICTURES: [(&str, &str, &str); 8] = [
         "classes.png",
         "classes",
         "A row a class, at guidance 0, 1, 2 and 4 from the left; the same places have the same random numbers.",
+    ),
+    (
+        "clusters.png",
+        "clusters",
+        "The means of the clusters that training images fall into; one of them is drawn before each sample.",
     ),
     (
         "neighbours.png",
@@ -60,9 +65,10 @@ const PICTURES: [(&str, &str, &str); 8] = [
 ];
 
 /// The stages of a run, in order.
-const STAGES: [&str; 11] = [
+const STAGES: [&str; 12] = [
     "vqsvae",
     "encode",
+    "clusters",
     "sdid",
     "fsvae",
     "esvae",
@@ -73,6 +79,15 @@ const STAGES: [&str; 11] = [
     "classifier",
     "distance",
 ];
+
+/// The pictures of a run's images.
+fn shown(report: &Report) -> Vec<&'static str> {
+    let mut names = vec!["samples.png", "neighbours.png", "reconstructions.png"];
+    names.extend(report.metrics.has_codes().then_some("unmasking.gif"));
+    names.extend(report.classes.map(|_| "classes.png"));
+    names.extend(report.clusters.map(|_| "clusters.png"));
+    names
+}
 
 /// The page of a report.
 pub(super) fn of(report: &Report) -> Page {
@@ -88,18 +103,7 @@ pub(super) fn of(report: &Report) -> Page {
             title: "Metrics",
             blocks: vec![Block::Numbers(results), Block::Text(report.protocol.clone())],
         },
-        Section {
-            title: "Pictures",
-            blocks: pictures(match report.classes {
-                Some(_) => {
-                    &["samples.png", "classes.png", "unmasking.gif", "neighbours.png", "reconstructions.png"]
-                }
-                None if has_codes => {
-                    &["samples.png", "unmasking.gif", "neighbours.png", "reconstructions.png"]
-                }
-                None => &["samples.png", "neighbours.png", "reconstructions.png"],
-            }),
-        },
+        Section { title: "Pictures", blocks: pictures(&shown(report)) },
         Section {
             title: "Training",
             blocks: std::iter::once(wall_times(report)).chain(pictures(&["loss.png"])).collect(),

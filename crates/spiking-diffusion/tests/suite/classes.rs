@@ -1,10 +1,13 @@
 //! What users do with a run: images of a class, completions, few steps, neighbours.
 
 use candle_core::{Device, Tensor};
-use spiking_diffusion::absorbing_diffusion::{Order, SamplingConfig, Schedule};
+use spiking_diffusion::absorbing_diffusion::{
+    AbsorbingProcess, Conditioned, Order, SamplingConfig, Schedule, bits_per_token,
+};
 use spiking_diffusion::generation::{self, Formats};
 use spiking_diffusion::judge::{Against, FeatureNetwork, Judge};
 use spiking_diffusion::metrics::Pixels;
+use spiking_diffusion::snn_core::Checkpoint;
 use spiking_diffusion::sweep::{self, Sweep};
 use spiking_diffusion::{
     Condition, Experiment, ExperimentConfig, Report, Silent, Trained, inpaint, neighbours, train_sdid,
@@ -88,8 +91,75 @@ fn labels_and_classes_must_fit() {
     let run = spiking_diffusion::RunDir::open(folder.path(), &cfg, false).unwrap();
     let codes = Tensor::zeros((160, 7, 7), candle_core::DType::U32, &Device::Cpu).unwrap();
     let train = |labels: &[u8]| train_sdid(&cfg, &codes, labels, &run, &Device::Cpu, &mut Silent);
-    rejects(train(&[1; 159]), &["labels", "159", "160"]);
-    rejects(train(&[10; 160]), &["sdid.classes", "label 10"]);
+    rejects(train(&[1; 159]), &["classes", "159", "160"]);
+    rejects(train(&[10; 160]), &["sdid.classes", "class 10"]);
+
+    let clusters = cfg.with("classes_from", "clusters").unwrap();
+    clusters.validate().unwrap();
+    assert!(!serde_json::to_string(&cfg).unwrap().contains("classes_from"));
+    let refused =
+        |classes| clusters.with("sdid.classes", classes).unwrap().with("label_dropout", "null").unwrap();
+    rejects(refused("null").validate(), &["classes_from", "clusters", "`sdid.classes`"]);
+    rejects(refused("257").validate(), &["sdid.classes", "257", "at most 256"]);
+    let many = refused("161");
+    let experiment = Experiment::new(&many, &data).out(folder.path().join("many"));
+    rejects(experiment.run(&mut Silent), &["sdid.classes", "161", "160 training images"]);
+}
+
+/// Without labels: clusters of the training images take their place, and each image's is drawn.
+#[test]
+fn a_run_with_clusters_draws_them_first() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), few_digits());
+    let cfg = with_classes().with("sdid.classes", "6").unwrap().with("classes_from", "clusters").unwrap();
+    let run = |name: &str| {
+        let folder = folder.path().join(name);
+        let report = Experiment::new(&cfg, &data).out(&folder).run(&mut Silent).unwrap();
+        let files = ["sdid.safetensors", "clusters.safetensors"];
+        (report, files.map(|file| std::fs::read(folder.join(file)).unwrap()))
+    };
+    let ((report, files), (_, again)) = (run("one"), run("two"));
+    assert!(files == again, "the same seed, the same bytes");
+    assert_eq!((report.classes, report.clusters), (None, Some(6)));
+    assert!(report.protocol.contains("one of 6 clusters of the training images"), "{}", report.protocol);
+    let page = std::fs::read_to_string(folder.path().join("one/report.md")).unwrap();
+    assert!(page.contains("clusters.png") && !page.contains("classes.png"));
+    let size = image::image_dimensions(folder.path().join("one/clusters.png")).unwrap();
+    assert_eq!(size, (3 * 86 - 2, 2 * 86 - 2));
+
+    // What is drawn is what `Conditioned` draws by the clusters' shares.
+    let load = || Trained::load(&folder.path().join("one"), &Device::Cpu).unwrap();
+    let clusters =
+        Checkpoint::load(&folder.path().join("one/clusters.safetensors"), "clusters", &Device::Cpu);
+    let train = clusters.unwrap().tensor("train").unwrap().to_vec1::<u8>().unwrap();
+    let shares: Vec<f64> =
+        (0..6).map(|c| train.iter().filter(|&&of| of == c).count() as f64 / train.len() as f64).collect();
+    for (share, kept) in shares.iter().zip(load().denoiser.class_shares().unwrap()) {
+        assert!((share - kept).abs() < 1e-6, "{shares:?}");
+    }
+    let drawn = bytes(&load().samples(12, &Device::Cpu, &mut Silent).unwrap());
+    let by = |condition| {
+        bytes(&load().of_classes(condition).unwrap().samples(12, &Device::Cpu, &mut Silent).unwrap())
+    };
+    assert!(drawn == by(condition(&[], 0.)));
+    assert!(drawn != by(condition(&[], 3.)) && drawn != by(condition(&[6], 0.)));
+
+    // The bits tell the cluster, and then the tokens, where the denoiser knows it.
+    let (cfg, trained) = (&load().cfg, load());
+    let clusters =
+        Checkpoint::load(&folder.path().join("one/clusters.safetensors"), "clusters", &Device::Cpu);
+    let test = clusters.unwrap().tensor("test").unwrap().to_vec1::<u8>().unwrap();
+    let codes =
+        Checkpoint::load(&folder.path().join("one/codes.safetensors"), "codes", &Device::Cpu).unwrap();
+    let told = Conditioned::new(&trained.denoiser, test.iter().map(|&c| c.into()).collect()).unwrap();
+    let images = cfg.evaluation.bound_images.min(test.len());
+    let (process, bound) =
+        (AbsorbingProcess::new(cfg.sdid.codes, cfg.sdid.steps).unwrap(), &cfg.evaluation.bound);
+    let codes = codes.tensor("test").unwrap().narrow(0, 0, images).unwrap();
+    let of_tokens = bits_per_token(&process, &told, &codes, bound, cfg.seed).unwrap().mean;
+    let share = |c: u8| (train.iter().filter(|&&of| of == c).count() as f64 + 1.) / (train.len() as f64 + 6.);
+    let of_class = test[..images].iter().map(|&c| -share(c).log2()).sum::<f64>() / images as f64 / 49.;
+    let found = report.metrics.bits_per_token;
+    assert!((found - of_tokens - of_class).abs() < 1e-9, "{found} {of_tokens} {of_class}");
 }
 
 #[test]

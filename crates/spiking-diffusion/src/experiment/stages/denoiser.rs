@@ -10,54 +10,63 @@ use crate::error::{Error, Result};
 use crate::experiment::batches::process;
 use crate::experiment::config::ExperimentConfig;
 
-/// Trains an SDID on codes into `sdid.safetensors`; with `sdid.classes`, on the labels of the training images too, of which
-/// each step drops a share (`label_dropout`). Without, labels are not read.
+/// Trains an SDID on codes into `sdid.safetensors`; with `sdid.classes`, on the classes of the training images too, labels or whatever
+/// else, of which each step drops a share (`label_dropout`). Without, `classes` are not read.
 ///
 /// # Errors
 /// Returns the errors of [`train_denoiser`], and an error if the config's `sdid` does not
-/// [validate](absorbing_diffusion::SdidConfig::validate), if there is not one label for each image, or if a label is no class.
+/// [validate](absorbing_diffusion::SdidConfig::validate), if there is not one class for each image, or if one is not below
+/// `sdid.classes`.
 pub fn train_sdid(
     cfg: &ExperimentConfig,
     codes: &Tensor,
-    labels: &[u8],
+    classes: &[u8],
     run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Sdid> {
-    train_sdid_in(cfg, codes, labels, Place::alone(run, device), progress)
+    train_sdid_in(cfg, codes, classes, Place::alone(run, device), progress)
 }
 
 /// [`train_sdid`], anywhere.
 pub(in crate::experiment) fn train_sdid_in(
     cfg: &ExperimentConfig,
     codes: &Tensor,
-    labels: &[u8],
+    classes: &[u8],
     place: Place<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Sdid> {
     let params = ParamStore::new(cfg.seed.child("sdid"), DType::F32, place.device);
     let model = Sdid::new(&cfg.sdid, params.builder())?;
-    let Some(classes) = cfg.sdid.classes else {
+    let Some(known) = cfg.sdid.classes else {
         train_by(cfg, (&model, &params), codes, place, progress, |_, loss| loss(&model))?;
         return Ok(model);
     };
-    if labels.len() != codes.dim(0)? {
+    if classes.len() != codes.dim(0)? {
         let reason = format!("there are {} training images", codes.dim(0)?);
-        return Err(Error::config("labels", format!("{} labels", labels.len()), reason));
+        return Err(Error::config("classes", format!("those of {} images", classes.len()), reason));
     }
-    if let Some(label) = labels.iter().find(|label| usize::from(**label) >= classes) {
-        return Err(Error::config("sdid.classes", classes, format!("there is a label {label}")));
+    if let Some(class) = classes.iter().find(|class| usize::from(**class) >= known) {
+        return Err(Error::config("sdid.classes", known, format!("there is a class {class}")));
     }
+    model.set_class_shares(&counts(classes, known))?;
     let dropout = cfg.label_dropout.unwrap_or(LABEL_DROPOUT);
     train_by(cfg, (&model, &params), codes, place, progress, |batch, loss| {
         // Behind those of the shards before it, whose draws are none of ours.
         let (first, label) = (batch.places.0, format!("sdid/labels/{}", batch.step));
         let mut all = vec![0; first];
-        all.extend(batch.items.iter().map(|&i| u32::from(labels[i as usize])));
-        let dropped = drop_labels(&all, classes, dropout, cfg.seed, &label).split_off(first);
+        all.extend(batch.items.iter().map(|&i| u32::from(classes[i as usize])));
+        let dropped = drop_labels(&all, known, dropout, cfg.seed, &label).split_off(first);
         loss(&Conditioned::new(&model, dropped)?)
     })?;
     Ok(model)
+}
+
+/// How often each of so many classes occurs.
+fn counts(classes: &[u8], known: usize) -> Vec<f64> {
+    let mut counts = vec![0.; known];
+    classes.iter().for_each(|&class| counts[usize::from(class)] += 1.);
+    counts
 }
 
 /// The share of labels that are dropped where the config says nothing.

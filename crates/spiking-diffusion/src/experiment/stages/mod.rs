@@ -4,6 +4,7 @@
 //! result is already there. With many workers, all run the same stages; worker 0 has the folder.
 
 mod autoencoder;
+mod classes;
 mod codes;
 mod denoiser;
 
@@ -14,6 +15,7 @@ use crate::error::Result;
 
 pub(super) use autoencoder::train_vqsvae_in;
 pub use autoencoder::{train_autoencoder, train_vqsvae};
+pub(super) use classes::{Classes, classes};
 pub(super) use codes::{CODES, CODES_KIND, encode, encode_with};
 pub use codes::{Codes, encode_dataset};
 pub(super) use denoiser::train_sdid_in;

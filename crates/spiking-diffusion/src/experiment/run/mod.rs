@@ -1,37 +1,28 @@
 //! A whole run, from data to report.
 
+mod codes;
+mod vae;
+
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use snn_train::{Alone, Collective, Progress, RunDir, agree};
-use vq_svae::VqSvae;
 
-#[cfg(feature = "report")]
-use super::batches::process;
-#[cfg(feature = "report")]
-use super::classes;
 use super::command::Asked;
 use super::config::ExperimentConfig;
 use super::device::Kind;
-use super::distance::{self, Features};
-use super::drawing::{Film, draw, generate_over};
-use super::evaluation::{Reconstructions, evaluate_denoiser};
+use super::distance::Features;
 use super::fad::FadFiles;
-use super::finish::{Made, Session, finish};
-use super::networks::Networks;
+use super::finish::Session;
 use super::reuse::FirstStages;
-use super::sharing::{assist, dismiss};
-use super::stages::{Codes, Place, encode_with, train_sdid_in, train_vqsvae_in};
+use super::stages::Place;
 use super::starter::Starter;
-use super::vae::{self, TrainedVae};
+use super::vae::{TrainedVae, train};
 use crate::data::Dataset;
-#[cfg(feature = "report")]
-use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::report::Report;
-#[cfg(feature = "report")]
-use crate::report::{self, Unmasking, picture, size::square};
+use codes::{follow, of_codes};
+use vae::of_vae;
 
 /// Makes a whole run: trains, encodes, samples, measures and reports, all into one folder.
 ///
@@ -187,7 +178,7 @@ impl<'a> Experiment<'a> {
         let asked = Asked { features, fad, starter, pixel_variance, device };
         match &cfg.vae {
             Some(vae) => {
-                vae::train(cfg, vae, &data.train, &run, device, progress)?;
+                train(cfg, vae, &data.train, &run, device, progress)?;
                 let trained = TrainedVae::load(&self.out, device)?;
                 of_vae(session, &trained, asked, measured, progress)
             }
@@ -197,154 +188,10 @@ impl<'a> Experiment<'a> {
 }
 
 /// The data set, where the model's images have another size.
-pub(super) fn resized(cfg: &ExperimentConfig, data: &Dataset) -> Result<Option<Dataset>> {
+pub(in crate::experiment) fn resized(cfg: &ExperimentConfig, data: &Dataset) -> Result<Option<Dataset>> {
     let ([_, height, width], (_, rows, columns)) = (cfg.image(), data.image());
     if (height, width) == (rows, columns) {
         return Ok(None);
     }
     Ok(Some(data.resized(height, width)?))
-}
-
-/// The run of an autoencoder and a denoiser of its codes, with the workers that [follow](follow).
-fn of_codes(
-    session: Session<'_>,
-    workers: &dyn Collective,
-    asked: Asked<'_>,
-    fad: Option<&FadFiles>,
-    progress: &mut dyn Progress,
-) -> Result<Report> {
-    let Session { cfg, data, run, device } = session;
-    let place = Place { workers, run: Some(run), device };
-    let vqsvae = train_vqsvae_in(cfg, &data.train, place, progress)?;
-    let (codes, measured) = encode(cfg, data, &vqsvae, place, progress)?;
-    #[cfg(feature = "report")]
-    save_reconstructions(&vqsvae, &data.test, &codes.test, run)?;
-    let sdid = train_sdid_in(cfg, &codes.train, data.train.labels(), place, progress)?;
-    #[cfg(feature = "report")]
-    report::save_losses(run, &cfg.data.name, cfg.weighting)?;
-    let networks = Networks::spiking(&vqsvae, &sdid);
-    let samples = draw_samples(cfg, networks, workers, run, device, progress)?;
-    #[cfg(feature = "report")]
-    if cfg.sdid.classes.is_some() {
-        let clock = Instant::now();
-        classes::save_picture(cfg, (&vqsvae, &sdid), run, device, progress)?;
-        run.record_seconds("classes", clock.elapsed().as_secs_f64())?;
-    }
-
-    let measured = match measured {
-        Some(measured) => measured,
-        None => Reconstructions::measure(cfg, &vqsvae, &data.test, (&Alone, device), progress)?.0,
-    };
-    let (clock, before) = (Instant::now(), measured.seconds);
-    let evaluation = evaluate_denoiser(cfg, networks, measured, &codes.test, device, progress)?;
-    run.record_seconds("evaluate", before + clock.elapsed().as_secs_f64())?;
-    #[cfg(feature = "report")]
-    report::save_codebook(&evaluation.code_counts, run)?;
-
-    let made = Made {
-        evaluation,
-        samples,
-        generate: &|images, progress| generate_over(workers, (cfg, networks), images, device, progress, None),
-        reconstruct: &|count| distance::reconstructions(cfg, &vqsvae, &codes.test.narrow(0, 0, count)?),
-    };
-    let report = finish(session, made, asked, fad, progress)?;
-    dismiss(workers)?;
-    Ok(report)
-}
-
-/// The part of a worker in the run that worker 0 [leads](of_codes).
-fn follow(
-    cfg: &ExperimentConfig,
-    data: &Dataset,
-    place: Place<'_>,
-    progress: &mut dyn Progress,
-) -> Result<()> {
-    let vqsvae = train_vqsvae_in(cfg, &data.train, place, progress)?;
-    let (codes, _) = encode(cfg, data, &vqsvae, place, progress)?;
-    let sdid = train_sdid_in(cfg, &codes.train, data.train.labels(), place, progress)?;
-    let networks = Networks::spiking(&vqsvae, &sdid);
-    assist(place.workers, &|images, observe| draw(cfg, networks, images, place.device, observe))
-}
-
-/// The run of a variational autoencoder.
-fn of_vae(
-    session: Session<'_>,
-    trained: &TrainedVae,
-    asked: Asked<'_>,
-    fad: Option<&FadFiles>,
-    progress: &mut dyn Progress,
-) -> Result<Report> {
-    let Session { cfg, data, run, device } = session;
-    #[cfg(feature = "report")]
-    {
-        vae::save_reconstructions(trained, &data.test, run, device)?;
-        report::save_vae_losses(run, trained.kind(), &cfg.data.name)?;
-    }
-    let clock = Instant::now();
-    let samples = trained.generate(0..cfg.samples, device, progress)?;
-    run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
-    #[cfg(feature = "report")]
-    picture::save_grid(&run.file("samples.png"), &samples, square(cfg.samples).1)?;
-    let made = Made {
-        evaluation: vae::evaluate(trained, &data.test, run, device, progress)?,
-        samples,
-        generate: &|images, progress| trained.generate(images, device, progress),
-        reconstruct: &|count| trained.reconstruct_first(count, &data.test, device),
-    };
-    finish(session, made, asked, fad, progress)
-}
-
-/// The codes of all images. Test images are encoded once, by the pass that measures what comes back of them; in an earlier
-/// session, if nothing is returned of that.
-fn encode(
-    cfg: &ExperimentConfig,
-    data: &Dataset,
-    vqsvae: &VqSvae,
-    place: Place<'_>,
-    progress: &mut dyn Progress,
-) -> Result<(Codes, Option<Reconstructions>)> {
-    let mut measured = None;
-    let mut of_test = |progress: &mut dyn Progress| {
-        let at = (place.workers, place.device);
-        let (found, codes) = Reconstructions::measure(cfg, vqsvae, &data.test, at, progress)?;
-        measured = Some(found);
-        Ok(codes)
-    };
-    let codes = encode_with(cfg, vqsvae, data, place, progress, &mut of_test)?;
-    Ok((codes, measured))
-}
-
-/// The first samples, and how they come to be.
-fn draw_samples(
-    cfg: &ExperimentConfig,
-    networks: Networks<'_>,
-    workers: &dyn Collective,
-    run: &RunDir,
-    device: &Device,
-    progress: &mut dyn Progress,
-) -> Result<Tensor> {
-    #[cfg(feature = "report")]
-    let mut film = Unmasking::new(cfg.samples, process(cfg)?.mask(), (cfg.sdid.height, cfg.sdid.width));
-    #[cfg(feature = "report")]
-    let mut observe = |first: usize, step: usize, codes: &[u32]| film.record(first, step, codes);
-    #[cfg(not(feature = "report"))]
-    let mut observe = |_: usize, _: usize, _: &[u32]| ();
-    let (clock, shown): (_, Film<'_>) = (Instant::now(), &mut observe);
-    let samples = generate_over(workers, (cfg, networks), 0..cfg.samples, device, progress, Some(shown))?;
-    run.record_seconds("sample", clock.elapsed().as_secs_f64())?;
-    #[cfg(feature = "report")]
-    {
-        picture::save_grid(&run.file("samples.png"), &samples, square(cfg.samples).1)?;
-        film.save(networks.vqsvae, run, device)?;
-    }
-    Ok(samples)
-}
-
-/// The first test images over what comes back of them.
-#[cfg(feature = "report")]
-fn save_reconstructions(vqsvae: &VqSvae, test: &Split, codes: &Tensor, run: &RunDir) -> Result<()> {
-    let count = test.len().min(16);
-    let (originals, again) =
-        (test.range(0..count, &Device::Cpu)?, vqsvae.decode(&codes.narrow(0, 0, count)?)?);
-    picture::save_pairs(&run.file("reconstructions.png"), &originals, &again)
 }

@@ -1,0 +1,96 @@
+//! Images to classes, for a denoiser that is told them.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use snn_core::Checkpoint;
+use snn_train::{Progress, share_tensor};
+
+use super::Place;
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::experiment::clusters::{means_of, nearest_of};
+use crate::experiment::config::{ClassesFrom, ExperimentConfig};
+
+const CLUSTERS: &str = "clusters.safetensors";
+const KIND: &str = "clusters";
+
+/// The class of each image; none where the denoiser knows no classes.
+#[derive(Clone, Debug, Default)]
+pub(in crate::experiment) struct Classes {
+    pub(in crate::experiment) train: Vec<u8>,
+    /// Worker 0 alone has those that are not labels.
+    pub(in crate::experiment) test: Vec<u8>,
+    /// The means of the clusters, `[count, C, H, W]` in [-0.5, 0.5], if that is what classes are; in worker 0.
+    pub(in crate::experiment) means: Option<Tensor>,
+}
+
+impl Classes {
+    /// What it takes to tell the class of one of the first test images, on average, by a code for the classes of the training images: a
+    /// class that occurs `n` times among `N` images has `-log2((n + 1) / (N + C))` bits, of `C` classes.
+    pub(in crate::experiment) fn bits_of_test(&self, images: usize) -> f64 {
+        let mut counts = [1f64; 256];
+        self.train.iter().for_each(|&class| counts[usize::from(class)] += 1.);
+        let known = self.train.iter().max().map_or(1., |&class| f64::from(class) + 1.);
+        let all = self.train.len() as f64 + known;
+        let bits = |&class: &u8| (all / counts[usize::from(class)]).log2();
+        let told = &self.test[..images.min(self.test.len())];
+        told.iter().map(bits).sum::<f64>() / told.len().max(1) as f64
+    }
+}
+
+/// Says which class each image has: its label, or by the config the cluster that it is in, which worker 0 finds and writes into
+/// `clusters.safetensors`.
+pub(in crate::experiment) fn classes(
+    cfg: &ExperimentConfig,
+    data: &Dataset,
+    place: Place<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Classes> {
+    match (cfg.sdid.classes, cfg.classes_from) {
+        (None, _) => Ok(Classes::default()),
+        (Some(_), ClassesFrom::Labels) => {
+            let (train, test) = (data.train.labels().to_vec(), data.test.labels().to_vec());
+            Ok(Classes { train, test, means: None })
+        }
+        (Some(count), ClassesFrom::Clusters) => {
+            let own = match place.workers.rank() {
+                0 => Some(clusters(cfg, data, count, place, progress)?),
+                _ => None,
+            };
+            let found = |name| -> Result<Option<Tensor>> {
+                Ok(own.as_ref().map(|own| own.tensor(name).cloned()).transpose()?)
+            };
+            let train = share_tensor(place.workers, found("train")?)?.to_vec1::<u8>()?;
+            let test = found("test")?.map_or(Ok(Vec::new()), |test| test.to_vec1::<u8>())?;
+            Ok(Classes { train, test, means: found("means")? })
+        }
+    }
+}
+
+/// `means`, and the number of the one that each image of `train` and of `test` is nearest to.
+fn clusters(
+    cfg: &ExperimentConfig,
+    data: &Dataset,
+    count: usize,
+    place: Place<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Checkpoint> {
+    if let Some(run) = place.run.filter(|run| run.file(CLUSTERS).exists()) {
+        return Ok(Checkpoint::load(&run.file(CLUSTERS), KIND, &Device::Cpu)?);
+    }
+    let clock = Instant::now();
+    let means = means_of(&data.train, count, cfg.seed.child(KIND), progress)?;
+    let mut checkpoint = Checkpoint::new(KIND, &cfg.data)?;
+    for (name, split) in [("train", &data.train), ("test", &data.test)] {
+        let nearest = nearest_of(split, &means)?;
+        let nearest = Tensor::from_vec(nearest, split.len(), &Device::Cpu)?;
+        checkpoint.tensors.insert(name.to_owned(), nearest);
+    }
+    checkpoint.tensors.insert("means".to_owned(), means.to_dtype(DType::F32)?);
+    if let Some(run) = place.run {
+        checkpoint.save(&run.file(CLUSTERS))?;
+        run.record_seconds(KIND, clock.elapsed().as_secs_f64())?;
+    }
+    Ok(checkpoint)
+}
