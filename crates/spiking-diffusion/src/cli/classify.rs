@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
     sample_seed: Option<u64>,
     /// With --run: draw images of all classes in turn, guided so far (0 is the class alone), and say how many of them are seen as what
-    /// they were asked to be. The run must have been trained with --set sdid.classes=N, on labels
+    /// they were asked to be. The run must have been trained with --set sdid.classes=N --set classes_from=labels
     #[arg(long, value_name = "G", requires = "run", value_parser = flags::guidance, allow_hyphen_values = true)]
     guidance: Option<Schedule>,
     /// Seed of the classifier's training
@@ -120,7 +120,7 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     let labels = run.as_ref().filter(|run| run.cfg.classes_from == ClassesFrom::Labels);
     let classes = labels.and_then(|run| run.cfg.sdid.classes);
     if let (Some(guidance), None) = (&arguments.guidance, classes) {
-        let reason = "the run was trained without labels (--set sdid.classes=N)";
+        let reason = "the run was trained without labels (--set sdid.classes=N --set classes_from=labels)";
         return Err(Error::config("--guidance", format!("{guidance:?}"), reason));
     }
     let classifier = trained(arguments, &data, progress)?;

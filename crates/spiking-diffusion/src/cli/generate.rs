@@ -16,7 +16,7 @@ use super::workers::Team;
 use super::{flags, parsed, set};
 use crate::error::{Error, Result};
 use crate::generation::{self, Formats, Saved, Source};
-use crate::{Condition, ExperimentConfig, Progress, Trained, TrainedVae};
+use crate::{ClassesFrom, Condition, ExperimentConfig, Progress, Trained, TrainedVae};
 
 /// Draw images from the networks of a finished run and write them as PNGs, as tensors, or both.
 #[derive(Debug, Parser)]
@@ -42,10 +42,13 @@ pub(super) struct Arguments {
     /// Divides the logits: below 1, the likely gets likelier; 1..0.6 goes from 1 in the first step to 0.6 in the last [default: the run's own]
     #[arg(long, value_name = "T", value_parser = flags::temperatures, allow_hyphen_values = true)]
     temperature: Option<Schedule>,
-    /// Draw images of this class; several, such as 0,1,2, take turns. The run must have been trained with --set sdid.classes=N [default:
-    /// where there are classes, each image's is drawn]
+    /// Draw images of this class; several, such as 0,1,2, take turns. The run must have been trained with --set sdid.classes=N --set
+    /// classes_from=labels [default: each image's class is drawn, where there are some]
     #[arg(long, value_name = "C,C,..", value_delimiter = ',', value_parser = flags::class, allow_hyphen_values = true)]
     class: Vec<u32>,
+    /// Draw images of this cluster of training images, counted from 0 as clusters.png shows them; several take turns
+    #[arg(long, value_name = "C,C,..", value_delimiter = ',', value_parser = flags::class, allow_hyphen_values = true, conflicts_with = "class")]
+    cluster: Vec<u32>,
     /// Exaggerate what sets the class apart so far: 0 is the class alone; 0..4 guides late steps more
     #[arg(long, value_name = "G", value_parser = flags::guidance, allow_hyphen_values = true)]
     guidance: Option<Schedule>,
@@ -92,18 +95,7 @@ fn write_images(arguments: &Arguments, team: &Team, progress: &mut dyn Progress)
     match arguments.condition() {
         None => arguments.draw_by(&trained, team, &device, progress),
         Some(condition) => {
-            if trained.cfg.sdid.classes.is_none() {
-                let reason = "the run was trained without classes (--set sdid.classes=N)";
-                let flag = if condition.classes.is_empty() { "--guidance" } else { "--class" };
-                return Err(Error::config(flag, "", reason));
-            }
-            // One more is no class, which the library takes, and nobody means here.
-            if let Some(known) = trained.cfg.sdid.classes
-                && let Some(class) = condition.classes.iter().find(|class| **class as usize >= known)
-            {
-                let reason = format!("the run knows {known} classes, counted from 0");
-                return Err(Error::config("--class", class, reason));
-            }
+            arguments.check(&condition, &trained.cfg)?;
             arguments.draw_by(&trained.of_classes(condition)?, team, &device, progress)
         }
     }
@@ -145,6 +137,7 @@ impl Arguments {
         let mut trained = TrainedVae::load(run, device)?;
         let asked = [
             ("--class", !self.class.is_empty()),
+            ("--cluster", !self.cluster.is_empty()),
             ("--guidance", self.guidance.is_some()),
             ("--temperature", self.temperature.is_some()),
             ("--set", !self.set.is_empty()),
@@ -171,10 +164,42 @@ impl Arguments {
     }
 
     fn condition(&self) -> Option<Condition> {
-        if self.class.is_empty() && self.guidance.is_none() {
+        let classes = if self.class.is_empty() { self.cluster.clone() } else { self.class.clone() };
+        if classes.is_empty() && self.guidance.is_none() {
             return None;
         }
-        Some(Condition { classes: self.class.clone(), guidance: self.guidance.unwrap_or(0.0.into()) })
+        Some(Condition { classes, guidance: self.guidance.unwrap_or(0.0.into()) })
+    }
+
+    /// Refuses classes that the run does not know, or that are not what the flag says.
+    fn check(&self, condition: &Condition, cfg: &ExperimentConfig) -> Result<()> {
+        let (flag, from) = match (&self.class[..], &self.cluster[..]) {
+            ([], []) => ("--guidance", cfg.classes_from),
+            ([], _) => ("--cluster", ClassesFrom::Clusters),
+            _ => ("--class", ClassesFrom::Labels),
+        };
+        let Some(known) = cfg.sdid.classes else {
+            let reason = "the run was trained without classes (--set sdid.classes=N)";
+            return Err(Error::config(flag, "", reason));
+        };
+        if from != cfg.classes_from {
+            let reason = match cfg.classes_from {
+                ClassesFrom::Labels => "the classes of the run are labels: ask by --class",
+                ClassesFrom::Clusters => {
+                    "the classes of the run are clusters, not labels (clusters.png shows them): ask by --cluster, or train with --set \
+                     sdid.classes=N --set classes_from=labels"
+                }
+            };
+            return Err(Error::config(flag, format!("{:?}", condition.classes), reason));
+        }
+        // One more is no class, which the library takes, and nobody means here.
+        match condition.classes.iter().find(|class| **class as usize >= known) {
+            Some(class) => {
+                let reason = format!("the run knows {known} classes, counted from 0");
+                Err(Error::config(flag, class, reason))
+            }
+            None => Ok(()),
+        }
     }
 
     fn apply(&self, cfg: ExperimentConfig) -> Result<ExperimentConfig> {

@@ -32,6 +32,14 @@ fn the_variance_is_that_of_the_training_pixels() {
 }
 
 #[test]
+fn a_preset_has_no_more_clusters_than_the_images_are_enough_for() {
+    let data = few_digits();
+    assert_eq!(ExperimentConfig::new(Preset::Best, ImageSpec::MNIST).sdid.classes, Some(256));
+    assert_eq!(ExperimentConfig::for_data(Preset::Best, &data).unwrap().sdid.classes, Some(1));
+    assert_eq!(ExperimentConfig::for_data(Preset::Quick, &data).unwrap().sdid.classes, None);
+}
+
+#[test]
 fn settings_reach_every_depth_and_misses_are_named() {
     let cfg = ExperimentConfig::new(Preset::Paper, ImageSpec::MNIST);
     let set = |key: &str, value: &str| cfg.with(key, value);
