@@ -176,7 +176,9 @@ impl Ours {
             .0
             .forward_observed(&self.images, false, &mut |l, s| rates.record(&format!("vqsvae.{l}"), s))?;
         let (codes, t) = (self.codes.narrow(0, 0, 16)?, self.t.narrow(0, 0, 16)?);
-        self.sdid.0.logits_observed(&codes, &t, false, &mut |l, s| rates.record(&format!("sdid.{l}"), s))?;
+        self.sdid
+            .0
+            .logits_observed(&codes, &t, None, false, &mut |l, s| rates.record(&format!("sdid.{l}"), s))?;
         Ok(json!(rates.rates()))
     }
 }

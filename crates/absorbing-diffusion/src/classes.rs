@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
-use snn_core::Seed;
+use snn_core::{DescribeLayers, LayerDescription, Seed};
 
 use crate::conditional::Unprepared;
 use crate::{AbsorbingProcess, Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, Schedule};
@@ -122,7 +122,11 @@ impl<C: Conditional> Conditioned<C> {
         &self.network
     }
 
-    fn classes_of(&self, images: &[usize], device: &Device) -> candle_core::Result<Tensor> {
+    /// Returns the classes of these images, u32 `[N]`; `C` is no class.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be copied to the device.
+    pub fn classes_of(&self, images: &[usize], device: &Device) -> candle_core::Result<Tensor> {
         let of = |&i: &usize| match &self.classes {
             Classes::InTurn(classes) => classes[i % classes.len()],
             Classes::Drawn { seed: None, .. } => self.network.classes() as u32,
@@ -162,6 +166,12 @@ impl<C: Conditional> Conditioned<C> {
     fn twice(&self, h_t: &Tensor, t: &Tensor, classes: &Tensor) -> candle_core::Result<[Tensor; 3]> {
         let none = Tensor::full(self.network.classes() as u32, classes.dims(), classes.device())?;
         Ok([Tensor::cat(&[h_t, h_t], 0)?, Tensor::cat(&[t, t], 0)?, Tensor::cat(&[classes, &none], 0)?])
+    }
+}
+
+impl<C: DescribeLayers> DescribeLayers for Conditioned<&C> {
+    fn describe_layers(&self) -> candle_core::Result<Vec<LayerDescription>> {
+        self.network.describe_layers()
     }
 }
 

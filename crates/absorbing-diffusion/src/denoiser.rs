@@ -117,7 +117,8 @@ pub trait Denoiser {
     /// knows it. [`Sampler::sample`](crate::Sampler::sample) calls this once, and prepares what it gets, unless tokens are
     /// [given](crate::Sampler::with_given), which say more of an image than chance would.
     ///
-    /// By default nothing is drawn, and the denoiser itself does.
+    /// By default nothing is drawn, and the denoiser itself does. A denoiser that is made around another one hands this on as it does
+    /// [`prepare`](Self::prepare), or images have no classes.
     ///
     /// # Errors
     /// Returns an error if the denoiser cannot draw.

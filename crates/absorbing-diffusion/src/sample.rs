@@ -123,7 +123,8 @@ impl SamplingConfig {
 /// [given](Self::with_given) is masked (unless the [order](RevealOrder::share_masked) says otherwise), and the denoiser is told the diffusion
 /// time at which that many of all tokens are, `t = ceil(T_d left / steps)` where none is given.
 ///
-/// Image `i` draws all its numbers from the stream `sample/<i>` of the seed, on the host in f64, so it is the same
+/// Image `i` draws all its numbers from the stream `sample/<i>` of the seed (its class, if a denoiser has [some to draw](Denoiser::of_seed), from
+/// `class/<i>`), on the host in f64, so it is the same
 /// whatever the batch size, the range it is asked in, and the device (as far as its logits are the same).
 ///
 /// # Examples

@@ -110,7 +110,7 @@ impl Sdid {
     }
 
     /// [`Denoiser::logits`]: the logits of every code at every position, of images without a class. It need not know which images
-    /// it is asked about. With classes, [`Conditioned`] is the denoiser.
+    /// it is asked about. [`Conditioned`] tells it their classes, by which it is trained and measured; a [`Sampler`](crate::Sampler) draws them.
     ///
     /// # Shapes
     /// `h_t: u32 [N, H', W']`, `t: u32 [N]` -> `[N, K, H', W']`.
@@ -156,7 +156,8 @@ impl Sdid {
         self.stack.readout_of(self.drive(&current), self.head.readout(), &self.read, train)
     }
 
-    /// [`forward_t`](Self::forward_t), with a look at every layer's spikes, unless the network has none.
+    /// [`forward_t`](Self::forward_t), of images of these classes if there are some (u32 `[N]`), with a look at every layer's spikes, unless the
+    /// network has none.
     ///
     /// # Errors
     /// Returns an error for maps of another size than the config's, and if there is not one time for each, and the errors of the
@@ -165,13 +166,14 @@ impl Sdid {
         &self,
         h_t: &Tensor,
         t: &Tensor,
+        classes: Option<&Tensor>,
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
         if self.cfg.without_spikes {
-            return self.forward_t(h_t, t, train);
+            return self.forward_of(h_t, t, classes, train);
         }
-        let current = self.current(h_t, t, None)?;
+        let current = self.current(h_t, t, classes)?;
         let mut all = Vec::with_capacity(self.cfg.channels.len());
         let mut see = |i: usize, spikes: &Tensor| {
             all.push(spikes.clone());

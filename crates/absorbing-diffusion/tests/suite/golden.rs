@@ -100,7 +100,7 @@ fn check_observed(what: impl Fn(&str) -> String, golden: &Golden, sdid: &Sdid, f
         layers.insert(layer.to_owned());
         Ok(())
     };
-    let logits = sdid.logits_observed(&h_t, &t, true, &mut observe).unwrap();
+    let logits = sdid.logits_observed(&h_t, &t, None, true, &mut observe).unwrap();
     assert!(layers.iter().eq(rates.keys()) && rates.len() == 5);
     let bound = if fused.dtype() == DType::F64 { 1e-9 } else { 1e-5 };
     assert_values(&what("observed logits"), &logits, fused, bound);
@@ -230,7 +230,7 @@ fn the_twin_without_spikes() {
         let logits = sdid.forward_t(&h_t, &t, false).unwrap();
         assert_values("logits in evaluation", &logits, golden.get("eval.logits"), bound);
         let mut unseen = |layer: &str, _: &Tensor| candle_core::bail!("{layer} has no spikes");
-        let observed = sdid.logits_observed(&h_t, &t, false, &mut unseen).unwrap();
+        let observed = sdid.logits_observed(&h_t, &t, None, false, &mut unseen).unwrap();
         assert_eq!(flat(&observed), flat(&logits));
         let all: Vec<Vec<u32>> = vec![(0..16).collect(); 3];
         let at = sdid.prepare().unwrap().logits_at(&h_t, &t, &[0, 1, 2], &all).unwrap();

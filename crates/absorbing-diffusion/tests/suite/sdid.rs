@@ -37,7 +37,7 @@ pub(crate) fn settled(cfg: &SdidConfig) -> (ParamStore, Sdid) {
     let (h_t, t) = inputs(cfg, 12);
     (0..100).for_each(|_| drop(sdid.forward_t(&h_t, &t, true).unwrap()));
     let mut rates = FiringRates::default();
-    sdid.logits_observed(&h_t, &t, false, &mut |layer, spikes| rates.record(layer, spikes)).unwrap();
+    sdid.logits_observed(&h_t, &t, None, false, &mut |layer, spikes| rates.record(layer, spikes)).unwrap();
     let rates = rates.rates();
     assert!(rates.len() == 5 && rates.values().all(|rate| (0.01..0.9).contains(rate)), "{rates:?}");
     (params, sdid)
@@ -60,7 +60,7 @@ fn a_denoiser_describes_the_layers_that_are_seen() {
         seen.push(name.to_owned());
         Ok(())
     };
-    sdid.logits_observed(&h_t, &t, false, &mut look).unwrap();
+    sdid.logits_observed(&h_t, &t, None, false, &mut look).unwrap();
     let layers = sdid.describe_layers().unwrap();
     let names: Vec<_> = layers.iter().map(|layer| layer.name.clone()).collect();
     assert_eq!(names, [seen, vec!["head".to_owned()]].concat());

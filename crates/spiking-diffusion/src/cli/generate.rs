@@ -23,7 +23,7 @@ use crate::{ClassesFrom, Condition, ExperimentConfig, Progress, Trained, Trained
 #[command(
     name = "generate",
     after_help = "OUT/png/ then holds one PNG an image, OUT/images-0000.safetensors, .. 500 images \
-    each, in [0, 1]. Image i depends on the run, the seed, --temperature, --set, --class and --guidance alone. The same command again draws what is missing; \
+    each, in [0, 1]. Image i depends on the run, the seed, --temperature, --set, --class, --cluster and --guidance alone. The same command again draws what is missing; \
     a larger --n adds images."
 )]
 pub(super) struct Arguments {
@@ -165,10 +165,9 @@ impl Arguments {
 
     fn condition(&self) -> Option<Condition> {
         let classes = if self.class.is_empty() { self.cluster.clone() } else { self.class.clone() };
-        if classes.is_empty() && self.guidance.is_none() {
-            return None;
-        }
-        Some(Condition { classes, guidance: self.guidance.unwrap_or(0.0.into()) })
+        // Drawn classes by themselves are what the run draws anyway.
+        let guidance = self.guidance.unwrap_or(0.0.into());
+        (!classes.is_empty() || guidance != 0.0.into()).then_some(Condition { classes, guidance })
     }
 
     /// Refuses classes that the run does not know, or that are not what the flag says.
@@ -179,7 +178,7 @@ impl Arguments {
             _ => ("--class", ClassesFrom::Labels),
         };
         let Some(known) = cfg.sdid.classes else {
-            let reason = "the run was trained without classes (--set sdid.classes=N)";
+            let reason = "the run was trained without classes (--set sdid.classes=N, and --set classes_from=labels or clusters)";
             return Err(Error::config(flag, "", reason));
         };
         if from != cfg.classes_from {

@@ -52,7 +52,7 @@ use workers::Team;
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
 #[derive(Debug, Parser)]
 #[command(after_help = "A run's folder then holds config.json, vqsvae.safetensors, codes.safetensors, \
-    sdid.safetensors, vqsvae.csv, sdid.csv, pictures, and report.html, which shows and explains them (also report.md and \
+    sdid.safetensors, clusters.safetensors where classes are clusters, vqsvae.csv, sdid.csv, pictures, and report.html, which shows and explains them (also report.md and \
     report.json). Ctrl-C writes a checkpoint; --resume goes on.")]
 struct Arguments {
     #[command(flatten)]

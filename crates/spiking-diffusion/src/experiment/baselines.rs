@@ -1,11 +1,12 @@
 //! The presets of the models that the paper's is compared with.
 
+use absorbing_diffusion::SdidConfig;
 use fsvae::{EsvaeConfig, FsvaeConfig};
 use snn_core::AdamWConfig;
 use snn_train::TrainingConfig;
 use vq_svae::{ImageSpec, VqSvaeConfig};
 
-use super::config::{ExperimentConfig, Preset};
+use super::config::{ClassesFrom, ExperimentConfig, Preset};
 use super::model::ModelName;
 use super::vae_config::{VaeConfig, VaeNetwork};
 use crate::data::{Dataset, KnownSet};
@@ -47,6 +48,11 @@ impl ExperimentConfig {
     pub fn of_model(model: ModelName, preset: Preset, image: ImageSpec) -> Self {
         let cfg = Self { model, vae: VaeConfig::of(model, preset, image), ..Self::new(preset, image) };
         match model {
+            _ if cfg.vae.is_some() => {
+                // Which has no denoiser to tell classes.
+                let sdid = SdidConfig { classes: None, ..cfg.sdid };
+                Self { sdid, classes_from: ClassesFrom::Labels, ..cfg }
+            }
             ModelName::Ann => {
                 let vqsvae = VqSvaeConfig {
                     codes: cfg.vqsvae.codes,

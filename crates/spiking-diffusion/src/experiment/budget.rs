@@ -17,7 +17,7 @@ const TIMED: usize = 50;
 
 impl ExperimentConfig {
     /// Returns the same experiment with as many steps of training as take about so many minutes on this machine now, so that schedules end
-    /// with the time. Drawing and measuring come on top.
+    /// with the time. Clusters of images, drawing and measuring come on top.
     ///
     /// Fifty steps of each network are timed, in a folder that is then deleted. Where the model has codes, a third of the time is the
     /// autoencoder's; the rest is for encoding the training images and for the denoiser. What follows is an ordinary config, which

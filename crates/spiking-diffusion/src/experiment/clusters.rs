@@ -2,6 +2,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use rand::Rng;
+use rand::seq::index;
 use snn_core::Seed;
 use snn_train::{Progress, go_on};
 
@@ -13,7 +14,7 @@ use crate::error::Result;
 pub(super) const MOST_CLUSTERS: usize = 256;
 /// Most rounds; what still moves then moves little.
 const ROUNDS: usize = 50;
-/// Images that the first means are chosen from, and images at a time.
+/// Images that the first means are chosen from, at random, and images at a time.
 const FIRST: usize = 10_000;
 const BATCH: usize = 1_000;
 const STAGE: &str = "clusters";
@@ -66,8 +67,10 @@ fn pixels(images: &Split, range: std::ops::Range<usize>) -> Result<Tensor> {
 
 /// Images that lie far apart, `[count, C H W]`.
 fn first_means(images: &Split, count: usize, seed: Seed) -> Result<Tensor> {
-    let images = pixels(images, 0..images.len().min(FIRST))?;
-    let (n, mut rng) = (images.dim(0)?, seed.rng(STAGE));
+    let (all, mut rng) = (images.len(), seed.rng(STAGE));
+    let some: Vec<u32> = index::sample(&mut rng, all, all.min(FIRST)).into_iter().map(|i| i as u32).collect();
+    let images = images.batch(&some, &Device::Cpu)?.flatten_from(1)?;
+    let n = some.len();
     let (mut distances, mut chosen) = (vec![1f64; n], Vec::with_capacity(count));
     while chosen.len() < count {
         let mut left = rng.random::<f64>() * distances.iter().sum::<f64>();

@@ -75,7 +75,7 @@ pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
 /// Fields, dotted, that differ from the preset's for such data, with their values.
 fn settings(cfg: &ExperimentConfig, pixel_variance: f64) -> Option<Vec<(String, String)>> {
     let preset = ExperimentConfig::of_model(cfg.model, cfg.preset, cfg.vqsvae.image);
-    let mut preset = preset.published_for(&cfg.data.name);
+    let mut preset = preset.published_for(&cfg.data.name).with_clusters_for(cfg.data.train_images);
     // These follow from the data and the seed.
     (preset.data, preset.seed) = (cfg.data.clone(), cfg.seed);
     if let Reconstruction::OverVariance { variance } = &mut preset.vqsvae.reconstruction {
@@ -176,6 +176,20 @@ mod tests {
                 again = again.with(key, value).unwrap();
             }
             assert_eq!(again, cfg, "{command}");
+        }
+    }
+
+    #[test]
+    fn a_command_says_nothing_of_clusters_that_the_data_limit() {
+        let mut cfg = ExperimentConfig::new(Preset::Best, ImageSpec::MNIST).with_clusters_for(6_000);
+        (cfg.data.name, cfg.data.train_images) = ("mnist".to_owned(), 6_000);
+        let command = of(&cfg, &Features::None, Starter::Program).unwrap();
+        assert!(cfg.sdid.classes == Some(60) && !command.contains("--set"), "{command}");
+        let labels = cfg.with("sdid.classes", "10").unwrap().with("classes_from", "labels").unwrap();
+        let without = cfg.with("sdid.classes", "null").unwrap().with("classes_from", "labels").unwrap();
+        for cfg in [labels, without] {
+            cfg.validate().unwrap();
+            assert_eq!(read_back(&of(&cfg, &Features::None, Starter::Program).unwrap(), &cfg), cfg);
         }
     }
 

@@ -40,7 +40,9 @@ pub struct Evaluation {
 /// Measures trained networks: reconstruction on the whole test set, the bound on its first images, firing rates and operations of all
 /// layers.
 ///
-/// The denoiser is told the numbers of the test images. Its rates and operations are measured where the networks were given it
+/// The denoiser is told the numbers of the test images: for the bits of a network with classes, give it as a
+/// [`Conditioned`](absorbing_diffusion::Conditioned) one of their classes. What it takes to tell these is not among the bits here, as it is in
+/// the report of a run. Its rates and operations are measured where the networks were given it
 /// as a [spiking](Networks::spiking) one.
 ///
 /// # Errors

@@ -28,7 +28,8 @@ pub struct Inpainted {
 ///
 /// `known(row, column)` says which pixels are. What is not is black before the image is encoded, so that nothing of it gets through;
 /// and because a code looks beyond its own pixels, a token is known if all pixels of its eight neighbours are too. Completion `j` of
-/// image `i` has the random numbers of image `i * completions + j` of the config's seed, and its class, where there are classes.
+/// image `i` has the random numbers of image `i * completions + j` of the config's seed, and its class where [`Trained::of_classes`] names some:
+/// none is drawn, because what is known says more.
 ///
 /// # Shapes
 /// `images: [N, C, H, W]` in [-0.5, 0.5].

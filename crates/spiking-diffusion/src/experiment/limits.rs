@@ -154,10 +154,16 @@ pub(super) fn pictures(cfg: &ExperimentConfig) -> Result<()> {
             "too many for one picture, samples.png; `generate` writes any number once the run is finished";
         return Err(Error::config("samples", cfg.samples, reason));
     }
-    let table = |classes: usize| canvas(tile, table_of_classes(classes), classes);
-    let shown = cfg.sdid.classes.filter(|_| cfg.classes_from == ClassesFrom::Labels);
-    match shown.filter(|&classes| table(classes).is_none()) {
-        Some(classes) => Err(Error::config("sdid.classes", classes, "too many for one picture, classes.png")),
+    let (file, shown) = match cfg.classes_from {
+        ClassesFrom::Labels => {
+            ("classes.png", cfg.sdid.classes.map(|n| canvas(tile, table_of_classes(n), n)))
+        }
+        ClassesFrom::Clusters => ("clusters.png", cfg.sdid.classes.map(|n| canvas(tile, square(n), 1))),
+    };
+    match cfg.sdid.classes.filter(|_| shown == Some(None)) {
+        Some(classes) => {
+            Err(Error::config("sdid.classes", classes, format!("too many for one picture, {file}")))
+        }
         None => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! The networks that draw images, whoever made them.
 
-use absorbing_diffusion::{Denoiser, RevealOrder, Sdid};
+use absorbing_diffusion::{Conditioned, Denoiser, RevealOrder, Sdid};
 use candle_core::Tensor;
 use snn_core::{DescribeLayers, Observer};
 use vq_svae::VqSvae;
@@ -38,7 +38,24 @@ impl SpikingDenoiser for Sdid {
         _images: &[usize],
         observer: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
-        self.logits_observed(h_t, t, false, observer)
+        self.logits_observed(h_t, t, None, false, observer)
+    }
+}
+
+impl SpikingDenoiser for Conditioned<&Sdid> {
+    fn name(&self) -> &'static str {
+        "sdid"
+    }
+
+    fn observe(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        images: &[usize],
+        observer: &mut Observer<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let classes = self.classes_of(images, h_t.device())?;
+        self.network().logits_observed(h_t, t, Some(&classes), false, observer)
     }
 }
 

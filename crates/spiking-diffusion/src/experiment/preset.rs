@@ -32,12 +32,17 @@ impl ExperimentConfig {
         if let Reconstruction::OverVariance { variance } = &mut self.vqsvae.reconstruction {
             *variance = data.train.pixel_variance()?;
         }
+        self.data = DataConfig::of(data);
+        Ok(self.with_clusters_for(data.train.len()))
+    }
+
+    /// The same config with no more clusters than so many training images are enough for.
+    pub(super) fn with_clusters_for(mut self, images: usize) -> Self {
         if self.classes_from == ClassesFrom::Clusters {
-            let most = (data.train.len() / IMAGES_A_CLUSTER).max(1);
+            let most = (images / IMAGES_A_CLUSTER).max(1);
             self.sdid.classes = self.sdid.classes.map(|classes| classes.min(most));
         }
-        self.data = DataConfig::of(data);
-        Ok(self)
+        self
     }
 
     /// Makes the preset's config for images of this shape.

@@ -7,7 +7,7 @@ use super::clusters::MOST_CLUSTERS;
 use super::config::{ClassesFrom, DataConfig, ExperimentConfig};
 use super::limits;
 use super::model::ModelName;
-use crate::data::{Dataset, Split};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 
 impl ExperimentConfig {
@@ -61,7 +61,7 @@ impl ExperimentConfig {
                     return Err(Error::config(
                         "classes_from",
                         "clusters",
-                        "needs `sdid.classes`, their number",
+                        "needs `sdid.classes`, their number; without classes `labels`",
                     ));
                 }
                 Some(classes) if classes > MOST_CLUSTERS => {
@@ -106,27 +106,32 @@ impl ExperimentConfig {
         if data.test.len() < 2 {
             return Err(Error::config("data.test_images", data.test.len(), "must be at least 2"));
         }
-        self.validate_classes(&data.train)?;
+        self.validate_classes(data)?;
         for (stage, training) in self.trainings() {
             training.steps(data.train.len()).map_err(|e| e.within(stage))?;
         }
         Ok(())
     }
 
-    /// Refuses classes that these training images do not have.
-    fn validate_classes(&self, train: &Split) -> Result<()> {
+    /// Refuses fewer classes than there are labels, and more clusters than there are images.
+    fn validate_classes(&self, data: &Dataset) -> Result<()> {
         let Some(classes) = self.sdid.classes else { return Ok(()) };
-        let largest = train.labels().iter().max().map_or(0, |&label| usize::from(label));
-        let reason = match self.classes_from {
-            ClassesFrom::Labels if classes <= largest => {
-                format!("the labels of the training images go up to {largest}")
+        let refuse = |reason| Err(Error::config("sdid.classes", classes, reason));
+        if self.classes_from == ClassesFrom::Clusters {
+            return match data.train.len() {
+                images if classes > images => {
+                    refuse(format!("there are {images} training images to make clusters of"))
+                }
+                _ => Ok(()),
+            };
+        }
+        for (name, split) in [("training", &data.train), ("test", &data.test)] {
+            let largest = split.labels().iter().max().map_or(0, |&label| usize::from(label));
+            if classes <= largest {
+                return refuse(format!("the labels of the {name} images go up to {largest}"));
             }
-            ClassesFrom::Clusters if classes > train.len() => {
-                format!("there are {} training images to make clusters of", train.len())
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::config("sdid.classes", classes, reason))
+        }
+        Ok(())
     }
 
     /// Refuses a model whose parts are not there.

@@ -9,9 +9,10 @@ pub struct Metrics {
     pub mse: f64,
     /// Structural similarity of the test reconstructions, paper settings; the paper prints `1 - ssim`.
     pub ssim: f64,
-    /// Eq. 14 on test codes, in bits per token: comparable only between runs on the same codes. 0, on 0 images, where the model has no codes.
+    /// Eq. 14 on test codes, in bits per token: comparable only between runs on the same codes. Where the denoiser knows classes, an image's is
+    /// told first, and its bits are counted. 0, on 0 images, where the model has no codes.
     pub bits_per_token: f64,
-    /// Standard error of that estimate.
+    /// Standard error of that estimate, without the classes' part.
     pub bits_per_token_standard_error: f64,
     /// Images it was estimated on.
     pub bits_per_token_images: usize,

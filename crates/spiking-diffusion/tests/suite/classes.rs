@@ -1,16 +1,18 @@
 //! What users do with a run: images of a class, completions, few steps, neighbours.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use spiking_diffusion::absorbing_diffusion::{
     AbsorbingProcess, Conditioned, Order, SamplingConfig, Schedule, bits_per_token,
 };
+use spiking_diffusion::data::Split;
 use spiking_diffusion::generation::{self, Formats};
 use spiking_diffusion::judge::{Against, FeatureNetwork, Judge};
 use spiking_diffusion::metrics::Pixels;
 use spiking_diffusion::snn_core::Checkpoint;
 use spiking_diffusion::sweep::{self, Sweep};
 use spiking_diffusion::{
-    Condition, Experiment, ExperimentConfig, Report, Silent, Trained, inpaint, neighbours, train_sdid,
+    Condition, DataConfig, Experiment, ExperimentConfig, Report, Silent, Trained, inpaint, neighbours, pack,
+    train_sdid,
 };
 
 use crate::{few_digits, rejects, tiny};
@@ -88,11 +90,22 @@ fn labels_and_classes_must_fit() {
     let few = cfg.with("sdid.classes", "9").unwrap();
     let experiment = Experiment::new(&few, &data).out(folder.path().join("few"));
     rejects(experiment.run(&mut Silent), &["sdid.classes", "9", "go up to 9"]);
+    // A test image of a class that no training image has.
+    let mut labels = data.test.labels().to_vec();
+    labels[3] = 11;
+    let mut strange = data.clone();
+    let pixels = strange.test.range(0..24, &Device::Cpu).unwrap();
+    let pixels = ((pixels + 0.5).unwrap() * 255.).unwrap().round().unwrap().to_dtype(DType::U8).unwrap();
+    let pixels = pixels.flatten_all().unwrap().to_vec1().unwrap();
+    strange.test = Split::new(pixels, labels, data.image()).unwrap();
+    let ten = ExperimentConfig { data: DataConfig::of(&strange), ..cfg.clone() };
+    let experiment = Experiment::new(&ten, &strange).out(folder.path().join("strange"));
+    rejects(experiment.run(&mut Silent), &["sdid.classes", "10", "test images go up to 11"]);
     let run = spiking_diffusion::RunDir::open(folder.path(), &cfg, false).unwrap();
     let codes = Tensor::zeros((160, 7, 7), candle_core::DType::U32, &Device::Cpu).unwrap();
     let train = |labels: &[u8]| train_sdid(&cfg, &codes, labels, &run, &Device::Cpu, &mut Silent);
     rejects(train(&[1; 159]), &["classes", "159", "160"]);
-    rejects(train(&[10; 160]), &["sdid.classes", "class 10"]);
+    rejects(train(&[10; 160]), &["sdid.classes", "of class 10"]);
 
     let clusters = cfg.with("classes_from", "clusters").unwrap();
     clusters.validate().unwrap();
@@ -141,6 +154,11 @@ fn a_run_with_clusters_draws_them_first() {
         bytes(&load().of_classes(condition).unwrap().samples(12, &Device::Cpu, &mut Silent).unwrap())
     };
     assert!(drawn == by(condition(&[], 0.)));
+    let file = folder.path().join("run.safetensors");
+    pack(&folder.path().join("one"), &file, DType::F16).unwrap();
+    let packed = Trained::load(&file, &Device::Cpu).unwrap();
+    assert!((packed.denoiser.class_shares().unwrap().iter().sum::<f64>() - 1.).abs() < 1e-2);
+    assert_eq!(packed.samples(2, &Device::Cpu, &mut Silent).unwrap().dims(), [2, 1, 28, 28]);
     assert!(drawn != by(condition(&[], 3.)) && drawn != by(condition(&[6], 0.)));
 
     // The bits tell the cluster, and then the tokens, where the denoiser knows it.
@@ -156,6 +174,7 @@ fn a_run_with_clusters_draws_them_first() {
         (AbsorbingProcess::new(cfg.sdid.codes, cfg.sdid.steps).unwrap(), &cfg.evaluation.bound);
     let codes = codes.tensor("test").unwrap().narrow(0, 0, images).unwrap();
     let of_tokens = bits_per_token(&process, &told, &codes, bound, cfg.seed).unwrap().mean;
+    // A cluster that no training image is in counts too.
     let share = |c: u8| (train.iter().filter(|&&of| of == c).count() as f64 + 1.) / (train.len() as f64 + 6.);
     let of_class = test[..images].iter().map(|&c| -share(c).log2()).sum::<f64>() / images as f64 / 49.;
     let found = report.metrics.bits_per_token;

@@ -314,6 +314,10 @@ fn the_papers_config_has_no_new_fields() {
         assert_eq!(read.model, ModelName::SpikingDiffusion);
     }
     for model in BASELINES {
+        // Only what has a denoiser can tell it classes.
+        let best = ExperimentConfig::for_model(model, Preset::Best, &few_digits()).unwrap();
+        assert_eq!(best.sdid.classes, best.vae.is_none().then_some(1));
+        best.validate().unwrap();
         let cfg = ExperimentConfig::of_model(model, Preset::Paper, ImageSpec::MNIST);
         let json = serde_json::to_string(&cfg).unwrap();
         assert_eq!(serde_json::from_str::<ExperimentConfig>(&json).unwrap(), cfg);

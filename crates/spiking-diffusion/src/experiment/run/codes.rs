@@ -91,7 +91,7 @@ fn evaluate_told(
         return evaluate_denoiser(cfg, networks, found, codes, device, progress);
     }
     let told = Conditioned::new(sdid, classes.test.iter().map(|&class| class.into()).collect())?;
-    let networks = Networks { denoiser: &told, ..networks };
+    let networks = Networks::spiking(networks.vqsvae, &told);
     let mut evaluation = evaluate_denoiser(cfg, networks, found, codes, device, progress)?;
     let metrics = &mut evaluation.metrics;
     let tokens = (cfg.sdid.height * cfg.sdid.width) as f64;

@@ -18,21 +18,24 @@ const KIND: &str = "clusters";
 /// The class of each image; none where the denoiser knows no classes.
 #[derive(Clone, Debug, Default)]
 pub(in crate::experiment) struct Classes {
+    /// How many there are.
+    known: usize,
     pub(in crate::experiment) train: Vec<u8>,
     /// Worker 0 alone has those that are not labels.
     pub(in crate::experiment) test: Vec<u8>,
     /// The means of the clusters, `[count, C, H, W]` in [-0.5, 0.5], if that is what classes are; in worker 0.
+    #[cfg_attr(not(feature = "report"), allow(dead_code, reason = "for the picture"))]
     pub(in crate::experiment) means: Option<Tensor>,
 }
 
 impl Classes {
     /// What it takes to tell the class of one of the first test images, on average, by a code for the classes of the training images: a
-    /// class that occurs `n` times among `N` images has `-log2((n + 1) / (N + C))` bits, of `C` classes.
+    /// class that occurs `n` times among `N` images has `-log2((n + 1) / (N + C))` bits, of `C` classes, so that one that never occurs among
+    /// them, which no sample has either, costs much and not infinitely much.
     pub(in crate::experiment) fn bits_of_test(&self, images: usize) -> f64 {
         let mut counts = [1f64; 256];
         self.train.iter().for_each(|&class| counts[usize::from(class)] += 1.);
-        let known = self.train.iter().max().map_or(1., |&class| f64::from(class) + 1.);
-        let all = self.train.len() as f64 + known;
+        let all = (self.train.len() + self.known) as f64;
         let bits = |&class: &u8| (all / counts[usize::from(class)]).log2();
         let told = &self.test[..images.min(self.test.len())];
         told.iter().map(bits).sum::<f64>() / told.len().max(1) as f64
@@ -49,13 +52,13 @@ pub(in crate::experiment) fn classes(
 ) -> Result<Classes> {
     match (cfg.sdid.classes, cfg.classes_from) {
         (None, _) => Ok(Classes::default()),
-        (Some(_), ClassesFrom::Labels) => {
+        (Some(known), ClassesFrom::Labels) => {
             let (train, test) = (data.train.labels().to_vec(), data.test.labels().to_vec());
-            Ok(Classes { train, test, means: None })
+            Ok(Classes { known, train, test, means: None })
         }
-        (Some(count), ClassesFrom::Clusters) => {
+        (Some(known), ClassesFrom::Clusters) => {
             let own = match place.workers.rank() {
-                0 => Some(clusters(cfg, data, count, place, progress)?),
+                0 => Some(clusters(cfg, data, known, place, progress)?),
                 _ => None,
             };
             let found = |name| -> Result<Option<Tensor>> {
@@ -63,7 +66,7 @@ pub(in crate::experiment) fn classes(
             };
             let train = share_tensor(place.workers, found("train")?)?.to_vec1::<u8>()?;
             let test = found("test")?.map_or(Ok(Vec::new()), |test| test.to_vec1::<u8>())?;
-            Ok(Classes { train, test, means: found("means")? })
+            Ok(Classes { known, train, test, means: found("means")? })
         }
     }
 }

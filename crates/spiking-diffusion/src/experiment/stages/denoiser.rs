@@ -47,7 +47,7 @@ pub(in crate::experiment) fn train_sdid_in(
         return Err(Error::config("classes", format!("those of {} images", classes.len()), reason));
     }
     if let Some(class) = classes.iter().find(|class| usize::from(**class) >= known) {
-        return Err(Error::config("sdid.classes", known, format!("there is a class {class}")));
+        return Err(Error::config("sdid.classes", known, format!("there is an image of class {class}")));
     }
     model.set_class_shares(&counts(classes, known))?;
     let dropout = cfg.label_dropout.unwrap_or(LABEL_DROPOUT);
@@ -77,7 +77,8 @@ const LABEL_DROPOUT: f64 = 0.1;
 ///
 /// `model` is what is saved, with its `params`, and `denoiser` is what is trained: the same value twice, unless the denoiser is
 /// made of the model and something that is not saved, such as the class of each training image. The denoiser is told the
-/// numbers of the training images that a batch is made of.
+/// numbers of the training images that a batch is made of. An `Sdid` with classes draws all equally often, unless it is
+/// [told](Sdid::set_class_shares) their shares.
 ///
 /// # Shapes
 /// `codes: u32 [N, H', W']` in `0..sdid.codes`, those of all training images.
