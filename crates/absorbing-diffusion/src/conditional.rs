@@ -8,15 +8,15 @@ use crate::denoiser::{no_thresholds, pick};
 /// A network whose logits depend on the class of an image: a model of `p(h_0 | h_t, class)`, and of `p(h_0 | h_t)` where it is told
 /// that there is no class.
 ///
-/// [`Sdid`](crate::Sdid) is one where its config has classes. [`Conditioned`] makes a [`Denoiser`] of it.
+/// [`Sdid`](crate::Sdid) is one where its config has classes. [`Conditioned`](crate::Conditioned) makes a [`Denoiser`](crate::Denoiser) of it.
 pub trait Conditional {
     /// Returns the number of classes `C`; 0 if the network knows none.
     fn classes(&self) -> usize;
 
-    /// Computes [`Denoiser::logits`] of images of these classes.
+    /// Computes [`Denoiser::logits`](crate::Denoiser::logits) of images of these classes.
     ///
     /// # Shapes
-    /// `h_t` and `t` as of [`Denoiser::logits`], `classes: u32 [N]` in `0..=C`, where `C` is no class -> `[N, K, H', W']`.
+    /// `h_t` and `t` as of [`Denoiser::logits`](crate::Denoiser::logits), `classes: u32 [N]` in `0..=C`, where `C` is no class -> `[N, K, H', W']`.
     /// # Errors
     /// Returns the errors of the network's own tensor operations.
     fn logits_of(
@@ -27,7 +27,7 @@ pub trait Conditional {
         train: bool,
     ) -> candle_core::Result<Tensor>;
 
-    /// Computes [`Denoiser::logits_at`] of images of these classes. By default all logits are computed, and picked.
+    /// Computes [`Denoiser::logits_at`](crate::Denoiser::logits_at) of images of these classes. By default all logits are computed, and picked.
     ///
     /// # Shapes
     /// `h_t`, `t` and `classes` are those of [`logits_of`](Self::logits_of) -> `[all positions, K]`, map by map, differentiable.
@@ -44,7 +44,7 @@ pub trait Conditional {
         pick(&self.logits_of(h_t, t, classes, train)?, h_t.dims3()?, positions)
     }
 
-    /// Prepares for many evaluations, as [`Denoiser::prepare`]. By default nothing is prepared.
+    /// Prepares for many evaluations, as [`Denoiser::prepare`](crate::Denoiser::prepare). By default nothing is prepared.
     ///
     /// # Errors
     /// Returns the errors of the network's own tensor operations.
@@ -52,7 +52,7 @@ pub trait Conditional {
         Ok(Box::new(Unprepared { network: self, train: false }))
     }
 
-    /// Prepares with scaled thresholds, as [`Denoiser::prepare_at_threshold`].
+    /// Prepares with scaled thresholds, as [`Denoiser::prepare_at_threshold`](crate::Denoiser::prepare_at_threshold).
     ///
     /// # Errors
     /// Returns the errors of [`prepare_of`](Self::prepare_of), and an error if the network has no thresholds to scale, which is the
