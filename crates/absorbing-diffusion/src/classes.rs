@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
+use rand::distr::{Distribution, weighted::WeightedIndex};
 use snn_core::{DescribeLayers, LayerDescription, Seed};
 
 use crate::conditional::Unprepared;
@@ -58,7 +59,7 @@ enum Classes {
     /// Image `i` has class `i % len`.
     InTurn(Vec<u32>),
     /// Each class has this share of the images of a seed; without a seed, images have no class.
-    Drawn { shares: Vec<f64>, seed: Option<Seed> },
+    Drawn { shares: WeightedIndex<f64>, seed: Option<Seed> },
 }
 
 impl<C: Conditional> Conditioned<C> {
@@ -87,12 +88,15 @@ impl<C: Conditional> Conditioned<C> {
     /// all 0.
     pub fn drawn(network: C, shares: &[f64]) -> Result<Self> {
         let known = known(&network)?;
-        let fits = shares.len() == known && shares.iter().all(|share| share.is_finite() && *share >= 0.);
-        if !fits || shares.iter().sum::<f64>() <= 0. {
+        let refused = || {
             let reason = format!("needs {known} numbers, none of them negative, and one of them positive");
-            return Err(Error::config("shares", format!("{shares:?}"), reason));
+            Error::config("shares", format!("{shares:?}"), reason)
+        };
+        if shares.len() != known || !shares.iter().sum::<f64>().is_finite() {
+            return Err(refused());
         }
-        Ok(Self { network, classes: Classes::Drawn { shares: shares.to_vec(), seed: None }, guidance: None })
+        let shares = WeightedIndex::new(shares).map_err(|_| refused())?;
+        Ok(Self { network, classes: Classes::Drawn { shares, seed: None }, guidance: None })
     }
 
     /// The same denoiser for images of this seed, where classes are drawn. (A sampler does this by itself.)
@@ -130,7 +134,9 @@ impl<C: Conditional> Conditioned<C> {
         let of = |&i: &usize| match &self.classes {
             Classes::InTurn(classes) => classes[i % classes.len()],
             Classes::Drawn { seed: None, .. } => self.network.classes() as u32,
-            Classes::Drawn { shares, seed: Some(seed) } => draw_class(shares, *seed, i),
+            Classes::Drawn { shares, seed: Some(seed) } => {
+                shares.sample(&mut seed.rng(&format!("class/{i}"))) as u32
+            }
         };
         Tensor::new(images.iter().map(of).collect::<Vec<u32>>(), device)
     }
@@ -181,18 +187,6 @@ fn known(network: &impl Conditional) -> Result<usize> {
         0 => Err(Error::config("classes", 0, "the network was built without classes")),
         known => Ok(known),
     }
-}
-
-/// The class of this image.
-fn draw_class(shares: &[f64], seed: Seed, image: usize) -> u32 {
-    let at = seed.rng(&format!("class/{image}")).random::<f64>() * shares.iter().sum::<f64>();
-    let mut below = 0.;
-    let past = |share: &f64| {
-        below += share;
-        below > at
-    };
-    let last = || shares.iter().rposition(|&share| share > 0.).unwrap_or(0);
-    shares.iter().position(past).unwrap_or_else(last) as u32
 }
 
 /// `cond + g (cond - uncond)`, where both lie one behind the other, with a `g` for each row. A code that the class rules out

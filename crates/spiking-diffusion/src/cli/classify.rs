@@ -117,8 +117,7 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     // First what may be wrong, then what takes long.
     let file = arguments.images.as_deref().map(|path| read_images(path, data.image().0)).transpose()?;
-    let labels = run.as_ref().filter(|run| run.cfg.classes_from == ClassesFrom::Labels);
-    let classes = labels.and_then(|run| run.cfg.sdid.classes);
+    let classes = run.as_ref().and_then(|run| run.cfg.classes_that_are(ClassesFrom::Labels));
     if let (Some(guidance), None) = (&arguments.guidance, classes) {
         let reason = "the run was trained without labels (--set sdid.classes=N --set classes_from=labels)";
         return Err(Error::config("--guidance", format!("{guidance:?}"), reason));

@@ -1,7 +1,7 @@
 //! Clusters of images by k-means.
 
 use candle_core::{D, DType, Device, Tensor};
-use rand::Rng;
+use rand::distr::{Distribution, weighted::WeightedIndex};
 use rand::seq::index;
 use snn_core::Seed;
 use snn_train::{Progress, go_on};
@@ -73,12 +73,9 @@ fn first_means(images: &Split, count: usize, seed: Seed) -> Result<Tensor> {
     let n = some.len();
     let (mut distances, mut chosen) = (vec![1f64; n], Vec::with_capacity(count));
     while chosen.len() < count {
-        let mut left = rng.random::<f64>() * distances.iter().sum::<f64>();
-        let passed = |distance: &f64| {
-            left -= distance;
-            left < 0.
-        };
-        let mean = images.narrow(0, distances.iter().position(passed).unwrap_or(n - 1), 1)?;
+        // Where all images are chosen already, or equal to one that is, any will do.
+        let next = WeightedIndex::new(&distances).map_or(n - 1, |by_distance| by_distance.sample(&mut rng));
+        let mean = images.narrow(0, next, 1)?;
         let to_it = images.broadcast_sub(&mean)?.sqr()?.sum(1)?.to_vec1::<f32>()?;
         let first = chosen.is_empty();
         for (distance, to_it) in distances.iter_mut().zip(to_it) {
@@ -113,6 +110,7 @@ fn moved(images: &Split, means: &Tensor, nearest: &[u8]) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
     use snn_train::Silent;
 
     use super::*;

@@ -190,6 +190,11 @@ impl ExperimentConfig {
         self.vae.as_ref().map_or([channels, height, width], |vae| vae.network.image())
     }
 
+    /// The number of classes, if that is what they are.
+    pub(crate) fn classes_that_are(&self, from: ClassesFrom) -> Option<usize> {
+        self.sdid.classes.filter(|_| self.classes_from == from)
+    }
+
     /// Returns the same config with one field set; `key` is dotted, `value` JSON (a bare word counts as a string).
     ///
     /// # Errors

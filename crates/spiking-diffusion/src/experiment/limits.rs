@@ -154,16 +154,15 @@ pub(super) fn pictures(cfg: &ExperimentConfig) -> Result<()> {
             "too many for one picture, samples.png; `generate` writes any number once the run is finished";
         return Err(Error::config("samples", cfg.samples, reason));
     }
-    let (file, shown) = match cfg.classes_from {
-        ClassesFrom::Labels => {
-            ("classes.png", cfg.sdid.classes.map(|n| canvas(tile, table_of_classes(n), n)))
+    if let Some(classes) = cfg.sdid.classes {
+        let (file, size) = match cfg.classes_from {
+            ClassesFrom::Labels => ("classes.png", canvas(tile, table_of_classes(classes), classes)),
+            ClassesFrom::Clusters => ("clusters.png", canvas(tile, square(classes), 1)),
+        };
+        if size.is_none() {
+            let reason = format!("too many for one picture, {file}");
+            return Err(Error::config("sdid.classes", classes, reason));
         }
-        ClassesFrom::Clusters => ("clusters.png", cfg.sdid.classes.map(|n| canvas(tile, square(n), 1))),
-    };
-    match cfg.sdid.classes.filter(|_| shown == Some(None)) {
-        Some(classes) => {
-            Err(Error::config("sdid.classes", classes, format!("too many for one picture, {file}")))
-        }
-        None => Ok(()),
     }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use snn_core::Checkpoint;
 use snn_train::{Progress, share_tensor};
 
@@ -90,7 +90,7 @@ fn clusters(
         let nearest = Tensor::from_vec(nearest, split.len(), &Device::Cpu)?;
         checkpoint.tensors.insert(name.to_owned(), nearest);
     }
-    checkpoint.tensors.insert("means".to_owned(), means.to_dtype(DType::F32)?);
+    checkpoint.tensors.insert("means".to_owned(), means);
     if let Some(run) = place.run {
         checkpoint.save(&run.file(CLUSTERS))?;
         run.record_seconds(KIND, clock.elapsed().as_secs_f64())?;
