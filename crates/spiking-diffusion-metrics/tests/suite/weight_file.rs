@@ -157,10 +157,11 @@ proptest! {
         let mut state = zip::ZipArchive::new(fs::File::open(golden("state.pth")).unwrap()).unwrap();
         let mut pickle = Vec::new();
         std::io::copy(&mut state.by_name("state/data.pkl").unwrap(), &mut pickle).unwrap();
-        let at = at as usize % pickle.len();
+        let (at, cut) = (at as usize % pickle.len(), cut as usize % pickle.len());
+        prop_assert!(WeightFile::open(archive(&pickle[..cut]).path()).is_err());
+        // Once in a long while the damage is an end, and what is before it a pickle.
         pickle[at] = byte;
         read_all(archive(&pickle).path());
-        pickle.truncate(cut as usize % pickle.len());
-        prop_assert!(WeightFile::open(archive(&pickle).path()).is_err());
+        read_all(archive(&pickle[..cut]).path());
     }
 }

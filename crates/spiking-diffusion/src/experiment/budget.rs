@@ -17,11 +17,11 @@ const TIMED: usize = 50;
 
 impl ExperimentConfig {
     /// Returns the same experiment with as many steps of training as take about so many minutes on this machine now, so that schedules end
-    /// with the time. Clusters of images, drawing and measuring come on top.
+    /// with the time. Drawing and measuring come on top.
     ///
     /// Fifty steps of each network are timed, in a folder that is then deleted. Where the model has codes, a third of the time is the
-    /// autoencoder's; the rest is for encoding the training images and for the denoiser. What follows is an ordinary config, which
-    /// any machine runs to the same bytes: keep it (a run does, in `config.json`), because another call finds other numbers.
+    /// autoencoder's; the rest is for encoding the training images, for clusters of them, and for the denoiser. What follows is an ordinary
+    /// config, which any machine runs to the same bytes: keep it (a run does, in `config.json`), because another call finds other numbers.
     ///
     /// # Errors
     /// Returns an error if `minutes` is not positive and finite, if the config does not [validate](Self::validate) or was made for other
@@ -73,11 +73,11 @@ impl ExperimentConfig {
                 let (vqsvae, took) = clock(|| train_vqsvae_in(&short, &few.train, place, progress))?;
                 let (codes, encoding) = clock(|| encode(&short, &vqsvae, &few.train, place, progress))?;
                 let Some(codes) = codes else { return Ok(self) };
-                let classes = classes(&short, &few, place, progress)?.train;
-                let of_sdid = clock(|| train_sdid_in(&short, &codes, &classes, place, progress))?.1;
-                let encoding = encoding * items as f64 / few.train.len() as f64;
+                let (classes, clustering) = clock(|| classes(&short, &few, place, progress))?;
+                let of_sdid = clock(|| train_sdid_in(&short, &codes, &classes.train, place, progress))?.1;
+                let of_all = (encoding + clustering) * items as f64 / few.train.len() as f64;
                 let [first, second] = [took, of_sdid].map(|took| took / TIMED as f64);
-                vec![seconds / 3. / first, (seconds * 2. / 3. - encoding) / second]
+                vec![seconds / 3. / first, (seconds * 2. / 3. - of_all) / second]
             }
         };
         for (training, steps) in self.trainings_mut().into_iter().zip(seconds) {

@@ -1,6 +1,6 @@
 //! Clusters of images by k-means.
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use rand::distr::{Distribution, weighted::WeightedIndex};
 use rand::seq::index;
 use snn_core::Seed;
@@ -10,8 +10,6 @@ use super::batches::batches;
 use crate::data::Split;
 use crate::error::Result;
 
-/// Most clusters, so that an image's is one byte, as its label is.
-pub(super) const MOST_CLUSTERS: usize = 256;
 /// Most rounds; what still moves then moves little.
 const ROUNDS: usize = 50;
 /// Images that the first means are chosen from, at random, and images at a time.
@@ -49,13 +47,13 @@ pub(super) fn means_of(
 }
 
 /// The number of the mean that each image is nearest to; the first of equals.
-pub(super) fn nearest_of(images: &Split, means: &Tensor) -> Result<Vec<u8>> {
+pub(super) fn nearest_of(images: &Split, means: &Tensor) -> Result<Vec<u32>> {
     // |x - m|^2 = |x|^2 + (|m|^2 - 2 x m), of which the first term is the same for all means.
     let (means, mut nearest) = (means.flatten_from(1)?, Vec::with_capacity(images.len()));
     let (squares, doubled) = (means.sqr()?.sum(1)?, (means.t()? * -2.)?);
     for range in batches(images.len(), BATCH) {
         let distances = pixels(images, range)?.matmul(&doubled)?.broadcast_add(&squares)?;
-        nearest.extend(distances.argmin(D::Minus1)?.to_dtype(DType::U8)?.to_vec1::<u8>()?);
+        nearest.extend(distances.argmin(D::Minus1)?.to_vec1::<u32>()?);
     }
     Ok(nearest)
 }
@@ -87,13 +85,13 @@ fn first_means(images: &Split, count: usize, seed: Seed) -> Result<Tensor> {
 }
 
 /// The mean of the images that are nearest to each.
-fn moved(images: &Split, means: &Tensor, nearest: &[u8]) -> Result<Tensor> {
+fn moved(images: &Split, means: &Tensor, nearest: &[u32]) -> Result<Tensor> {
     let (count, length) = means.flatten_from(1)?.dims2()?;
     let (mut sums, mut counts) = (vec![0f64; count * length], vec![0f64; count]);
     for range in batches(images.len(), BATCH) {
         let values = pixels(images, range.clone())?.flatten_all()?.to_vec1::<f32>()?;
         for (image, &mean) in values.chunks(length).zip(&nearest[range]) {
-            let mean = usize::from(mean);
+            let mean = mean as usize;
             counts[mean] += 1.;
             let sums = &mut sums[mean * length..][..length];
             sums.iter_mut().zip(image).for_each(|(sum, &value)| *sum += f64::from(value));
@@ -136,7 +134,7 @@ mod tests {
             let all: Vec<usize> = (group..2_300).step_by(4).collect();
             assert!(all.iter().all(|&i| nearest[i] == nearest[group]), "{group}");
             let own = images.batch(&all.iter().map(|&i| i as u32).collect::<Vec<_>>(), &Device::Cpu).unwrap();
-            let gap = (own.mean(0).unwrap() - means.get(nearest[group].into()).unwrap()).unwrap();
+            let gap = (own.mean(0).unwrap() - means.get(nearest[group] as usize).unwrap()).unwrap();
             let gap = gap.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(gap < 1e-5, "{group}: {gap}");
         }
@@ -145,7 +143,7 @@ mod tests {
         let (values, flat) = (pixels(&images, 0..2_300).unwrap(), means.flatten_from(1).unwrap());
         let difference = values.unsqueeze(1).unwrap().broadcast_sub(&flat.unsqueeze(0).unwrap()).unwrap();
         let twin = difference.sqr().unwrap().sum(2).unwrap().argmin(1).unwrap().to_vec1::<u32>().unwrap();
-        assert!(nearest_of(&images, &means).unwrap().iter().zip(twin).all(|(&a, b)| u32::from(a) == b));
+        assert_eq!(nearest_of(&images, &means).unwrap(), twin);
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub enum ClassesFrom {
     /// The labels of the data set.
     #[default]
     Labels,
-    /// Clusters of training images, which need no labels: the means of k-means over pixels, at most 256.
+    /// Clusters of training images, which need no labels: the means of k-means over pixels.
     Clusters,
 }
 

@@ -3,7 +3,6 @@
 use snn_train::TrainingConfig;
 use vq_svae::ImageSpec;
 
-use super::clusters::MOST_CLUSTERS;
 use super::config::{ClassesFrom, DataConfig, ExperimentConfig};
 use super::limits;
 use super::model::ModelName;
@@ -55,21 +54,9 @@ impl ExperimentConfig {
                 return Err(Error::config("label_dropout", share, "needs `sdid.classes`"));
             }
         }
-        if self.classes_from == ClassesFrom::Clusters {
-            match self.sdid.classes {
-                None => {
-                    return Err(Error::config(
-                        "classes_from",
-                        "clusters",
-                        "needs `sdid.classes`, their number; without classes `labels`",
-                    ));
-                }
-                Some(classes) if classes > MOST_CLUSTERS => {
-                    let reason = format!("must be at most {MOST_CLUSTERS} where classes are clusters");
-                    return Err(Error::config("sdid.classes", classes, reason));
-                }
-                Some(_) => {}
-            }
+        if self.classes_from == ClassesFrom::Clusters && self.sdid.classes.is_none() {
+            let reason = "needs `sdid.classes`, their number; without classes `labels`";
+            return Err(Error::config("classes_from", "clusters", reason));
         }
         let counts = [
             ("samples", self.samples, 1),

@@ -90,7 +90,7 @@ fn evaluate_told(
     if classes.test.is_empty() {
         return evaluate_denoiser(cfg, networks, found, codes, device, progress);
     }
-    let told = Conditioned::new(sdid, classes.test.iter().map(|&class| class.into()).collect())?;
+    let told = Conditioned::new(sdid, classes.test.clone())?;
     let networks = Networks::spiking(networks.vqsvae, &told);
     let mut evaluation = evaluate_denoiser(cfg, networks, found, codes, device, progress)?;
     let metrics = &mut evaluation.metrics;

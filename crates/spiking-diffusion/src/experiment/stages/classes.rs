@@ -7,7 +7,7 @@ use snn_core::Checkpoint;
 use snn_train::{Progress, share_tensor};
 
 use super::Place;
-use crate::data::Dataset;
+use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::experiment::clusters::{means_of, nearest_of};
 use crate::experiment::config::{ClassesFrom, ExperimentConfig};
@@ -20,9 +20,9 @@ const KIND: &str = "clusters";
 pub(in crate::experiment) struct Classes {
     /// How many there are.
     known: usize,
-    pub(in crate::experiment) train: Vec<u8>,
+    pub(in crate::experiment) train: Vec<u32>,
     /// Worker 0 alone has those that are not labels.
-    pub(in crate::experiment) test: Vec<u8>,
+    pub(in crate::experiment) test: Vec<u32>,
     /// The means of the clusters, `[count, C, H, W]` in [-0.5, 0.5], if that is what classes are; in worker 0.
     #[cfg_attr(not(feature = "report"), allow(dead_code, reason = "for the picture"))]
     pub(in crate::experiment) means: Option<Tensor>,
@@ -33,10 +33,10 @@ impl Classes {
     /// class that occurs `n` times among `N` images has `-log2((n + 1) / (N + C))` bits, of `C` classes, so that one that never occurs among
     /// them, which no sample has either, costs much and not infinitely much.
     pub(in crate::experiment) fn bits_of_test(&self, images: usize) -> f64 {
-        let mut counts = [1f64; 256];
-        self.train.iter().for_each(|&class| counts[usize::from(class)] += 1.);
+        let mut counts = vec![1f64; self.known];
+        self.train.iter().for_each(|&class| counts[class as usize] += 1.);
         let all = (self.train.len() + self.known) as f64;
-        let bits = |&class: &u8| (all / counts[usize::from(class)]).log2();
+        let bits = |&class: &u32| (all / counts[class as usize]).log2();
         let told = &self.test[..images.min(self.test.len())];
         told.iter().map(bits).sum::<f64>() / told.len().max(1) as f64
     }
@@ -53,7 +53,8 @@ pub(in crate::experiment) fn classes(
     match (cfg.sdid.classes, cfg.classes_from) {
         (None, _) => Ok(Classes::default()),
         (Some(known), ClassesFrom::Labels) => {
-            let (train, test) = (data.train.labels().to_vec(), data.test.labels().to_vec());
+            let classes = |split: &Split| split.labels().iter().map(|&label| label.into()).collect();
+            let (train, test) = (classes(&data.train), classes(&data.test));
             Ok(Classes { known, train, test, means: None })
         }
         (Some(known), ClassesFrom::Clusters) => {
@@ -64,8 +65,8 @@ pub(in crate::experiment) fn classes(
             let found = |name| -> Result<Option<Tensor>> {
                 Ok(own.as_ref().map(|own| own.tensor(name).cloned()).transpose()?)
             };
-            let train = share_tensor(place.workers, found("train")?)?.to_vec1::<u8>()?;
-            let test = found("test")?.map_or(Ok(Vec::new()), |test| test.to_vec1::<u8>())?;
+            let train = share_tensor(place.workers, found("train")?)?.to_vec1::<u32>()?;
+            let test = found("test")?.map_or(Ok(Vec::new()), |test| test.to_vec1::<u32>())?;
             Ok(Classes { known, train, test, means: found("means")? })
         }
     }

@@ -20,7 +20,7 @@ use crate::experiment::config::ExperimentConfig;
 pub fn train_sdid(
     cfg: &ExperimentConfig,
     codes: &Tensor,
-    classes: &[u8],
+    classes: &[u32],
     run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
@@ -32,7 +32,7 @@ pub fn train_sdid(
 pub(in crate::experiment) fn train_sdid_in(
     cfg: &ExperimentConfig,
     codes: &Tensor,
-    classes: &[u8],
+    classes: &[u32],
     place: Place<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Sdid> {
@@ -46,7 +46,7 @@ pub(in crate::experiment) fn train_sdid_in(
         let reason = format!("there are {} training images", codes.dim(0)?);
         return Err(Error::config("classes", format!("those of {} images", classes.len()), reason));
     }
-    if let Some(class) = classes.iter().find(|class| usize::from(**class) >= known) {
+    if let Some(class) = classes.iter().find(|class| **class as usize >= known) {
         return Err(Error::config("sdid.classes", known, format!("there is an image of class {class}")));
     }
     model.set_class_shares(&counts(classes, known))?;
@@ -55,7 +55,7 @@ pub(in crate::experiment) fn train_sdid_in(
         // Behind those of the shards before it, whose draws are none of ours.
         let (first, label) = (batch.places.0, format!("sdid/labels/{}", batch.step));
         let mut all = vec![0; first];
-        all.extend(batch.items.iter().map(|&i| u32::from(classes[i as usize])));
+        all.extend(batch.items.iter().map(|&i| classes[i as usize]));
         let dropped = drop_labels(&all, known, dropout, cfg.seed, &label).split_off(first);
         loss(&Conditioned::new(&model, dropped)?)
     })?;
@@ -63,9 +63,9 @@ pub(in crate::experiment) fn train_sdid_in(
 }
 
 /// How often each of so many classes occurs.
-fn counts(classes: &[u8], known: usize) -> Vec<f64> {
+fn counts(classes: &[u32], known: usize) -> Vec<f64> {
     let mut counts = vec![0.; known];
-    classes.iter().for_each(|&class| counts[usize::from(class)] += 1.);
+    classes.iter().for_each(|&class| counts[class as usize] += 1.);
     counts
 }
 
