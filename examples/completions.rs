@@ -44,10 +44,10 @@ fn measure() -> Result<()> {
     let run = PathBuf::from(word(0, "RUN_DIR")?);
     let (network, test) = (Fad::open(word(1, "FAD_WEIGHTS")?)?, word(2, "FAD_STATISTICS")?);
     let (network, test) = (network.with_range([-0.5, 0.5]), FeatureStats::read_npz(test)?);
-    let images = words.get(3).map_or(Ok(2_500), |n| n.parse());
-    let images = images.map_err(|_| Error::config("IMAGES", &words[3], "must be a number"))?;
-    let given = Given::of(&run, images)?;
-    let tokens = given.codes.elem_count() / given.codes.dim(0)?;
+    let images = words.get(3).map_or("5000", String::as_str);
+    let few = || Error::config("IMAGES", images, "must be a number, at least 2");
+    let given = Given::of(&run, images.parse().ok().filter(|&n: &usize| n >= 2).ok_or_else(few)?)?;
+    let tokens = given.trained.cfg.sdid.height * given.trained.cfg.sdid.width;
     for quarters in 0..=4 {
         let masked = tokens * quarters / 4;
         let images = given.completed(masked)?;
