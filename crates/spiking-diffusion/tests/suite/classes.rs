@@ -179,6 +179,16 @@ fn a_run_with_clusters_draws_them_first() {
     let of_class = test[..images].iter().map(|&c| -share(c).log2()).sum::<f64>() / images as f64 / 49.;
     let found = report.metrics.bits_per_token;
     assert!((found - of_tokens - of_class).abs() < 1e-9, "{found} {of_tokens} {of_class}");
+
+    // A file of clusters that was changed is named.
+    let file = folder.path().join("two/clusters.safetensors");
+    let mut changed = Checkpoint::load(&file, "clusters", &Device::Cpu).unwrap();
+    for clusters in [vec![6u32; test.len()], vec![0; 3]] {
+        changed.tensors.insert("test".to_owned(), Tensor::new(clusters, &Device::Cpu).unwrap());
+        changed.save(&file).unwrap();
+        let again = Experiment::new(cfg, &data).out(folder.path().join("two")).resume(true);
+        rejects(again.run(&mut Silent), &["clusters.safetensors", "`test`", "below 6"]);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Images to classes, for a denoiser that is told them.
 
+use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
@@ -8,7 +9,7 @@ use snn_train::{Progress, share_tensor};
 
 use super::Place;
 use crate::data::{Dataset, Split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::clusters::{means_of, nearest_of};
 use crate::experiment::config::{ClassesFrom, ExperimentConfig};
 
@@ -80,8 +81,8 @@ fn clusters(
     place: Place<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Checkpoint> {
-    if let Some(run) = place.run.filter(|run| run.file(CLUSTERS).exists()) {
-        return Ok(Checkpoint::load(&run.file(CLUSTERS), KIND, &Device::Cpu)?);
+    if let Some(file) = place.run.map(|run| run.file(CLUSTERS)).filter(|file| file.exists()) {
+        return saved_clusters(&file, data, count);
     }
     let clock = Instant::now();
     let means = means_of(&data.train, count, cfg.seed.child(KIND), progress)?;
@@ -97,4 +98,19 @@ fn clusters(
         run.record_seconds(KIND, clock.elapsed().as_secs_f64())?;
     }
     Ok(checkpoint)
+}
+
+/// [`clusters`] that were found before.
+fn saved_clusters(file: &Path, data: &Dataset, count: usize) -> Result<Checkpoint> {
+    let saved = Checkpoint::load(file, KIND, &Device::Cpu)?;
+    for (name, images) in [("train", data.train.len()), ("test", data.test.len())] {
+        let all_known =
+            |of: Vec<u32>| of.len() == images && of.iter().all(|&cluster| (cluster as usize) < count);
+        if !saved.tensor(name)?.to_vec1().is_ok_and(all_known) {
+            let reason =
+                format!("`{name}` must be u32 numbers below {count}, one for each of {images} images");
+            return Err(Error::run(file, reason));
+        }
+    }
+    Ok(saved)
 }
