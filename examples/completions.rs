@@ -2,13 +2,13 @@
 //! random, and measures how far the images are from the test images (FAD):
 //! `cargo run --release --example completions -- RUN_DIR mnist_64.pth mnist_test_64.npz [IMAGES]`.
 //!
-//! With no token masked, the distance is the autoencoder's; with all, that of samples. A denoiser that was told classes is told those of
+//! With no token masked, the distance is the autoencoder's; with all, that of samples. A denoiser that was told clusters is told those of
 //! the images.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use rand::seq::SliceRandom;
 use spiking_diffusion::absorbing_diffusion::{AbsorbingProcess, Conditioned, Denoiser, Sampler, Sdid};
 use spiking_diffusion::snn_core::{Checkpoint, Seed};
@@ -73,8 +73,7 @@ impl Given {
     fn of(run: &Path, count: usize) -> Result<Self> {
         let trained = Trained::load(run, &CPU)?;
         let saved = |name: &str, kind: &str| -> Result<Tensor> {
-            let saved = Checkpoint::load(&run.join(name), kind, &CPU)?;
-            Ok(saved.tensor("train")?.to_dtype(DType::U32)?)
+            Ok(Checkpoint::load(&run.join(name), kind, &CPU)?.tensor("train")?.clone())
         };
         let codes = saved("codes.safetensors", "codes")?;
         let mut order: Vec<u32> = (0..codes.dim(0)? as u32).collect();

@@ -22,7 +22,7 @@ pub enum Preset {
     Quick,
     /// About half an hour on two cores for 60,000 images, an hour on one.
     Cpu,
-    /// The best samples so far: as `cpu` with a larger codebook, clusters of images and more epochs (an hour and a quarter on two cores for 60,000 images).
+    /// The best samples so far: as `cpu` with a larger codebook, clusters of images and more epochs (one to two hours on two cores for 60,000 images).
     Best,
     /// The paper's text; the released code's value where it is silent (most of a day on two cores).
     Paper,

@@ -168,8 +168,8 @@ impl ExperimentConfig {
     }
 
     /// Ours, for the best samples (`docs/results.md`): as `cpu`, with eight times the codes, four times the code channels and the numbers
-    /// of an embedded token, clusters of the training images that the denoiser is told apart, and twelve and sixty epochs. An hour and a
-    /// quarter on two cores for 60,000 images.
+    /// of an embedded token, clusters of the training images that the denoiser is told apart, and twelve and sixty epochs. One to two
+    /// hours on two cores for 60,000 images.
     #[must_use]
     pub fn best(image: ImageSpec) -> Self {
         let (cpu, codes) = (Self::cpu(image), 1024);
