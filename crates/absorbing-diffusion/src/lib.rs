@@ -14,6 +14,7 @@ mod input;
 mod loss;
 mod masked;
 mod order;
+mod prepared;
 mod process;
 mod reveal;
 mod sample;

@@ -3,11 +3,12 @@
 use candle_core::{DType, Device, Tensor, Var, bail};
 use candle_nn::{Init, VarBuilder};
 use snn_core::{
-    ConvConfig, DescribeLayers, Drive, LayerDescription, Model, Observer, PreparedStack, Readout,
-    ReadoutLayer, Seed, SpikingLayer, SpikingStack, statistic,
+    ConvConfig, DescribeLayers, Drive, LayerDescription, Model, Observer, Readout, ReadoutLayer, Seed,
+    SpikingLayer, SpikingStack, statistic,
 };
 
 use crate::input::Input;
+use crate::prepared::Prepared;
 use crate::{Conditional, ConditionalAt, Conditioned, Denoiser, Error, LogitsAt, Result, SdidConfig, host};
 
 /// The spiking denoiser `S(h_t, t)` of section 2.3: `p(h_0 = k | h_t) = softmax_k(logits)` at every position.
@@ -36,16 +37,16 @@ use crate::{Conditional, ConditionalAt, Conditioned, Denoiser, Error, LogitsAt, 
 /// ```
 #[derive(Debug)]
 pub struct Sdid {
-    cfg: SdidConfig,
-    input: Input,
+    pub(crate) cfg: SdidConfig,
+    pub(crate) input: Input,
     /// `[C]`: how often each class occurs.
     shares: Option<Var>,
-    stack: SpikingStack,
+    pub(crate) stack: SpikingStack,
     /// The layers that the head reads, in the order of its channels.
-    read: Vec<usize>,
-    head: ReadoutLayer,
+    pub(crate) read: Vec<usize>,
+    pub(crate) head: ReadoutLayer,
     dtype: DType,
-    input_channels: usize,
+    pub(crate) input_channels: usize,
 }
 
 impl Sdid {
@@ -183,23 +184,28 @@ impl Sdid {
         self.head.forward_cat(&self.read.iter().map(|&i| &all[i]).collect::<Vec<_>>())
     }
 
-    /// Lays the weights out, with thresholds so many times as high as those that were trained.
-    fn prepared(&self, threshold_scale: Option<f64>) -> candle_core::Result<Prepared<'_>> {
-        let map = [self.input_channels, self.cfg.height, self.cfg.width];
-        let stack = match threshold_scale {
-            None => self.stack.prepare(&map)?,
-            Some(scale) => self.stack.with_threshold_scale(scale)?.prepare(&map)?,
-        };
-        Ok(Prepared { sdid: self, stack })
-    }
-
     /// What drives the first layer at every spiking time step.
-    fn drive<'a>(&self, current: &'a Tensor) -> Drive<'a> {
+    pub(crate) fn drive<'a>(&self, current: &'a Tensor) -> Drive<'a> {
         Drive::Constant(current, self.cfg.time_steps)
     }
 
     /// The input current, `[N, channels, H', W']`.
-    fn current(&self, h_t: &Tensor, t: &Tensor, classes: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    pub(crate) fn current(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: Option<&Tensor>,
+    ) -> candle_core::Result<Tensor> {
+        self.check(h_t, t, classes)?;
+        self.input.forward(h_t, t, classes, self.dtype)
+    }
+
+    pub(crate) fn check(
+        &self,
+        h_t: &Tensor,
+        t: &Tensor,
+        classes: Option<&Tensor>,
+    ) -> candle_core::Result<()> {
         let (n, h, w) = h_t.dims3()?;
         if t.dims() != [n] {
             bail!("sdid: diffusion times are {:?}, the codes want [{n}]", t.dims())
@@ -211,10 +217,10 @@ impl Sdid {
                 self.cfg.width
             )
         }
-        if let Some(classes) = classes.filter(|classes| classes.dims() != [n]) {
-            bail!("sdid: classes are {:?}, the codes want [{n}]", classes.dims())
+        match classes.filter(|classes| classes.dims() != [n]) {
+            Some(classes) => bail!("sdid: classes are {:?}, the codes want [{n}]", classes.dims()),
+            None => Ok(()),
         }
-        self.input.forward(h_t, t, classes, self.dtype)
     }
 }
 
@@ -266,11 +272,11 @@ impl Denoiser for Sdid {
     }
 
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
-        Ok(Box::new(self.prepared(None)?))
+        Ok(Box::new(Prepared::new(self, None)?))
     }
 
     fn prepare_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
-        Ok(Box::new(self.prepared(Some(scale))?))
+        Ok(Box::new(Prepared::new(self, Some(scale))?))
     }
 
     fn of_seed(&self, seed: Seed) -> Result<Option<Box<dyn Denoiser + '_>>> {
@@ -308,44 +314,10 @@ impl Conditional for Sdid {
     }
 
     fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        Ok(Box::new(self.prepared(None)?))
+        Ok(Box::new(Prepared::new(self, None)?))
     }
 
     fn prepare_of_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        Ok(Box::new(self.prepared(Some(scale))?))
-    }
-}
-
-/// Computes the receptive field of the positions that are asked for.
-struct Prepared<'a> {
-    sdid: &'a Sdid,
-    stack: PreparedStack,
-}
-
-impl Prepared<'_> {
-    fn at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
-        positions: &[Vec<u32>],
-    ) -> Result<Tensor> {
-        let Sdid { cfg, head, read, .. } = self.sdid;
-        let current = self.sdid.current(h_t, t, classes)?;
-        let seen = head.reach((cfg.height, cfg.width), positions)?;
-        let sums = self.stack.readout_of_at(self.sdid.drive(&current), head.readout(), read, &seen)?;
-        Ok(head.forward_sums_at(&[sums], cfg.time_steps, positions)?)
-    }
-}
-
-impl LogitsAt for Prepared<'_> {
-    fn logits_at(&self, h_t: &Tensor, t: &Tensor, _: &[usize], positions: &[Vec<u32>]) -> Result<Tensor> {
-        self.at(h_t, t, None, positions)
-    }
-}
-
-impl ConditionalAt for Prepared<'_> {
-    fn logits_of_at(&self, h_t: &Tensor, t: &Tensor, classes: &Tensor, at: &[Vec<u32>]) -> Result<Tensor> {
-        self.at(h_t, t, Some(classes), at)
+        Ok(Box::new(Prepared::new(self, Some(scale))?))
     }
 }

@@ -18,8 +18,8 @@ pub use exchange::{Exchange, Merge, exchanging};
 pub use geometry::{Connections, ConvConfig, spikes_by_position};
 pub use layer::{
     Analog, DescribeLayers, Drive, LayerConfig, LayerDescription, NetworkBuilder, NeuronModel, Norm, Pool,
-    PreparedNetwork, PreparedStack, ReadoutLayer, SewFunction, SpikingLayer, SpikingNetwork, SpikingStack,
-    SpikingState,
+    PreparedNetwork, PreparedStack, PreparedTokenStack, ReadoutLayer, SewFunction, SpikingLayer,
+    SpikingNetwork, SpikingStack, SpikingState, TokenEmbedding,
 };
 pub use monitor::{FiringRates, Observer};
 pub use neuron::{LifConfig, Reset, Surrogate};

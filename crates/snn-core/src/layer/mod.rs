@@ -1,9 +1,11 @@
 //! Layers: what a spiking layer is, how layers in a row are run, what is laid out once for many evaluations, and whole networks.
 
 mod analog;
+mod check;
 mod config;
 mod describe;
 mod drive;
+mod lookup;
 mod module;
 mod network;
 mod neurons;
@@ -22,6 +24,7 @@ pub use analog::Analog;
 pub use config::{LayerConfig, Norm};
 pub use describe::{DescribeLayers, LayerDescription};
 pub use drive::Drive;
+pub use lookup::{PreparedTokenStack, TokenEmbedding};
 pub use network::{NetworkBuilder, PreparedNetwork, SpikingNetwork};
 pub use neurons::NeuronModel;
 pub use pool::Pool;

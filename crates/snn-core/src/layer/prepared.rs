@@ -2,9 +2,10 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use super::check::{Sizes, check as check_layers};
 use super::drive::Finish;
-use super::run::{check as check_drive, make_as, specs, supported, without_map};
-use crate::ops::chain::{Prepared, Spec};
+use super::run::{has_events, make_as, specs, supported, without_map};
+use crate::ops::chain::{Prepared, Spec, Tables, Tokens, Vectors};
 use crate::ops::conv::check;
 use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 
@@ -121,10 +122,7 @@ impl PreparedStack {
         if drive.map() != self.map {
             bail!("a stack prepared for items of {:?}, not {:?}", self.map, drive.map())
         }
-        if let Some(at) = at {
-            check(at, drive.items()?, self.positions, 1)?;
-        }
-        check_drive(&self.layers, &self.specs, drive, finish, false)?;
+        self.check(Sizes::of(drive)?, finish, at)?;
         let (ys, heeds) = match &self.chain {
             Some(chain) if supported(&self.layers, drive)? => {
                 let end = finish.end(drive.time_steps()?, self.layers.len())?;
@@ -138,9 +136,37 @@ impl PreparedStack {
             _ => Ok(ys),
         }
     }
+
+    fn check(&self, sizes: Sizes<'_>, finish: Finish<'_>, at: Option<&[Vec<u32>]>) -> Result<()> {
+        if let Some(at) = at {
+            check(at, sizes.items, self.positions, 1)?;
+        }
+        check_layers(&self.layers, &self.specs, sizes, finish, false)
+    }
+
+    /// What the first layer makes of each of these vectors, where a kernel has use for it.
+    pub(super) fn tables(&self, vectors: impl FnOnce() -> Result<Vectors>) -> Result<Option<Tables>> {
+        match &self.chain {
+            Some(Prepared::Cpu(chain)) if self.layers.iter().all(has_events) => Ok(chain.tables(&vectors()?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// [`run`](Self::run) on an input that is looked up in [`tables`](Self::tables).
+    pub(super) fn run_on_tokens(
+        &self,
+        looked_up: (&Tokens, &Tables),
+        sizes: Sizes<'_>,
+        finish: Finish<'_>,
+        at: Option<&[Vec<u32>]>,
+    ) -> Result<Tensor> {
+        self.check(sizes, finish, at)?;
+        let Some(Prepared::Cpu(chain)) = &self.chain else { bail!("tables of another stack") };
+        chain.run_on_tokens(looked_up, sizes.time_steps, finish.end(sizes.time_steps, self.layers.len())?, at)
+    }
 }
 
-fn ascending(positions: &[Vec<u32>]) -> Vec<Vec<u32>> {
+pub(super) fn ascending(positions: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let sorted = |positions: &Vec<u32>| {
         let mut positions = positions.clone();
         positions.sort_unstable();

@@ -1,7 +1,8 @@
 //! How layers in a row are run: by the kernel where it can, by its twin elsewhere.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
+use super::check::{Sizes, check};
 use super::drive::{Drive, Finish};
 use super::neurons::Neurons;
 use super::norm::{Batch, BatchNorm};
@@ -10,8 +11,7 @@ use crate::exchange;
 use crate::ops::backend::Backend;
 use crate::ops::chain::{self, BatchMoments, Chain, Scaling, Spec};
 use crate::ops::norm_lif::{self, Sequence, map_lif};
-use crate::ops::room;
-use crate::time::{check_time_steps, merge_time, split_time};
+use crate::time::{merge_time, split_time};
 use crate::{LifConfig, Readout, SpikingLayer};
 
 impl SpikingLayer {
@@ -70,7 +70,7 @@ pub(super) fn make_as(
     finish: Finish<'_>,
     train: bool,
 ) -> Result<Made> {
-    check(layers, specs, drive, finish, train)?;
+    check(layers, specs, Sizes::of(drive)?, finish, train)?;
     let on_gpu = Backend::of(drive.tensor()) == Backend::Cuda;
     // On a GPU layers of learned time constants, and linear ones on maps, are no chain with those before them.
     let kind = |layer: &SpikingLayer| (matches!(layer.neurons, Neurons::Lif(_)), layer.synapse.is_linear());
@@ -111,55 +111,6 @@ pub(super) fn observe(layer: &SpikingLayer, batch: Option<&Batch>) -> Result<()>
     }
 }
 
-/// Refuses what some layer would refuse, before any of them has run.
-pub(crate) fn check(
-    layers: &[SpikingLayer],
-    specs: &[Spec],
-    drive: Drive<'_>,
-    finish: Finish<'_>,
-    train: bool,
-) -> Result<()> {
-    let (xs, time_steps, items) = (drive.tensor(), drive.time_steps()?, drive.items()?);
-    check_time_steps(time_steps)?;
-    if let Finish::SumsOf(_, of) = finish {
-        check_summed(of, specs)?;
-    }
-    for (i, (layer, spec)) in layers.iter().zip(specs).enumerate() {
-        let name = if i == 0 { "its input" } else { "the input of the stack" };
-        layer.synapse.check_type(&format!("spiking layer {i}"), name, xs)?;
-        let [c, h, w] = spec.geometry.output();
-        let values = [time_steps, items, h, w].into_iter().fold(1usize, usize::saturating_mul);
-        if train && layer.norm.is_some() && values < 2 {
-            bail!(
-                "spiking layer {i}: batch_norm: expected more than 1 value per channel when training, got {values} \
-                 with input size {:?} at each of {time_steps} time steps",
-                [items, c, h, w]
-            )
-        }
-        room("the spikes of a layer, of one item", &[time_steps, c, h, w], DType::U8)?;
-        if i + 1 == layers.len() && finish == Finish::Spikes {
-            room("the spikes of a stack", &[time_steps, items, c, h, w], xs.dtype())?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether these layers can be summed side by side.
-fn check_summed(of: &[usize], specs: &[Spec]) -> Result<()> {
-    let map = |i: &usize| specs.get(*i).map(|spec| spec.geometry.target);
-    let last = specs.len().saturating_sub(1);
-    if !of.contains(&last) || of.iter().any(|i| map(i) != map(&last)) {
-        let maps: Vec<_> = specs.iter().map(|spec| spec.geometry.target).collect();
-        bail!(
-            "sums of the layers {of:?} of a stack whose maps are {maps:?}: wanted are the last, and others of its map"
-        )
-    }
-    if (1..of.len()).any(|k| of[..k].contains(&of[k])) {
-        bail!("sums of the layers {of:?}: one of them is named twice")
-    }
-    Ok(())
-}
-
 /// Whether there is a kernel for these layers on this input.
 pub(crate) fn supported(layers: &[SpikingLayer], drive: Drive<'_>) -> Result<bool> {
     let (xs, steps) = (drive.tensor(), drive.time_steps()?);
@@ -168,12 +119,14 @@ pub(crate) fn supported(layers: &[SpikingLayer], drive: Drive<'_>) -> Result<boo
             let flattens = layer.synapse.is_linear() && drive.map().len() > 1;
             matches!(layer.neurons, Neurons::Lif(_)) && norm_lif::has_kernel(xs, steps) && !flattens
         }
-        // Events count channels in 16 bits.
-        _ => {
-            layer.neurons.lif().is_some() && layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16)
-        }
+        _ => has_events(layer),
     };
     Ok(chain::supports(xs) && steps > 0 && layers.iter().all(fits))
+}
+
+/// Whether the spikes of such a layer can be events, which count channels in 16 bits.
+pub(super) fn has_events(layer: &SpikingLayer) -> bool {
+    layer.neurons.lif().is_some() && layer.synapse.weight.dims().iter().take(2).all(|&c| c <= 1 << 16)
 }
 
 /// The twin: every layer as a convolution, a norm and neurons.

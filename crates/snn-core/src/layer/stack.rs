@@ -2,8 +2,9 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use super::check::{Sizes, check};
 use super::drive::{Drive, Finish};
-use super::run::{Made, check, make, run, settle, specs};
+use super::run::{Made, make, run, settle, specs};
 use crate::{Connections, Readout, SpikingLayer};
 
 /// Spiking layers one after the other, from spikes (or a constant current) to spikes (or their sum over time).
@@ -186,7 +187,7 @@ pub(super) fn make_observed(
     train: bool,
     observe: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
 ) -> Result<Made> {
-    check(layers, &specs(layers, drive.map())?, drive, Finish::Spikes, train)?;
+    check(layers, &specs(layers, drive.map())?, Sizes::of(drive)?, Finish::Spikes, train)?;
     let (mut spikes, mut batches): (Option<Tensor>, _) = (None, Vec::new());
     for (i, layer) in layers.iter().enumerate() {
         let drive = spikes.as_ref().map_or(drive, Drive::Spikes);

@@ -2,8 +2,9 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use super::check::{Sizes, check};
 use super::drive::{Drive, Finish};
-use super::run::{check, currents, specs};
+use super::run::{currents, specs};
 use crate::time::{merge_time, split_time};
 use crate::{Readout, SpikingLayer, SpikingStack};
 
@@ -96,7 +97,7 @@ pub(super) fn step_layers(
     course: &mut Course<'_>,
 ) -> Result<Tensor> {
     let drive = Drive::Spikes(xs);
-    check(layers, &specs(layers, drive.map())?, drive, Finish::Spikes, false)?;
+    check(layers, &specs(layers, drive.map())?, Sizes::of(drive)?, Finish::Spikes, false)?;
     let mut spikes = xs.detach();
     for (i, layer) in layers.iter().enumerate() {
         let time_steps = spikes.dim(0)?;

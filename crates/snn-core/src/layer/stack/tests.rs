@@ -4,6 +4,7 @@ mod errors;
 mod fused;
 mod graph;
 mod inputs;
+mod lookup;
 mod model;
 mod prepared;
 mod random;

@@ -22,6 +22,7 @@ mod spec;
 use candle_core::{Result, Tensor, bail};
 
 use crate::ops::backend::Backend;
+pub(crate) use cpu::{Tables, Tokens, Vectors};
 pub(crate) use prepared::Prepared;
 pub(crate) use spec::{BatchMoments, Chain, End, Scaling, Spec};
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::events::{Events, Signal, channels_first};
 use super::layer::{Layer, Packed};
+use super::lookup::LookedUp;
 use super::memory::{Buffer, Workspace};
 use super::neuron::{Affine, Neurons, Out};
 use super::norm::Moments;
@@ -30,6 +31,14 @@ impl Kept {
     pub(super) fn each(&self) -> usize {
         self.currents.first().map_or(0, |currents| currents.len())
     }
+}
+
+/// What the first layer is given.
+#[derive(Clone, Copy)]
+pub(super) enum Given<'a> {
+    Values(&'a [f32]),
+    /// Its currents are looked up.
+    Tokens(&'a LookedUp<'a>),
 }
 
 impl Plan {
@@ -85,11 +94,14 @@ impl Plan {
     /// zero.
     pub(super) fn run_through(
         &self,
-        xs: &[f32],
+        given: Given<'_>,
         laid_out: &LaidOut<'_>,
         at: Option<&[Vec<u32>]>,
     ) -> Vec<f32> {
-        let signals = self.signals(xs);
+        let signals = match given {
+            Given::Values(xs) => self.signals(xs),
+            Given::Tokens(_) => Vec::new(),
+        };
         let linear = self.layers.iter().any(Layer::is_linear);
         let together = if linear && at.is_none() { self.group() } else { 1 };
         self.output(together, |n, outs| {
@@ -103,6 +115,13 @@ impl Plan {
                 let links = parts.as_ref().map_or(&layer.links, |parts| &parts[i].0);
                 let at = parts.as_ref().zip(wanted);
                 let at = at.map(|(parts, wanted)| At { computed: &parts[i].1, wanted });
+                let place = Place { layer: i, positions: links.targets, at };
+                if let (0, Given::Tokens(tokens)) = (i, given) {
+                    let of_item = |n| tokens.currents(n, at.map(|at| at.computed));
+                    let currents: Vec<_> = (n..n + outs.len()).map(of_item).collect();
+                    next = self.pass_on(place, affine, &currents, outs);
+                    continue;
+                }
                 let given = if i == 0 { &signals[n..n + outs.len()] } else { &*next };
                 let steps = if i == 0 && self.constant { 1 } else { self.time_steps };
                 let together = if layer.is_linear() { given.len() } else { 1 };
@@ -111,16 +130,28 @@ impl Plan {
                     let currents = Workspace::with(|workspace| {
                         packed.all_currents(layer, links, given, steps, workspace)
                     });
-                    if self.places[i].is_some() {
-                        self.end_items(i, affine, &currents, at, outs);
-                    }
-                    if i + 1 < self.layers.len() {
-                        made.extend(currents.iter().map(|c| self.fire(i, links.targets, affine, c)));
-                    }
+                    made.extend(self.pass_on(place, affine, &currents, outs));
                 }
                 next = made;
             }
         })
+    }
+
+    /// Puts a layer's part of the output of some items into place, and returns what the next layer gets, if there is one.
+    fn pass_on(
+        &self,
+        Place { layer, positions, at }: Place<'_>,
+        affine: &Affine,
+        currents: &[Buffer],
+        outs: &mut [Vec<&mut [f32]>],
+    ) -> Vec<Signal> {
+        if self.places[layer].is_some() {
+            self.end_items(layer, affine, currents, at, outs);
+        }
+        if layer + 1 == self.layers.len() {
+            return Vec::new();
+        }
+        currents.iter().map(|currents| self.fire(layer, positions, affine, currents)).collect()
     }
 
     /// The links of each layer that these positions of the output depend on, and the positions that they lead to.
@@ -263,6 +294,16 @@ impl Plan {
         groups.for_each(|(i, parts)| f(i * together, parts));
         output
     }
+}
+
+/// Of which layer currents are, and where.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    layer: usize,
+    /// Their number.
+    positions: usize,
+    /// Where the output is wanted at some of them only.
+    at: Option<At<'a>>,
 }
 
 /// Positions of a map, ascending.

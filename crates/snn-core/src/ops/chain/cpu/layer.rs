@@ -190,6 +190,11 @@ pub(super) fn pieces(steps: usize, size: usize) -> impl Iterator<Item = Range<us
 }
 
 impl Packed<'_> {
+    /// In the layer's own order.
+    pub(super) fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
     /// The currents `[steps, targets, target channels]` that a signal causes through `links`: the layer's own, or a part
     /// of them.
     pub(super) fn currents(

@@ -11,6 +11,7 @@ mod forward;
 mod gradient;
 mod layer;
 mod linear;
+mod lookup;
 mod memory;
 mod neuron;
 mod norm;
@@ -32,8 +33,9 @@ use crate::exchange::Exchange;
 use crate::ops::batch_norm::check_count;
 use crate::ops::{on_workers, operand};
 use bundle::Bundle;
-use forward::Kept;
+use forward::{Given, Kept};
 use layer::Layer;
+pub(crate) use lookup::{Tables, Tokens, Vectors};
 use neuron::Affine;
 pub(crate) use prepared::Prepared;
 
@@ -204,7 +206,7 @@ impl CustomOp3 for ChainOp {
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
             ys
         } else {
-            plan.run_through(xs, &plan.lay_out(&weights, affines), None)
+            plan.run_through(Given::Values(xs), &plan.lay_out(&weights, affines), None)
         };
         Ok((CpuStorage::F32(ys), shape.clone()))
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
+use super::forward::Given;
 use super::layer::{Layer, Packed};
+use super::lookup::{LookedUp, Tables, Tokens, Vectors};
 use super::neuron::Affine;
 use super::{End, Plan};
 use crate::ops::chain::spec::Spec;
@@ -56,6 +58,26 @@ impl Prepared {
         let plan = Plan::new(xs, self.layers.clone(), constant, end.single())?;
         xs.detach().contiguous()?.apply_op1_no_bwd(&Run { plan, laid_out: &self.laid_out, at })
     }
+
+    /// What the first layer makes of each of these vectors; none if that is too much to keep.
+    pub(crate) fn tables(&self, vectors: &Vectors) -> Option<Tables> {
+        let (layer, (packed, _)) = (self.layers.first()?, self.laid_out.0.first()?);
+        Tables::new(layer, packed.weights(), vectors)
+    }
+
+    /// [`run`](Self::run) on a constant input of so many time steps that is looked up in these tables.
+    pub(crate) fn run_on_tokens(
+        &self,
+        (tokens, tables): (&Tokens, &Tables),
+        time_steps: usize,
+        end: End,
+        at: Option<&[Vec<u32>]>,
+    ) -> Result<Tensor> {
+        let plan = Plan::new(tokens.maps(), self.layers.clone(), Some(time_steps), end.single())?;
+        let looked_up = LookedUp::new(tokens, tables);
+        let ys = plan.run_through(Given::Tokens(&looked_up), &self.laid_out, at);
+        Tensor::from_vec(ys, plan.output_shape(), tokens.maps().device())
+    }
 }
 
 struct Run<'a> {
@@ -70,7 +92,8 @@ impl CustomOp1 for Run<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ys = self.plan.run_through(operand::<f32>(storage, layout)?, self.laid_out, self.at);
+        let ys =
+            self.plan.run_through(Given::Values(operand::<f32>(storage, layout)?), self.laid_out, self.at);
         Ok((CpuStorage::F32(ys), self.plan.output_shape()))
     }
 }

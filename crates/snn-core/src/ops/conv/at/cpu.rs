@@ -3,13 +3,15 @@
 use rayon::prelude::*;
 
 use super::At;
-use crate::ops::Real;
 use crate::ops::gemm::{Matrix, matmul};
+use crate::ops::{Real, threads};
 
 /// Rows of the weight's gradient that a thread makes at once.
 const BLOCK: usize = 64;
-/// Items whose positions are one product.
+/// Items whose positions are one product of a gradient.
 const GROUP: usize = 8;
+/// Forward, where it makes no difference to a row how many there are, at most so many: each product lays the weight out anew.
+const MOST: usize = 64;
 
 /// The rows from which on `gemm` sums each row of a product in the same order, however many there are: it has other kernels for a
 /// single row and for results of up to 256 numbers, and cuts sums of more than 512 terms elsewhere where neither side is above 64.
@@ -22,7 +24,9 @@ impl At {
     pub(super) fn correlate<F: Real>(&self, xs: &[F], weight: &[F]) -> Vec<F> {
         let ([_, c_out], width) = (self.channels, self.width());
         let mut ys = vec![F::from_f64(0.); self.rows() * c_out];
-        let groups = self.groups(&mut ys, c_out).zip(xs.par_chunks((GROUP * self.image_len()).max(1)));
+        let group = self.positions.len().div_ceil(threads()).clamp(GROUP, MOST);
+        let images = xs.par_chunks((group * self.image_len()).max(1));
+        let groups = self.groups(group, &mut ys, c_out).zip(images);
         groups.filter(|((_, ys), _)| !ys.is_empty()).for_each(|((at, ys), xs)| {
             let (rows, least) = (ys.len() / c_out, least_rows(c_out, width));
             let mut columns = Vec::with_capacity(rows.max(least) * width);
@@ -49,7 +53,8 @@ impl At {
             start + at.iter().map(Vec::len).sum::<usize>()
         });
         let size = self.image_len().max(1);
-        let groups = self.groups(&mut columns, width).zip(images.par_chunks_mut(GROUP * size)).zip(starts);
+        let groups =
+            self.groups(GROUP, &mut columns, width).zip(images.par_chunks_mut(GROUP * size)).zip(starts);
         groups.filter(|(((_, columns), _), _)| !columns.is_empty()).for_each(
             |(((at, columns), images), start)| {
                 let grad = Matrix::row_major(&grad[start * c_out..], columns.len() / width, c_out);
@@ -87,14 +92,15 @@ impl At {
         kernel
     }
 
-    /// The positions of each group of items, and its part of rows of this width.
+    /// The positions of each group of so many items, and its part of rows of this width.
     fn groups<'a, F: Real>(
         &'a self,
+        group: usize,
         mut rows: &'a mut [F],
         width: usize,
     ) -> impl IndexedParallelIterator<Item = (&'a [Vec<u32>], &'a mut [F])> {
-        let mut groups = Vec::with_capacity(self.positions.len().div_ceil(GROUP));
-        for at in self.positions.chunks(GROUP) {
+        let mut groups = Vec::with_capacity(self.positions.len().div_ceil(group));
+        for at in self.positions.chunks(group) {
             let count: usize = at.iter().map(Vec::len).sum();
             let (own, others) = std::mem::take(&mut rows).split_at_mut(count * width);
             groups.push((at, own));
