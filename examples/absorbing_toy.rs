@@ -11,8 +11,8 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand::Rng;
 use spiking_diffusion::absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, ElboConfig, Order, Sampler, SamplingConfig, Weighting, bits_per_token,
-    draw_noise, loss,
+    AbsorbingProcess, Denoiser, ElboConfig, NoisyCodes, Order, Sampler, SamplingConfig, Weighting,
+    bits_per_token, draw_noise, loss,
 };
 use spiking_diffusion::cli;
 use spiking_diffusion::snn_core::Seed;
@@ -30,13 +30,8 @@ const SAMPLES: usize = 4000;
 struct Table(Var);
 
 impl Denoiser for Table {
-    fn logits(
-        &self,
-        h_t: &Tensor,
-        _t: &Tensor,
-        _images: &[usize],
-        _train: bool,
-    ) -> candle_core::Result<Tensor> {
+    fn logits(&self, noisy: &NoisyCodes<'_>, _train: bool) -> candle_core::Result<Tensor> {
+        let h_t = noisy.h_t;
         let places = Tensor::new(&[64u32, 16, 4, 1], h_t.device())?;
         let row = h_t.flatten_from(1)?.broadcast_mul(&places)?.sum(D::Minus1)?; // [N], in 0..256
         self.0.index_select(&row, 0)?.reshape((h_t.dim(0)?, 3, 2, 2))

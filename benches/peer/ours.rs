@@ -16,7 +16,7 @@ use classifier::Classifier;
 use fsvae::Fsvae;
 use serde_json::json;
 use spiking_diffusion::absorbing_diffusion::{
-    AbsorbingProcess, Sampler, SamplingConfig, Sdid, Weighting, draw_noise, loss,
+    AbsorbingProcess, NoisyCodes, Sampler, SamplingConfig, Sdid, Weighting, draw_noise, loss,
 };
 use spiking_diffusion::data;
 use spiking_diffusion::fsvae::Fsvae as Network;
@@ -176,9 +176,8 @@ impl Ours {
             .0
             .forward_observed(&self.images, false, &mut |l, s| rates.record(&format!("vqsvae.{l}"), s))?;
         let (codes, t) = (self.codes.narrow(0, 0, 16)?, self.t.narrow(0, 0, 16)?);
-        self.sdid
-            .0
-            .logits_observed(&codes, &t, None, false, &mut |l, s| rates.record(&format!("sdid.{l}"), s))?;
+        let noisy = NoisyCodes::new(&codes, &t, &[]);
+        self.sdid.0.logits_observed(&noisy, false, &mut |l, s| rates.record(&format!("sdid.{l}"), s))?;
         Ok(json!(rates.rates()))
     }
 }

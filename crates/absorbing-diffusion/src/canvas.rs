@@ -5,7 +5,8 @@ use rand::{Rng, RngCore};
 
 use crate::categorical::categorical;
 use crate::{
-    AbsorbingProcess, Draft, Drawn, Error, LogitsAt, Result, RevealOrder, SamplingConfig, Settled, host,
+    AbsorbingProcess, Draft, Drawn, Error, LogitsAt, NoisyCodes, Result, RevealOrder, SamplingConfig,
+    Settled, host,
 };
 
 /// Holds all images of one sampling, and takes them through one step after the other.
@@ -160,7 +161,7 @@ impl Canvas<'_> {
         let times = Tensor::new(times, self.device)?;
         let positions: Vec<Vec<u32>> =
             batch.iter().map(|p| p.positions.iter().map(|&at| at as u32).collect()).collect();
-        let logits = denoiser.logits_at(&h_t, &times, &numbers, &positions)?;
+        let logits = denoiser.logits_at(&NoisyCodes::new(&h_t, &times, &numbers), &positions)?;
         Error::check_shape("what the denoiser returned", logits.dims(), &[positions.concat().len(), k])?;
         host::floats(&logits)
     }

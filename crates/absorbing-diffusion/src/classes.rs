@@ -5,8 +5,7 @@ use rand::Rng;
 use rand::distr::{Distribution, weighted::WeightedIndex};
 use snn_core::{DescribeLayers, LayerDescription, Seed};
 
-use crate::conditional::Unprepared;
-use crate::{AbsorbingProcess, Conditional, ConditionalAt, Denoiser, Error, LogitsAt, Result, Schedule};
+use crate::{AbsorbingProcess, Denoiser, Error, LogitsAt, NoisyCodes, Result, Schedule};
 
 /// Denoises images of known classes: gives each image's class to a network, and exaggerates what the class changes, if asked to.
 ///
@@ -62,7 +61,7 @@ enum Classes {
     Drawn { shares: WeightedIndex<f64>, seed: Option<Seed> },
 }
 
-impl<C: Conditional> Conditioned<C> {
+impl<C: Denoiser> Conditioned<C> {
     /// Gives classes to images, without guidance.
     ///
     /// # Errors
@@ -148,30 +147,46 @@ impl<C: Conditional> Conditioned<C> {
         Ok(at.iter().any(|g| *g != 0.).then_some(at))
     }
 
-    /// The logits at some positions, which `network` computes.
-    fn at(
+    /// What `network` says of images of these classes, guided if it should be: `rows` says how many rows of logits each map has. It is told
+    /// whether it is asked about all maps twice, the second time without a class.
+    fn told<E: From<candle_core::Error>>(
         &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        images: &[usize],
-        positions: &[Vec<u32>],
+        noisy: &NoisyCodes<'_>,
         guided: bool,
-        network: &dyn ConditionalAt,
-    ) -> Result<Tensor> {
+        rows: impl Fn(usize) -> usize,
+        network: impl FnOnce(&NoisyCodes<'_>, bool) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Tensor, E> {
+        let NoisyCodes { h_t, t, images, .. } = *noisy;
         let classes = self.classes_of(images, h_t.device())?;
-        let Some(guidance) = self.guidance_at(t)?.filter(|_| guided) else {
-            return network.logits_of_at(h_t, t, &classes, positions);
+        let guidance = if guided { self.guidance_at(t)? } else { None };
+        let Some(guidance) = guidance else {
+            return network(&NoisyCodes { classes: Some(&classes), ..*noisy }, false);
         };
-        let [h_t, t, classes] = self.twice(h_t, t, &classes)?;
-        let both = network.logits_of_at(&h_t, &t, &classes, &[positions, positions].concat())?;
-        let rows = guidance.iter().zip(positions).flat_map(|(&g, at)| at.iter().map(move |_| g));
-        Ok(guide(&both, rows.collect())?)
+        let none = Tensor::full(self.network.classes() as u32, classes.dims(), classes.device())?;
+        let (h_t, t) = (Tensor::cat(&[h_t, h_t], 0)?, Tensor::cat(&[t, t], 0)?);
+        let (images, classes) = ([images, images].concat(), Tensor::cat(&[&classes, &none], 0)?);
+        let both = NoisyCodes { h_t: &h_t, t: &t, images: &images, classes: Some(&classes) };
+        let of_row = guidance.iter().enumerate().flat_map(|(n, &g)| std::iter::repeat_n(g, rows(n)));
+        Ok(guide(&network(&both, true)?, of_row.collect())?)
     }
 
-    /// Everything twice, the second time without a class.
-    fn twice(&self, h_t: &Tensor, t: &Tensor, classes: &Tensor) -> candle_core::Result<[Tensor; 3]> {
-        let none = Tensor::full(self.network.classes() as u32, classes.dims(), classes.device())?;
-        Ok([Tensor::cat(&[h_t, h_t], 0)?, Tensor::cat(&[t, t], 0)?, Tensor::cat(&[classes, &none], 0)?])
+    /// The same at some positions.
+    fn told_at(
+        &self,
+        noisy: &NoisyCodes<'_>,
+        guided: bool,
+        positions: &[Vec<u32>],
+        network: impl FnOnce(&NoisyCodes<'_>, &[Vec<u32>]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.told(
+            noisy,
+            guided,
+            |n| positions[n].len(),
+            |noisy, twice| match twice {
+                true => network(noisy, &[positions, positions].concat()),
+                false => network(noisy, positions),
+            },
+        )
     }
 }
 
@@ -182,7 +197,7 @@ impl<C: DescribeLayers> DescribeLayers for Conditioned<&C> {
 }
 
 /// The number of classes, which must not be 0.
-fn known(network: &impl Conditional) -> Result<usize> {
+fn known(network: &impl Denoiser) -> Result<usize> {
     match network.classes() {
         0 => Err(Error::config("classes", 0, "the network was built without classes")),
         known => Ok(known),
@@ -202,36 +217,21 @@ fn guide(both: &Tensor, guidance: Vec<f64>) -> candle_core::Result<Tensor> {
     cond.eq(f64::NEG_INFINITY)?.where_cond(&cond, &guided)
 }
 
-impl<C: Conditional> Denoiser for Conditioned<C> {
-    fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> candle_core::Result<Tensor> {
-        let classes = self.classes_of(images, h_t.device())?;
-        match self.guidance_at(t)?.filter(|_| !train) {
-            None => self.network.logits_of(h_t, t, &classes, train),
-            Some(guidance) => {
-                let [h_t, t, classes] = self.twice(h_t, t, &classes)?;
-                guide(&self.network.logits_of(&h_t, &t, &classes, false)?, guidance)
-            }
-        }
+impl<C: Denoiser> Denoiser for Conditioned<C> {
+    fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> candle_core::Result<Tensor> {
+        self.told(noisy, !train, |_| 1, |noisy, _| self.network.logits(noisy, train))
     }
 
-    fn logits_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        images: &[usize],
-        positions: &[Vec<u32>],
-        train: bool,
-    ) -> Result<Tensor> {
-        let network = Unprepared { network: &self.network, train };
-        self.at(h_t, t, images, positions, !train, &network)
+    fn logits_at(&self, noisy: &NoisyCodes<'_>, positions: &[Vec<u32>], train: bool) -> Result<Tensor> {
+        self.told_at(noisy, !train, positions, |noisy, at| self.network.logits_at(noisy, at, train))
     }
 
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
-        Ok(Box::new(Prepared { conditioned: self, network: self.network.prepare_of()? }))
+        Ok(Box::new(Prepared { conditioned: self, network: self.network.prepare()? }))
     }
 
     fn prepare_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
-        Ok(Box::new(Prepared { conditioned: self, network: self.network.prepare_of_at_threshold(scale)? }))
+        Ok(Box::new(Prepared { conditioned: self, network: self.network.prepare_at_threshold(scale)? }))
     }
 
     fn of_seed(&self, seed: Seed) -> Result<Option<Box<dyn Denoiser + '_>>> {
@@ -239,7 +239,7 @@ impl<C: Conditional> Denoiser for Conditioned<C> {
         Ok(match classes {
             Classes::InTurn(_) => None,
             Classes::Drawn { .. } => {
-                let network: &dyn Conditional = network;
+                let network: &dyn Denoiser = network;
                 let borrowed = Conditioned { network, classes: classes.clone(), guidance: *guidance };
                 Some(Box::new(borrowed.with_seed(seed)))
             }
@@ -249,18 +249,12 @@ impl<C: Conditional> Denoiser for Conditioned<C> {
 
 struct Prepared<'a, C> {
     conditioned: &'a Conditioned<C>,
-    network: Box<dyn ConditionalAt + 'a>,
+    network: Box<dyn LogitsAt + 'a>,
 }
 
-impl<C: Conditional> LogitsAt for Prepared<'_, C> {
-    fn logits_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        images: &[usize],
-        positions: &[Vec<u32>],
-    ) -> Result<Tensor> {
-        self.conditioned.at(h_t, t, images, positions, true, &*self.network)
+impl<C: Denoiser> LogitsAt for Prepared<'_, C> {
+    fn logits_at(&self, noisy: &NoisyCodes<'_>, positions: &[Vec<u32>]) -> Result<Tensor> {
+        self.conditioned.told_at(noisy, true, positions, |noisy, at| self.network.logits_at(noisy, at))
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use snn_core::Seed;
 
 use crate::masked::Masked;
-use crate::{AbsorbingProcess, Denoiser, Error, Result, host};
+use crate::{AbsorbingProcess, Denoiser, Error, NoisyCodes, Result, host};
 
 /// How precisely [`bits_per_token`] estimates, and how many images it takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,16 +77,16 @@ impl BitsPerToken {
 /// than two images, if the logits have another shape, or if a cross entropy is not finite (the error names the image).
 /// # Examples
 /// ```
-/// use absorbing_diffusion::{AbsorbingProcess, ElboConfig, bits_per_token};
-/// use candle_core::{DType, Device, Result, Tensor};
+/// use absorbing_diffusion::{AbsorbingProcess, ElboConfig, bits_per_token, from_fn};
+/// use candle_core::{DType, Device, Tensor};
 /// use snn_core::Seed;
 ///
 /// # fn main() -> absorbing_diffusion::Result<()> {
 /// let process = AbsorbingProcess::new(4, 49)?;
-/// let uniform = |h_t: &Tensor, _t: &Tensor, _train: bool| -> Result<Tensor> {
+/// let uniform = from_fn(|h_t, _t, _train| {
 ///     let (n, h, w) = h_t.dims3()?;
 ///     Tensor::zeros((n, 4, h, w), DType::F32, h_t.device())
-/// };
+/// });
 /// let h0 = Tensor::zeros((100, 7, 7), DType::U32, &Device::Cpu)?;
 /// let bits = bits_per_token(&process, &uniform, &h0, &ElboConfig::default(), Seed(0))?;
 /// assert!((bits.mean - 2.).abs() < 4. * bits.standard_error);
@@ -120,7 +120,8 @@ pub fn bits_per_token(
             let masked = Masked::of(codes, &h_t, h * w, process.codes());
             let h_t = Tensor::from_vec(h_t, batch.dims(), h0.device())?;
             let times = Tensor::new(t.as_slice(), h0.device())?;
-            let logits = denoiser.logits_at(&h_t, &times, &images, &masked.positions, false)?;
+            let noisy = NoisyCodes::new(&h_t, &times, &images);
+            let logits = denoiser.logits_at(&noisy, &masked.positions, false)?;
             let nats = masked.sums(&host::floats(&masked.nats(&logits)?)?);
             let scale = process.steps() as f64 / (config.strata * h * w) as f64 / LN_2;
             for (i, (estimate, nats)) in estimates.iter_mut().zip(finite(nats, first, &t)?).enumerate() {

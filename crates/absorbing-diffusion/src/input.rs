@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use snn_core::TokenEmbedding;
 
-use crate::{SdidConfig, TokenInput};
+use crate::{NoisyCodes, SdidConfig, TokenInput};
 
 /// Tokens, diffusion time and class to `[N, channels, H', W']`.
 #[derive(Debug)]
@@ -29,26 +29,20 @@ impl Input {
         Ok((Self::Embedding { embedding, classes: cfg.classes }, dim))
     }
 
-    /// `classes: u32 [N]`; none of them has a class if there are none.
-    pub(crate) fn forward(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
-        dtype: DType,
-    ) -> Result<Tensor> {
+    pub(crate) fn forward(&self, noisy: &NoisyCodes<'_>, dtype: DType) -> Result<Tensor> {
+        let NoisyCodes { h_t, t, .. } = noisy;
         match self {
             Self::Raw => {
                 let t = t.reshape((t.dim(0)?, 1, 1))?.broadcast_as(h_t.dims())?;
-                Tensor::stack(&[h_t, &t], 1)?.to_dtype(dtype)
+                Tensor::stack(&[*h_t, &t], 1)?.to_dtype(dtype)
             }
-            Self::Embedding { embedding, .. } => embedding.forward(h_t, &self.of_image(t, classes)?),
+            Self::Embedding { embedding, .. } => embedding.forward(h_t, &self.of_image(noisy)?),
         }
     }
 
     /// What is looked up for a whole image: the time and, where there are classes, its own, or that which says that it has none.
-    pub(crate) fn of_image(&self, t: &Tensor, classes: Option<&Tensor>) -> Result<Vec<Tensor>> {
-        let mut all = vec![t.clone()];
+    pub(crate) fn of_image(&self, NoisyCodes { t, classes, .. }: &NoisyCodes<'_>) -> Result<Vec<Tensor>> {
+        let mut all = vec![(*t).clone()];
         if let Self::Embedding { classes: Some(known), .. } = self {
             let none = || Tensor::full(*known as u32, t.dims(), t.device());
             all.push(classes.map_or_else(none, |classes| Ok(classes.clone()))?);

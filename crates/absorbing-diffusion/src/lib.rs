@@ -3,7 +3,6 @@
 mod canvas;
 mod categorical;
 mod classes;
-mod conditional;
 mod denoiser;
 mod elbo;
 mod error;
@@ -23,8 +22,7 @@ mod sdid;
 mod sdid_config;
 
 pub use classes::{Conditioned, drop_labels};
-pub use conditional::{Conditional, ConditionalAt};
-pub use denoiser::{Denoiser, LogitsAt};
+pub use denoiser::{Denoiser, FromFn, LogitsAt, NoisyCodes, from_fn};
 pub use elbo::{BitsPerToken, ElboConfig, bits_per_token};
 pub use error::{Error, Result};
 pub use loss::{Weighting, draw_noise, loss};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use snn_core::Seed;
 
 use crate::masked::Masked;
-use crate::{AbsorbingProcess, Denoiser, Error, Result, host};
+use crate::{AbsorbingProcess, Denoiser, Error, NoisyCodes, Result, host};
 
 /// How much each diffusion time counts in the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,16 +78,16 @@ pub fn draw_noise(
 /// empty, or if the logits have another shape.
 /// # Examples
 /// ```
-/// use absorbing_diffusion::{AbsorbingProcess, Weighting, draw_noise, loss};
-/// use candle_core::{DType, Device, Result, Tensor};
+/// use absorbing_diffusion::{AbsorbingProcess, Weighting, draw_noise, from_fn, loss};
+/// use candle_core::{DType, Device, Tensor};
 /// use snn_core::Seed;
 ///
 /// # fn main() -> absorbing_diffusion::Result<()> {
 /// let process = AbsorbingProcess::new(128, 49)?;
-/// let uniform = |h_t: &Tensor, _t: &Tensor, _train: bool| -> Result<Tensor> {
+/// let uniform = from_fn(|h_t, _t, _train| {
 ///     let (n, h, w) = h_t.dims3()?;
 ///     Tensor::zeros((n, 128, h, w), DType::F32, h_t.device())
-/// };
+/// });
 /// let h0 = Tensor::zeros((32, 7, 7), DType::U32, &Device::Cpu)?;
 /// let (t, u) = draw_noise(&process, (32, 7, 7), Seed(0), "loss/0")?;
 /// let bits = loss(&process, &uniform, &h0, &t, &u, Weighting::Elbo, true)?.to_scalar::<f32>()?;
@@ -112,8 +112,8 @@ pub fn loss(
     let corrupted = process.corrupt_all(&codes, dims, &times, u)?;
     let masked = Masked::of(&codes, &corrupted, h * w, process.codes());
     let h_t = Tensor::from_vec(corrupted, dims, h0.device())?;
-    let images: Vec<usize> = (0..n).collect();
-    let logits = denoiser.logits_at(&h_t, &t.to_device(h0.device())?, &images, &masked.positions, train)?;
+    let (t, images) = (t.to_device(h0.device())?, (0..n).collect::<Vec<_>>());
+    let logits = denoiser.logits_at(&NoisyCodes::new(&h_t, &t, &images), &masked.positions, train)?;
     let nats = masked.nats(&logits)?;
     let scale = 1. / ((n * h * w) as f64 * LN_2);
     let weights: Vec<f64> =

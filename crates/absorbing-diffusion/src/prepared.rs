@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use snn_core::{PreparedStack, PreparedTokenStack};
 
 use crate::input::Input;
-use crate::{ConditionalAt, LogitsAt, Result, Sdid};
+use crate::{LogitsAt, NoisyCodes, Result, Sdid};
 
 /// See the module.
 pub(crate) struct Prepared<'a> {
@@ -32,39 +32,23 @@ impl<'a> Prepared<'a> {
         };
         Ok(Self { sdid, stack })
     }
+}
 
-    fn at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
-        positions: &[Vec<u32>],
-    ) -> Result<Tensor> {
+impl LogitsAt for Prepared<'_> {
+    fn logits_at(&self, noisy: &NoisyCodes<'_>, positions: &[Vec<u32>]) -> Result<Tensor> {
         let Sdid { cfg, input, head, read, .. } = self.sdid;
         let (seen, readout) = (head.reach((cfg.height, cfg.width), positions)?, head.readout());
         let sums = match &self.stack {
             Layers::OnNumbers(stack) => {
-                let current = self.sdid.current(h_t, t, classes)?;
+                let current = self.sdid.current(noisy)?;
                 stack.readout_of_at(self.sdid.drive(&current), readout, read, &seen)?
             }
             Layers::OnTokens(stack) => {
-                self.sdid.check(h_t, t, classes)?;
-                let of_image = input.of_image(t, classes)?;
-                stack.readout_of_at(h_t, &of_image, cfg.time_steps, readout, read, &seen)?
+                self.sdid.check(noisy)?;
+                let of_image = input.of_image(noisy)?;
+                stack.readout_of_at(noisy.h_t, &of_image, cfg.time_steps, readout, read, &seen)?
             }
         };
         Ok(head.forward_sums_at(&[sums], cfg.time_steps, positions)?)
-    }
-}
-
-impl LogitsAt for Prepared<'_> {
-    fn logits_at(&self, h_t: &Tensor, t: &Tensor, _: &[usize], positions: &[Vec<u32>]) -> Result<Tensor> {
-        self.at(h_t, t, None, positions)
-    }
-}
-
-impl ConditionalAt for Prepared<'_> {
-    fn logits_of_at(&self, h_t: &Tensor, t: &Tensor, classes: &Tensor, at: &[Vec<u32>]) -> Result<Tensor> {
-        self.at(h_t, t, Some(classes), at)
     }
 }

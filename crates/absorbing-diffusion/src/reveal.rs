@@ -17,8 +17,8 @@ use rand::RngCore;
 /// # Examples
 /// One token a step, the most certain first:
 /// ```
-/// use absorbing_diffusion::{AbsorbingProcess, Draft, Drawn, RevealOrder, RngCore, Sampler, SamplingConfig, Settled};
-/// use candle_core::{DType, Device, Result, Tensor};
+/// use absorbing_diffusion::{AbsorbingProcess, Draft, Drawn, RevealOrder, RngCore, Sampler, SamplingConfig, Settled, from_fn};
+/// use candle_core::{DType, Device, Tensor};
 /// use snn_core::Seed;
 ///
 /// #[derive(Debug)]
@@ -36,10 +36,10 @@ use rand::RngCore;
 ///
 /// # fn main() -> absorbing_diffusion::Result<()> {
 /// let process = AbsorbingProcess::new(16, 9)?;
-/// let uniform = |h_t: &Tensor, _t: &Tensor, _train: bool| -> Result<Tensor> {
+/// let uniform = from_fn(|h_t, _t, _train| {
 ///     let (n, h, w) = h_t.dims3()?;
 ///     Tensor::zeros((n, 16, h, w), DType::F32, h_t.device())
-/// };
+/// });
 /// let config = SamplingConfig::default();
 /// let sampler = Sampler::new(&process, &uniform, &config)?.with_order(&MostCertainFirst);
 /// let codes = sampler.sample(0..4, (3, 3), Seed(0), &Device::Cpu, &mut |_, _| ())?;

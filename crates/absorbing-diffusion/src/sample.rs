@@ -129,16 +129,16 @@ impl SamplingConfig {
 ///
 /// # Examples
 /// ```
-/// use absorbing_diffusion::{AbsorbingProcess, Sampler, SamplingConfig};
-/// use candle_core::{DType, Device, Result, Tensor};
+/// use absorbing_diffusion::{AbsorbingProcess, Sampler, SamplingConfig, from_fn};
+/// use candle_core::{DType, Device, Tensor};
 /// use snn_core::Seed;
 ///
 /// # fn main() -> absorbing_diffusion::Result<()> {
 /// let process = AbsorbingProcess::new(128, 49)?;
-/// let uniform = |h_t: &Tensor, _t: &Tensor, _train: bool| -> Result<Tensor> {
+/// let uniform = from_fn(|h_t, _t, _train| {
 ///     let (n, h, w) = h_t.dims3()?;
 ///     Tensor::zeros((n, 128, h, w), DType::F32, h_t.device())
-/// };
+/// });
 /// let config = SamplingConfig { temperature: 0.65.into(), ..Default::default() };
 /// let sampler = Sampler::new(&process, &uniform, &config)?;
 /// let mut steps = 0;

@@ -9,7 +9,7 @@ use snn_core::{
 
 use crate::input::Input;
 use crate::prepared::Prepared;
-use crate::{Conditional, ConditionalAt, Conditioned, Denoiser, Error, LogitsAt, Result, SdidConfig, host};
+use crate::{Conditioned, Denoiser, Error, LogitsAt, NoisyCodes, Result, SdidConfig, host};
 
 /// The spiking denoiser `S(h_t, t)` of section 2.3: `p(h_0 = k | h_t) = softmax_k(logits)` at every position.
 ///
@@ -118,63 +118,29 @@ impl Sdid {
     /// # Errors
     /// Returns an error for maps of another size than the config's, and if there is not one time for each.
     pub fn forward_t(&self, h_t: &Tensor, t: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        self.forward_of(h_t, t, None, train)
-    }
-
-    /// [`forward_t`](Self::forward_t), of images of these classes.
-    fn forward_of(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
-        train: bool,
-    ) -> candle_core::Result<Tensor> {
-        self.head.forward_sums(&[self.sums(h_t, t, classes, train)?], self.cfg.time_steps)
-    }
-
-    /// The same at some positions.
-    fn forward_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
-        positions: &[Vec<u32>],
-        train: bool,
-    ) -> Result<Tensor> {
-        let sums = self.sums(h_t, t, classes, train)?;
-        Ok(self.head.forward_sums_at(&[sums], self.cfg.time_steps, positions)?)
+        self.logits(&NoisyCodes::new(h_t, t, &[]), train)
     }
 
     /// What the head reads.
-    fn sums(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
-        train: bool,
-    ) -> candle_core::Result<Tensor> {
-        let current = self.current(h_t, t, classes)?;
+    fn sums(&self, noisy: &NoisyCodes<'_>, train: bool) -> candle_core::Result<Tensor> {
+        let current = self.current(noisy)?;
         self.stack.readout_of(self.drive(&current), self.head.readout(), &self.read, train)
     }
 
-    /// [`forward_t`](Self::forward_t), of images of these classes if there are some (u32 `[N]`), with a look at every layer's spikes, unless the
-    /// network has none.
+    /// [`Denoiser::logits`] with a look at every layer's spikes, unless the network has none.
     ///
     /// # Errors
-    /// Returns an error for maps of another size than the config's, and if there is not one time for each, and the errors of the
-    /// observer.
+    /// Returns the errors of [`forward_t`](Self::forward_t) and those of the observer.
     pub fn logits_observed(
         &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
+        noisy: &NoisyCodes<'_>,
         train: bool,
         observe: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
         if self.cfg.without_spikes {
-            return self.forward_of(h_t, t, classes, train);
+            return self.logits(noisy, train);
         }
-        let current = self.current(h_t, t, classes)?;
+        let current = self.current(noisy)?;
         let mut all = Vec::with_capacity(self.cfg.channels.len());
         let mut see = |i: usize, spikes: &Tensor| {
             all.push(spikes.clone());
@@ -190,21 +156,14 @@ impl Sdid {
     }
 
     /// The input current, `[N, channels, H', W']`.
-    pub(crate) fn current(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
-    ) -> candle_core::Result<Tensor> {
-        self.check(h_t, t, classes)?;
-        self.input.forward(h_t, t, classes, self.dtype)
+    pub(crate) fn current(&self, noisy: &NoisyCodes<'_>) -> candle_core::Result<Tensor> {
+        self.check(noisy)?;
+        self.input.forward(noisy, self.dtype)
     }
 
     pub(crate) fn check(
         &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: Option<&Tensor>,
+        NoisyCodes { h_t, t, classes, .. }: &NoisyCodes<'_>,
     ) -> candle_core::Result<()> {
         let (n, h, w) = h_t.dims3()?;
         if t.dims() != [n] {
@@ -256,19 +215,16 @@ impl Model for Sdid {
 }
 
 impl Denoiser for Sdid {
-    fn logits(&self, h_t: &Tensor, t: &Tensor, _: &[usize], train: bool) -> candle_core::Result<Tensor> {
-        self.forward_t(h_t, t, train)
+    fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> candle_core::Result<Tensor> {
+        self.head.forward_sums(&[self.sums(noisy, train)?], self.cfg.time_steps)
     }
 
-    fn logits_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        _: &[usize],
-        positions: &[Vec<u32>],
-        train: bool,
-    ) -> Result<Tensor> {
-        self.forward_at(h_t, t, None, positions, train)
+    fn classes(&self) -> usize {
+        self.cfg.classes.unwrap_or(0)
+    }
+
+    fn logits_at(&self, noisy: &NoisyCodes<'_>, positions: &[Vec<u32>], train: bool) -> Result<Tensor> {
+        Ok(self.head.forward_sums_at(&[self.sums(noisy, train)?], self.cfg.time_steps, positions)?)
     }
 
     fn prepare(&self) -> candle_core::Result<Box<dyn LogitsAt + '_>> {
@@ -284,40 +240,5 @@ impl Denoiser for Sdid {
             return Ok(None);
         }
         Ok(Some(Box::new(Conditioned::drawn(self, &self.class_shares()?)?.with_seed(seed))))
-    }
-}
-
-impl Conditional for Sdid {
-    fn classes(&self) -> usize {
-        self.cfg.classes.unwrap_or(0)
-    }
-
-    fn logits_of(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: &Tensor,
-        train: bool,
-    ) -> candle_core::Result<Tensor> {
-        self.forward_of(h_t, t, Some(classes), train)
-    }
-
-    fn logits_of_at(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        classes: &Tensor,
-        positions: &[Vec<u32>],
-        train: bool,
-    ) -> Result<Tensor> {
-        self.forward_at(h_t, t, Some(classes), positions, train)
-    }
-
-    fn prepare_of(&self) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        Ok(Box::new(Prepared::new(self, None)?))
-    }
-
-    fn prepare_of_at_threshold(&self, scale: f64) -> candle_core::Result<Box<dyn ConditionalAt + '_>> {
-        Ok(Box::new(Prepared::new(self, Some(scale))?))
     }
 }

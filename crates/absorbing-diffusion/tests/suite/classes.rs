@@ -1,7 +1,7 @@
 //! Classes: the network's vectors, guidance against the exact toy distribution, and what is refused.
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Conditional, Conditioned, Denoiser, Order, Sampler, SamplingConfig, Schedule, Sdid,
+    AbsorbingProcess, Conditioned, Denoiser, NoisyCodes, Order, Sampler, SamplingConfig, Schedule, Sdid,
     SdidConfig, TokenInput, Weighting, draw_noise, loss,
 };
 use candle_core::{D, DType, Device, Result, Tensor};
@@ -32,6 +32,13 @@ fn floats(xs: &Tensor) -> Vec<f32> {
     xs.flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// The logits of images of these classes.
+fn of_classes(sdid: &Sdid, h_t: &Tensor, t: &Tensor, classes: &[u32]) -> Result<Tensor> {
+    let images: Vec<usize> = (0..classes.len()).collect();
+    let classes = u32s(classes);
+    sdid.logits(&NoisyCodes { classes: Some(&classes), ..NoisyCodes::new(h_t, t, &images) }, false)
+}
+
 #[test]
 fn a_class_is_one_more_vector_of_the_sum() {
     let (cfg, plain) = (with_classes(3), narrow(TokenInput::Embedding { dim: 6 }));
@@ -49,12 +56,12 @@ fn a_class_is_one_more_vector_of_the_sum() {
     assert!(serde_json::to_string(&cfg).unwrap().ends_with(r#""classes":3}"#));
 
     let (h_t, t) = inputs(&cfg, 4);
-    let of = |class: u32| bits(&sdid.logits_of(&h_t, &t, &u32s(&[class; 4]), false).unwrap());
+    let of = |class: u32| bits(&of_classes(&sdid, &h_t, &t, &[class; 4]).unwrap());
     // No class is the last vector, and what the network says by itself; the others differ.
     assert!(of(3) == bits(&sdid.forward_t(&h_t, &t, false).unwrap()));
-    assert!(of(3) == bits(&Denoiser::logits(&sdid, &h_t, &t, &[9, 8, 7, 6], false).unwrap()));
+    assert!(of(3) == bits(&sdid.logits(&NoisyCodes::new(&h_t, &t, &[9, 8, 7, 6]), false).unwrap()));
     assert!(of(0) != of(1) && of(1) != of(2) && of(2) != of(3));
-    let error = sdid.logits_of(&h_t, &t, &u32s(&[0; 3]), false).unwrap_err().to_string();
+    let error = of_classes(&sdid, &h_t, &t, &[0; 3]).unwrap_err().to_string();
     assert!(error.contains("classes are [3]"), "{error}");
 
     // With equal vectors the class says nothing.
@@ -178,9 +185,10 @@ fn guidance_is_its_formula_at_all_positions_and_at_some() {
     let line = Schedule::Linear { from: 0.5, to: 3. };
     let guided = Conditioned::new(&sdid, vec![2, 0, 1]).unwrap().guided(line, &process).unwrap();
     let images = [4, 3, 8, 9, 2]; // classes 0, 2, 1, 2, 1
-    let of = |classes: &[u32]| floats(&sdid.logits_of(&h_t, &t, &u32s(classes), false).unwrap());
+    let of = |classes: &[u32]| floats(&of_classes(&sdid, &h_t, &t, classes).unwrap());
     let (cond, uncond) = (of(&[0, 2, 1, 2, 1]), of(&[3; 5]));
-    let found = guided.logits(&h_t, &t, &images, false).unwrap();
+    let noisy = NoisyCodes::new(&h_t, &t, &images);
+    let found = guided.logits(&noisy, false).unwrap();
     let size = 3 * 6; // codes and positions
     for (i, x) in floats(&found).into_iter().enumerate() {
         // T_d = 6: the line begins at t = 6 and ends at t = 1.
@@ -190,7 +198,7 @@ fn guidance_is_its_formula_at_all_positions_and_at_some() {
     }
     let positions = [vec![0, 5], vec![1], vec![0, 1, 2, 3, 4, 5], vec![], vec![3]];
     let positions: Vec<Vec<u32>> = positions.into_iter().collect();
-    let some = guided.prepare().unwrap().logits_at(&h_t, &t, &images, &positions).unwrap();
+    let some = guided.prepare().unwrap().logits_at(&noisy, &positions).unwrap();
     assert_eq!(some.dims(), [10, 3]);
     let rows = positions.iter().enumerate().flat_map(|(n, at)| at.iter().map(move |&p| (n, p as usize)));
     for ((n, p), row) in rows.zip(some.to_vec2::<f32>().unwrap()) {
@@ -217,11 +225,11 @@ fn guidance_0_is_the_class_alone() {
     let process = AbsorbingProcess::new(cfg.codes, cfg.steps).unwrap();
     let plain = Conditioned::new(&sdid, vec![2, 1]).unwrap();
     let (h_t, t) = inputs(&cfg, 4);
-    let images = [0, 1, 2, 3];
-    let expected = bits(&sdid.logits_of(&h_t, &t, &u32s(&[2, 1, 2, 1]), false).unwrap());
-    assert!(bits(&plain.logits(&h_t, &t, &images, false).unwrap()) == expected);
+    let noisy = NoisyCodes::new(&h_t, &t, &[0, 1, 2, 3]);
+    let expected = bits(&of_classes(&sdid, &h_t, &t, &[2, 1, 2, 1]).unwrap());
+    assert!(bits(&plain.logits(&noisy, false).unwrap()) == expected);
     let zero = plain.guided(0., &process).unwrap();
-    assert!(bits(&zero.logits(&h_t, &t, &images, false).unwrap()) == expected);
+    assert!(bits(&zero.logits(&noisy, false).unwrap()) == expected);
 }
 
 /// Two classes whose mean is the joint distribution of `toy`, each known exactly.
@@ -251,13 +259,14 @@ impl Ideal {
     }
 }
 
-impl Conditional for Ideal {
+impl Denoiser for Ideal {
     fn classes(&self) -> usize {
         2
     }
 
-    fn logits_of(&self, h_t: &Tensor, _: &Tensor, classes: &Tensor, _: bool) -> Result<Tensor> {
+    fn logits(&self, &NoisyCodes { h_t, classes, .. }: &NoisyCodes<'_>, _: bool) -> Result<Tensor> {
         let n = h_t.dim(0)?;
+        let classes = classes.cloned().unwrap_or_else(|| u32s(&vec![2; n]));
         let rows = h_t.flatten_from(1)?.broadcast_mul(&u32s(&[64, 16, 4, 1]))?.sum(D::Minus1)?;
         let rows = rows.to_vec1::<u32>()?.into_iter().zip(classes.to_vec1::<u32>()?);
         let logits = rows.flat_map(|(row, class)| self.0[class as usize][row as usize * 12..][..12].to_vec());

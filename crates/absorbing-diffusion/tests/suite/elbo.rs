@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use absorbing_diffusion::{AbsorbingProcess, BitsPerToken, Denoiser, ElboConfig, bits_per_token};
+use absorbing_diffusion::{AbsorbingProcess, BitsPerToken, Denoiser, ElboConfig, bits_per_token, from_fn};
 use candle_core::{Device, Result, Tensor};
 use snn_core::Seed;
 
@@ -42,7 +42,7 @@ fn batch_size_changes_nothing() {
     let process = AbsorbingProcess::new(3, 9).unwrap();
     let h0 = maps((23, 3, 2), |i, j| ((i * i + j) % 3) as u32);
     let bits = |batch_size, strata| {
-        bits_per_token(&process, &dyadic, &h0, &ElboConfig { strata, batch_size }, Seed(1)).unwrap()
+        bits_per_token(&process, &from_fn(dyadic), &h0, &ElboConfig { strata, batch_size }, Seed(1)).unwrap()
     };
     let whole = bits(23, 8);
     assert_eq!((bits(1, 8), bits(7, 8), bits(100, 8)), (whole, whole, whole));
@@ -57,23 +57,23 @@ fn logits_that_are_not_read_change_nothing() {
         bits_per_token(&process, denoiser, &h0, &ElboConfig::default(), Seed(1)).unwrap()
     };
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let damaged = |h_t: &Tensor, t: &Tensor, train: bool| {
+        let damaged = from_fn(|h_t, t, train| {
             let logits = dyadic(h_t, t, train)?;
             let masked = h_t.eq(3u32)?.unsqueeze(1)?.broadcast_as(logits.shape())?;
             masked.where_cond(&logits, &Tensor::full(bad, logits.shape(), &Device::Cpu)?)
-        };
-        assert_eq!(bits(&damaged), bits(&dyadic), "{bad}");
+        });
+        assert_eq!(bits(&damaged), bits(&from_fn(dyadic)), "{bad}");
     }
 }
 
 #[test]
 fn times_are_stratified() {
     let times = Mutex::new(Vec::new());
-    let denoiser = |h_t: &Tensor, t: &Tensor, train: bool| {
+    let denoiser = from_fn(|h_t, t, train| {
         assert!(!train);
         times.lock().unwrap().push(t.to_vec1::<u32>()?);
         dyadic(h_t, t, train)
-    };
+    });
     let process = AbsorbingProcess::new(3, 16).unwrap();
     let config = ElboConfig { strata: 8, batch_size: 50 };
     bits_per_token(&process, &denoiser, &maps((50, 1, 2), |_, _| 0), &config, Seed(1)).unwrap();
@@ -106,8 +106,7 @@ fn nonsense_is_rejected_by_name() {
     rejects(with(&h0, 1, 0), &["bound.batch_size", "0"]);
     rejects(with(&maps((3, 2, 2), |i, _| i as u32 + 1), 1, 1), &["code [2, 0, 0] is 3"]);
     rejects(with(&maps((1, 2, 2), |_, _| 0), 1, 1), &["two images"]);
-    let nan =
-        |h_t: &Tensor, _: &Tensor, _: bool| Tensor::full(f32::NAN, (h_t.dim(0)?, 3, 2, 2), &Device::Cpu);
+    let nan = from_fn(|h_t, _, _| Tensor::full(f32::NAN, (h_t.dim(0)?, 3, 2, 2), &Device::Cpu));
     rejects(
         bits_per_token(&process, &nan, &h0, &ElboConfig::default(), Seed(1)),
         &["cross entropy of image", "NaN"],

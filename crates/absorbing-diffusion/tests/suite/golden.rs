@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use absorbing_diffusion::{AbsorbingProcess, Denoiser, Sdid, SdidConfig, TokenInput, Weighting, loss};
+use absorbing_diffusion::{
+    AbsorbingProcess, Denoiser, NoisyCodes, Sdid, SdidConfig, TokenInput, Weighting, from_fn, loss,
+};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Checkpoint, Model, ParamStore, Seed};
 
@@ -100,7 +102,7 @@ fn check_observed(what: impl Fn(&str) -> String, golden: &Golden, sdid: &Sdid, f
         layers.insert(layer.to_owned());
         Ok(())
     };
-    let logits = sdid.logits_observed(&h_t, &t, None, true, &mut observe).unwrap();
+    let logits = sdid.logits_observed(&NoisyCodes::new(&h_t, &t, &[]), true, &mut observe).unwrap();
     assert!(layers.iter().eq(rates.keys()) && rates.len() == 5);
     let bound = if fused.dtype() == DType::F64 { 1e-9 } else { 1e-5 };
     assert_values(&what("observed logits"), &logits, fused, bound);
@@ -118,11 +120,11 @@ fn check(name: &str, token_input: TokenInput, weighting: (Weighting, &str), dtyp
 
     // What the denoiser was given, and made of it.
     let seen = RefCell::new(None);
-    let denoiser = |h_t: &Tensor, t: &Tensor, train: bool| {
+    let denoiser = from_fn(|h_t, t, train| {
         let logits = sdid.forward_t(h_t, t, train)?;
         seen.replace(Some((h_t.clone(), logits.clone())));
         Ok(logits)
-    };
+    });
     let total = loss(&process, &denoiser, &h0, &t, &u, weighting.0, true).unwrap();
     let (given, logits) = seen.take().unwrap();
 
@@ -211,7 +213,7 @@ fn the_twin_without_spikes() {
         let process = AbsorbingProcess::new(7, 16).unwrap();
         let (h0, t) = (golden.tokens("in.h0"), golden.tokens("in.t"));
         let (h_t, u) = (golden.tokens("out.h_t"), golden.get("in.u").to_dtype(dtype).unwrap());
-        let denoiser = |h_t: &Tensor, t: &Tensor, train: bool| sdid.forward_t(h_t, t, train);
+        let denoiser = from_fn(|h_t, t, train| sdid.forward_t(h_t, t, train));
         let total = loss(&process, &denoiser, &h0, &t, &u, Weighting::Elbo, true).unwrap();
         assert_values("loss", &total, golden.get("loss.elbo"), bound);
         let (gradients, wanted) =
@@ -230,10 +232,10 @@ fn the_twin_without_spikes() {
         let logits = sdid.forward_t(&h_t, &t, false).unwrap();
         assert_values("logits in evaluation", &logits, golden.get("eval.logits"), bound);
         let mut unseen = |layer: &str, _: &Tensor| candle_core::bail!("{layer} has no spikes");
-        let observed = sdid.logits_observed(&h_t, &t, None, false, &mut unseen).unwrap();
+        let observed = sdid.logits_observed(&NoisyCodes::new(&h_t, &t, &[]), false, &mut unseen).unwrap();
         assert_eq!(flat(&observed), flat(&logits));
         let all: Vec<Vec<u32>> = vec![(0..16).collect(); 3];
-        let at = sdid.prepare().unwrap().logits_at(&h_t, &t, &[0, 1, 2], &all).unwrap();
+        let at = sdid.prepare().unwrap().logits_at(&NoisyCodes::new(&h_t, &t, &[0, 1, 2]), &all).unwrap();
         let rows = logits.flatten_from(2).unwrap().transpose(1, 2).unwrap().reshape((48, 7)).unwrap();
         assert_values(
             "logits of a prepared network",

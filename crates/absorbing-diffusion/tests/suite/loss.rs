@@ -1,7 +1,7 @@
 use std::f64::consts::LN_2;
 
-use absorbing_diffusion::{AbsorbingProcess, Weighting, draw_noise, loss};
-use candle_core::{DType, Device, Result, Tensor, Var};
+use absorbing_diffusion::{AbsorbingProcess, Denoiser, Weighting, draw_noise, from_fn, loss};
+use candle_core::{DType, Device, Tensor, Var};
 use snn_core::Seed;
 
 use crate::{maps, rejects};
@@ -17,15 +17,15 @@ fn var(label: &str, shape: &[usize]) -> Var {
 }
 
 /// `logits[n, :, i, j] = token[h_t(n, i, j)] + position[:, i, j] + time * t`.
-fn linear<'a>(vars: &'a [Var; 3]) -> impl Fn(&Tensor, &Tensor, bool) -> Result<Tensor> + 'a {
-    |h_t, t, _| {
+fn linear<'a>(vars: &'a [Var; 3]) -> impl Denoiser + 'a {
+    from_fn(|h_t, t, _| {
         let (n, h, w) = h_t.dims3()?;
         let tokens =
             vars[0].index_select(&h_t.flatten_all()?, 0)?.reshape((n, h, w, 3))?.permute((0, 3, 1, 2))?;
         let time =
             t.to_dtype(DType::F64)?.reshape((n, 1, 1, 1))?.broadcast_mul(&vars[2].reshape((1, 3, 1, 1))?)?;
         tokens.broadcast_add(&vars[1].unsqueeze(0)?)?.broadcast_add(&time)
-    }
+    })
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn value_and_gradient_are_the_closed_form() {
     let h0 = maps(SHAPE, |i, j| ((i + j) % 3) as u32);
     let t = Tensor::new(&[1u32, 3, 4, 5], &Device::Cpu).unwrap();
     let u = Seed(9).uniform("u", SHAPE, (0., 1.), DType::F64, &Device::Cpu).unwrap();
-    let denoiser = |_: &Tensor, _: &Tensor, _: bool| Ok(logits.as_tensor().clone());
+    let denoiser = from_fn(|_, _, _| Ok(logits.as_tensor().clone()));
     let total = loss(&process(), &denoiser, &h0, &t, &u, Weighting::Elbo, true).unwrap();
     let grads = total.backward().unwrap();
     let grad: Vec<f64> = grads.get(&logits).unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -98,9 +98,9 @@ fn weightings_are_what_they_say() {
     let h0 = maps((1, 1, 2), |_, j| j as u32);
     let t = Tensor::new(&[2u32], &Device::Cpu).unwrap();
     let u = Tensor::new(&[[[0.3, 0.5]]], &Device::Cpu).unwrap();
-    let denoiser = |_: &Tensor, _: &Tensor, _: bool| {
+    let denoiser = from_fn(|_, _, _| {
         Tensor::new(&[0f32, 0., 0., 0., LN_2 as f32, 0.], &Device::Cpu)?.reshape((1, 3, 1, 2))
-    };
+    });
     let bits = |weighting| {
         loss(&process(), &denoiser, &h0, &t, &u, weighting, false).unwrap().to_scalar::<f32>().unwrap()
     };
@@ -129,7 +129,7 @@ fn infinite_logits_where_nothing_is_masked_do_no_harm() {
     let u = Tensor::new(&[[[0.3, 0.5]]], &Device::Cpu).unwrap();
     let inf = f32::NEG_INFINITY;
     let logits = Var::new(&[0f32, inf, 0., 0., 0., 0.], &Device::Cpu).unwrap();
-    let denoiser = |_: &Tensor, _: &Tensor, _: bool| logits.reshape((1, 3, 1, 2));
+    let denoiser = from_fn(|_, _, _| logits.reshape((1, 3, 1, 2)));
     let total = loss(&process(), &denoiser, &h0, &t, &u, Weighting::Elbo, false).unwrap();
     assert!(total.to_scalar::<f32>().unwrap().is_finite());
     let grads = total.backward().unwrap();
@@ -162,7 +162,7 @@ fn a_logit_that_is_not_read_may_be_anything() {
             let logits =
                 Tensor::from_vec(values, (4, 3, 2, 3), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
             let logits = Var::from_tensor(&logits).unwrap();
-            let denoiser = |_: &Tensor, _: &Tensor, _: bool| Ok(logits.as_tensor().clone());
+            let denoiser = from_fn(|_, _, _| Ok(logits.as_tensor().clone()));
             let total = loss(&process(), &denoiser, &h0, &t, &u, Weighting::Elbo, true).unwrap();
             let grads = total.backward().unwrap();
             let grad = grads.get(&logits).unwrap().to_dtype(DType::F64).unwrap();
@@ -184,7 +184,7 @@ fn a_logit_that_is_not_read_may_be_anything() {
 fn half_precision_logits_are_summed_in_single() {
     let h0 = maps((2, 1, 2), |_, _| 0);
     let (t, u) = draw_noise(&process(), (2, 1, 2), Seed(0), "loss/0").unwrap();
-    let denoiser = |_: &Tensor, _: &Tensor, _: bool| Tensor::zeros((2, 3, 1, 2), DType::BF16, &Device::Cpu);
+    let denoiser = from_fn(|_, _, _| Tensor::zeros((2, 3, 1, 2), DType::BF16, &Device::Cpu));
     let total = loss(&process(), &denoiser, &h0, &t, &u, Weighting::Elbo, false).unwrap();
     assert_eq!(total.dtype(), DType::F32);
 }
@@ -201,8 +201,7 @@ fn nonsense_is_rejected_by_name() {
     rejects(try_with([6, 1], 3), &["diffusion time [0] is 6", "1..=5"]);
     rejects(try_with([1, 5], 4), &["denoiser", "[7, 4]", "[7, 3]"]);
     assert!(try_with([1, 5], 3).is_ok());
-    let nan =
-        |h_t: &Tensor, _: &Tensor, _: bool| Tensor::full(f32::NAN, (h_t.dim(0)?, 3, 2, 3), &Device::Cpu);
+    let nan = from_fn(|h_t, _, _| Tensor::full(f32::NAN, (h_t.dim(0)?, 3, 2, 3), &Device::Cpu));
     let t = Tensor::new(&[5u32, 5], &Device::Cpu).unwrap();
     let total = loss(&process, &nan, &h0, &t, &u, Weighting::Elbo, true).unwrap();
     assert!(total.to_scalar::<f32>().unwrap().is_nan());

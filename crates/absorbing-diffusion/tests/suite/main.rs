@@ -19,27 +19,24 @@ mod threshold;
 mod total_variation;
 mod toy;
 
-use candle_core::{DType, Device, Result, Tensor};
+use absorbing_diffusion::{Denoiser, from_fn};
+use candle_core::{DType, Device, Tensor};
 
 /// A denoiser of constant logits: `[K, H', W']`, whatever it is shown.
-fn constant(logits: Tensor) -> impl Fn(&Tensor, &Tensor, bool) -> Result<Tensor> {
-    move |h_t, _, _| {
+fn constant(logits: Tensor) -> impl Denoiser {
+    from_fn(move |h_t, _, _| {
         let (k, h, w) = logits.dims3()?;
         logits.unsqueeze(0)?.broadcast_as((h_t.dim(0)?, k, h, w))
-    }
+    })
 }
 
 /// Knows nothing: zero logits.
-fn uniform(k: usize, (h, w): (usize, usize)) -> impl Fn(&Tensor, &Tensor, bool) -> Result<Tensor> {
+fn uniform(k: usize, (h, w): (usize, usize)) -> impl Denoiser {
     constant(Tensor::zeros((k, h, w), DType::F32, &Device::Cpu).unwrap())
 }
 
 /// Knows everything: a logit of 100 on the codes of this map, `[H', W']`.
-fn oracle(
-    k: usize,
-    map: &[u32],
-    (h, w): (usize, usize),
-) -> impl Fn(&Tensor, &Tensor, bool) -> Result<Tensor> {
+fn oracle(k: usize, map: &[u32], (h, w): (usize, usize)) -> impl Denoiser {
     let mut logits = vec![0f32; k * h * w];
     map.iter().enumerate().for_each(|(i, &code)| logits[code as usize * h * w + i] = 100.);
     constant(Tensor::from_vec(logits, (k, h, w), &Device::Cpu).unwrap())

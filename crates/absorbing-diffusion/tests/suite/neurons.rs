@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use absorbing_diffusion::{AbsorbingProcess, Sampler, SamplingConfig, TokenInput};
+use absorbing_diffusion::{AbsorbingProcess, NoisyCodes, Sampler, SamplingConfig, TokenInput};
 use candle_core::{Device, Result, Tensor};
 use snn_core::{LifConfig, NeuronModel, Seed, lif_step};
 
@@ -43,7 +43,7 @@ fn neurons_of_ones_own_are_those_of_every_layer() {
         assert_eq!(spikes.sum_all()?.to_scalar::<f32>()?, 0.);
         Ok(())
     };
-    silent.unwrap().logits_observed(&h_t, &t, None, false, &mut see).unwrap();
+    silent.unwrap().logits_observed(&NoisyCodes::new(&h_t, &t, &[]), false, &mut see).unwrap();
 
     let close = |what: &str, a: &Tensor, b: &Tensor| {
         let [a, b] = [a, b].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());

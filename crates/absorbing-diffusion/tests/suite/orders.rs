@@ -1,8 +1,8 @@
 //! Orders that look at what was drawn, steps of any number, given tokens, conditions; and orders that misbehave.
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, Draft, Drawn, Order, Result, RevealOrder, Sampler, SamplingConfig, Schedule,
-    Settled,
+    AbsorbingProcess, Denoiser, Draft, Drawn, NoisyCodes, Order, Result, RevealOrder, Sampler,
+    SamplingConfig, Schedule, Settled, from_fn,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::RngCore;
@@ -37,10 +37,10 @@ fn given_tokens_count_as_revealed_in_the_times() {
     let given = Tensor::new(&given, &Device::Cpu).unwrap().reshape((1, 3, 4)).unwrap();
     for order in ORDERS {
         let times = std::sync::Mutex::new(Vec::new());
-        let denoiser = |h_t: &Tensor, t: &Tensor, _: bool| {
+        let denoiser = from_fn(|h_t, t, _| {
             times.lock().unwrap().push(t.to_vec1::<u32>()?[0]);
             Tensor::zeros((h_t.dim(0)?, 5, 3, 4), DType::F32, &Device::Cpu)
-        };
+        });
         let config = config(order, Some(6));
         let sampler = Sampler::new(&process, &denoiser, &config).unwrap().with_given(&given);
         sampler.sample(0..1, (3, 4), Seed(0), &Device::Cpu, &mut |_, _| ()).unwrap();
@@ -57,11 +57,11 @@ fn any_number_of_steps_ends_without_a_mask_and_tells_times_of_the_process() {
     for order in ORDERS {
         for steps in [1, 3, 12, 40] {
             let times = std::sync::Mutex::new(Vec::new());
-            let denoiser = |h_t: &Tensor, t: &Tensor, _: bool| {
+            let denoiser = from_fn(|h_t, t, _| {
                 let masked = h_t.eq(5u32)?.to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>()?;
                 times.lock().unwrap().push((t.to_vec1::<u32>()?[0], masked));
                 Tensor::zeros((h_t.dim(0)?, 5, 3, 4), DType::F32, &Device::Cpu)
-            };
+            });
             let config = config(order, Some(steps));
             let sampler = Sampler::new(&process, &denoiser, &config).unwrap();
             let mut left = steps;
@@ -169,8 +169,7 @@ fn given_tokens_stay_and_the_rest_is_drawn() {
     }
     // All given: nothing is asked, nothing changes.
     let all = maps((2, 3, 4), |_, i| truth[i]);
-    let never =
-        |_: &Tensor, _: &Tensor, _: bool| -> candle_core::Result<Tensor> { candle_core::bail!("asked") };
+    let never = from_fn(|_, _, _| candle_core::bail!("asked"));
     let config = config(Order::ExactK, None);
     let sampler = Sampler::new(&process, &never, &config).unwrap().with_given(&all);
     let same = sampler.sample(0..2, (3, 4), Seed(0), &Device::Cpu, &mut |_, _| ()).unwrap();
@@ -181,7 +180,11 @@ fn given_tokens_stay_and_the_rest_is_drawn() {
 struct Labelled(Vec<u32>);
 
 impl Denoiser for Labelled {
-    fn logits(&self, h_t: &Tensor, _: &Tensor, images: &[usize], _: bool) -> candle_core::Result<Tensor> {
+    fn logits(
+        &self,
+        &NoisyCodes { h_t, images, .. }: &NoisyCodes<'_>,
+        _: bool,
+    ) -> candle_core::Result<Tensor> {
         let (n, h, w) = h_t.dims3()?;
         let mut logits = vec![0f32; n * 5 * h * w];
         for (n, &image) in images.iter().enumerate() {

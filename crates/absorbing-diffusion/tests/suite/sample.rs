@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use absorbing_diffusion::{AbsorbingProcess, Denoiser, Order, Sampler, SamplingConfig};
+use absorbing_diffusion::{AbsorbingProcess, Denoiser, Order, Sampler, SamplingConfig, from_fn};
 use candle_core::{DType, Device, Result, Tensor};
 use snn_core::Seed;
 
@@ -142,6 +142,7 @@ fn image_i_is_the_same_in_any_batch_and_range() {
     for order in ORDERS {
         let draw = |images: std::ops::Range<usize>, batch_size| {
             let config = SamplingConfig { temperature: 0.8.into(), batch_size, ..config(order) };
+            let neighbour = from_fn(neighbour);
             let sampler = Sampler::new(&process, &neighbour, &config).unwrap();
             let codes = sampler.sample(images, (3, 2), Seed(2), &Device::Cpu, &mut |_, _| ());
             codes.unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap()
@@ -161,12 +162,12 @@ fn only_images_with_something_to_reveal_are_denoised() {
     let process = AbsorbingProcess::new(2, 49).unwrap();
     for (order, expected) in [(Order::Posterior, 1. - (48f64 / 49.).powi(49)), (Order::ExactK, 1.)] {
         let batches = Mutex::new(Vec::new());
-        let denoiser = |h_t: &Tensor, t: &Tensor, train: bool| {
+        let denoiser = from_fn(|h_t, t, train| {
             let t: Vec<u32> = t.to_vec1()?;
             assert!(!train && t.iter().all(|&x| x == t[0]));
             batches.lock().unwrap().push(t.len());
             Tensor::zeros((h_t.dim(0)?, 2, 7, 7), DType::F32, &Device::Cpu)
-        };
+        });
         film(&process, &denoiser, (IMAGES, 7, 7), order);
         let batches = batches.into_inner().unwrap();
         let asked = batches.iter().sum::<usize>() as f64 / (IMAGES * 49) as f64;
@@ -179,8 +180,7 @@ fn only_images_with_something_to_reveal_are_denoised() {
 fn logits_may_have_any_float_type() {
     let process = AbsorbingProcess::new(2, 4).unwrap();
     for dtype in [DType::BF16, DType::F16, DType::F32, DType::F64] {
-        let denoiser =
-            |h_t: &Tensor, _: &Tensor, _: bool| Tensor::zeros((h_t.dim(0)?, 2, 2, 2), dtype, &Device::Cpu);
+        let denoiser = from_fn(|h_t, _, _| Tensor::zeros((h_t.dim(0)?, 2, 2, 2), dtype, &Device::Cpu));
         film(&process, &denoiser, (3, 2, 2), Order::Posterior);
     }
 }
@@ -207,15 +207,14 @@ fn nonsense_is_rejected_by_name() {
     rejects(with(&uniform(4, (2, 2)), 0..2, &SamplingConfig::default()), &["denoiser", "[1, 4]", "[1, 3]"]);
     let steps = SamplingConfig { order: Order::ExactK, ..Default::default() };
     for (bad, name) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
-        let denoiser =
-            |h_t: &Tensor, _: &Tensor, _: bool| Tensor::full(bad, (h_t.dim(0)?, 3, 2, 2), &Device::Cpu);
+        let denoiser = from_fn(|h_t, _, _| Tensor::full(bad, (h_t.dim(0)?, 3, 2, 2), &Device::Cpu));
         rejects(with(&denoiser, 7..9, &steps), &["logit of code 0", "of image 7, t = 4", name]);
     }
     // A NaN that nobody reads harms nobody: here, at the first position once it is revealed.
-    let unread = |h_t: &Tensor, _: &Tensor, _: bool| {
+    let unread = from_fn(|h_t, _, _| {
         let masked = h_t.eq(3u32)?.unsqueeze(1)?.broadcast_as((h_t.dim(0)?, 3, 2, 2))?;
         let zeros = Tensor::zeros(masked.shape(), DType::F32, &Device::Cpu)?;
         masked.where_cond(&zeros, &(&zeros * f64::NAN)?)
-    };
+    });
     assert!(with(&unread, 0..2, &steps).is_ok());
 }

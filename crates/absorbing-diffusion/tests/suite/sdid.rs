@@ -1,8 +1,8 @@
 //! The spiking denoiser as a whole: invariances, gradients, training. (Its numbers are in `golden`.)
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, ElboConfig, HeadReads, Sampler, SamplingConfig, Sdid, SdidConfig, TokenInput,
-    Weighting, bits_per_token, draw_noise, loss,
+    AbsorbingProcess, Denoiser, ElboConfig, HeadReads, NoisyCodes, Sampler, SamplingConfig, Sdid, SdidConfig,
+    TokenInput, Weighting, bits_per_token, draw_noise, loss,
 };
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
@@ -37,7 +37,10 @@ pub(crate) fn settled(cfg: &SdidConfig) -> (ParamStore, Sdid) {
     let (h_t, t) = inputs(cfg, 12);
     (0..100).for_each(|_| drop(sdid.forward_t(&h_t, &t, true).unwrap()));
     let mut rates = FiringRates::default();
-    sdid.logits_observed(&h_t, &t, None, false, &mut |layer, spikes| rates.record(layer, spikes)).unwrap();
+    sdid.logits_observed(&NoisyCodes::new(&h_t, &t, &[]), false, &mut |layer, spikes| {
+        rates.record(layer, spikes)
+    })
+    .unwrap();
     let rates = rates.rates();
     assert!(rates.len() == 5 && rates.values().all(|rate| (0.01..0.9).contains(rate)), "{rates:?}");
     (params, sdid)
@@ -60,7 +63,7 @@ fn a_denoiser_describes_the_layers_that_are_seen() {
         seen.push(name.to_owned());
         Ok(())
     };
-    sdid.logits_observed(&h_t, &t, None, false, &mut look).unwrap();
+    sdid.logits_observed(&NoisyCodes::new(&h_t, &t, &[]), false, &mut look).unwrap();
     let layers = sdid.describe_layers().unwrap();
     let names: Vec<_> = layers.iter().map(|layer| layer.name.clone()).collect();
     assert_eq!(names, [seen, vec!["head".to_owned()]].concat());
@@ -286,7 +289,7 @@ fn prepared_logits_are_the_models_own() {
         let (h_t, t) = inputs(&cfg, 5);
         let positions = [vec![0], vec![], vec![24, 3, 48], (0..49).collect(), vec![48]];
         let prepared = sdid.prepare().unwrap();
-        let got = prepared.logits_at(&h_t, &t, &[], &positions).unwrap();
+        let got = prepared.logits_at(&NoisyCodes::new(&h_t, &t, &[]), &positions).unwrap();
         assert_eq!(got.dims(), [1 + 3 + 49 + 1, cfg.codes]);
         let all = sdid.forward_t(&h_t, &t, false).unwrap().flatten_from(2).unwrap();
         let places =
@@ -297,8 +300,11 @@ fn prepared_logits_are_the_models_own() {
             assert!(close, "map {n}, position {p}: {row:?} and {wanted:?}");
         }
         let (h_t, t) = (h_t.narrow(0, 2, 1).unwrap(), t.narrow(0, 2, 1).unwrap());
-        let alone = prepared.logits_at(&h_t, &t, &[], &positions[2..3]).unwrap();
+        let alone = prepared.logits_at(&NoisyCodes::new(&h_t, &t, &[]), &positions[2..3]).unwrap();
         assert_eq!(bits(&alone), bits(&got.narrow(0, 1, 3).unwrap()));
-        assert!(prepared.logits_at(&h_t, &t, &[], &[vec![49]]).is_err(), "a position outside the map");
+        assert!(
+            prepared.logits_at(&NoisyCodes::new(&h_t, &t, &[]), &[vec![49]]).is_err(),
+            "a position outside the map"
+        );
     }
 }

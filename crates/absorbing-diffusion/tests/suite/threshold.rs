@@ -1,7 +1,8 @@
 //! Thresholds scaled while images are drawn, against networks that were built with them.
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Conditioned, Denoiser, Sampler, SamplingConfig, Sdid, SdidConfig, TokenInput,
+    AbsorbingProcess, Conditioned, Denoiser, NoisyCodes, Sampler, SamplingConfig, Sdid, SdidConfig,
+    TokenInput,
 };
 use candle_core::{Device, Tensor};
 use snn_core::{LifConfig, ParamStore, Seed};
@@ -39,7 +40,7 @@ fn scaled_thresholds_are_those_of_a_network_built_with_them() {
                 None => sdid.prepare().unwrap(),
                 Some(scale) => sdid.prepare_at_threshold(scale).unwrap(),
             };
-            bits(&prepared.logits_at(&h_t, &t, &[], &at).unwrap())
+            bits(&prepared.logits_at(&NoisyCodes::new(&h_t, &t, &[]), &at).unwrap())
         };
         let plain = logits(&sdid, None);
         for scale in SCALES {

@@ -2,8 +2,8 @@
 //! bound against the exact joint distribution.
 
 use absorbing_diffusion::{
-    AbsorbingProcess, Denoiser, ElboConfig, Order, Sampler, SamplingConfig, Weighting, bits_per_token,
-    draw_noise, loss,
+    AbsorbingProcess, Denoiser, ElboConfig, NoisyCodes, Order, Sampler, SamplingConfig, Weighting,
+    bits_per_token, draw_noise, loss,
 };
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
@@ -19,7 +19,8 @@ pub(crate) const JOINT: [([u32; 4], f64); 4] =
 pub(crate) struct Table(pub(crate) Var);
 
 impl Denoiser for Table {
-    fn logits(&self, h_t: &Tensor, _t: &Tensor, _images: &[usize], _train: bool) -> Result<Tensor> {
+    fn logits(&self, noisy: &NoisyCodes<'_>, _train: bool) -> Result<Tensor> {
+        let h_t = noisy.h_t;
         let places = Tensor::new(&[64u32, 16, 4, 1], h_t.device())?;
         let row = h_t.flatten_from(1)?.broadcast_mul(&places)?.sum(D::Minus1)?;
         self.0.index_select(&row, 0)?.reshape((h_t.dim(0)?, 3, 2, 2))

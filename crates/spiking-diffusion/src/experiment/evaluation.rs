@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 
-use absorbing_diffusion::{BitsPerToken, Denoiser, bits_per_token, draw_noise};
+use absorbing_diffusion::{BitsPerToken, Denoiser, NoisyCodes, bits_per_token, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use snn_train::{Alone, Collective, Progress, go_on};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
@@ -203,21 +203,19 @@ impl Watched<'_> {
 }
 
 impl Denoiser for Watched<'_> {
-    fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> candle_core::Result<Tensor> {
+    fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> candle_core::Result<Tensor> {
         self.count()?;
-        self.denoiser.logits(h_t, t, images, train)
+        self.denoiser.logits(noisy, train)
     }
 
     fn logits_at(
         &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        images: &[usize],
+        noisy: &NoisyCodes<'_>,
         positions: &[Vec<u32>],
         train: bool,
     ) -> absorbing_diffusion::Result<Tensor> {
         self.count()?;
-        self.denoiser.logits_at(h_t, t, images, positions, train)
+        self.denoiser.logits_at(noisy, positions, train)
     }
 }
 
@@ -256,7 +254,8 @@ fn denoiser_rates(
     let h_t =
         process.q_sample(&codes.narrow(0, 0, n)?.to_device(&Device::Cpu)?, &t, &u)?.to_device(device)?;
     let (images, name): (Vec<usize>, _) = ((0..n).collect(), denoiser.name());
-    denoiser.observe(&h_t, &t.to_device(device)?, &images, &mut |layer, spikes| {
+    let t = t.to_device(device)?;
+    denoiser.observe(&NoisyCodes::new(&h_t, &t, &images), &mut |layer, spikes| {
         activity.record(&format!("{name}.{layer}"), spikes)
     })?;
     Ok(())

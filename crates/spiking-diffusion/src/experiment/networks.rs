@@ -1,6 +1,6 @@
 //! The networks that draw images, whoever made them.
 
-use absorbing_diffusion::{Conditioned, Denoiser, RevealOrder, Sdid};
+use absorbing_diffusion::{Conditioned, Denoiser, NoisyCodes, RevealOrder, Sdid};
 use candle_core::Tensor;
 use snn_core::{DescribeLayers, Observer};
 use vq_svae::VqSvae;
@@ -17,13 +17,7 @@ pub trait SpikingDenoiser: Denoiser + DescribeLayers {
     ///
     /// # Errors
     /// Returns the errors of the network's own tensor operations and those of the observer.
-    fn observe(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        images: &[usize],
-        observer: &mut Observer<'_>,
-    ) -> candle_core::Result<Tensor>;
+    fn observe(&self, noisy: &NoisyCodes<'_>, observer: &mut Observer<'_>) -> candle_core::Result<Tensor>;
 }
 
 impl SpikingDenoiser for Sdid {
@@ -31,14 +25,8 @@ impl SpikingDenoiser for Sdid {
         "sdid"
     }
 
-    fn observe(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        _images: &[usize],
-        observer: &mut Observer<'_>,
-    ) -> candle_core::Result<Tensor> {
-        self.logits_observed(h_t, t, None, false, observer)
+    fn observe(&self, noisy: &NoisyCodes<'_>, observer: &mut Observer<'_>) -> candle_core::Result<Tensor> {
+        self.logits_observed(noisy, false, observer)
     }
 }
 
@@ -47,15 +35,9 @@ impl SpikingDenoiser for Conditioned<&Sdid> {
         "sdid"
     }
 
-    fn observe(
-        &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        images: &[usize],
-        observer: &mut Observer<'_>,
-    ) -> candle_core::Result<Tensor> {
-        let classes = self.classes_of(images, h_t.device())?;
-        self.network().logits_observed(h_t, t, Some(&classes), false, observer)
+    fn observe(&self, noisy: &NoisyCodes<'_>, observer: &mut Observer<'_>) -> candle_core::Result<Tensor> {
+        let classes = self.classes_of(noisy.images, noisy.h_t.device())?;
+        self.network().logits_observed(&NoisyCodes { classes: Some(&classes), ..*noisy }, false, observer)
     }
 }
 

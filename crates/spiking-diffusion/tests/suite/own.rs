@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor};
 use spiking_diffusion::absorbing_diffusion::{
-    AbsorbingProcess, BitsPerToken, Denoiser, Draft, Order, RevealOrder, RngCore, SamplingConfig,
+    AbsorbingProcess, BitsPerToken, Denoiser, Draft, NoisyCodes, Order, RevealOrder, RngCore, SamplingConfig,
     bits_per_token,
 };
 use spiking_diffusion::generation::{self, Formats, Saved};
@@ -61,7 +61,7 @@ struct OfClass<'a> {
 }
 
 impl OfClass<'_> {
-    fn spikes(&self, h_t: &Tensor, images: &[usize], train: bool) -> Result<Tensor> {
+    fn spikes(&self, &NoisyCodes { h_t, images, .. }: &NoisyCodes<'_>, train: bool) -> Result<Tensor> {
         let (n, h, w) = h_t.dims3()?;
         let classes: Vec<u32> = images.iter().map(|&i| self.classes[i].into()).collect();
         let classes = self.net.classes.index_select(&Tensor::new(classes, &CPU)?, 0)?.reshape((n, 1, DIM))?;
@@ -72,8 +72,8 @@ impl OfClass<'_> {
 }
 
 impl Denoiser for OfClass<'_> {
-    fn logits(&self, h_t: &Tensor, _: &Tensor, images: &[usize], train: bool) -> Result<Tensor> {
-        self.net.head.forward(&self.spikes(h_t, images, train)?)
+    fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> Result<Tensor> {
+        self.net.head.forward(&self.spikes(noisy, train)?)
     }
 }
 
@@ -89,8 +89,8 @@ impl SpikingDenoiser for OfClass<'_> {
         "class-net"
     }
 
-    fn observe(&self, h_t: &Tensor, _: &Tensor, images: &[usize], see: &mut Observer<'_>) -> Result<Tensor> {
-        let spikes = self.spikes(h_t, images, false)?;
+    fn observe(&self, noisy: &NoisyCodes<'_>, see: &mut Observer<'_>) -> Result<Tensor> {
+        let spikes = self.spikes(noisy, false)?;
         see("layer", &spikes)?;
         self.net.head.forward(&spikes)
     }
@@ -234,8 +234,8 @@ fn an_own_order_draws_everywhere() {
     // Nothing is borrowed, so a finished run holds both.
     struct Owned(Net);
     impl Denoiser for Owned {
-        fn logits(&self, h_t: &Tensor, t: &Tensor, images: &[usize], train: bool) -> Result<Tensor> {
-            OfClass { net: &self.0, classes: vec![3; 100] }.logits(h_t, t, images, train)
+        fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> Result<Tensor> {
+            OfClass { net: &self.0, classes: vec![3; 100] }.logits(noisy, train)
         }
     }
     let trained = |name: &str| {

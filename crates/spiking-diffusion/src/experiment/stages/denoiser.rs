@@ -1,6 +1,6 @@
 //! Codes to a denoiser.
 
-use absorbing_diffusion::{Conditioned, Denoiser, Sdid, draw_noise, drop_labels};
+use absorbing_diffusion::{Conditioned, Denoiser, NoisyCodes, Sdid, draw_noise, drop_labels};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Model, ParamStore};
 use snn_train::{Batch, Progress, RunDir, StepLoss, Trainer};
@@ -136,24 +136,24 @@ struct OfBatch<'a> {
 }
 
 impl OfBatch<'_> {
-    fn images(&self, places: &[usize]) -> Vec<usize> {
-        places.iter().map(|&place| self.items[place] as usize).collect()
+    /// What the denoiser is asked where the loss asks for these places.
+    fn ask<R>(&self, noisy: &NoisyCodes<'_>, ask: impl FnOnce(&NoisyCodes<'_>) -> R) -> R {
+        let images: Vec<usize> = noisy.images.iter().map(|&place| self.items[place] as usize).collect();
+        ask(&NoisyCodes { images: &images, ..*noisy })
     }
 }
 
 impl Denoiser for OfBatch<'_> {
-    fn logits(&self, h_t: &Tensor, t: &Tensor, places: &[usize], train: bool) -> candle_core::Result<Tensor> {
-        self.denoiser.logits(h_t, t, &self.images(places), train)
+    fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> candle_core::Result<Tensor> {
+        self.ask(noisy, |noisy| self.denoiser.logits(noisy, train))
     }
 
     fn logits_at(
         &self,
-        h_t: &Tensor,
-        t: &Tensor,
-        places: &[usize],
+        noisy: &NoisyCodes<'_>,
         positions: &[Vec<u32>],
         train: bool,
     ) -> absorbing_diffusion::Result<Tensor> {
-        self.denoiser.logits_at(h_t, t, &self.images(places), positions, train)
+        self.ask(noisy, |noisy| self.denoiser.logits_at(noisy, positions, train))
     }
 }
