@@ -1,7 +1,7 @@
 """Quality over training time, here and in PyTorch + SpikingJelly; `scripts/compare-quality` sets everything up.
 
-A budget of M minutes is training alone: a third of it for the autoencoder, the rest for the denoiser, the encoding of the training
-images included. Drawing images and measuring them is outside the clock.
+A budget of M minutes is training alone: a third of it for the autoencoder, the rest for the denoiser, with the encoding and, where the
+preset has them, the clusters of the training images. Drawing images and measuring them is outside the clock.
 
 PyTorch trains the released architecture at its constant rate until the time is up. Here, where schedules must know their end, `--minutes`
 times 50 steps of each network first, and sets the number of steps so that the training, and with it the schedule, ends with the
@@ -90,7 +90,7 @@ class Here:
         command += ["--set", "evaluation.bound_images=2", "--batch-size", str(BATCH), "--minutes", str(seconds / 60)]
         run(command, self.args, log)
         took, config = (read(os.path.join(out, name)) for name in ("timing.json", "config.json"))
-        took["sdid"] += took["encode"]
+        took["sdid"] += took["encode"] + took.get("clusters", 0)
         steps = {stage: config[f"{stage}_training"]["max_steps"] for stage in ("vqsvae", "sdid")}
         return {stage: {"steps": count, "seconds": took[stage]} for stage, count in steps.items()}
 

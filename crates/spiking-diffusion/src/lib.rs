@@ -10,10 +10,10 @@ mod report;
 
 pub use error::{Error, Result};
 pub use experiment::{
-    ClassesFrom, Codes, Condition, DataConfig, Evaluation, EvaluationConfig, Experiment, ExperimentConfig,
-    FadFiles, Features, Inpainted, ModelName, Networks, Preset, SpikingDenoiser, Trained, TrainedVae,
-    VaeConfig, VaeNetwork, encode_dataset, evaluate, generate, generation, inpaint, judge, neighbours, pack,
-    sweep, train_autoencoder, train_denoiser, train_sdid, train_vqsvae,
+    Classes, ClassesFrom, Codes, Condition, DataConfig, Evaluation, EvaluationConfig, Experiment,
+    ExperimentConfig, FadFiles, Features, Inpainted, ModelName, Networks, Preset, SpikingDenoiser, Trained,
+    TrainedVae, VaeConfig, VaeNetwork, encode_dataset, evaluate, find_classes, generate, generation, inpaint,
+    judge, neighbours, pack, sweep, train_autoencoder, train_denoiser, train_sdid, train_vqsvae,
 };
 pub use report::metrics::{Distance, Metrics};
 pub use report::{Epochs, Machine, Neighbours, Report, energy};

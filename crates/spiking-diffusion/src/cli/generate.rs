@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     /// classes_from=labels [default: each image's class is drawn, where there are some]
     #[arg(long, value_name = "C,C,..", value_delimiter = ',', value_parser = flags::class, allow_hyphen_values = true)]
     class: Vec<u32>,
-    /// Draw images of this cluster of training images, counted from 0 as clusters.png shows them; several take turns
+    /// Draw images of this cluster of training images, counted from 0 as clusters.png in the run's folder shows them; several take turns
     #[arg(long, value_name = "C,C,..", value_delimiter = ',', value_parser = flags::class, allow_hyphen_values = true, conflicts_with = "class")]
     cluster: Vec<u32>,
     /// Exaggerate what sets the class apart so far: 0 is the class alone; 0..4 guides late steps more
@@ -185,7 +185,7 @@ impl Arguments {
             let reason = match cfg.classes_from {
                 ClassesFrom::Labels => "the classes of the run are labels: ask by --class",
                 ClassesFrom::Clusters => {
-                    "the classes of the run are clusters, not labels (clusters.png shows them): ask by --cluster, or train with --set \
+                    "the classes of the run are clusters, not labels (clusters.png in its folder shows them): ask by --cluster, or train with --set \
                      sdid.classes=N --set classes_from=labels"
                 }
             };

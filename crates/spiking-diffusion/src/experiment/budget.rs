@@ -7,7 +7,7 @@ use snn_train::{Alone, Progress, RunDir, TrainingConfig};
 
 use super::config::ExperimentConfig;
 use super::run::resized;
-use super::stages::{Place, classes, encode, train_sdid_in, train_vqsvae_in};
+use super::stages::{Place, encode, find_classes_in, train_sdid_in, train_vqsvae_in};
 use super::vae;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ impl ExperimentConfig {
                 let (vqsvae, took) = clock(|| train_vqsvae_in(&short, &few.train, place, progress))?;
                 let (codes, encoding) = clock(|| encode(&short, &vqsvae, &few.train, place, progress))?;
                 let Some(codes) = codes else { return Ok(self) };
-                let (classes, clustering) = clock(|| classes(&short, &few, place, progress))?;
+                let (classes, clustering) = clock(|| find_classes_in(&short, &few, place, progress))?;
                 let of_sdid = clock(|| train_sdid_in(&short, &codes, &classes.train, place, progress))?.1;
                 let of_all = (encoding + clustering) * items as f64 / few.train.len() as f64;
                 let [first, second] = [took, of_sdid].map(|took| took / TIMED as f64);

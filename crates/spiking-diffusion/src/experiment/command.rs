@@ -103,7 +103,8 @@ mod tests {
 
     /// Applies the `--set`s of a command to the preset again.
     fn read_back(command: &str, cfg: &ExperimentConfig) -> ExperimentConfig {
-        let mut again = ExperimentConfig::new(cfg.preset, cfg.vqsvae.image);
+        let preset = ExperimentConfig::new(cfg.preset, cfg.vqsvae.image);
+        let mut again = preset.with_clusters_for(cfg.data.train_images);
         (again.data, again.seed) = (cfg.data.clone(), cfg.seed);
         for setting in command.split(" --set ").skip(1) {
             let (key, value) = setting.trim_matches('\'').split_once('=').unwrap();
@@ -121,6 +122,7 @@ mod tests {
         let installed =
             plain.replace("cargo run --release --example mnist --", "spiking-diffusion train mnist");
         assert_eq!(of(&cfg, &Features::Classifier, Starter::Program), Some(installed));
+        let mut cfg = cfg.with_clusters_for(20_000);
         cfg.data.train_images = 20_000;
         assert!(of(&cfg, &Features::Classifier, Starter::Example).unwrap().contains(" --limit 20000 "));
         cfg.data.partial = Some("some are missing".to_owned());

@@ -18,11 +18,11 @@ use crate::error::{Error, Result};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Preset {
-    /// Minutes on two cores: few spiking steps, a narrow SDID, few epochs.
+    /// Minutes on two cores: few spiking steps, a narrow SDID that is told clusters of images, few epochs.
     Quick,
     /// About half an hour on two cores for 60,000 images, an hour on one.
     Cpu,
-    /// The best samples so far: as `cpu` with a larger codebook, clusters of images and more epochs (one to two hours on two cores for 60,000 images).
+    /// The best samples so far: as `cpu` with a larger codebook and more epochs (one to two hours on two cores for 60,000 images).
     Best,
     /// The paper's text; the released code's value where it is silent (most of a day on two cores).
     Paper,

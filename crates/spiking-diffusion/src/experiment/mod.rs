@@ -48,7 +48,9 @@ pub use model::ModelName;
 pub use networks::{Networks, SpikingDenoiser};
 pub use run::Experiment;
 pub use saved::pack;
-pub use stages::{Codes, encode_dataset, train_autoencoder, train_denoiser, train_sdid, train_vqsvae};
+pub use stages::{
+    Classes, Codes, encode_dataset, find_classes, train_autoencoder, train_denoiser, train_sdid, train_vqsvae,
+};
 pub use trained::{Condition, Trained};
 pub use vae::TrainedVae;
 pub use vae_config::{VaeConfig, VaeNetwork};

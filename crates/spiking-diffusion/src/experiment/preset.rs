@@ -17,8 +17,8 @@ pub(crate) const GIBBS: Order = Order::Gibbs { masked: 0.3, redrawn: 0.16 };
 const IMAGES_A_CLUSTER: usize = 100;
 
 impl ExperimentConfig {
-    /// Makes the preset's config for a data set: its image shape, its sizes and, where the reconstruction term is divided by
-    /// the variance of the training pixels, that variance.
+    /// Makes the preset's config for a data set: its image shape, its sizes, no more clusters than there are a hundred training images for
+    /// each, and, where the reconstruction term is divided by the variance of the training pixels, that variance.
     ///
     /// # Errors
     /// Returns an error if pixels cannot be read.
@@ -104,9 +104,9 @@ impl ExperimentConfig {
     }
 
     /// Ours, for two cores and a few minutes (`docs/ablation.md` has what each part brings): `T_s = 8` and 2, a decoder that does not
-    /// begin saturated and can say black, codes that come alive again, embedded tokens, a narrow SDID whose hidden layers Muon moves, all
-    /// diffusion times weighted alike, a cosine schedule at a higher rate, and sampling in half as many more steps as there are tokens, in
-    /// which tokens are masked again and others drawn, from a temperature of 1.1 at first to 0.7 at last.
+    /// begin saturated and can say black, codes that come alive again, embedded tokens, a narrow SDID whose hidden layers Muon moves and which
+    /// is told clusters of the training images, all diffusion times weighted alike, a cosine schedule at a higher rate, and sampling in half as
+    /// many more steps as there are tokens, in which tokens are masked again and others drawn, from a temperature of 1.1 at first to 0.7 at last.
     #[must_use]
     pub fn quick(image: ImageSpec) -> Self {
         let training = |epochs, lr| TrainingConfig {
@@ -129,7 +129,8 @@ impl ExperimentConfig {
             time_steps: 2,
             channels: vec![128; 5],
             head_kernel: 1,
-            token_input: TokenInput::Embedding { dim: 32 },
+            token_input: TokenInput::Embedding { dim: 128 },
+            classes: Some(600),
             ..SdidConfig::released_code(vqsvae.codes, (height, width))
         };
         Self {
@@ -139,6 +140,7 @@ impl ExperimentConfig {
             vqsvae_training: training(8, 2e-3),
             sdid_training: TrainingConfig { muon: Some(MuonConfig::default()), ..training(10, 4e-3) },
             weighting: Weighting::Uniform,
+            classes_from: ClassesFrom::Clusters,
             sampling: SamplingConfig {
                 order: GIBBS,
                 steps: Some(3 * height * width / 2),
@@ -167,22 +169,15 @@ impl ExperimentConfig {
         }
     }
 
-    /// Ours, for the best samples (`docs/results.md`): as `cpu`, with eight times the codes, four times the code channels and the numbers
-    /// of an embedded token, clusters of the training images that the denoiser is told apart, and twelve and sixty epochs. One to two
-    /// hours on two cores for 60,000 images.
+    /// Ours, for the best samples (`docs/results.md`): as `cpu`, with eight times the codes, four times the code channels, and twelve
+    /// and sixty epochs. One to two hours on two cores for 60,000 images.
     #[must_use]
     pub fn best(image: ImageSpec) -> Self {
         let (cpu, codes) = (Self::cpu(image), 1024);
         Self {
             preset: Preset::Best,
             vqsvae: VqSvaeConfig { codes, code_channels: 64, ..cpu.vqsvae },
-            sdid: SdidConfig {
-                codes,
-                token_input: TokenInput::Embedding { dim: 128 },
-                classes: Some(600),
-                ..cpu.sdid
-            },
-            classes_from: ClassesFrom::Clusters,
+            sdid: SdidConfig { codes, ..cpu.sdid },
             vqsvae_training: TrainingConfig { epochs: 12, ..cpu.vqsvae_training },
             sdid_training: TrainingConfig { epochs: 60, ..cpu.sdid_training },
             ..cpu

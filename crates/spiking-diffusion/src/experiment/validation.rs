@@ -101,7 +101,7 @@ impl ExperimentConfig {
     }
 
     /// Refuses fewer classes than there are labels, and more clusters than there are images.
-    fn validate_classes(&self, data: &Dataset) -> Result<()> {
+    pub(super) fn validate_classes(&self, data: &Dataset) -> Result<()> {
         let Some(classes) = self.sdid.classes else { return Ok(()) };
         let refuse = |reason| Err(Error::config("sdid.classes", classes, reason));
         if self.classes_from == ClassesFrom::Clusters {

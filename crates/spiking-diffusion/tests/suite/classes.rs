@@ -11,8 +11,8 @@ use spiking_diffusion::metrics::Pixels;
 use spiking_diffusion::snn_core::Checkpoint;
 use spiking_diffusion::sweep::{self, Sweep};
 use spiking_diffusion::{
-    Condition, DataConfig, Experiment, ExperimentConfig, Report, Silent, Trained, inpaint, neighbours, pack,
-    train_sdid,
+    Condition, DataConfig, Experiment, ExperimentConfig, Report, Silent, Trained, find_classes, inpaint,
+    neighbours, pack, train_sdid,
 };
 
 use crate::{few_digits, rejects, tiny};
@@ -148,6 +148,12 @@ fn a_run_with_clusters_draws_them_first() {
     for (share, kept) in shares.iter().zip(load().denoiser.class_shares().unwrap()) {
         assert!((share - kept).abs() < 1e-6, "{shares:?}");
     }
+    // Whoever goes stage by stage finds the same.
+    let run = spiking_diffusion::RunDir::open(&folder.path().join("three"), &cfg, false).unwrap();
+    let found = find_classes(&cfg, &data, &run, &mut Silent).unwrap();
+    assert!(found.train == train && found.test.len() == data.test.len());
+    assert!(std::fs::read(folder.path().join("three/clusters.safetensors")).unwrap() == files[1]);
+
     let drawn = bytes(&load().samples(12, &Device::Cpu, &mut Silent).unwrap());
     let by = |condition| {
         bytes(&load().of_classes(condition).unwrap().samples(12, &Device::Cpu, &mut Silent).unwrap())

@@ -34,9 +34,11 @@ fn the_variance_is_that_of_the_training_pixels() {
 #[test]
 fn a_preset_has_no_more_clusters_than_the_images_are_enough_for() {
     let data = few_digits();
-    assert_eq!(ExperimentConfig::new(Preset::Best, ImageSpec::MNIST).sdid.classes, Some(600));
-    assert_eq!(ExperimentConfig::for_data(Preset::Best, &data).unwrap().sdid.classes, Some(1));
-    assert_eq!(ExperimentConfig::for_data(Preset::Quick, &data).unwrap().sdid.classes, None);
+    for preset in [Preset::Quick, Preset::Cpu, Preset::Best] {
+        assert_eq!(ExperimentConfig::new(preset, ImageSpec::MNIST).sdid.classes, Some(600));
+        assert_eq!(ExperimentConfig::for_data(preset, &data).unwrap().sdid.classes, Some(1));
+    }
+    assert_eq!(ExperimentConfig::for_data(Preset::Paper, &data).unwrap().sdid.classes, None);
 }
 
 #[test]

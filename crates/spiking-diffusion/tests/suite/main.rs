@@ -31,7 +31,7 @@ use std::sync::LazyLock;
 use spiking_diffusion::absorbing_diffusion::{Order, SamplingConfig};
 use spiking_diffusion::data::{Dataset, Split, synthetic_digits};
 use spiking_diffusion::vq_svae::Revival;
-use spiking_diffusion::{ExperimentConfig, Preset};
+use spiking_diffusion::{ClassesFrom, ExperimentConfig, Preset};
 
 /// Asserts that this is an error, with each of these parts in its message.
 #[track_caller]
@@ -70,7 +70,7 @@ fn draw_few_digits() -> Dataset {
     Dataset { synthetic: true, ..data }
 }
 
-/// A run of ten steps a stage and a checkpoint every third.
+/// A run of ten steps a stage and a checkpoint every third, without clusters: the images are few.
 fn tiny(data: &Dataset) -> ExperimentConfig {
     let mut cfg = ExperimentConfig::for_data(Preset::Quick, data).unwrap();
     cfg.vqsvae.time_steps = 2;
@@ -79,6 +79,7 @@ fn tiny(data: &Dataset) -> ExperimentConfig {
     cfg.vqsvae.revival = Some(Revival { every: 2, until: 1. });
     cfg.sdid.time_steps = 2;
     cfg.sdid.channels = vec![8; 5];
+    (cfg.sdid.classes, cfg.classes_from) = (None, ClassesFrom::Labels);
     for training in [&mut cfg.vqsvae_training, &mut cfg.sdid_training] {
         training.epochs = 2;
         training.checkpoint_every = 3;

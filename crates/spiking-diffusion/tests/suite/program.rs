@@ -74,11 +74,15 @@ fn another_model_is_trained_drawn_from_and_tabled_by_the_same_commands() {
 #[test]
 fn images_of_clusters_are_asked_for_as_such() {
     let folder = tempfile::tempdir().unwrap();
-    output(
-        folder.path(),
-        "train mnist --out run --limit 32 --epochs-vqsvae 1 --epochs-sdid 1 --batch-size 16 --samples 4 --distance-images 0 \
-         --set vqsvae.time_steps=2 --set evaluation.bound_images=8 --set sdid.classes=4 --set classes_from=clusters",
-    );
+    for (run, classes) in
+        [("run", "sdid.classes=4"), ("plain", "sdid.classes=null --set classes_from=labels")]
+    {
+        let words = format!(
+            "train mnist --out {run} --limit 32 --epochs-vqsvae 1 --epochs-sdid 1 --batch-size 16 --samples 4 --distance-images 0 \
+             --set vqsvae.time_steps=2 --set evaluation.bound_images=8 --set {classes}"
+        );
+        output(folder.path(), &words);
+    }
     for words in ["", "--cluster 2,0", "--cluster 3 --guidance 0.5", "--guidance 0.5"] {
         let out = words.replace(' ', "");
         output(folder.path(), &format!("generate --run run --out images{out} --n 2 {words}"));
@@ -86,8 +90,9 @@ fn images_of_clusters_are_asked_for_as_such() {
     for (words, parts) in [
         ("generate --run run --class 3", ["--class", "clusters.png", "--cluster"]),
         ("generate --run run --cluster 4", ["--cluster", "4 classes", "from 0"]),
-        ("generate --class 3", ["--class", "without classes", "sdid.classes"]),
-        ("generate --guidance 1", ["--guidance", "without classes", "sdid.classes"]),
+        ("generate --run plain --class 3", ["--class", "without classes", "sdid.classes"]),
+        ("generate --run plain --guidance 1", ["--guidance", "without classes", "sdid.classes"]),
+        ("generate --class 3", ["--class", "are clusters", "--cluster"]),
         ("classify --run run --guidance 0.5", ["--guidance", "without labels", "classes_from=labels"]),
     ] {
         let output = program(folder.path(), words).output().unwrap();

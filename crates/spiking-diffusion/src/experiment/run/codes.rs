@@ -25,7 +25,7 @@ use crate::experiment::finish::{Made, Session, finish};
 use crate::experiment::networks::Networks;
 use crate::experiment::sharing::{assist, dismiss};
 use crate::experiment::stages::{
-    Classes, Codes, Place, classes, encode_with, train_sdid_in, train_vqsvae_in,
+    Classes, Codes, Place, encode_with, find_classes_in, train_sdid_in, train_vqsvae_in,
 };
 use crate::report::Report;
 #[cfg(feature = "report")]
@@ -45,7 +45,7 @@ pub(super) fn of_codes(
     let (codes, measured) = encode(cfg, data, &vqsvae, place, progress)?;
     #[cfg(feature = "report")]
     save_reconstructions(&vqsvae, &data.test, &codes.test, run)?;
-    let classes = classes(cfg, data, place, progress)?;
+    let classes = find_classes_in(cfg, data, place, progress)?;
     let sdid = train_sdid_in(cfg, &codes.train, &classes.train, place, progress)?;
     #[cfg(feature = "report")]
     report::save_losses(run, &cfg.data.name, cfg.weighting)?;
@@ -108,7 +108,7 @@ pub(super) fn follow(
 ) -> Result<()> {
     let vqsvae = train_vqsvae_in(cfg, &data.train, place, progress)?;
     let (codes, _) = encode(cfg, data, &vqsvae, place, progress)?;
-    let classes = classes(cfg, data, place, progress)?;
+    let classes = find_classes_in(cfg, data, place, progress)?;
     let sdid = train_sdid_in(cfg, &codes.train, &classes.train, place, progress)?;
     let networks = Networks::spiking(&vqsvae, &sdid);
     assist(place.workers, &|images, observe| draw(cfg, networks, images, place.device, observe))

@@ -57,6 +57,7 @@ pub(in crate::experiment) fn train_vqsvae_in(
 /// # fn main() -> spiking_diffusion::Result<()> {
 /// let digits = data::mnist(None)?;
 /// let cfg = ExperimentConfig::for_data(Preset::Quick, &digits)?;
+/// let cfg = cfg.with("sdid.classes", "null")?.with("classes_from", "labels")?; // nothing is told, below
 /// let run = RunDir::open("runs/own-neurons".as_ref(), &cfg, false)?;
 /// // Any `NeuronModel` of yours in the place of this one.
 /// let own = |_: &str, layer: SpikingLayer| Ok(layer.with_neuron(Arc::new(Analog::Relu)));

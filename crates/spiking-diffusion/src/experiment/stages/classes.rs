@@ -5,25 +5,26 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use snn_core::Checkpoint;
-use snn_train::{Progress, share_tensor};
+use snn_train::{Progress, RunDir, share_tensor};
 
 use super::Place;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::experiment::clusters::{means_of, nearest_of};
-use crate::experiment::config::{ClassesFrom, ExperimentConfig};
+use crate::experiment::config::{ClassesFrom, DataConfig, ExperimentConfig};
 
 const CLUSTERS: &str = "clusters.safetensors";
 const KIND: &str = "clusters";
 
-/// The class of each image; none where the denoiser knows no classes.
+/// The class of each image, which [`find_classes`] says; none where the denoiser knows no classes.
 #[derive(Clone, Debug, Default)]
-pub(in crate::experiment) struct Classes {
+pub struct Classes {
     /// How many there are.
     known: usize,
-    pub(in crate::experiment) train: Vec<u32>,
-    /// Worker 0 alone has those that are not labels.
-    pub(in crate::experiment) test: Vec<u32>,
+    /// Those of the training images, for [`train_sdid`](crate::train_sdid).
+    pub train: Vec<u32>,
+    /// Those of the test images. In a run of many workers, worker 0 alone has those that are not labels.
+    pub test: Vec<u32>,
     /// The means of the clusters, `[count, C, H, W]` in [-0.5, 0.5], if that is what classes are; in worker 0.
     #[cfg_attr(not(feature = "report"), allow(dead_code, reason = "for the picture"))]
     pub(in crate::experiment) means: Option<Tensor>,
@@ -43,9 +44,25 @@ impl Classes {
     }
 }
 
-/// Says which class each image has: its label, or by the config the cluster that it is in, which worker 0 finds and writes into
-/// `clusters.safetensors`.
-pub(in crate::experiment) fn classes(
+/// Says which class each image has: its label, or by the config (`classes_from`) the cluster that it is in, by k-means over the pixels of
+/// the training images. Clusters are written into `clusters.safetensors` of the run's folder, or read from there if they were found before.
+/// Without `sdid.classes` no image has a class.
+///
+/// # Errors
+/// Returns an error if there are more clusters than training images, or labels that are no class, if a stop was asked for, or if the file
+/// cannot be written or is not of these images.
+pub fn find_classes(
+    cfg: &ExperimentConfig,
+    data: &Dataset,
+    run: &RunDir,
+    progress: &mut dyn Progress,
+) -> Result<Classes> {
+    cfg.validate_classes(data)?;
+    find_classes_in(cfg, data, Place::alone(run, &Device::Cpu), progress)
+}
+
+/// [`find_classes`], anywhere: worker 0 finds clusters.
+pub(in crate::experiment) fn find_classes_in(
     cfg: &ExperimentConfig,
     data: &Dataset,
     place: Place<'_>,
@@ -82,7 +99,7 @@ fn clusters(
     progress: &mut dyn Progress,
 ) -> Result<Checkpoint> {
     if let Some(file) = place.run.map(|run| run.file(CLUSTERS)).filter(|file| file.exists()) {
-        return saved_clusters(&file, data, count);
+        return saved_clusters(&file, (cfg, data), count);
     }
     let clock = Instant::now();
     let means = means_of(&data.train, count, cfg.seed.child(KIND), progress)?;
@@ -101,8 +118,15 @@ fn clusters(
 }
 
 /// [`clusters`] that were found before.
-fn saved_clusters(file: &Path, data: &Dataset, count: usize) -> Result<Checkpoint> {
+fn saved_clusters(
+    file: &Path,
+    (cfg, data): (&ExperimentConfig, &Dataset),
+    count: usize,
+) -> Result<Checkpoint> {
     let saved = Checkpoint::load(file, KIND, &Device::Cpu)?;
+    if saved.config::<DataConfig>()? != cfg.data {
+        return Err(Error::run(file, "holds the clusters of other images".to_owned()));
+    }
     for (name, images) in [("train", data.train.len()), ("test", data.test.len())] {
         let all_known =
             |of: Vec<u32>| of.len() == images && of.iter().all(|&cluster| (cluster as usize) < count);

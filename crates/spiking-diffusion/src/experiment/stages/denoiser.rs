@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::experiment::batches::process;
 use crate::experiment::config::ExperimentConfig;
 
-/// Trains an SDID on codes into `sdid.safetensors`; with `sdid.classes`, on the classes of the training images too, labels or whatever
-/// else, of which each step drops a share (`label_dropout`). Without, `classes` are not read.
+/// Trains an SDID on codes into `sdid.safetensors`; with `sdid.classes`, on the classes of the training images too, those that
+/// [`find_classes`](crate::find_classes) finds or whatever else, of which each step drops a share (`label_dropout`). Without, `classes` are not read.
 ///
 /// # Errors
 /// Returns the errors of [`train_denoiser`], and an error if the config's `sdid` does not

@@ -136,6 +136,25 @@ fn several_layers_are_summed_and_neurons_of_ones_own_looked_up_for() -> Result<(
     Ok(())
 }
 
+/// 22,000 tokens through nine taps to 512 channels would be 400 MB.
+#[test]
+fn tables_that_are_too_large_are_not_made() -> Result<()> {
+    let case = Case { layers: vec![(Conv(ConvConfig::new(3, 1, 1)), 512)], ..same(1) };
+    let stack = SpikingStack::new(Model::new(&case, 0)?.layers);
+    let Drawn { embedding: few, maps, of_item } = Drawn::new(&case, 0, DType::F32)?;
+    let table = |rows| Tensor::ones((rows, 3), DType::F32, &Device::Cpu);
+    let many = TokenEmbedding::new(table(22_000)?, table(16)?, vec![table(5)?, table(3)?])?;
+    for (embedding, has_tables) in [(few, true), (many, false)] {
+        let prepared = stack.prepare_on_tokens(&embedding, (4, 4))?;
+        assert_eq!(prepared.tables.is_some(), has_tables);
+        let every = vec![(0..16).collect(); case.batch];
+        let got = prepared.readout_of_at(&maps, &of_item, 4, PSP, &[0], &every)?;
+        let xs = embedding.forward(&maps, &of_item)?;
+        assert_eq!(got.dims(), stack.readout(Drive::Constant(&xs, 4), PSP, false)?.dims());
+    }
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_looked_up_is_named() -> Result<()> {
     let case = same(1);

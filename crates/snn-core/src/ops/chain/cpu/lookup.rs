@@ -46,15 +46,18 @@ impl Tables {
     pub(super) fn new(layer: &Layer, weights: &[f32], vectors: &Vectors) -> Option<Self> {
         let (links, (from, channels)) = (&layer.links, layer.channels);
         let Vectors { token, position, of_item } = vectors;
-        let all: usize = [token, position].into_iter().chain(of_item).map(Vec::len).sum();
-        if (all / from).saturating_mul(links.taps * channels) > ROOM {
+        let (reach, sets) = reaches(&links.source_of, links.targets);
+        let (taps, rows) = (Taps::new(layer, weights), |vectors: &Vec<f32>| vectors.len() / from);
+        let of_items =
+            of_item.iter().map(|vectors| rows(vectors) * sets.len().max(links.taps)).sum::<usize>();
+        let all = rows(token) * links.taps + links.targets.max(rows(position) * links.taps) + of_items;
+        if all.saturating_mul(channels) > ROOM {
             return None;
         }
-        let taps = Taps::new(layer, weights);
-        let (reach, sets) = reaches(&links.source_of, links.targets);
-        let places: Vec<_> = sets.iter().map(|set| set.iter().map(|&tap| (0, tap)).collect()).collect();
         let everywhere = |vectors: &Vec<f32>| {
-            vectors.chunks_exact(from).flat_map(|vector| taps.sums(&taps.of(vector), &places)).collect()
+            let place = |i: usize| sets[i % sets.len()].iter().map(|&tap| (i / sets.len(), tap)).collect();
+            let places: Vec<_> = (0..rows(vectors) * sets.len()).map(place).collect();
+            taps.sums(&taps.of(vectors), &places)
         };
         let place = |target: usize| {
             let sources = links.source_of.iter().skip(target).step_by(links.targets).enumerate();

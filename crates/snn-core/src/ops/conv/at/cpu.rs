@@ -10,8 +10,10 @@ use crate::ops::{Real, threads};
 const BLOCK: usize = 64;
 /// Items whose positions are one product of a gradient.
 const GROUP: usize = 8;
-/// Forward, where it makes no difference to a row how many there are, at most so many: each product lays the weight out anew.
+/// Forward, where it makes no difference to a row how many there are, at most so many, of about so many numbers: each product lays the
+/// weight out anew.
 const MOST: usize = 64;
+const NUMBERS: usize = 1 << 20;
 
 /// The rows from which on `gemm` sums each row of a product in the same order, however many there are: it has other kernels for a
 /// single row and for results of up to 256 numbers, and cuts sums of more than 512 terms elsewhere where neither side is above 64.
@@ -24,7 +26,9 @@ impl At {
     pub(super) fn correlate<F: Real>(&self, xs: &[F], weight: &[F]) -> Vec<F> {
         let ([_, c_out], width) = (self.channels, self.width());
         let mut ys = vec![F::from_f64(0.); self.rows() * c_out];
-        let group = self.positions.len().div_ceil(threads()).clamp(GROUP, MOST);
+        let item = self.rows().div_ceil(self.positions.len().max(1)) * width;
+        let most = (NUMBERS / item.max(1)).clamp(GROUP, MOST);
+        let group = self.positions.len().div_ceil(threads()).clamp(GROUP, most);
         let images = xs.par_chunks((group * self.image_len()).max(1));
         let groups = self.groups(group, &mut ys, c_out).zip(images);
         groups.filter(|((_, ys), _)| !ys.is_empty()).for_each(|((at, ys), xs)| {

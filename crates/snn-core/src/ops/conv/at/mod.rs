@@ -269,8 +269,17 @@ mod tests {
             (random("xs", &[8, 16, 7, 7], DType::F32)?, random("w", &[100, 16, 3, 3], DType::F32)?);
         let (positions, cfg): (Vec<Vec<u32>>, _) =
             ((0..8).map(|n| (0..n).collect()).collect(), ConvConfig::new(3, 1, 1));
-        check_threads(|| Ok(vec![conv2d_at(&xs, &weight, &cfg, &positions)?]))?;
-        check_threads(|| gradients(&xs, &weight, &|xs, weight| conv2d_at(xs, weight, &cfg, &positions)))
+        check_threads(|| gradients(&xs, &weight, &|xs, weight| conv2d_at(xs, weight, &cfg, &positions)))?;
+        // So many items that threads make the groups larger or smaller, few and many positions, sums of more than one stretch.
+        let positions: Vec<Vec<u32>> = (0..150).map(|n| (0..n * n % 11).collect()).collect();
+        for (c_in, c_out) in [(60, 5), (60, 64), (60, 70), (16, 100)] {
+            for dtype in [DType::F32, DType::F64] {
+                let xs = random("xs", &[150, c_in, 4, 4], dtype)?;
+                let weight = random("w", &[c_out, c_in, 3, 3], dtype)?;
+                check_threads(|| Ok(vec![conv2d_at(&xs, &weight, &cfg, &positions)?]))?;
+            }
+        }
+        Ok(())
     }
 
     #[test]
