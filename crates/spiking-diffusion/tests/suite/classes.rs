@@ -1,5 +1,7 @@
 //! What users do with a run: images of a class, completions, few steps, neighbours.
 
+use std::cell::Cell;
+
 use candle_core::{DType, Device, Tensor};
 use spiking_diffusion::absorbing_diffusion::{
     AbsorbingProcess, Conditioned, Order, SamplingConfig, Schedule, bits_per_token,
@@ -15,6 +17,7 @@ use spiking_diffusion::{
     neighbours, pack, train_sdid,
 };
 
+use crate::models::StopAfter;
 use crate::{few_digits, rejects, tiny};
 
 fn with_classes() -> ExperimentConfig {
@@ -148,8 +151,11 @@ fn a_run_with_clusters_draws_them_first() {
     for (share, kept) in shares.iter().zip(load().denoiser.class_shares().unwrap()) {
         assert!((share - kept).abs() < 1e-6, "{shares:?}");
     }
-    // Whoever goes stage by stage finds the same.
+    // Whoever goes stage by stage finds the same, also after a stop on the way, which leaves nothing.
     let run = spiking_diffusion::RunDir::open(&folder.path().join("three"), &cfg, false).unwrap();
+    let stopped = find_classes(&cfg, &data, &run, &mut StopAfter(Cell::new(1)));
+    rejects(stopped, &["stopped", "`clusters`", "1 of"]);
+    assert!(!run.file("clusters.safetensors").exists());
     let found = find_classes(&cfg, &data, &run, &mut Silent).unwrap();
     assert!(found.train == train && found.test.len() == data.test.len());
     assert!(std::fs::read(folder.path().join("three/clusters.safetensors")).unwrap() == files[1]);

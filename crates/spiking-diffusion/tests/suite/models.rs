@@ -62,7 +62,7 @@ fn run(
 }
 
 /// Asks to stop after so many steps of anything.
-struct StopAfter(Cell<usize>);
+pub(crate) struct StopAfter(pub(crate) Cell<usize>);
 
 impl Progress for StopAfter {
     fn advance(&mut self, _done: usize, _loss: Option<f64>) {
