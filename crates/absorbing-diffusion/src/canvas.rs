@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use rand::{Rng, RngCore};
+use rayon::prelude::*;
 
 use crate::categorical::categorical;
 use crate::{
@@ -88,18 +89,29 @@ impl Canvas<'_> {
         let sharpening = self.config.sharpening(left, self.steps);
         let times: Vec<u32> = batch.iter().map(|proposal| self.time(proposal.image, left)).collect();
         let logits = self.logits(denoiser, batch, &times)?;
-        let mut rows = logits.chunks(self.process.codes());
+        let rows = logits.par_chunks(self.process.codes());
+        let found: Vec<_> =
+            rows.zip(self.noise(batch)).map(|(row, u)| categorical(row, sharpening, u)).collect();
+        let mut found = found.into_iter().zip(logits.chunks(self.process.codes()));
         for (Proposal { image, positions }, &t) in batch.iter().zip(&times) {
             let mut drawn = Vec::with_capacity(positions.len());
-            for (&position, row) in positions.iter().zip(&mut rows) {
-                let u = self.images[*image].rng.random();
-                let (code, log_prob) = categorical(row, sharpening, u)
-                    .ok_or_else(|| self.bad_logits(*image, position, t, row))?;
+            for (&position, (found, row)) in positions.iter().zip(&mut found) {
+                let (code, log_prob) = found.ok_or_else(|| self.bad_logits(*image, position, t, row))?;
                 drawn.push(Drawn { position, code, log_prob });
             }
             self.settle(*image, &drawn, left)?;
         }
         Ok(())
+    }
+
+    /// A number in `[0, 1)` for each proposed token, from the stream of its image.
+    fn noise(&mut self, batch: &[Proposal]) -> Vec<f64> {
+        let mut noise = Vec::new();
+        for Proposal { image, positions } in batch {
+            let rng = &mut self.images[*image].rng;
+            noise.extend(positions.iter().map(|_| rng.random::<f64>()));
+        }
+        noise
     }
 
     /// Keeps the drawn codes that the order keeps, and masks again what it masks again.
