@@ -26,16 +26,7 @@ const BATCH: usize = 125;
 const FAD_BATCH: usize = 250;
 
 fn main() -> ExitCode {
-    match measure() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            cli::print(&format!(
-                "error: {e}\nusage: completions RUN_DIR FAD_WEIGHTS FAD_STATISTICS [IMAGES]"
-            ))
-            .ok();
-            ExitCode::FAILURE
-        }
-    }
+    cli::attempt("completions RUN_DIR FAD_WEIGHTS FAD_STATISTICS [IMAGES]", measure)
 }
 
 fn measure() -> Result<()> {

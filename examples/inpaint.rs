@@ -19,13 +19,7 @@ const IMAGES: usize = 8;
 const COMPLETIONS: usize = 6;
 
 fn main() -> ExitCode {
-    match complete() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            cli::print(&format!("error: {e}\nusage: inpaint RUN_DIR [OUT.png]")).ok();
-            ExitCode::FAILURE
-        }
-    }
+    cli::attempt("inpaint RUN_DIR [OUT.png]", complete)
 }
 
 fn complete() -> Result<()> {

@@ -31,7 +31,7 @@ use snn_core::Seed;
 pub use classify::classify;
 pub use fid::fid;
 pub use generate::generate;
-pub use output::print;
+pub use output::{attempt, print};
 pub use program::program;
 pub use pytorch::{export_pytorch, import_pytorch};
 pub use sweep::sweep;

@@ -34,6 +34,17 @@ pub(super) fn answer(text: &str) -> ExitCode {
     }
 }
 
+/// Runs a program that reads its own words, and says what went wrong and how it is used.
+pub fn attempt(usage: &str, work: impl FnOnce() -> crate::Result<()>) -> ExitCode {
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            print(&format!("error: {e}\nusage: {usage}")).ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// A line for a person. A closed pipe is no reason to stop.
 pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");

@@ -27,11 +27,10 @@ pub(crate) struct Vectors {
 pub(crate) struct Tables {
     channels: usize,
     taps: usize,
-    targets: usize,
-    /// `[tap][target]` -> source or [`NOWHERE`].
-    source_of: Vec<u32>,
-    /// Of each target, by number, the set of taps that reach it.
-    reach: Vec<u32>,
+    /// What reaches each target: sources, and the taps that they come through.
+    places: Vec<Vec<(usize, usize)>>,
+    /// Of each target, by number, the set of those taps.
+    reach: Vec<usize>,
     reaches: usize,
     /// `[tokens, taps, channels]`
     token: Vec<f32>,
@@ -46,35 +45,35 @@ impl Tables {
     pub(super) fn new(layer: &Layer, weights: &[f32], vectors: &Vectors) -> Option<Self> {
         let (links, (from, channels)) = (&layer.links, layer.channels);
         let Vectors { token, position, of_item } = vectors;
-        let (reach, sets) = reaches(&links.source_of, links.targets);
-        let (taps, rows) = (Taps::new(layer, weights), |vectors: &Vec<f32>| vectors.len() / from);
-        let of_items =
-            of_item.iter().map(|vectors| rows(vectors) * sets.len().max(links.taps)).sum::<usize>();
-        let all = rows(token) * links.taps + links.targets.max(rows(position) * links.taps) + of_items;
-        if all.saturating_mul(channels) > ROOM {
-            return None;
-        }
-        let everywhere = |vectors: &Vec<f32>| {
-            let place = |i: usize| sets[i % sets.len()].iter().map(|&tap| (i / sets.len(), tap)).collect();
-            let places: Vec<_> = (0..rows(vectors) * sets.len()).map(place).collect();
-            taps.sums(&taps.of(vectors), &places)
-        };
         let place = |target: usize| {
             let sources = links.source_of.iter().skip(target).step_by(links.targets).enumerate();
             let known = sources.filter(|(_, source)| **source != NOWHERE);
             known.map(|(tap, &source)| (source as usize, tap)).collect()
         };
         let places: Vec<_> = (0..links.targets).map(place).collect();
+        let (reach, sets) = reaches(&places);
+        let rows = |vectors: &Vec<f32>| vectors.len() / from;
+        let of_items =
+            of_item.iter().map(|vectors| rows(vectors) * sets.len().max(links.taps)).sum::<usize>();
+        let all = rows(token) * links.taps + links.targets.max(rows(position) * links.taps) + of_items;
+        if all.saturating_mul(channels) > ROOM {
+            return None;
+        }
+        let taps = Taps::new(layer, weights);
+        let everywhere = |vectors: &Vec<f32>| {
+            let place = |i: usize| sets[i % sets.len()].iter().map(|&tap| (i / sets.len(), tap)).collect();
+            let places: Vec<_> = (0..rows(vectors) * sets.len()).map(place).collect();
+            taps.sums(&taps.of(vectors), &places)
+        };
         Some(Self {
             channels,
             taps: links.taps,
-            targets: links.targets,
-            source_of: links.source_of.clone(),
             reach,
             reaches: sets.len(),
             token: taps.of(token),
             position: taps.sums(&taps.of(position), &places),
             of_item: of_item.iter().map(everywhere).collect(),
+            places,
         })
     }
 }
@@ -116,19 +115,16 @@ impl Taps {
 }
 
 /// Of each target, which set of taps reaches it, and those sets.
-fn reaches(source_of: &[u32], targets: usize) -> (Vec<u32>, Vec<Vec<usize>>) {
+fn reaches(places: &[Vec<(usize, usize)>]) -> (Vec<usize>, Vec<Vec<usize>>) {
     let mut sets: Vec<Vec<usize>> = Vec::new();
-    let number = |target: usize| {
-        let taps = source_of.chunks_exact(targets).enumerate();
-        let set: Vec<_> =
-            taps.filter(|(_, sources)| sources[target] != NOWHERE).map(|(tap, _)| tap).collect();
-        let known = sets.iter().position(|known| *known == set);
-        known.unwrap_or_else(|| {
+    let number = |place: &Vec<(usize, usize)>| {
+        let set: Vec<_> = place.iter().map(|&(_, tap)| tap).collect();
+        sets.iter().position(|known| *known == set).unwrap_or_else(|| {
             sets.push(set);
             sets.len() - 1
-        }) as u32
+        })
     };
-    ((0..targets).map(number).collect(), sets)
+    (places.iter().map(number).collect(), sets)
 }
 
 /// What is looked up, on the CPU.
@@ -185,7 +181,7 @@ impl<'a> LookedUp<'a> {
         let targets = match targets {
             Some(targets) => targets,
             None => {
-                all = (0..tables.targets as u32).collect();
+                all = (0..tables.places.len() as u32).collect();
                 &all
             }
         };
@@ -208,12 +204,11 @@ vectorised! {
             let target = target as usize;
             row.copy_from_slice(&tables.position[target * c..][..c]);
             for (table, &number) in tables.of_item.iter().zip(of_item) {
-                let vector = number as usize * tables.reaches + tables.reach[target] as usize;
+                let vector = number as usize * tables.reaches + tables.reach[target];
                 add(row, &table[vector * c..][..c]);
             }
-            for (tap, sources) in tables.source_of.chunks_exact(tables.targets).enumerate() {
-                let Some(&token) = tokens.get(sources[target] as usize) else { continue };
-                add(row, &tables.token[(token as usize * tables.taps + tap) * c..][..c]);
+            for &(source, tap) in &tables.places[target] {
+                add(row, &tables.token[(tokens[source] as usize * tables.taps + tap) * c..][..c]);
             }
         }
     }
