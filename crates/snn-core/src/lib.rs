@@ -27,7 +27,7 @@ pub use ops::batch_norm::{BatchNormed, batch_norm, batch_norm_reference};
 pub use ops::conv::{
     conv_transpose2d, conv_transpose2d_reference, conv2d, conv2d_at, conv2d_reference, pick_positions,
 };
-pub use ops::cross_entropy::{cross_entropy, cross_entropy_reference};
+pub use ops::cross_entropy::{cross_entropy, cross_entropy_reference, softmax_weights};
 pub use ops::lerp::{lerp, lerp_reference};
 pub use ops::lif::{lif, lif_constant, lif_reference, lif_step, plif_step};
 pub use ops::nearest::{nearest, nearest_reference};

@@ -24,14 +24,14 @@ impl Csv {
                 format!("has {found} rows, its stage's checkpoint is at step {rows}"),
             ));
         }
+        let header = header(columns).map_err(|e| Error::run(&path, e))?;
+        if let Some(line) = kept.first().filter(|line| **line != header) {
+            return Err(Error::run(&path, format!("has the columns `{line}`, not `{header}`")));
+        }
+        let kept = if rows == 0 { vec![header] } else { kept };
         write_atomically(&path, kept.into_iter().map(|line| line + "\n").collect::<String>().as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        let mut table = Self { path, out: csv::Writer::from_writer(file) };
-        if rows == 0 {
-            let columns = columns.iter().map(String::as_str);
-            table.write(["step", "epoch", "lr", "loss"].into_iter().chain(columns).chain(["grad_norm"]))?;
-        }
-        Ok(table)
+        Ok(Self { path, out: csv::Writer::from_writer(file) })
     }
 
     pub(crate) fn row(&mut self, step: usize, epoch: usize, values: &[f64]) -> Result<()> {
@@ -47,6 +47,16 @@ impl Csv {
     fn write(&mut self, record: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<()> {
         self.out.write_record(record).map_err(|e| Error::run(&self.path, e.to_string()))
     }
+}
+
+/// The first line.
+fn header(columns: &[String]) -> Result<String, String> {
+    let columns = columns.iter().map(String::as_str);
+    let mut line = csv::Writer::from_writer(Vec::new());
+    line.write_record(["step", "epoch", "lr", "loss"].into_iter().chain(columns).chain(["grad_norm"]))
+        .map_err(|e| e.to_string())?;
+    let line = line.into_inner().map_err(|e| e.to_string())?;
+    Ok(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())
 }
 
 fn head(path: &Path, lines: usize) -> std::io::Result<Vec<String>> {

@@ -59,7 +59,7 @@ impl Trainer<'_> {
             let of_shard = |shard: usize| -> Result<Lot, E> {
                 let first = shard * size;
                 let items = &batch.items[first..first + size];
-                let made = step(Batch { items, places: (first, batch.items.len()), ..batch })?;
+                let made = step(Batch { items, first, ..batch })?;
                 let lot = Lot::of(params, &made)?;
                 device.synchronize().map_err(Error::from)?;
                 Ok(lot)
@@ -148,6 +148,10 @@ impl Lot {
 
 impl Part for Lot {
     fn plus(mut self, next: &Self) -> Result<Self> {
+        if self.numbers.len() != next.numbers.len() {
+            let reason = format!("as many in each shard, and one returns {}", next.numbers.len());
+            return Err(Error::config("columns", self.numbers.len(), reason));
+        }
         self.numbers.iter_mut().zip(&next.numbers).for_each(|(sum, next)| *sum += next);
         for (sum, next) in self.gradients.iter_mut().zip(&next.gradients) {
             *sum = (&*sum + next)?;

@@ -35,20 +35,21 @@ impl RunDir {
         }
         if !resume {
             let message =
-                "already holds a run: add --resume to continue it, or name another folder with --out";
+                "already holds a run: resume it (`resume`, or --resume in a program), or name another folder";
             return Err(Error::run(path, message));
         }
         // Read as a config and written again, so that fields which were added since have their defaults.
         let (stored, wanted) = (tree(&read_config::<C>(path)?)?, tree(cfg)?);
         match most_readable_difference(&stored, &wanted) {
             None => Ok(run),
-            Some((field, [then, now])) => Err(Error::run(
-                path,
-                format!(
-                    "holds another run: `{field}` is {then} there and {now} here; repeat that run's own command with \
-                     --resume, or name another folder with --out"
-                ),
-            )),
+            Some((field, [then, now])) => {
+                let field = named(&field);
+                let message = format!(
+                    "holds another run: {field} is {then} there and {now} here; resume it with its own settings, or name \
+                     another folder"
+                );
+                Err(Error::run(path, message))
+            }
         }
     }
 
@@ -95,6 +96,11 @@ impl RunDir {
 const TIMING: &str = "timing.json";
 
 const CONFIG: &str = "config.json";
+
+/// A field of a config in a message; the config itself has no name.
+pub(crate) fn named(field: &str) -> String {
+    if field.is_empty() { "the config".to_owned() } else { format!("`{field}`") }
+}
 
 fn tree(cfg: &impl Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(cfg).map_err(|e| Error::config("config", "", e.to_string()))

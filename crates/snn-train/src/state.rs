@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
-use snn_core::{AdamW, Average, Checkpoint, Muon, ParamStore};
+use snn_core::{AdamW, Average, Checkpoint, Muon, ParamStore, Seed};
 
 use crate::error::{Error, Result};
 use crate::{Collective, Progress, RunDir};
@@ -14,6 +14,16 @@ use crate::{Collective, Progress, RunDir};
 struct TrainingState {
     stage: String,
     step: usize,
+    /// Older states do not say.
+    #[serde(default)]
+    origin: Option<Origin>,
+}
+
+/// What the order of a training's batches follows from.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub(crate) items: usize,
+    pub(crate) seed: Seed,
 }
 
 const STATE_KIND: &str = "training-state";
@@ -26,6 +36,7 @@ pub(crate) struct Moving<'a> {
     pub(crate) muon: Option<Muon>,
     /// Of the parameters, where the config wants one.
     pub(crate) average: Option<Average>,
+    pub(crate) origin: Origin,
 }
 
 /// Saves and restores the checkpoints of one stage in a run's folder.
@@ -71,6 +82,10 @@ impl States<'_> {
             Ok(_) => return Ok(()),
             Err(e) => e,
         };
+        // The state of another training is no damaged one, behind which an older state could stand.
+        if let Ok(whole) = Checkpoint::load(&last, STATE_KIND, &Device::Cpu) {
+            moving.check_origin(&whole.config()?, &last)?;
+        }
         if !previous.exists() {
             let message = format!(
                 "{broken}; there is no earlier checkpoint to fall back to: delete this file to train stage `{}` from \
@@ -98,7 +113,8 @@ impl States<'_> {
 
 impl Moving<'_> {
     fn checkpoint(&self, stage: &str) -> Result<Checkpoint> {
-        let state = TrainingState { stage: stage.to_owned(), step: self.optimiser.steps() };
+        let (step, origin) = (self.optimiser.steps(), Some(self.origin));
+        let state = TrainingState { stage: stage.to_owned(), step, origin };
         let mut checkpoint = Checkpoint::new(STATE_KIND, &state)?;
         checkpoint.tensors = self.params.snapshot("model.")?;
         checkpoint.tensors.extend(self.optimiser.snapshot("adamw.")?);
@@ -117,6 +133,7 @@ impl Moving<'_> {
             let message = format!("is the state of stage `{}`, not `{stage}`", state.stage);
             return Err(Error::run(path, message));
         }
+        self.check_origin(&state, path)?;
         self.optimiser.restore(&checkpoint, "adamw.", state.step)?;
         if let Some(muon) = &mut self.muon {
             muon.restore(&checkpoint, "muon.")?;
@@ -129,8 +146,17 @@ impl Moving<'_> {
         Ok(state.step)
     }
 
+    fn check_origin(&self, state: &TrainingState, path: &Path) -> Result<()> {
+        let Some(then) = state.origin.filter(|&then| then != self.origin) else { return Ok(()) };
+        let said = |Origin { items, seed: Seed(seed) }| format!("{items} items in the order of seed {seed}");
+        Err(Error::run(path, format!("is of a training on {}, not on {}", said(then), said(self.origin))))
+    }
+
     /// Gives the state of worker 0, which has the files, to all.
     pub(crate) fn share(&mut self, stage: &str, workers: &dyn Collective) -> Result<()> {
+        if workers.size() == 1 {
+            return Ok(());
+        }
         let own = if workers.rank() == 0 { self.checkpoint(stage)?.to_bytes()? } else { Vec::new() };
         let shared = workers.broadcast(own)?;
         if workers.rank() != 0 {

@@ -9,7 +9,7 @@ use snn_core::{AdamW, Average, Checkpoint, Model, Muon, ParamStore, Seed, clip_g
 
 use crate::csv::Csv;
 use crate::error::{Error, Result};
-use crate::state::{Moving, States};
+use crate::state::{Moving, Origin, States};
 use crate::{Progress, RunDir, TrainingConfig, epoch_order};
 
 /// What a step is given: the items of its batch, or of its [shard](TrainingConfig::shards) of it, and where in the training it is.
@@ -17,9 +17,11 @@ use crate::{Progress, RunDir, TrainingConfig, epoch_order};
 pub struct Batch<'a> {
     /// The numbers of the items, each below the number of all items; as many as the config's batch size, or as are in a shard of it.
     pub items: &'a [u32],
-    /// Where these items lie in the whole batch, which has as many as the config's batch size: all of it, or a shard. If you draw a
-    /// step's random numbers for the whole batch and take those of the items, they do not depend on the shards.
-    pub places: (usize, usize),
+    /// The place of the first of these items in the whole batch: 0, or where the shard begins. If you draw a step's random numbers for the
+    /// whole batch and take those of the items, they do not depend on the shards.
+    pub first: usize,
+    /// How many items the whole batch has: the config's batch size.
+    pub whole: usize,
     /// The step, counted from 0 over all epochs. If you name the step's random streams by it, they need not be saved.
     pub step: usize,
     /// The epoch, counted from 0.
@@ -238,7 +240,8 @@ impl<'a> Session<'a> {
         }
         let optimiser = AdamW::new(rest, cfg.adamw)?.with_rates(&cfg.rates);
         let average = cfg.average.map(|average| Average::new(trainer.params, average)).transpose()?;
-        let mut moving = Moving { params: trainer.params, optimiser, muon, average };
+        let origin = Origin { items: trainer.items, seed: trainer.seed };
+        let mut moving = Moving { params: trainer.params, optimiser, muon, average, origin };
         let (mut csv, mut before) = (None, 0.);
         if let Some(states) = trainer.states() {
             states.restore(&mut moving, progress)?;
@@ -266,7 +269,7 @@ impl<'a> Session<'a> {
             self.order = epoch_order(seed, name, epoch, items);
         }
         let size = cfg.batch_size;
-        Some(Batch { items: &self.order[at..at + size], places: (0, size), step, epoch })
+        Some(Batch { items: &self.order[at..at + size], first: 0, whole: size, step, epoch })
     }
 
     /// Takes the next step, unless all are done, and returns its loss.
@@ -294,6 +297,10 @@ impl<'a> Session<'a> {
         mut grads: BTreeMap<String, Tensor>,
     ) -> Result<()> {
         let (trainer, cfg, now) = (self.trainer, self.trainer.cfg, self.done());
+        if columns.len() != trainer.columns.len() {
+            let reason = format!("a step returns them, and the table has {:?}", trainer.columns);
+            return Err(Error::config("columns", columns.len(), reason));
+        }
         let norm = trainer.finite("gradient norm", now, clip_gradients(&mut grads, cfg.clip)?)?;
         let factor = cfg.rate(now, self.total);
         self.moving.optimiser.step(&grads, factor)?;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use snn_core::{Checkpoint, ParamStore};
 
 use crate::error::{Error, Result};
+use crate::run::named;
 use crate::{Collective, most_readable_difference};
 
 /// Makes sure that all workers have the same config as worker 0, before they begin.
@@ -30,9 +31,9 @@ pub fn agree(workers: &dyn Collective, cfg: &impl Serialize) -> Result<()> {
     match most_readable_difference(&leading, &own) {
         None => workers.barrier(),
         Some((field, [there, here])) => {
-            let field = if field.is_empty() { "the config".to_owned() } else { format!("`{field}`") };
+            let field = named(&field);
             let message =
-                format!("{field} is {there} in worker 0 and {here} here: give all the same flags and data");
+                format!("{field} is {there} in worker 0 and {here} here: give all the same config and data");
             Err(Error::worker(workers, message))
         }
     }
@@ -67,7 +68,7 @@ pub fn deal<E: From<Error>>(
         let made = (first + rank < jobs).then(|| work(first + rank)).transpose()?;
         match made {
             Some(made) if rank == 0 => {
-                take(first, made)?;
+                take(first, made.iter().map(on_cpu).collect::<Result<_>>()?)?;
                 for job in first + 1..(first + size).min(jobs) {
                     take(job, unpack(&workers.receive(job - first)?)?)?;
                 }
@@ -101,7 +102,11 @@ pub fn share_tensor(workers: &dyn Collective, tensor: Option<Tensor>) -> Result<
     if workers.size() > 1 {
         all = unpack(&workers.broadcast(pack(all)?)?)?;
     }
-    all.pop().ok_or_else(|| Error::worker(workers, "worker 0 has no tensor to share"))
+    on_cpu(&all.pop().ok_or_else(|| Error::worker(workers, "worker 0 has no tensor to share"))?)
+}
+
+fn on_cpu(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.to_device(&Device::Cpu)?)
 }
 
 const KIND: &str = "message";

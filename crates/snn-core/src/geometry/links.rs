@@ -7,7 +7,7 @@ pub(crate) const NOWHERE: u32 = u32::MAX;
 
 /// Lists which source position of a layer reaches which target position. Each tap joins a source position to at most one
 /// target position, and the other way round.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Links {
     pub(crate) kind: Kind,
     pub(crate) sources: usize,

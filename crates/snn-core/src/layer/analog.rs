@@ -40,9 +40,13 @@ impl NeuronModel for Analog {
     fn forward(&self, currents: &Tensor) -> Result<Tensor> {
         match self {
             // Candle's own passes the gradient at 0.
-            Self::Relu => currents * currents.gt(0.)?.to_dtype(currents.dtype())?,
+            Self::Relu => currents.le(0.)?.where_cond(&currents.zeros_like()?, currents),
             Self::Linear => Ok(currents.clone()),
         }
+    }
+
+    fn spikes(&self) -> bool {
+        false
     }
 }
 
@@ -65,6 +69,9 @@ mod tests {
             assert_eq!(grads.get(&xs).unwrap().to_vec2::<f64>().unwrap(), [slope]);
             assert_eq!(analog.step(&xs, &[]).unwrap().0.to_vec2::<f64>().unwrap(), [wanted]);
         }
+        let ends = Var::new(&[f64::NEG_INFINITY, f64::INFINITY], &Device::Cpu).unwrap();
+        let ys = Analog::Relu.forward(&ends).unwrap().to_vec1::<f64>().unwrap();
+        assert_eq!(ys, [0., f64::INFINITY]);
     }
 
     /// The layers around it stay what they are, and all of them run step by step too.

@@ -64,3 +64,9 @@ pub trait DescribeLayers {
     /// Returns an error if maps do not fit: never for a model that runs.
     fn describe_layers(&self) -> Result<Vec<LayerDescription>>;
 }
+
+impl<M: DescribeLayers + ?Sized> DescribeLayers for &M {
+    fn describe_layers(&self) -> Result<Vec<LayerDescription>> {
+        (**self).describe_layers()
+    }
+}

@@ -133,7 +133,7 @@ impl SpikingStack {
         (h, w): (usize, usize),
     ) -> Result<PreparedTokenStack> {
         let (positions, channels) = embedding.position.dims2()?;
-        if positions != h * w {
+        if h.checked_mul(w) != Some(positions) {
             bail!("embedding: maps of {h} x {w}, and vectors of {positions} positions")
         }
         let stack = self.prepare(&[channels, h, w])?;
@@ -158,7 +158,10 @@ impl PreparedTokenStack {
         layers: &[usize],
         positions: &[Vec<u32>],
     ) -> Result<Tensor> {
-        let (items, ..) = self.embedding.check(maps, of_item)?;
+        let (items, h, w) = self.embedding.check(maps, of_item)?;
+        if self.stack.map[1..] != [h, w] {
+            bail!("a stack prepared for maps of {:?}, not [{h}, {w}]", &self.stack.map[1..])
+        }
         let Some(tables) = self.tables.as_ref().filter(|_| items > 0 && time_steps > 0) else {
             let xs = self.embedding.forward(maps, of_item)?;
             return self.stack.readout_of_at(Drive::Constant(&xs, time_steps), readout, layers, positions);

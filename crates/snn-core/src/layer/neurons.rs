@@ -69,6 +69,12 @@ pub trait NeuronModel: Debug + Send + Sync {
     fn forward(&self, currents: &Tensor) -> Result<Tensor> {
         unroll(currents, |x, state| self.step(x, state))
     }
+
+    /// Says whether what it makes are spikes, 0 or 1, and not numbers. What counts operations asks: behind a spike a connection adds, behind a
+    /// number it multiplies.
+    fn spikes(&self) -> bool {
+        true
+    }
 }
 
 /// Calls `step` for each time step of `currents: [T, N, ...]`.
@@ -122,6 +128,14 @@ impl Neurons {
             Self::Plif(lif, w) => Self::Plif(scaled(lif)?, w.clone()),
             Self::Model(_) => bail!("a neuron model of your own has no threshold that could be scaled"),
         })
+    }
+
+    /// Whether what they make are spikes, and not numbers.
+    pub(super) fn spike(&self) -> bool {
+        match self {
+            Self::Lif(_) | Self::Plif(..) => true,
+            Self::Model(model) => model.spikes(),
+        }
     }
 
     /// What a chain needs to know of them; nothing where they are a model of the user's.

@@ -2,13 +2,16 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
+use serde::{Deserialize, Serialize};
+
 use crate::Error;
 
 /// Makes one value of each square window of a map.
 ///
 /// Windows do not overlap: the kernel is the stride, as PyTorch's `AvgPool2d(k)` and `MaxPool2d(k)` have it by default. Rows and
 /// columns that fill no window are left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Pool {
     /// The mean. Of spikes this is no longer 0 or 1.

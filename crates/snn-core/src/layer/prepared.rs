@@ -36,7 +36,7 @@ use crate::{Drive, Readout, SpikingLayer, SpikingStack};
 pub struct PreparedStack {
     layers: Vec<SpikingLayer>,
     specs: Vec<Spec>,
-    map: Vec<usize>,
+    pub(super) map: Vec<usize>,
     /// Positions of the output.
     positions: usize,
     /// Where there is a kernel.

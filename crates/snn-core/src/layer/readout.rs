@@ -61,6 +61,13 @@ impl ReadoutLayer {
         Ok(Self { synapse: Synapse::linear(c_in, c_out, &vb)?, readout })
     }
 
+    /// Returns the same layer for inference, with its parameters outside the graph: what it makes has no gradients in them.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let Synapse { map, weight, bias } = self.synapse.clone();
+        Self { synapse: Synapse { map, weight: weight.detach(), bias: bias.detach() }, readout: self.readout }
+    }
+
     /// Computes the read-out of the synapse's output.
     ///
     /// # Shapes
@@ -140,8 +147,12 @@ impl ReadoutLayer {
             return pick_positions(&self.forward_sums(sums, time_steps)?, positions);
         };
         let ys = conv2d_at(&self.join(sums)?, &self.synapse.weight, cfg, positions)?;
+        let bias = self.bias(time_steps)?;
+        if !bias.track_op() {
+            return ys.broadcast_add(&bias);
+        }
         // As a product with ones, whose gradient Candle sums many times as fast as that of a broadcast along the first axis.
-        let (ones, bias) = (Tensor::ones((ys.dim(0)?, 1), ys.dtype(), ys.device())?, self.bias(time_steps)?);
+        let ones = Tensor::ones((ys.dim(0)?, 1), ys.dtype(), ys.device())?;
         ys + ones.matmul(&bias.unsqueeze(0)?)?
     }
 

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, ModuleT, Tensor, Var};
 use snn_core::{
-    ConvConfig, DescribeLayers, Drive, FiringRates, LifConfig, ParamStore, Pool, Readout, ReadoutLayer, Seed,
-    SewFunction, SpikingLayer, SpikingNetwork, SpikingStack,
+    Analog, ConvConfig, DescribeLayers, Drive, FiringRates, LayerConfig, LifConfig, ParamStore, Pool,
+    Readout, ReadoutLayer, Seed, SewFunction, SpikingLayer, SpikingNetwork, SpikingStack,
 };
 
 use crate::common::{Result, assert_close, flat, gradients};
@@ -195,6 +195,23 @@ fn a_layer_says_what_it_reads_and_how_much_that_costs() -> Result {
         ("head", "3"),
     ];
     assert_eq!(reads, wanted.map(|(name, reads)| (name, reads.to_owned())));
+    Ok(())
+}
+
+/// What counts operations multiplies behind layers that make numbers, and adds behind those that make spikes.
+#[test]
+fn layers_without_spikes_are_known_to_make_numbers() -> Result {
+    let spiking = LayerConfig::from(LifConfig::default());
+    let network = SpikingNetwork::builder(&[4], spiking, store(DType::F32).builder())
+        .linear(5)
+        .neuron(spiking.with_analog(Analog::Relu))
+        .linear(6)
+        .neuron(LifConfig::default())
+        .linear(7)
+        .readout(3, Readout::Mean)
+        .build()?;
+    let reads: Vec<_> = network.describe_layers()?.iter().map(|layer| layer.reads_numbers).collect();
+    assert_eq!(reads, [false, false, true, false]);
     Ok(())
 }
 

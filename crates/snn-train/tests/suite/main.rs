@@ -290,6 +290,30 @@ fn another_models_file_is_refused() {
     rejects(train(root.path(), true, &mut Silent), &["line.safetensors", "holds a `circle`, not a `line`"]);
 }
 
+/// Its batches would be others than those of any training that was never stopped, or its table one of two.
+#[test]
+fn a_training_goes_on_with_its_own_items_seed_and_columns_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let go_on = |items, seed, columns: &[&str], returned: usize| {
+        let (cfg, resume) = (config(), root.path().join("config.json").exists());
+        let run = RunDir::open(root.path(), &cfg, resume)?;
+        let params = ParamStore::new(Seed(3), DType::F32, &Device::Cpu);
+        let line = Line::build(&(), params.builder())?;
+        let trainer = Trainer::new("line", &cfg, &params, items, Seed(seed)).columns(columns).in_run(&run);
+        trainer.train_model(&line, &mut StopAfter(3, 0), |batch: Batch<'_>| -> Result<StepLoss> {
+            let columns = vec![Tensor::new(batch.items[0], &Device::Cpu)?; returned];
+            Ok(StepLoss { loss: line.loss(batch.items)?, columns })
+        })
+    };
+    rejects(go_on(22, 3, &["item"], 2), &["`columns` = 2", "the table has [\"item\"]"]);
+    stopped_at(go_on(22, 3, &["item"], 1), 3);
+    let state = "line.state.safetensors";
+    rejects(go_on(21, 3, &["item"], 1), &[state, "22 items in the order of seed 3", "21 items"]);
+    rejects(go_on(22, 4, &["item"], 1), &[state, "not on 22 items in the order of seed 4"]);
+    rejects(go_on(22, 3, &["other"], 1), &["line.csv", "`step,epoch,lr,loss,item,grad_norm`", "other"]);
+    go_on(22, 3, &["item"], 1).unwrap();
+}
+
 #[test]
 fn configs_that_make_no_sense_are_refused_by_field() {
     let with = |change: &dyn Fn(&mut TrainingConfig)| {

@@ -77,7 +77,7 @@ fn train(
     let trainer = Trainer::new("net", cfg, &params, 40, Seed(3)).columns(&["items"]);
     let trainer = run.iter().fold(trainer, |trainer, run| trainer.in_run(run));
     let step = |batch: Batch<'_>| -> Result<StepLoss> {
-        let (first, whole) = batch.places;
+        let (first, whole) = (batch.first, batch.whole);
         assert!(whole == 12 && first.is_multiple_of(batch.items.len()) && first < 12);
         Ok(StepLoss {
             loss: net.loss(batch.items)?,
@@ -179,8 +179,8 @@ fn one_that_fails_fails_all() {
         let params = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
         let net = Net::build(&FEW, params.builder())?;
         let step = |batch: Batch<'_>| -> Result<StepLoss> {
-            if fails(batch.step, batch.places.0) {
-                return Err(Error::config("shard", batch.places.0, "fails"));
+            if fails(batch.step, batch.first) {
+                return Err(Error::config("shard", batch.first, "fails"));
             }
             Ok(net.loss(batch.items)?.into())
         };
@@ -205,7 +205,7 @@ fn one_that_fails_fails_all() {
     let net = Net::build(&FEW, params.builder()).unwrap();
     let step = |batch: Batch<'_>| -> Result<StepLoss> {
         let loss = net.loss(batch.items)?;
-        Ok(if batch.places.0 == 2 { (loss + net.loss(batch.items)?)?.into() } else { loss.into() })
+        Ok(if batch.first == 2 { (loss + net.loss(batch.items)?)?.into() } else { loss.into() })
     };
     let trainer = Trainer::new("net", &cfg, &params, 40, Seed(3));
     rejects(trainer.train_over(&Alone, &mut Silent, |_| Ok(()), step), &["shards", "exchange"]);

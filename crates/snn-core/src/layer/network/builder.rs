@@ -7,7 +7,7 @@ use super::flow::Part;
 use super::{Layers, SpikingNetwork};
 use crate::layer::run::specs;
 use crate::{
-    Connections, ConvConfig, LayerDescription, LifConfig, Pool, Readout, ReadoutLayer, SewFunction,
+    Connections, ConvConfig, LayerConfig, LayerDescription, Pool, Readout, ReadoutLayer, SewFunction,
     SpikingLayer, SpikingStack,
 };
 
@@ -38,7 +38,7 @@ use crate::{
 #[must_use = "a network exists when it is built"]
 pub struct NetworkBuilder<'a> {
     vb: VarBuilder<'a>,
-    lif: LifConfig,
+    neuron: LayerConfig,
     /// What names begin with.
     prefix: String,
     input: Vec<usize>,
@@ -46,8 +46,9 @@ pub struct NetworkBuilder<'a> {
     item: Vec<usize>,
     /// The map that `item` was flattened from.
     flattened: Option<[usize; 3]>,
-    /// Whose spikes these are.
+    /// Whose spikes these are, or numbers.
     reads: Vec<String>,
+    numbers: bool,
     /// Layers that will be one part, and the items that they read.
     open: Vec<SpikingLayer>,
     open_item: Vec<usize>,
@@ -65,15 +66,16 @@ impl std::fmt::Debug for NetworkBuilder<'_> {
 }
 
 impl<'a> NetworkBuilder<'a> {
-    pub(super) fn new(item: &[usize], lif: LifConfig, vb: VarBuilder<'a>) -> Self {
+    pub(super) fn new(item: &[usize], neuron: LayerConfig, vb: VarBuilder<'a>) -> Self {
         Self {
             vb,
-            lif,
+            neuron,
             prefix: String::new(),
             input: item.to_vec(),
             item: item.to_vec(),
             flattened: None,
             reads: Vec::new(),
+            numbers: false,
             open: Vec::new(),
             open_item: Vec::new(),
             parts: Vec::new(),
@@ -84,28 +86,28 @@ impl<'a> NetworkBuilder<'a> {
         }
     }
 
-    /// Sets the neurons of all layers from here on.
-    pub fn neuron(mut self, lif: LifConfig) -> Self {
-        self.lif = lif;
+    /// Sets the neurons, and the norms, of all layers from here on.
+    pub fn neuron(mut self, neuron: impl Into<LayerConfig>) -> Self {
+        self.neuron = neuron.into();
         self
     }
 
     /// Adds a spiking convolution, as [`SpikingLayer::conv`].
     pub fn conv(self, channels: usize, cfg: ConvConfig) -> Self {
-        let lif = self.lif;
-        self.layer(|from, vb| SpikingLayer::conv(from, channels, cfg, lif, vb))
+        let neuron = self.neuron;
+        self.layer(|from, vb| SpikingLayer::conv(from, channels, cfg, neuron, vb))
     }
 
     /// Adds a spiking transposed convolution, as [`SpikingLayer::conv_transpose`].
     pub fn conv_transpose(self, channels: usize, cfg: ConvConfig) -> Self {
-        let lif = self.lif;
-        self.layer(|from, vb| SpikingLayer::conv_transpose(from, channels, cfg, lif, vb))
+        let neuron = self.neuron;
+        self.layer(|from, vb| SpikingLayer::conv_transpose(from, channels, cfg, neuron, vb))
     }
 
     /// Adds a spiking linear layer, as [`SpikingLayer::linear`]. Maps must be [flattened](Self::flatten) in front of it.
     pub fn linear(self, features: usize) -> Self {
-        let lif = self.lif;
-        self.layer(|from, vb| SpikingLayer::linear(from, features, lif, vb))
+        let neuron = self.neuron;
+        self.layer(|from, vb| SpikingLayer::linear(from, features, neuron, vb))
     }
 
     /// Adds any spiking layer: `make` gets the channels (or features) that it reads, and where its parameters lie.
@@ -120,6 +122,7 @@ impl<'a> NetworkBuilder<'a> {
                 None => layer.connections(network.map())?,
             };
             network.describe(name, connections);
+            network.numbers = !layer.neurons.spike();
             let next = if network.item.len() == 1 { vec![c] } else { vec![c, h, w] };
             let item = std::mem::replace(&mut network.item, next);
             if network.open.is_empty() {
@@ -187,6 +190,7 @@ impl<'a> NetworkBuilder<'a> {
                 )
             }
             network.item = through.item;
+            network.numbers = through.numbers || round.numbers;
             network.spiking += through.spiking + round.spiking;
             network.described.extend(through.described.into_iter().chain(round.described));
             network.push(Part::Residual { through: through.parts, round: round.parts, join }, name);
@@ -268,7 +272,8 @@ impl<'a> NetworkBuilder<'a> {
     /// An empty network that goes on from here.
     fn branch(&self, prefix: String) -> Self {
         let (item, reads) = (self.item.clone(), self.reads.clone());
-        Self { prefix, reads, flattened: self.flattened, ..Self::new(&item, self.lif, self.vb.clone()) }
+        let empty = Self::new(&item, self.neuron, self.vb.clone());
+        Self { prefix, reads, numbers: self.numbers, flattened: self.flattened, ..empty }
     }
 
     /// The name of the next part that is not spiking layers.
@@ -297,7 +302,8 @@ impl<'a> NetworkBuilder<'a> {
     /// The next layer, which reads what there is so far.
     fn describe(&mut self, name: String, connections: Connections) {
         let reads = std::mem::replace(&mut self.reads, vec![name.clone()]);
-        self.described.push(LayerDescription { name, reads, connections, reads_numbers: false });
+        let reads_numbers = self.numbers;
+        self.described.push(LayerDescription { name, reads, connections, reads_numbers });
     }
 
     fn channels(&self) -> usize {

@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 
 use super::state::{one_step, step_layers};
 use crate::{
-    DescribeLayers, Drive, LayerDescription, LifConfig, Observer, ReadoutLayer, SpikingLayer, SpikingStack,
+    DescribeLayers, Drive, LayerConfig, LayerDescription, Observer, ReadoutLayer, SpikingLayer, SpikingStack,
     SpikingState,
 };
 pub use builder::NetworkBuilder;
@@ -94,10 +94,14 @@ fn head_of(head: Option<&ReadoutLayer>) -> Result<&ReadoutLayer> {
 }
 
 impl SpikingNetwork {
-    /// Begins a network for items `[C, H, W]`, or `[C]`. All its neurons are `lif`, until
-    /// [`neuron`](NetworkBuilder::neuron) names another; its parameters are made in `vb`, or found there.
-    pub fn builder<'a>(item: &[usize], lif: LifConfig, vb: VarBuilder<'a>) -> NetworkBuilder<'a> {
-        NetworkBuilder::new(item, lif, vb)
+    /// Begins a network for items `[C, H, W]`, or `[C]`. All its layers have this neuron (a [`LifConfig`](crate::LifConfig) will do), with
+    /// this norm, until [`neuron`](NetworkBuilder::neuron) names another; its parameters are made in `vb`, or found there.
+    pub fn builder<'a>(
+        item: &[usize],
+        neuron: impl Into<LayerConfig>,
+        vb: VarBuilder<'a>,
+    ) -> NetworkBuilder<'a> {
+        NetworkBuilder::new(item, neuron.into(), vb)
     }
 
     /// Computes the spikes that come out of the last part. With `train`, normalises by batch statistics and moves the running ones, those

@@ -41,9 +41,8 @@ pub(super) trait Weights: Real {
 
 impl Weights for f64 {
     fn weights(row: &[f64], weights: &mut [f64]) -> (f64, f64) {
-        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        weights.iter_mut().zip(row).for_each(|(weight, x)| *weight = (x - largest).exp());
-        (largest, weights.iter().sum())
+        weights.copy_from_slice(row);
+        double(weights, 1.)
     }
 }
 
@@ -61,9 +60,17 @@ vectorised! {
     }
 }
 
+vectorised! {
+    pub(super) fn double(row: &mut [f64], temperature: f64) -> (f64, f64) {
+        let largest = fold(row, f64::NEG_INFINITY, |largest, x| if x > largest { x } else { largest });
+        row.iter_mut().for_each(|x| *x = exp_double((*x - largest) / temperature));
+        (largest, fold(row, 0., |sum, x| sum + x))
+    }
+}
+
 /// A sum, or a maximum, in sixteen lanes whatever the machine's, so that it is the same on all.
 #[inline(always)]
-fn fold(values: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+fn fold<F: Copy>(values: &[F], start: F, f: impl Fn(F, F) -> F) -> F {
     let mut lanes = [start; 16];
     for sixteen in values.chunks(16) {
         lanes.iter_mut().zip(sixteen).for_each(|(lane, &x)| *lane = f(*lane, x));
@@ -88,6 +95,30 @@ fn exp(x: f32) -> f32 {
     if x < -87. { 0. } else { of_r * power }
 }
 
+/// The same of a double, by fourteen terms: the relative error is below 4e-16, and below `e^-708` it is 0.
+#[inline(always)]
+fn exp_double(x: f64) -> f64 {
+    const UNITS: f64 = 6_755_399_441_055_744.; // 1.5 * 2^52
+    const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
+    let shifted = x * std::f64::consts::LOG2_E + UNITS;
+    let n = shifted - UNITS;
+    let r = (x - n * LN_2[0]) - n * LN_2[1];
+    let of_r = SERIES.into_iter().fold(0., |sum, term| sum * r + term);
+    let power = f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52));
+    if x < -708. { 0. } else { of_r * power }
+}
+
+/// `1 / 13!`, .., `1 / 1!`, `1 / 0!`.
+const SERIES: [f64; 14] = {
+    let (mut terms, mut factorial, mut k) = ([1.; 14], 1., 1);
+    while k < 14 {
+        factorial *= k as f64;
+        terms[13 - k] = 1. / factorial;
+        k += 1;
+    }
+    terms
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +132,12 @@ mod tests {
         }
         assert_eq!([exp(0.), exp(-87.001), exp(-1e30), exp(f32::NEG_INFINITY)], [1., 0., 0., 0.]);
         assert!(exp(f32::NAN).is_nan());
+        for i in 0..=708_000 {
+            let x = i as f64 * -1e-3;
+            let error = exp_double(x) / x.exp() - 1.;
+            assert!(error.abs() < 4.5e-16, "e^{x}: relative error {error:e}");
+        }
+        assert_eq!([exp_double(0.), exp_double(-708.1), exp_double(f64::NEG_INFINITY)], [1., 0., 0.]);
+        assert!(exp_double(f64::NAN).is_nan());
     }
 }

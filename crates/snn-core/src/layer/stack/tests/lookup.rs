@@ -187,7 +187,12 @@ fn what_cannot_be_looked_up_is_named() -> Result<()> {
     }
     let at = |at: &[Vec<u32>]| prepared.readout_of_at(maps, of_item, 4, PSP, &[0], at);
     assert!(at(&[vec![16], vec![]]).is_err() && at(&[vec![0]]).is_err(), "positions");
-    assert!(stack.prepare_on_tokens(embedding, (4, 3)).is_err(), "not a vector for each position");
+    let turned =
+        prepared.readout_of_at(&maps.reshape((case.batch, 2, 8))?, of_item, 4, PSP, &[0], &[vec![], vec![0]]);
+    assert!(turned.is_err_and(|e| e.to_string().contains("maps of [4, 4], not [2, 8]")));
+    for map in [(4, 3), (usize::MAX, 2)] {
+        assert!(stack.prepare_on_tokens(embedding, map).is_err(), "not a vector for each position");
+    }
     let table = |shape: (usize, usize), dtype| Tensor::zeros(shape, dtype, &Device::Cpu);
     let token = table((2, 3), DType::F32)?;
     for other in [table((2, 4), DType::F32)?, table((2, 3), DType::F64)?] {

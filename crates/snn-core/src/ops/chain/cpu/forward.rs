@@ -1,5 +1,7 @@
 //! A chain from its input to its output.
 
+use std::borrow::Cow;
+
 use candle_core::Result;
 use rayon::prelude::*;
 
@@ -112,7 +114,7 @@ impl Plan {
             let parts = wanted.map(|wanted| self.parts(wanted));
             let mut next = Vec::new();
             for (i, (layer, (packed, affine))) in self.layers.iter().zip(&laid_out.0).enumerate() {
-                let links = parts.as_ref().map_or(&layer.links, |parts| &parts[i].0);
+                let links = parts.as_ref().map_or(&layer.links, |parts| &*parts[i].0);
                 let at = parts.as_ref().zip(wanted);
                 let at = at.map(|(parts, wanted)| At { computed: &parts[i].1, wanted });
                 let place = Place { layer: i, positions: links.targets, at };
@@ -155,7 +157,7 @@ impl Plan {
     }
 
     /// The links of each layer that these positions of the output depend on, and the positions that they lead to.
-    fn parts(&self, wanted: &[u32]) -> Vec<(Links, Vec<u32>)> {
+    fn parts(&self, wanted: &[u32]) -> Vec<(Cow<'_, Links>, Vec<u32>)> {
         let (mut parts, mut computed) = (Vec::with_capacity(self.layers.len()), wanted.to_vec());
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let links = &layer.links;
@@ -167,7 +169,10 @@ impl Plan {
                 sources.sort_unstable();
                 sources.dedup();
             }
-            let part = links.part(&sources, &computed);
+            let part = match (sources.len(), computed.len()) == (links.sources, links.targets) {
+                true => Cow::Borrowed(links),
+                false => Cow::Owned(links.part(&sources, &computed)),
+            };
             let next = if layer.flattened > 1 { (0..layer.flattened as u32).collect() } else { sources };
             parts.push((part, std::mem::replace(&mut computed, next)));
         }

@@ -134,6 +134,9 @@ impl At {
     /// Appends what position `p` sees: `[C_in, taps]`, as the weight's rows are ordered.
     fn append_column<F: Real>(&self, xs: &[F], p: usize, into: &mut Vec<F>) {
         let taps = self.taps(p);
+        if let [Some(q)] = taps[..] {
+            return into.extend(xs.iter().skip(q).step_by(self.axes[0].image * self.axes[1].image));
+        }
         for plane in xs.chunks_exact(self.axes[0].image * self.axes[1].image) {
             into.extend(taps.iter().map(|seen| seen.map_or(F::from_f64(0.), |q| plane[q])));
         }
