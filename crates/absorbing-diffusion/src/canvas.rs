@@ -1,10 +1,10 @@
 //! The images in the making, one step at a time.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::{Rng, RngCore};
 use rayon::prelude::*;
 
-use crate::categorical::categorical;
+use crate::categorical::{Sharpening, categorical};
 use crate::{
     AbsorbingProcess, Draft, Drawn, Error, LogitsAt, NoisyCodes, Result, RevealOrder, SamplingConfig,
     Settled, host,
@@ -89,14 +89,18 @@ impl Canvas<'_> {
         let sharpening = self.config.sharpening(left, self.steps);
         let times: Vec<u32> = batch.iter().map(|proposal| self.time(proposal.image, left)).collect();
         let logits = self.logits(denoiser, batch, &times)?;
-        let rows = logits.par_chunks(self.process.codes());
-        let found: Vec<_> =
-            rows.zip(self.noise(batch)).map(|(row, u)| categorical(row, sharpening, u)).collect();
-        let mut found = found.into_iter().zip(logits.chunks(self.process.codes()));
+        let (k, noise) = (self.process.codes(), self.noise(batch));
+        let found = match logits.dtype() {
+            DType::F32 => draw(&logits.flatten_all()?.to_vec1::<f32>()?, k, sharpening, noise),
+            _ => draw(&host::floats(&logits)?, k, sharpening, noise),
+        };
+        let mut found = found.into_iter().enumerate();
         for (Proposal { image, positions }, &t) in batch.iter().zip(&times) {
             let mut drawn = Vec::with_capacity(positions.len());
-            for (&position, (found, row)) in positions.iter().zip(&mut found) {
-                let (code, log_prob) = found.ok_or_else(|| self.bad_logits(*image, position, t, row))?;
+            for (&position, (row, found)) in positions.iter().zip(&mut found) {
+                let Some((code, log_prob)) = found else {
+                    return Err(self.bad_logits(*image, position, t, &host::floats(&logits.get(row)?)?));
+                };
                 drawn.push(Drawn { position, code, log_prob });
             }
             self.settle(*image, &drawn, left)?;
@@ -163,8 +167,8 @@ impl Canvas<'_> {
         time.clamp(1, last as u128) as u32
     }
 
-    /// The denoiser's logits at the proposed positions, `[proposed tokens, K]`, flattened.
-    fn logits(&self, denoiser: &dyn LogitsAt, batch: &[Proposal], times: &[u32]) -> Result<Vec<f64>> {
+    /// The denoiser's logits at the proposed positions, `[proposed tokens, K]`, on the CPU.
+    fn logits(&self, denoiser: &dyn LogitsAt, batch: &[Proposal], times: &[u32]) -> Result<Tensor> {
         let (n, k, (h, w)) = (batch.len(), self.process.codes(), self.map);
         let images = || batch.iter().map(|proposal| &self.images[proposal.image]);
         let codes: Vec<u32> = images().flat_map(|image| &image.codes).copied().collect();
@@ -175,7 +179,7 @@ impl Canvas<'_> {
             batch.iter().map(|p| p.positions.iter().map(|&at| at as u32).collect()).collect();
         let logits = denoiser.logits_at(&NoisyCodes::new(&h_t, &times, &numbers), &positions)?;
         Error::check_shape("what the denoiser returned", logits.dims(), &[positions.concat().len(), k])?;
-        host::floats(&logits)
+        Ok(logits.to_device(&Device::Cpu)?)
     }
 
     fn bad_logits(&self, image: usize, position: usize, t: u32, row: &[f64]) -> Error {
@@ -185,6 +189,17 @@ impl Canvas<'_> {
         let at = format!("of code {code} at [{i}, {j}] of image {number}, t = {t},");
         Error::value("logit", at, row[code], "a number, not all of them -inf")
     }
+}
+
+/// A code, with its log-probability, from each row of logits.
+fn draw<F: Copy + Sync + Into<f64>>(
+    logits: &[F],
+    codes: usize,
+    sharpening: Sharpening,
+    noise: Vec<f64>,
+) -> Vec<Option<(u32, f64)>> {
+    let rows = logits.par_chunks(codes).zip(noise);
+    rows.map_init(Vec::new, |weights, (row, u)| categorical(row, sharpening, u, weights)).collect()
 }
 
 /// The error of an order that broke the rules of [`RevealOrder`].

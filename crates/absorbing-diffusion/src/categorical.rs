@@ -1,5 +1,7 @@
 //! One draw from a softmax, on the host.
 
+use snn_core::softmax_weights;
+
 /// How far a draw prefers what is likely.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sharpening {
@@ -12,12 +14,12 @@ pub(crate) struct Sharpening {
 }
 
 impl Sharpening {
-    /// Sets the weights of the codes that can not be drawn to 0.
-    fn cut(self, weights: &mut [f64]) {
+    /// Sets the weights of the codes that can not be drawn to 0, and returns whether there can be such.
+    fn cut(self, weights: &mut [f64]) -> bool {
         let top_k = self.top_k.filter(|&k| k < weights.len());
         let top_p = self.top_p.filter(|&p| p < 1.);
         if top_k.is_none() && top_p.is_none() {
-            return;
+            return false;
         }
         // The sort is stable: of equally likely codes the lower one comes first.
         let mut codes: Vec<usize> = (0..weights.len()).collect();
@@ -33,31 +35,33 @@ impl Sharpening {
             keep = enough.map_or(keep, |last| last + 1);
         }
         codes[keep..].iter().for_each(|&code| weights[code] = 0.);
+        true
     }
 }
 
 /// Draws a code from `softmax(logits / temperature)`, cut to the codes that top-k and top-p leave, by the inverse of its
 /// cumulative distribution at `u` in `[0, 1)`, and returns it with its log-probability before the cut.
 ///
-/// `None` if there is no such distribution: a NaN, or no finite largest logit. (`-inf` is a probability of 0.)
-pub(crate) fn categorical(logits: &[f64], sharpening: Sharpening, u: f64) -> Option<(u32, f64)> {
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if !max.is_finite() || logits.iter().any(|x| x.is_nan()) {
-        return None;
-    }
-    let temperature = sharpening.temperature;
-    let mut weights: Vec<f64> = logits.iter().map(|x| ((x - max) / temperature).exp()).collect();
-    let log_total = weights.iter().sum::<f64>().ln();
-    sharpening.cut(&mut weights);
-    let target = u * weights.iter().sum::<f64>();
-    let mut cumulative = 0.;
+/// `None` if there is no such distribution: a NaN, or no finite largest logit. (`-inf` is a probability of 0.) `weights` is memory that a
+/// thread uses again for its next row.
+pub(crate) fn categorical<F: Copy + Into<f64>>(
+    logits: &[F],
+    sharpening: Sharpening,
+    u: f64,
+    weights: &mut Vec<f64>,
+) -> Option<(u32, f64)> {
+    weights.clear();
+    weights.extend(logits.iter().map(|&x| x.into()));
+    let (max, all) = softmax_weights(weights, sharpening.temperature)?;
+    let left = if sharpening.cut(weights) { weights.iter().sum() } else { all };
+    let (target, mut cumulative) = (u * left, 0.);
     let drawn = weights.iter().position(|weight| {
         cumulative += weight;
         cumulative > target
     });
-    // The cumulative sum ends at the very total, which `u < 1` keeps above the target; but for that, the last.
+    // Summed in another order the weights may end below the target, if `u` is nearly 1: then it is the last of them.
     let code = drawn.or_else(|| weights.iter().rposition(|&weight| weight > 0.))?;
-    Some((code as u32, (logits[code] - max) / temperature - log_total))
+    Some((code as u32, (logits[code].into() - max) / sharpening.temperature - all.ln()))
 }
 
 #[cfg(test)]
@@ -71,12 +75,12 @@ mod tests {
     #[test]
     fn inverts_the_cumulative_distribution() {
         let logits = [1f64, 2., 5.].map(f64::ln); // 1/8, 1/4, 5/8
-        let draw = |u| categorical(&logits, at(1.), u).map(|(code, _)| code);
+        let draw = |u| categorical(&logits, at(1.), u, &mut Vec::new()).map(|(code, _)| code);
         assert_eq!((draw(0.), draw(0.124), draw(0.126)), (Some(0), Some(0), Some(1)));
         assert_eq!((draw(0.374), draw(0.376), draw(1. - f64::EPSILON / 2.)), (Some(1), Some(2), Some(2)));
         // Squared weights at temperature 1/2: 1/30, 4/30, 25/30.
         for (u, code, p) in [(0.9, 0, 1f64), (1.1, 1, 4.), (5.1, 2, 25.)] {
-            let (drawn, log_prob) = categorical(&logits, at(0.5), u / 30.).unwrap();
+            let (drawn, log_prob) = categorical(&logits, at(0.5), u / 30., &mut Vec::new()).unwrap();
             assert_eq!(drawn, code);
             assert!((log_prob - (p / 30.).ln()).abs() < 1e-12);
         }
@@ -85,12 +89,16 @@ mod tests {
     #[test]
     fn extremes_are_drawn_or_refused() {
         const INF: f64 = f64::INFINITY;
-        assert_eq!(categorical(&[-INF, 0., -INF], at(1.), 0.), Some((1, 0.)));
-        assert_eq!(categorical(&[-INF, 0., -INF], at(1.), 0.999), Some((1, 0.)));
-        assert_eq!(categorical(&[3e4, -3e4], at(1e-300), 0.999), Some((0, 0.)));
+        let draw = |logits: &[f64], temperature, u| categorical(logits, at(temperature), u, &mut Vec::new());
+        assert_eq!(draw(&[-INF, 0., -INF], 1., 0.), Some((1, 0.)));
+        assert_eq!(draw(&[-INF, 0., -INF], 1., 0.999), Some((1, 0.)));
+        assert_eq!(draw(&[3e4, -3e4], 1e-300, 0.999), Some((0, 0.)));
         for bad in [[f64::NAN, 0.], [INF, 0.], [-INF, -INF]] {
-            assert_eq!(categorical(&bad, at(1.), 0.5), None);
+            assert_eq!(draw(&bad, 1., 0.5), None);
         }
+        // A row of f32 is the same row, whatever the memory was used for before.
+        let single = categorical(&[0.25f32, 1.5], at(0.7), 0.3, &mut vec![7.; 9]);
+        assert_eq!(single, draw(&[0.25, 1.5], 0.7, 0.3));
     }
 
     /// The codes that can be drawn, each with its share, on a grid of `u` so fine that none is missed.
@@ -101,7 +109,7 @@ mod tests {
         let mut shares = vec![0.; logits.len()];
         for i in 0..GRID {
             let u = (i as f64 + 0.5) / GRID as f64;
-            let (code, log_prob) = categorical(logits, sharpening, u).unwrap();
+            let (code, log_prob) = categorical(logits, sharpening, u, &mut Vec::new()).unwrap();
             shares[code as usize] += 1. / GRID as f64;
             // The log-probability is that of the whole distribution.
             assert!((log_prob - (powers[code as usize] / total).ln()).abs() < 1e-12);

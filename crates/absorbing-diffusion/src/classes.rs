@@ -190,7 +190,7 @@ impl<C: Denoiser> Conditioned<C> {
     }
 }
 
-impl<C: DescribeLayers> DescribeLayers for Conditioned<&C> {
+impl<C: DescribeLayers> DescribeLayers for Conditioned<C> {
     fn describe_layers(&self) -> candle_core::Result<Vec<LayerDescription>> {
         self.network.describe_layers()
     }
@@ -205,7 +205,7 @@ fn known(network: &impl Denoiser) -> Result<usize> {
 }
 
 /// `cond + g (cond - uncond)`, where both lie one behind the other, with a `g` for each row. A code that the class rules out
-/// (`-inf`) stays ruled out, whatever it is without the class.
+/// (`-inf`) stays ruled out, whatever it is without the class; where `g` is 0, what is ruled out without the class does not matter.
 fn guide(both: &Tensor, guidance: Vec<f64>) -> candle_core::Result<Tensor> {
     let rows = guidance.len();
     let (cond, uncond) = (both.narrow(0, 0, rows)?, both.narrow(0, rows, rows)?);
@@ -214,12 +214,18 @@ fn guide(both: &Tensor, guidance: Vec<f64>) -> candle_core::Result<Tensor> {
     let guidance =
         Tensor::from_vec(guidance, shape, &Device::Cpu)?.to_dtype(both.dtype())?.to_device(both.device())?;
     let guided = (&cond + (&cond - uncond)?.broadcast_mul(&guidance)?)?;
-    cond.eq(f64::NEG_INFINITY)?.where_cond(&cond, &guided)
+    let alone = guidance.eq(0.)?.broadcast_as(cond.shape())?;
+    let alone = (alone + cond.eq(f64::NEG_INFINITY)?)?; // u8, of which each but 0 is true
+    alone.where_cond(&cond, &guided)
 }
 
 impl<C: Denoiser> Denoiser for Conditioned<C> {
     fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> candle_core::Result<Tensor> {
         self.told(noisy, !train, |_| 1, |noisy, _| self.network.logits(noisy, train))
+    }
+
+    fn check_process(&self, process: &AbsorbingProcess) -> Result<()> {
+        self.network.check_process(process)
     }
 
     fn logits_at(&self, noisy: &NoisyCodes<'_>, positions: &[Vec<u32>], train: bool) -> Result<Tensor> {

@@ -3,6 +3,8 @@
 use candle_core::{Result, Tensor};
 use snn_core::{Seed, pick_positions};
 
+use crate::AbsorbingProcess;
+
 /// What a [`Denoiser`] is asked about: partly masked codes, and what is known of them.
 #[derive(Clone, Copy, Debug)]
 pub struct NoisyCodes<'a> {
@@ -100,6 +102,15 @@ pub trait Denoiser {
         0
     }
 
+    /// Checks that the network was made for a process of so many codes and steps. [`Sampler`](crate::Sampler), [`loss`](crate::loss()) and
+    /// [`bits_per_token`](crate::bits_per_token) ask. By default any process will do.
+    ///
+    /// # Errors
+    /// Returns an error if it was made for another one.
+    fn check_process(&self, _process: &AbsorbingProcess) -> crate::Result<()> {
+        Ok(())
+    }
+
     /// Computes [`logits`](Self::logits) of some tokens only: those at the positions `positions[n]` of map `n`, counted row by row. The loss and
     /// the bound ask for masked tokens alone.
     ///
@@ -195,33 +206,44 @@ impl<F: Fn(&Tensor, &Tensor, bool) -> Result<Tensor>> Denoiser for FromFn<F> {
     }
 }
 
-impl<D: Denoiser + ?Sized> Denoiser for &D {
-    fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> Result<Tensor> {
-        (**self).logits(noisy, train)
-    }
+/// Hands the methods of a denoiser on to what is borrowed or boxed.
+macro_rules! hand_on {
+    ($($pointer:ty),*) => {$(
+        impl<D: Denoiser + ?Sized> Denoiser for $pointer {
+            fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> Result<Tensor> {
+                (**self).logits(noisy, train)
+            }
 
-    fn classes(&self) -> usize {
-        (**self).classes()
-    }
+            fn classes(&self) -> usize {
+                (**self).classes()
+            }
 
-    fn logits_at(
-        &self,
-        noisy: &NoisyCodes<'_>,
-        positions: &[Vec<u32>],
-        train: bool,
-    ) -> crate::Result<Tensor> {
-        (**self).logits_at(noisy, positions, train)
-    }
+            fn check_process(&self, process: &AbsorbingProcess) -> crate::Result<()> {
+                (**self).check_process(process)
+            }
 
-    fn prepare(&self) -> Result<Box<dyn LogitsAt + '_>> {
-        (**self).prepare()
-    }
+            fn logits_at(
+                &self,
+                noisy: &NoisyCodes<'_>,
+                positions: &[Vec<u32>],
+                train: bool,
+            ) -> crate::Result<Tensor> {
+                (**self).logits_at(noisy, positions, train)
+            }
 
-    fn prepare_at_threshold(&self, scale: f64) -> Result<Box<dyn LogitsAt + '_>> {
-        (**self).prepare_at_threshold(scale)
-    }
+            fn prepare(&self) -> Result<Box<dyn LogitsAt + '_>> {
+                (**self).prepare()
+            }
 
-    fn of_seed(&self, seed: Seed) -> crate::Result<Option<Box<dyn Denoiser + '_>>> {
-        (**self).of_seed(seed)
-    }
+            fn prepare_at_threshold(&self, scale: f64) -> Result<Box<dyn LogitsAt + '_>> {
+                (**self).prepare_at_threshold(scale)
+            }
+
+            fn of_seed(&self, seed: Seed) -> crate::Result<Option<Box<dyn Denoiser + '_>>> {
+                (**self).of_seed(seed)
+            }
+        }
+    )*};
 }
+
+hand_on!(&D, Box<D>, std::sync::Arc<D>);

@@ -73,7 +73,8 @@ impl BitsPerToken {
 /// # Shapes
 /// `h0: u32 [N, H', W']` in `0..K`, `N >= 2`.
 /// # Errors
-/// Returns an error if the config does not [validate](ElboConfig::validate), if a code is out of range, if there are fewer
+/// Returns an error if the config does not [validate](ElboConfig::validate), if the denoiser is one
+/// [of another process](Denoiser::check_process), if a code is out of range, if there are fewer
 /// than two images, if the logits have another shape, or if a cross entropy is not finite (the error names the image).
 /// # Examples
 /// ```
@@ -100,10 +101,11 @@ pub fn bits_per_token(
     seed: Seed,
 ) -> Result<BitsPerToken> {
     config.validate()?;
+    denoiser.check_process(process)?;
     let (codes, (n, h, w)) = host::codes(h0, process.codes())?;
     if n < 2 || h * w == 0 {
         return Err(Error::config(
-            "elbo.h0",
+            "bound.h0",
             format!("{:?}", h0.dims()),
             "needs two images, of a token or more",
         ));

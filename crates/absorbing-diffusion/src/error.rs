@@ -56,5 +56,15 @@ impl Error {
     }
 }
 
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            Error::Core(error) => error.into(),
+            other => Self::wrap(other),
+        }
+    }
+}
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

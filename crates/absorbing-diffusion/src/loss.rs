@@ -74,7 +74,8 @@ pub fn draw_noise(
 /// `h0: u32 [N, H', W']` in `0..K`, `t: u32 [N]` in `1..=T_d`, `u: [N, H', W']` in `[0, 1)` -> a scalar, of the
 /// logits' type (f32 if that is shorter).
 /// # Errors
-/// Returns the errors of [`AbsorbingProcess::q_sample`] and of the denoiser, and an error if a time is 0, if the batch is
+/// Returns the errors of [`AbsorbingProcess::q_sample`] and of the denoiser, and an error if the denoiser is one
+/// [of another process](Denoiser::check_process), if a time is 0, if the batch is
 /// empty, or if the logits have another shape.
 /// # Examples
 /// ```
@@ -103,6 +104,7 @@ pub fn loss(
     weighting: Weighting,
     train: bool,
 ) -> Result<Tensor> {
+    denoiser.check_process(process)?;
     let (n, h, w) = h0.dims3()?;
     if h0.elem_count() == 0 {
         return Err(Error::config("loss.h0", format!("{:?}", h0.dims()), "needs at least one token"));

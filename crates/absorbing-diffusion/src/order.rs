@@ -149,7 +149,7 @@ impl RevealOrder for Order {
     }
 
     fn settle(&self, draft: &Draft<'_>, drawn: &[Drawn], rng: &mut dyn RngCore) -> Settled {
-        let mut settled = Settled { keep: (0..drawn.len()).collect(), remask: Vec::new() };
+        let mut settled = Settled::all(drawn);
         match self {
             Self::Posterior | Self::ExactK | Self::Halton => {}
             Self::Confidence { noise } => {
@@ -202,8 +202,9 @@ fn remasking(cap: f64, left: usize, steps: usize) -> (f64, f64) {
     (sigma, ((after - (1. - sigma) * before) / (1. - before)).min(1.))
 }
 
-/// `count` of the `items`, uniformly at random, in ascending order (a partial Fisher-Yates shuffle).
+/// `count` of the `items`, or all, uniformly at random, in ascending order (a partial Fisher-Yates shuffle).
 pub(crate) fn choose(mut items: Vec<usize>, count: usize, rng: &mut dyn RngCore) -> Vec<usize> {
+    let count = count.min(items.len());
     for i in 0..count {
         let j = rng.random_range(i..items.len());
         items.swap(i, j);

@@ -1,7 +1,7 @@
 //! An SDID laid out for sampling: it computes the receptive field of the positions that are asked for, and nothing else.
 
 use candle_core::Tensor;
-use snn_core::{PreparedStack, PreparedTokenStack};
+use snn_core::{PreparedStack, PreparedTokenStack, ReadoutLayer};
 
 use crate::input::Input;
 use crate::{LogitsAt, NoisyCodes, Result, Sdid};
@@ -10,6 +10,7 @@ use crate::{LogitsAt, NoisyCodes, Result, Sdid};
 pub(crate) struct Prepared<'a> {
     sdid: &'a Sdid,
     stack: Layers,
+    head: ReadoutLayer,
 }
 
 /// The spiking layers, by what the first of them reads.
@@ -30,13 +31,13 @@ impl<'a> Prepared<'a> {
                 Layers::OnTokens(stack.prepare_on_tokens(embedding, (h, w))?)
             }
         };
-        Ok(Self { sdid, stack })
+        Ok(Self { sdid, stack, head: sdid.head.detached() })
     }
 }
 
 impl LogitsAt for Prepared<'_> {
     fn logits_at(&self, noisy: &NoisyCodes<'_>, positions: &[Vec<u32>]) -> Result<Tensor> {
-        let Sdid { cfg, input, head, read, .. } = self.sdid;
+        let (Sdid { cfg, input, read, .. }, head) = (self.sdid, &self.head);
         let (seen, readout) = (head.reach((cfg.height, cfg.width), positions)?, head.readout());
         let sums = match &self.stack {
             Layers::OnNumbers(stack) => {

@@ -12,7 +12,8 @@ use rand::RngCore;
 /// 3. [`settle`](Self::settle) sees the drawn codes with their log-probabilities and says which of them stay; the others are
 ///    masked still. It may also mask tokens again that earlier steps have revealed. It is asked even where nothing was proposed.
 ///
-/// [`Order`](crate::Order) has the built-in orders. An order must leave no mask after its last step.
+/// [`Order`](crate::Order) has the built-in orders. An order must leave no mask after its last step. An order that is made around another
+/// one hands on all three methods, or the inner one does not know what became of its proposals, and the network is told other times.
 ///
 /// # Examples
 /// One token a step, the most certain first:
@@ -53,7 +54,7 @@ pub trait RevealOrder {
     /// Decides which of the drawn codes stay, and which older ones are masked again. By default all stay.
     fn settle(&self, draft: &Draft<'_>, drawn: &[Drawn], rng: &mut dyn RngCore) -> Settled {
         let _ = (draft, rng);
-        Settled { keep: (0..drawn.len()).collect(), remask: Vec::new() }
+        Settled::all(drawn)
     }
 
     /// The share of tokens that is masked before this step, as a numerator and a denominator: the network is told the diffusion time of
@@ -62,6 +63,27 @@ pub trait RevealOrder {
         draft.share_by_steps()
     }
 }
+
+/// Hands the methods of an order on to what is borrowed or boxed.
+macro_rules! hand_on {
+    ($($pointer:ty),*) => {$(
+        impl<O: RevealOrder + ?Sized> RevealOrder for $pointer {
+            fn propose(&self, draft: &Draft<'_>, rng: &mut dyn RngCore) -> Vec<usize> {
+                (**self).propose(draft, rng)
+            }
+
+            fn settle(&self, draft: &Draft<'_>, drawn: &[Drawn], rng: &mut dyn RngCore) -> Settled {
+                (**self).settle(draft, drawn, rng)
+            }
+
+            fn share_masked(&self, draft: &Draft<'_>) -> (usize, usize) {
+                (**self).share_masked(draft)
+            }
+        }
+    )*};
+}
+
+hand_on!(&O, Box<O>, std::sync::Arc<O>);
 
 /// One image in the making, as an order sees it.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +124,8 @@ impl Draft<'_> {
     }
 
     /// `left / steps` of the tokens that were not given, as a share of all: a numerator and a denominator.
-    pub(crate) fn share_by_steps(&self) -> (usize, usize) {
+    #[must_use]
+    pub fn share_by_steps(&self) -> (usize, usize) {
         (self.left.saturating_mul(self.free()), self.steps.saturating_mul(self.codes.len()))
     }
 
@@ -133,13 +156,21 @@ pub struct Drawn {
     pub log_prob: f64,
 }
 
-/// An order's decision about the drawn codes.
+/// An order's decision about the drawn codes. By default none stays; [`all`](Self::all) keeps them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Indices of the drawn codes that stay.
     pub keep: Vec<usize>,
     /// Positions, revealed by earlier steps, that are masked again.
     pub remask: Vec<usize>,
+}
+
+impl Settled {
+    /// All drawn codes stay, and nothing is masked again.
+    #[must_use]
+    pub fn all(drawn: &[Drawn]) -> Self {
+        Self { keep: (0..drawn.len()).collect(), remask: Vec::new() }
+    }
 }
 
 /// `length * t / steps`, rounded, halves up.

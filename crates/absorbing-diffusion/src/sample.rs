@@ -169,13 +169,15 @@ impl<'a> Sampler<'a> {
     /// A sampler with the order of its config, for which no tokens are given.
     ///
     /// # Errors
-    /// Returns an error if the config does not [validate](SamplingConfig::validate).
+    /// Returns an error if the config does not [validate](SamplingConfig::validate), or if the denoiser is one
+    /// [of another process](Denoiser::check_process).
     pub fn new(
         process: &'a AbsorbingProcess,
         denoiser: &'a dyn Denoiser,
         config: &'a SamplingConfig,
     ) -> Result<Self> {
         config.validate()?;
+        denoiser.check_process(process)?;
         Ok(Self { process, denoiser, config, order: &config.order, given: None })
     }
 
@@ -215,9 +217,13 @@ impl<'a> Sampler<'a> {
         observe: &mut dyn FnMut(&[u32], usize),
     ) -> Result<Tensor> {
         let (n, h, w) = (images.len(), map.0, map.1);
-        if n == 0 || h * w == 0 {
+        if n.checked_mul(h).and_then(|rows| rows.checked_mul(w)).is_none_or(|tokens| tokens == 0) {
             let shape = format!("{:?}", (images, h, w));
-            return Err(Error::config("sampling.shape", shape, "needs at least one token"));
+            return Err(Error::config(
+                "sampling.shape",
+                shape,
+                "needs a token or more, and no more than fit",
+            ));
         }
         let steps = self.config.steps_of(self.process);
         let mut canvas = Canvas {

@@ -9,7 +9,7 @@ use snn_core::{
 
 use crate::input::Input;
 use crate::prepared::Prepared;
-use crate::{Conditioned, Denoiser, Error, LogitsAt, NoisyCodes, Result, SdidConfig, host};
+use crate::{AbsorbingProcess, Conditioned, Denoiser, Error, LogitsAt, NoisyCodes, Result, SdidConfig, host};
 
 /// The spiking denoiser `S(h_t, t)` of section 2.3: `p(h_0 = k | h_t) = softmax_k(logits)` at every position.
 ///
@@ -221,6 +221,18 @@ impl Denoiser for Sdid {
 
     fn classes(&self) -> usize {
         self.cfg.classes.unwrap_or(0)
+    }
+
+    fn check_process(&self, process: &AbsorbingProcess) -> Result<()> {
+        let (codes, steps) = (self.cfg.codes, self.cfg.steps);
+        for (field, got, wanted) in
+            [("process.codes", process.codes(), codes), ("process.steps", process.steps(), steps)]
+        {
+            if got != wanted {
+                return Err(Error::config(field, got, format!("the network was built for {wanted}")));
+            }
+        }
+        Ok(())
     }
 
     fn logits_at(&self, noisy: &NoisyCodes<'_>, positions: &[Vec<u32>], train: bool) -> Result<Tensor> {

@@ -88,6 +88,9 @@ pub struct FsvaeConfig {
     pub scheduled: Option<ScheduledSampling>,
 }
 
+/// A pick of one is a number of 32 bits, and each has weights.
+const MOST_CANDIDATES: usize = 1 << 24;
+
 impl FsvaeConfig {
     /// The network of the released Spiking-Diffusion code: encoder and decoder of its VQ-SVAE, and between them linear layers without a
     /// norm.
@@ -136,6 +139,10 @@ impl FsvaeConfig {
             hidden.chain([("candidates", self.candidates)]).find(|(_, size)| *size == 0)
         {
             return Err(Error::config(format!("fsvae.{field}"), size, "must be at least 1"));
+        }
+        if self.candidates > MOST_CANDIDATES {
+            let reason = format!("must be at most {MOST_CANDIDATES}");
+            return Err(Error::config("fsvae.candidates", self.candidates, reason));
         }
         self.chains.validate().map_err(|e| e.within("fsvae.chains"))?;
         self.validate_loss()

@@ -33,7 +33,7 @@ impl Draws {
     /// no scheduled sampling.
     ///
     /// # Errors
-    /// Returns an error if the numbers cannot be copied to the device.
+    /// Returns an error if the config does not [validate](FsvaeConfig::validate), or if the numbers cannot be copied to the device.
     pub fn new(
         cfg: &FsvaeConfig,
         items: usize,
@@ -64,7 +64,7 @@ impl Draws {
     /// # Shapes
     /// -> u32 `[T, items, C]`.
     /// # Errors
-    /// Returns an error if the numbers cannot be copied to the device.
+    /// Returns an error if the config does not [validate](FsvaeConfig::validate), or if the numbers cannot be copied to the device.
     pub fn picks(
         cfg: &FsvaeConfig,
         items: usize,
@@ -72,6 +72,7 @@ impl Draws {
         label: &str,
         device: &Device,
     ) -> Result<Tensor> {
+        cfg.validate()?;
         let mut rng = seed.rng(&format!("{label}/picks"));
         let shape = (cfg.body.time_steps, items, cfg.body.latent);
         let draw = (0..shape.0 * shape.1 * shape.2).map(|_| rng.random_range(0..cfg.candidates as u32));

@@ -153,6 +153,7 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if the spikes have another shape.
     pub fn decode(&self, z: &Tensor) -> candle_core::Result<Tensor> {
+        self.body.check("latent spikes", z, z.dims3()?.1, self.dtype)?;
         self.body.decode(z, false, None)
     }
 

@@ -220,7 +220,8 @@ impl VqSvae {
         Ok(())
     }
 
-    /// Computes the four terms of Eq. 9 for a pass over these images; [`Losses`] has their equations.
+    /// Computes the four terms of Eq. 9 for a pass over these images; [`Losses`] has their equations. The targets are those of training, with the
+    /// config's [`margin`](VqSvaeConfig::margin), which the clamped image of an evaluation pass never reaches.
     ///
     /// # Shapes
     /// `images: [N, channels, H, W]`, those of the pass -> scalars.
@@ -279,7 +280,8 @@ impl VqSvae {
     /// [`output`](VqSvaeConfig::output) clamps them, some lie beyond.
     ///
     /// # Shapes
-    /// `codes: u32 [N, H', W']` in `0..K` -> `[N, channels, H, W]`.
+    /// `codes: u32 [N, H', W']` in `0..K` -> `[N, channels, H, W]`. Maps of another size than
+    /// [the config's](crate::ImageSpec::code_map) make images of another size.
     /// # Errors
     /// Returns an error if a code lies outside the codebook, as a mask token does.
     pub fn decode(&self, codes: &Tensor) -> candle_core::Result<Tensor> {

@@ -102,7 +102,7 @@ fn steps_of_the_process_are_the_default() {
 #[test]
 fn confidence_reveals_the_most_certain_first() {
     let process = AbsorbingProcess::new(2, 6).unwrap();
-    let logits: Vec<f32> = (0..12).map(|i| if i < 6 { 40. + i as f32 } else { 0. }).collect();
+    let logits: Vec<f32> = (0..12).map(|i| if i < 6 { 20. + i as f32 } else { 0. }).collect();
     let denoiser = constant(Tensor::from_vec(logits, (2, 2, 3), &Device::Cpu).unwrap());
     let order = |noise| {
         let config = config(Order::Confidence { noise }, None);
@@ -118,11 +118,27 @@ fn confidence_reveals_the_most_certain_first() {
     };
     for film in order(0.) {
         for (revealed, frame) in (1..).zip(&film) {
-            // All margins are so large that p rounds to 1 - e^-40: ties are broken by position, none is drawn twice.
-            assert_eq!(frame.iter().filter(|x| **x).count(), revealed);
+            assert_eq!(*frame, (0..6).map(|i| i + revealed >= 6).collect::<Vec<_>>());
         }
     }
     assert!(order(100.).windows(2).any(|pair| pair[0] != pair[1]), "noise makes images differ");
+}
+
+/// What the loop of Gibbs sampling would mask again is not, so that soon fewer are masked than it wants to draw.
+#[test]
+fn an_order_that_hands_on_proposals_alone_ends_without_a_mask() {
+    struct ProposesAlone(Order);
+    impl RevealOrder for ProposesAlone {
+        fn propose(&self, draft: &Draft<'_>, rng: &mut dyn RngCore) -> Vec<usize> {
+            self.0.propose(draft, rng)
+        }
+    }
+    let (process, denoiser) = (AbsorbingProcess::new(5, 49).unwrap(), uniform(5, (7, 7)));
+    let (config, order) = (config(Order::Posterior, Some(73)), Order::Gibbs { masked: 0.3, redrawn: 0.16 });
+    let order: Box<dyn RevealOrder> = Box::new(ProposesAlone(order));
+    let sampler = Sampler::new(&process, &denoiser, &config).unwrap().with_order(&order);
+    let drawn = sampler.sample(0..4, (7, 7), Seed(0), &Device::Cpu, &mut |_, _| ()).unwrap();
+    assert!(codes(&drawn).iter().all(|&code| code < 5));
 }
 
 #[test]

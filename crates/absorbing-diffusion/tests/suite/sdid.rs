@@ -185,6 +185,20 @@ fn maps_of_another_size_are_rejected() {
 }
 
 #[test]
+fn a_process_of_other_codes_or_steps_is_refused() {
+    let (_, sdid) = settled(&narrow(TokenInput::Raw));
+    let boxed: Box<dyn Denoiser> = Box::new(sdid);
+    let (h0, config) = (maps((2, 2, 3), |_, _| 0), SamplingConfig::default());
+    for (process, field) in [((4, 6), "`process.codes` = 4"), ((3, 9), "`process.steps` = 9")] {
+        let process = AbsorbingProcess::new(process.0, process.1).unwrap();
+        let (t, u) = draw_noise(&process, (2, 2, 3), Seed(0), "loss/0").unwrap();
+        rejects(Sampler::new(&process, &boxed, &config), &[field, "the network was built for"]);
+        rejects(loss(&process, &boxed, &h0, &t, &u, Weighting::Elbo, false), &[field]);
+        rejects(bits_per_token(&process, &boxed, &h0, &ElboConfig::default(), Seed(0)), &[field]);
+    }
+}
+
+#[test]
 fn a_time_for_each_image_or_an_error() {
     for token_input in INPUTS {
         let (_, sdid) = settled(&narrow(token_input));

@@ -145,6 +145,7 @@ impl Esvae {
     /// # Errors
     /// Returns an error if the spikes have another shape.
     pub fn decode(&self, z: &Tensor) -> CandleResult<Tensor> {
+        self.body.check("latent spikes", z, z.dims3()?.1, self.dtype)?;
         self.body.decode(z, false, None)
     }
 

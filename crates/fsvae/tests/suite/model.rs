@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use fsvae::{Draws, Esvae, EsvaeConfig, EsvaeDraws, Fsvae, FsvaeConfig};
-use snn_core::{DescribeLayers, LayerDescription, Model, ParamStore, Seed};
+use snn_core::{DescribeLayers, LayerDescription, Model, Norm, ParamStore, Seed};
 
 use crate::{Fixture, assert_relative, assert_same, both, flat, images, rejects, tiny, tiny_body};
 
@@ -33,13 +33,36 @@ fn a_draw_sees_the_past_and_never_the_future() {
 /// Without a norm the passes of training are those of evaluation, whichever way their draws are made.
 #[test]
 fn training_without_norms_between_maps_draws_what_evaluation_draws() {
-    let cfg = tiny(FsvaeConfig::table1());
+    let mut cfg = tiny(FsvaeConfig::table1());
+    cfg.body.maps = cfg.body.maps.with_norm(Norm::None);
     let Fixture { model, .. } = Fixture::lively(&cfg, 2, DType::F64);
     let z = model.encode(&images(3, DType::F64), &draws(&cfg, 3, 2).picks).unwrap();
-    // The prior is told spikes and picks candidates, both the same in either mode.
-    let out = model.forward_t(&images(3, DType::F64), &draws(&cfg, 3, 2), false).unwrap();
-    assert_same("z", &out.z, &z);
-    assert!(distinct(&out.q_z) && distinct(&out.p_z));
+    let [trained, evaluated] = [true, false]
+        .map(|train| model.forward_t(&images(3, DType::F64), &draws(&cfg, 3, 2), train).unwrap());
+    assert_same("z", &evaluated.z, &z);
+    for (what, [trained, evaluated]) in [
+        ("z", [&trained.z, &evaluated.z]),
+        ("q_z", [&trained.q_z, &evaluated.q_z]),
+        ("p_z", [&trained.p_z, &evaluated.p_z]),
+    ] {
+        assert_same(what, trained, evaluated);
+    }
+    assert!(distinct(&evaluated.q_z) && distinct(&evaluated.p_z));
+}
+
+#[test]
+fn latent_spikes_of_another_shape_and_configs_without_candidates_are_refused() {
+    let cfg = tiny(FsvaeConfig::table1());
+    let Fixture { model, .. } = Fixture::lively(&cfg, 2, DType::F32);
+    let (steps, latent) = (cfg.body.time_steps, cfg.body.latent);
+    for shape in [(steps - 1, 2, latent), (steps, 2, latent + 1)] {
+        let z = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        rejects(model.decode(&z), &["latent spikes", &format!("{:?}", [shape.0, shape.1, shape.2])]);
+    }
+    for candidates in [0, 1 << 32] {
+        let cfg = FsvaeConfig { candidates, ..cfg.clone() };
+        rejects(Draws::picks(&cfg, 2, Seed(0), "draws", &Device::Cpu), &["candidates"]);
+    }
 }
 
 #[test]
