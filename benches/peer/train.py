@@ -2,6 +2,7 @@
 
     train.py train --data-dir DIR --seconds A,B --out RUN    both networks, for so many seconds each
     train.py sample --n N --temperature T --images DIR --out RUN    N images of them as PNGs
+    train.py release --out RUN    both under the released code's names, as `import_pytorch` takes them: RUN/released/*.safetensors
 
 The losses, sizes and optimiser are those of docs/deviations.md, column "released code". Its learning rate is constant, so that a
 training needs no end in advance: the clock is asked after each step.
@@ -112,9 +113,35 @@ def sample(args):
     save_png(torch.cat(parts), os.path.join(args.images, "png"))
 
 
+def released_name(ours):
+    """What the released code calls a parameter of `models.py`."""
+    place, _, kind = ours.rpartition(".")
+    if ours in ("features.k", "codebook.weight"):
+        return {"features.k": "vq_layer.alpha", "codebook.weight": "vq_layer.embeddings.weight"}[ours]
+    block, _, layer = place.rpartition(".")
+    norm = int(layer == "bn")
+    if block == "generator":
+        return f"vq_layer.poisson.{norm}.{kind}"
+    part, _, number = block.partition(".")
+    if part == "layers":
+        return f"conv{int(number) + 1}.{norm}.{kind}"
+    return f"{part}.snn_convs.{3 * int(number) + norm}.{kind}"
+
+
+def release(args):
+    folder = os.path.join(args.out, "released")
+    os.makedirs(folder, exist_ok=True)
+    for name, head in [("vqsvae", "decoder.snn_convs.6"), ("sdid", "conv6.0")]:
+        released = {}
+        for ours, tensor in load_file(os.path.join(args.out, f"{name}.safetensors")).items():
+            theirs = f"{head}.{ours[5:]}" if ours.startswith("head.") else released_name(ours)
+            released[theirs] = tensor.reshape(()) if ours == "features.k" else tensor
+        save_file(released, os.path.join(folder, f"{name}.safetensors"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["train", "sample"])
+    parser.add_argument("what", choices=["train", "sample", "release"])
     parser.add_argument("--out", required=True)
     parser.add_argument("--data-dir")
     parser.add_argument("--seconds")
@@ -126,7 +153,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    {"train": train_both, "sample": sample}[args.what](args)
+    {"train": train_both, "sample": sample, "release": release}[args.what](args)
 
 
 if __name__ == "__main__":
