@@ -5,7 +5,8 @@
 //! With no token masked, the distance is the autoencoder's; with all, that of samples. A denoiser that was told clusters is told those of
 //! the images.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use candle_core::{Device, Tensor};
@@ -29,15 +30,16 @@ fn main() -> ExitCode {
     cli::attempt("completions RUN_DIR FAD_WEIGHTS FAD_STATISTICS [IMAGES]", measure)
 }
 
-fn measure() -> Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let word = |i: usize, name| words.get(i).ok_or_else(|| Error::config(name, "", "is missing"));
-    let run = PathBuf::from(word(0, "RUN_DIR")?);
-    let (network, test) = (Fad::open(word(1, "FAD_WEIGHTS")?)?, word(2, "FAD_STATISTICS")?);
-    let (network, test) = (network.with_range([-0.5, 0.5]), FeatureStats::read_npz(test)?);
-    let images = words.get(3).map_or("5000", String::as_str);
-    let few = || Error::config("IMAGES", images, "must be a number, at least 2");
-    let given = Given::of(&run, images.parse().ok().filter(|&n: &usize| n >= 2).ok_or_else(few)?)?;
+fn measure(words: &[OsString]) -> Result<()> {
+    let (run, weights, statistics, images) = match words {
+        [run, weights, statistics] => (run, weights, statistics, "5000".into()),
+        [run, weights, statistics, images] => (run, weights, statistics, images.to_string_lossy()),
+        _ => return Err(Error::config("words", words.len(), "there must be three or four")),
+    };
+    let few = || Error::config("IMAGES", &images, "must be a number, at least 2");
+    let count = images.parse().ok().filter(|&n: &usize| n >= 2).ok_or_else(few)?;
+    let (run, network) = (Path::new(run), Fad::open(weights)?.with_range([-0.5, 0.5]));
+    let (test, given) = (FeatureStats::read_npz(statistics)?, Given::of(run, count)?);
     let tokens = given.trained.cfg.sdid.height * given.trained.cfg.sdid.width;
     for quarters in 0..=4 {
         let masked = tokens * quarters / 4;
@@ -46,7 +48,7 @@ fn measure() -> Result<()> {
         let found = network.statistics(&((bytes / 255.)? - 0.5)?, FAD_BATCH)?;
         let line =
             format!("{masked:3} of {tokens} tokens masked: FAD {:.2}", frechet_distance(&test, &found)?);
-        cli::print(&line).map_err(Error::io(&run))?;
+        cli::print(&line).map_err(Error::io(run))?;
     }
     Ok(())
 }

@@ -4,11 +4,12 @@
 //! A row of the picture is what is known of a test image, six completions, and the image itself. The run's data are the built-in
 //! digits, or lie in the folder that `SPIKING_DATA_DIR` names.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use candle_core::{Device, Tensor};
-use spiking_diffusion::data::{KnownSet, Partial, synthetic_digits};
+use spiking_diffusion::data::{Dataset, KnownSet, Partial, synthetic_digits};
 use spiking_diffusion::{Error, Result, Silent, Trained, cli, inpaint, picture};
 
 /// Keeps the large blocks of freed tensors: about twice as fast as the system's allocator.
@@ -22,17 +23,14 @@ fn main() -> ExitCode {
     cli::attempt("inpaint RUN_DIR [OUT.png]", complete)
 }
 
-fn complete() -> Result<()> {
-    let mut words = std::env::args().skip(1).map(PathBuf::from);
-    let run = words.next().ok_or_else(|| Error::config("RUN_DIR", "", "names a finished run"))?;
-    let out = words.next().unwrap_or_else(|| "inpainted.png".into());
-    let trained = Trained::load(&run, &Device::Cpu)?;
-    let data = match KnownSet::named(&trained.cfg.data.name).filter(|_| !trained.cfg.data.synthetic) {
-        None => synthetic_digits()?,
-        Some(set) => {
-            set.load(std::env::var_os("SPIKING_DATA_DIR").map(PathBuf::from).as_deref(), Partial::Reject)?
-        }
+fn complete(words: &[OsString]) -> Result<()> {
+    let (run, out) = match words {
+        [run] => (Path::new(run), Path::new("inpainted.png")),
+        [run, out] => (Path::new(run), Path::new(out)),
+        _ => return Err(Error::config("words", words.len(), "there must be one or two")),
     };
+    let trained = Trained::load(run, &Device::Cpu)?;
+    let data = data_of(&trained)?;
 
     let images = data.test.range(0..IMAGES, &Device::Cpu)?;
     let (height, seen) = (images.dim(2)?, images.dim(2)? * 4 / 7);
@@ -45,8 +43,25 @@ fn complete() -> Result<()> {
         Ok(Tensor::cat(&[&known.narrow(0, i, 1)?, &completions, &images.narrow(0, i, 1)?], 0)?)
     };
     let rows = (0..IMAGES).map(row).collect::<Result<Vec<_>>>()?;
-    picture::save_grid(&out, &Tensor::cat(&rows, 0)?, COMPLETIONS + 2)?;
+    picture::save_grid(out, &Tensor::cat(&rows, 0)?, COMPLETIONS + 2)?;
     let kept = drawn.known.iter().filter(|known| **known).count();
     cli::print(&format!("{kept} of {} tokens known; look at {}", drawn.known.len(), out.display()))
-        .map_err(Error::io(&out))
+        .map_err(Error::io(out))
+}
+
+/// Images of the kind that the run was trained on, and of no other.
+fn data_of(trained: &Trained) -> Result<Dataset> {
+    let (name, digits) = (&trained.cfg.data.name, synthetic_digits()?);
+    if *name == digits.name {
+        return Ok(digits);
+    }
+    let unknown = || Error::config("data.name", name, "no data set of that name is known here");
+    let set = KnownSet::named(name).ok_or_else(unknown)?;
+    match std::env::var_os("SPIKING_DATA_DIR").filter(|folder| !folder.is_empty()) {
+        Some(folder) => set.load(Some(Path::new(&folder)), Partial::Reject),
+        None => {
+            let reason = format!("must name the folder with {name}, which the run was trained on");
+            Err(Error::config("SPIKING_DATA_DIR", "", reason))
+        }
+    }
 }

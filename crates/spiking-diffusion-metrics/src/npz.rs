@@ -100,7 +100,7 @@ impl FeatureStats {
 }
 
 /// Makes a name in the folder of `path` that no other writer of this machine uses.
-pub(crate) fn temporary_beside(path: &Path) -> Result<PathBuf> {
+fn temporary_beside(path: &Path) -> Result<PathBuf> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or_else(|| Error::file(path, "archive", "the path has no file name"))?;
     let (process, write) = (std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));

@@ -1,7 +1,6 @@
 //! A classifier as one `.safetensors` file, its card in the metadata.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Device};
@@ -9,7 +8,6 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::{Classifier, ClassifierCard};
-use crate::npz::temporary_beside;
 use crate::{Error, Result};
 
 /// The one metadata key (one, because safetensors writes several in no fixed order).
@@ -52,18 +50,7 @@ impl Classifier {
         let metadata = HashMap::from([(METADATA.to_owned(), header)]);
         let bytes = safetensors::serialize(&self.tensors, Some(metadata))
             .map_err(|e| Error::file(path, "archive", e))?;
-        let temporary = temporary_beside(path)?;
-        let write = || {
-            let mut file = std::fs::File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, path)
-        };
-        write().map_err(|source| {
-            // What matters is the first error.
-            let _ = std::fs::remove_file(&temporary);
-            Error::io(path)(source)
-        })
+        Ok(snn_core::write_atomically(path, &bytes)?)
     }
 
     /// Reads a classifier from a file that [`save`](Self::save) has written.

@@ -49,19 +49,19 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PATH")]
     images: Option<PathBuf>,
     /// Images to draw from the run
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = flags::count, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "run", value_parser = flags::count, allow_hyphen_values = true)]
     samples: usize,
     /// Seed of the samples [default: the run's own]
-    #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
+    #[arg(long, value_name = "S", requires = "run", value_parser = flags::seed, allow_hyphen_values = true)]
     sample_seed: Option<u64>,
     /// With --run: draw images of all classes in turn, guided so far (0 is the class alone), and say how many of them are seen as what
     /// they were asked to be. The run must have been trained with --set sdid.classes=N --set classes_from=labels
     #[arg(long, value_name = "G", requires = "run", value_parser = flags::guidance, allow_hyphen_values = true)]
     guidance: Option<Schedule>,
-    /// Seed of the classifier's training
-    #[arg(long, value_name = "S", default_value_t = 0, value_parser = flags::seed, allow_hyphen_values = true)]
-    seed: u64,
-    /// Passes over the training images [default: the library's]
+    /// Seed of the classifier's training [default: 0, or that of --classifier]
+    #[arg(long, value_name = "S", value_parser = flags::seed, allow_hyphen_values = true)]
+    seed: Option<u64>,
+    /// Passes over the training images [default: the library's, or those of --classifier]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     epochs: Option<usize>,
     /// An image is confident if its most probable class has at least this probability
@@ -108,21 +108,30 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
 
 /// What there is to print, after everything is done.
 pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
+    if arguments.samples == 0 {
+        return Err(Error::config("--samples", 0, "must be at least 1"));
+    }
     let run = arguments.run.as_deref().map(|folder| Trained::load(folder, &Device::Cpu)).transpose()?;
-    let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed));
+    let there = arguments.classifier.as_deref().filter(|file| file.exists());
+    let there = there.map(|file| Ok::<_, Error>((file, Classifier::load(file)?))).transpose()?;
+    // A lone split is cut as it was for the classifier that is there.
+    let of_file = there.as_ref().map(|(_, classifier)| classifier.card().config.seed);
+    let partial = Partial::when(arguments.allow_partial, Seed(arguments.seed.or(of_file).unwrap_or(0)));
     let data = match (&run, arguments.data_set) {
         (Some(run), None) => arguments.input.load_of_run(&run.cfg, progress)?,
         (_, set) => arguments.input.load(set.unwrap_or(KnownSet::Mnist), partial, progress)?,
     };
     let test = data.test.range(0..data.test.len(), &Device::Cpu)?;
     // First what may be wrong, then what takes long.
-    let file = arguments.images.as_deref().map(|path| read_images(path, data.image().0)).transpose()?;
+    let kept = there.map(|(file, classifier)| fitting(arguments, &data, file, classifier)).transpose()?;
+    run.as_ref().map_or(Ok(()), |run| check_size(run, &data))?;
+    let file = arguments.images.as_deref().map(|path| read_images(path, size(&data))).transpose()?;
     let classes = run.as_ref().and_then(|run| run.cfg.classes_that_are(ClassesFrom::Labels));
     if let (Some(guidance), None) = (&arguments.guidance, classes) {
         let reason = "the run was trained without labels (--set sdid.classes=N --set classes_from=labels)";
         return Err(Error::config("--guidance", format!("{guidance:?}"), reason));
     }
-    let classifier = trained(arguments, &data, progress)?;
+    let classifier = kept.map_or_else(|| trained(arguments, &data, progress), Ok)?;
     let images = match (run, file) {
         (Some(run), _) => Some(draw(arguments, run, progress)?),
         (_, file) => file,
@@ -144,19 +153,49 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     serde_json::to_string_pretty(&outcome).map_err(|e| Error::config("--json", true, e.to_string()))
 }
 
-/// The classifier of the file, or a new one.
+/// Channels, rows and columns of the images that the classifier takes.
+fn size(data: &Dataset) -> [usize; 3] {
+    let (channels, height, width) = data.image();
+    [channels, height, width]
+}
+
+fn check_size(run: &Trained, data: &Dataset) -> Result<()> {
+    let (own, taken) = (run.cfg.image(), size(data));
+    if own == taken {
+        return Ok(());
+    }
+    let reason = format!("its images are {taken:?}, and those of the run {own:?}");
+    Err(Error::config("--data-set", &data.name, reason))
+}
+
+/// The classifier of the file, if it is of this data set, and trained as the flags say, as far as they do.
+fn fitting(arguments: &Arguments, data: &Dataset, file: &Path, classifier: Classifier) -> Result<Classifier> {
+    let cfg = &classifier.card().config;
+    if cfg.dataset != data.name {
+        let message = format!("was trained on {}, and the data set is {}", cfg.dataset, data.name);
+        return Err(Error::run(file, message));
+    }
+    let asked = [
+        ("--epochs", arguments.epochs.map(|epochs| epochs as u64), cfg.epochs as u64),
+        ("--seed", arguments.seed, cfg.seed),
+    ];
+    for (flag, asked, there) in asked {
+        if let Some(asked) = asked.filter(|asked| *asked != there) {
+            let file = file.display();
+            let reason = format!("{file} was trained with {there}: leave the flag out, or name another file");
+            return Err(Error::config(flag, asked, reason));
+        }
+    }
+    Ok(classifier)
+}
+
+/// A new classifier, in the file if one is named.
 fn trained(arguments: &Arguments, data: &Dataset, progress: &mut dyn Progress) -> Result<Classifier> {
     let file = arguments.classifier.as_deref();
-    if let Some(file) = file.filter(|file| file.exists()) {
-        let classifier = Classifier::load(file)?;
-        let trained_on = &classifier.card().config.dataset;
-        if *trained_on != data.name {
-            let message = format!("was trained on {trained_on}, and the data set is {}", data.name);
-            return Err(Error::run(file, message));
-        }
-        return Ok(classifier);
+    if let Some(folder) = file.and_then(Path::parent) {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    let mut cfg = ClassifierConfig { seed: arguments.seed, ..classifier::config(data) };
+    let mut cfg = ClassifierConfig { seed: arguments.seed.unwrap_or(0), ..classifier::config(data) };
     cfg.epochs = arguments.epochs.unwrap_or(cfg.epochs);
     let clock = Instant::now();
     let classifier = classifier::train(&cfg, data, progress)?;
@@ -187,33 +226,47 @@ fn as_asked(classifier: &Classifier, images: &Tensor, classes: usize) -> Result<
     Ok(right as f64 / seen.len() as f64)
 }
 
-/// Images in [-0.5, 0.5], of so many channels.
-fn read_images(path: &Path, channels: usize) -> Result<Tensor> {
-    if !path.is_dir() {
-        return read_tensor(path);
+/// Images in [-0.5, 0.5], of these channels, rows and columns.
+fn read_images(path: &Path, image: [usize; 3]) -> Result<Tensor> {
+    let images = if path.is_dir() { read_folder(path, image[0])? } else { read_tensor(path)? };
+    match images.dims() {
+        [_, own @ ..] if *own != image => {
+            let message = format!("holds images of {own:?}, and those of the data set are {image:?}");
+            Err(Error::data(path, message))
+        }
+        _ => Ok((&images - 0.5)?),
     }
-    let folder = ImageFolder::open(path)?;
-    let images = folder.read(0, folder.count())?;
-    let images = match channels {
-        1 => one_channel(&images)?
-            .ok_or_else(|| Error::data(path, "holds images with colours, and the data set has grey ones"))?,
-        _ => images,
-    };
-    Ok((images - 0.5)?)
 }
 
+/// Images in [0, 1], of one channel if that is wanted.
+fn read_folder(path: &Path, channels: usize) -> Result<Tensor> {
+    let folder = ImageFolder::open(path)?;
+    let images = folder.read(0, folder.count())?;
+    if channels != 1 {
+        return Ok(images);
+    }
+    one_channel(&images)?
+        .ok_or_else(|| Error::data(path, "holds images with colours, and the data set has grey ones"))
+}
+
+/// Images in [0, 1].
 fn read_tensor(file: &Path) -> Result<Tensor> {
     let bytes = std::fs::read(file).map_err(Error::io(file))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
         .map_err(|e| Error::data(file, format!("not a readable safetensors file: {e}")))?;
     let images = tensors.get("images").ok_or_else(|| Error::data(file, "holds no tensor `images`"))?;
+    let dims = images.dims();
+    if dims.len() != 4 || dims.contains(&0) {
+        let message = format!("`images` must be [N, C, H, W] with an image at least, and are {dims:?}");
+        return Err(Error::data(file, message));
+    }
     let values = images.to_dtype(DType::F32)?;
     let [low, high] = [values.min_all()?, values.max_all()?].map(|value| value.to_scalar::<f32>());
     let (low, high) = (low?, high?);
     if !(low >= 0. && high <= 1.) {
         return Err(Error::data(file, format!("`images` reach from {low} to {high}, not from 0 to 1")));
     }
-    Ok((values - 0.5)?)
+    Ok(values)
 }
 
 fn table(classifier: &Classifier, outcome: &Outcome) -> String {
@@ -241,86 +294,4 @@ fn table(classifier: &Classifier, outcome: &Outcome) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    fn run_with(words: &[&str]) -> Result<String> {
-        let arguments = Arguments::try_parse_from([&["classify"], words].concat()).unwrap();
-        // Whatever the environment names.
-        judge(&Arguments { input: Input::default(), ..arguments }, &mut crate::Silent)
-    }
-
-    #[test]
-    fn the_command_is_sound() {
-        Arguments::command().debug_assert();
-        for words in [
-            &["--run", "a", "--images", "b"][..],
-            &["--samples", "x"],
-            &["--seed", "-1"],
-            &["--data-set", "x"],
-            &["--threshold", "2"],
-            &["--allow-partial"],
-        ] {
-            assert!(Arguments::try_parse_from([&["classify"], words].concat()).is_err(), "{words:?}");
-        }
-        for (flag, reason) in [
-            ("--samples", "whole number"),
-            ("--epochs", "whole number"),
-            ("--seed", "whole number"),
-            ("--sample-seed", "whole number"),
-            ("--threshold", "[0, 1]"),
-        ] {
-            let text = Arguments::try_parse_from(["classify", flag, "-1"]).unwrap_err().to_string();
-            assert!(text.contains(&format!("invalid value '-1' for '{flag} <")), "{text}");
-            assert!(text.contains(reason), "{text}");
-        }
-    }
-
-    #[test]
-    fn trains_once_then_loads_and_scores_a_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        let (classifier, images) = (path("c.safetensors"), path("images.safetensors"));
-        let table = run_with(&["--classifier", &classifier, "--epochs", "1"]).unwrap();
-        assert!(table.contains("test accuracy") && table.contains("test images"), "{table}");
-
-        let digits = crate::data::synthetic_digits().unwrap().test.range(0..7, &Device::Cpu).unwrap();
-        let tensors =
-            std::collections::HashMap::from([("images", (digits.narrow(0, 0, 7).unwrap() + 0.5).unwrap())]);
-        candle_core::safetensors::save(&tensors, &images).unwrap();
-        let before = std::fs::read(&classifier).unwrap();
-        let words = ["--classifier", &classifier, "--images", &images, "--json"];
-        let json: serde_json::Value = serde_json::from_str(&run_with(&words).unwrap()).unwrap();
-        assert_eq!(
-            (&json["samples"]["images"], &json["classifier"]["config"]["epochs"]),
-            (&7.into(), &1.into())
-        );
-        assert_eq!(std::fs::read(&classifier).unwrap(), before);
-
-        // The same images as files.
-        let pngs = path("pngs");
-        std::fs::create_dir(&pngs).unwrap();
-        let file = |i: usize| Path::new(&pngs).join(format!("{i}.png"));
-        for i in 0..7 {
-            let pixels =
-                (digits.narrow(0, i, 1).unwrap().affine(255., 127.5)).unwrap().flatten_all().unwrap();
-            let bytes = pixels.to_vec1::<f32>().unwrap().into_iter().map(|x| x.round() as u8).collect();
-            image::GrayImage::from_raw(28, 28, bytes).unwrap().save(file(i)).unwrap();
-        }
-        let words = ["--classifier", &classifier, "--images", &pngs, "--json"];
-        let of_files: serde_json::Value = serde_json::from_str(&run_with(&words).unwrap()).unwrap();
-        for field in ["images", "confident_share", "predicted"] {
-            assert_eq!(of_files["samples"][field], json["samples"][field], "{field}");
-        }
-        image::RgbImage::from_pixel(28, 28, image::Rgb([9, 8, 7])).save(file(7)).unwrap();
-        let error = run_with(&words).unwrap_err().to_string();
-        assert!(error.contains("pngs") && error.contains("colours"), "{error}");
-
-        let error = run_with(&["--classifier", &classifier, "--images", &path("none")]).unwrap_err();
-        assert!(error.to_string().contains("none"), "{error}");
-        let error = run_with(&["--classifier", &images]).unwrap_err().to_string();
-        assert!(error.contains("images.safetensors"), "{error}");
-    }
-}
+mod tests;

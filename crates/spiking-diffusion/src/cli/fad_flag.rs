@@ -18,6 +18,10 @@ pub(super) struct Fad {
 }
 
 impl Fad {
+    pub(super) fn is_given(&self) -> bool {
+        self.fad.is_some()
+    }
+
     /// What was asked for, if it was.
     pub(super) fn files(&self, dataset: &str, progress: &mut dyn Progress) -> Result<Option<FadFiles>> {
         let files = match &self.fad {

@@ -2,16 +2,17 @@
 
 mod side;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use spiking_diffusion_metrics::{
-    Evaluation, EvaluationOptions, FAD_BATCH, InceptionLayer, Protocol, evaluate, evaluate_stats,
+    Evaluation, EvaluationOptions, FAD_BATCH, InceptionLayer, InceptionVariant, Protocol, evaluate,
+    evaluate_stats,
 };
 
-use super::{answer, flags, parsed, say};
-use crate::error::{Error, Result};
+use super::{answer, failed, flags, parsed, say};
+use crate::error::{Error, Result, absent};
 use side::{Network, Side};
 
 /// Measure FID (and with --all, KID, precision, recall, density and coverage) between two sets of images.
@@ -31,10 +32,11 @@ pub(super) struct Arguments {
     /// paper, pytorch-fid, torch-fidelity, clean-fid, or fad (the features of FSVAE's published autoencoder)
     #[arg(long, value_name = "NAME", default_value = "pytorch-fid")]
     protocol: Protocol,
-    /// Number of features, which names the layer: 64, 192, 768 or 2048
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = flags::count, allow_hyphen_values = true)]
-    dims: usize,
-    /// Weights of the network (paper: of torchvision's; fad: mnist_64.pth or fashion_64.pth, with the data's .npz as A)
+    /// Number of features, which names the layer: 64, 192, 768 or 2048 [default: 2048]
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
+    dims: Option<usize>,
+    /// Weights of the network (paper: of torchvision's; fad: mnist_64.pth or fashion_64.pth, with the data's .npz as A) [default, for the
+    /// FID network: the file that SPIKING_INCEPTION names]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Load the published weights of the FID network (96 MB) into the user's cache, unless they are there (needs a build with
@@ -42,7 +44,7 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with = "weights")]
     download: bool,
     /// Weights of the FID network, for the kernel distance of the protocol `paper`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "b")]
     kernel_weights: Option<PathBuf>,
     /// Images at a time; with fad, which takes the statistics of each batch, part of the number [default: 50; fad: 256]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
@@ -56,7 +58,7 @@ pub(super) struct Arguments {
     /// All metrics, not only FID
     #[arg(long)]
     all: bool,
-    /// Write the statistics of A to this .npz file
+    /// Write the statistics of A to this .npz file, which must not be there yet
     #[arg(long, value_name = "FILE")]
     save_stats: Option<PathBuf>,
 }
@@ -67,29 +69,30 @@ pub fn fid() -> ExitCode {
 }
 
 pub(super) fn start(arguments: &Arguments) -> ExitCode {
-    match measured(arguments) {
+    match measured(arguments, flags::path_of(flags::INCEPTION).as_deref()) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(text)) => answer(&text),
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
+        Err(e) => failed(&e),
     }
 }
 
-/// What there is to print; warnings are said.
-fn measured(arguments: &Arguments) -> Result<Option<String>> {
-    let weights = arguments.weights.as_deref();
-    let network = match arguments.protocol.settings(arguments.layer()?).inception {
-        Some(config) => Network::inception(config, weights, arguments.download),
-        None => Network::fad(weights),
-    };
+/// What there is to print; warnings are said. `own` are the user's weights of the FID network, for when no flag names some.
+fn measured(arguments: &Arguments, own: Option<&Path>) -> Result<Option<String>> {
+    // First what may be wrong, then what takes long.
+    arguments.check()?;
+    let network = arguments.network(own)?;
     let a = Side::open(&arguments.a, &network)?;
+    let b = arguments.b.as_deref().map(|b| Side::open(b, &network)).transpose()?;
+    arguments.check_kernel([Some(&a), b.as_ref()])?;
     if let Some(path) = &arguments.save_stats {
+        if b.is_some() && arguments.wants_features() && a.is_images() {
+            // Kept, for the statistics too: the network is slow.
+            a.features(arguments.batch())?;
+        }
         a.stats(arguments.batch())?.write_npz(path)?;
     }
-    let Some(b) = &arguments.b else { return Ok(None) };
-    let found = measure(arguments, &a, &Side::open(b, &network)?)?;
+    let Some(b) = b else { return Ok(None) };
+    let found = measure(arguments, &a, &b)?;
     for warning in &found.warnings {
         say(&format!("warning: {warning}"));
     }
@@ -111,7 +114,7 @@ fn measure(arguments: &Arguments, a: &Side<'_>, b: &Side<'_>) -> Result<Evaluati
     };
     let given: Vec<&Side<'_>> = [a, b].into_iter().filter(|side| side.is_stats()).collect();
     if !wanted || !given.is_empty() {
-        let mut found = evaluate_stats(&a.stats(batch)?, &b.stats(batch)?, &options)?;
+        let mut found = evaluate_stats(a.stats(batch)?, b.stats(batch)?, &options)?;
         if wanted {
             let given: Vec<String> = given.iter().map(|side| side.name(batch)).collect::<Result<_>>()?;
             found.warnings.push(format!(
@@ -122,22 +125,63 @@ fn measure(arguments: &Arguments, a: &Side<'_>, b: &Side<'_>) -> Result<Evaluati
         }
         return Ok(found);
     }
-    let mut found = evaluate(&a.features(batch)?, &b.features(batch)?, &options)?;
-    if let (Some(weights), Some(other)) = (&arguments.kernel_weights, &arguments.b) {
-        let config = arguments.protocol.settings(arguments.layer()?).kernel_inception;
-        let config = config.ok_or_else(|| {
-            Error::config("--kernel-weights", weights.display(), "this protocol has no kernel distance")
-        })?;
+    let mut found = evaluate(a.features(batch)?, b.features(batch)?, &options)?;
+    let kernel = arguments.protocol.settings(arguments.layer()?).kernel_inception;
+    if let (Some(weights), Some(other), Some(config)) = (&arguments.kernel_weights, &arguments.b, kernel) {
         let network = Network::inception(config, Some(weights), false);
         let (a, b) = (Side::open(&arguments.a, &network)?, Side::open(other, &network)?);
-        found.add_kernel(&a.features(batch)?, &b.features(batch)?, &a.name(batch)?)?;
+        found.add_kernel(a.features(batch)?, b.features(batch)?, &a.name(batch)?)?;
     }
     Ok(found)
 }
 
 impl Arguments {
     fn layer(&self) -> Result<InceptionLayer> {
-        Ok(InceptionLayer::with_dims(self.dims)?)
+        Ok(InceptionLayer::with_dims(self.dims.unwrap_or(2048))?)
+    }
+
+    /// Refuses to write over statistics, and flags of another network than FAD's.
+    fn check(&self) -> Result<()> {
+        self.save_stats.as_deref().map_or(Ok(()), absent)?;
+        if self.protocol != Protocol::Fad {
+            return Ok(());
+        }
+        let kernel = self.kernel_weights.as_ref().map(|file| file.display().to_string());
+        let given = [
+            ("--dims", self.dims.map(|dims| dims.to_string())),
+            ("--download", self.download.then(|| true.to_string())),
+            ("--kernel-weights", kernel),
+        ];
+        match given.into_iter().find_map(|(flag, value)| Some((flag, value?))) {
+            Some((flag, value)) => {
+                Err(Error::config(flag, value, "is of an Inception network; the protocol `fad` has another"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses weights that no image would be seen by.
+    fn check_kernel(&self, sides: [Option<&Side<'_>>; 2]) -> Result<()> {
+        let without = sides.into_iter().flatten().find(|side| !side.is_images());
+        match (&self.kernel_weights, without) {
+            (Some(weights), Some(side)) => {
+                let reason = format!("is for images, and {} holds none", side.path().display());
+                Err(Error::config("--kernel-weights", weights.display(), reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The network of the Fréchet distance: with the weights that a flag names, or with the user's own where it is the FID network.
+    fn network<'a>(&'a self, own: Option<&'a Path>) -> Result<Network<'a>> {
+        let weights = self.weights.as_deref();
+        Ok(match self.protocol.settings(self.layer()?).inception {
+            Some(config) => {
+                let own = own.filter(|_| config.variant == InceptionVariant::Fid && !self.download);
+                Network::inception(config, weights.or(own), self.download)
+            }
+            None => Network::fad(weights),
+        })
     }
 
     /// Images at a time: in FAD, whose network takes the statistics of each batch, part of the number.

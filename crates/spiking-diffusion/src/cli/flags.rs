@@ -3,6 +3,7 @@
 //! What starts with a hyphen must reach them: each flag that takes a number has `allow_hyphen_values`.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use crate::data::KnownSet;
 use crate::experiment::GIBBS;
@@ -77,6 +78,16 @@ pub(super) fn probability(text: &str) -> Parsed<f64> {
 
 fn number(text: &str, reason: &str, fits: impl Fn(f64) -> bool) -> Parsed<f64> {
     text.parse().ok().filter(|&x| fits(x)).ok_or_else(|| reason.to_owned())
+}
+
+/// The variable that names weights of the FID network.
+pub(super) const INCEPTION: &str = "SPIKING_INCEPTION";
+/// The variable that names a folder with data sets.
+pub(super) const DATA_DIR: &str = "SPIKING_DATA_DIR";
+
+/// The path that an environment variable names: one that is empty counts as unset.
+pub(super) fn path_of(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// This environment variable as the default of a flag: one that is empty counts as unset.

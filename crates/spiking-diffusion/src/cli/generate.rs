@@ -23,7 +23,7 @@ use crate::{ClassesFrom, Condition, ExperimentConfig, Progress, Trained, Trained
 #[command(
     name = "generate",
     after_help = "OUT/png/ then holds one PNG an image, OUT/images-0000.safetensors, .. 500 images \
-    each, in [0, 1]. Image i depends on the run, the seed, --temperature, --set, --class, --cluster and --guidance alone. The same command again draws what is missing; \
+    each, in [0, 1]. Image i depends on the run, the seed, --temperature, --set, --class, --cluster, --guidance, --device and --precision alone. The same command again draws what is missing; \
     a larger --n adds images."
 )]
 pub(super) struct Arguments {

@@ -40,11 +40,11 @@ pub use table1::table1;
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::Starter;
-use crate::{Experiment, ExperimentConfig, Features, ModelName, Preset, Progress, Report};
+use crate::{Experiment, ExperimentConfig, FadFiles, Features, ModelName, Preset, Progress, Report};
 use device_flags::DeviceFlags;
 use fad_flag::Fad;
 use input::Input;
-use output::{answer, parsed, say, usage};
+use output::{answer, failed, parsed, say, usage};
 use signals::command_line;
 use threads::leave_work_to_rayon;
 use workers::Team;
@@ -52,8 +52,8 @@ use workers::Team;
 /// Train a VQ-SVAE and a spiking diffusion denoiser, sample from them, measure and report.
 #[derive(Debug, Parser)]
 #[command(after_help = "A run's folder then holds config.json, vqsvae.safetensors, codes.safetensors, \
-    sdid.safetensors, clusters.safetensors where classes are clusters, vqsvae.csv, sdid.csv, pictures, and report.html, which shows and explains them (also report.md and \
-    report.json). Ctrl-C writes a checkpoint; --resume goes on.")]
+    sdid.safetensors, clusters.safetensors where classes are clusters, device.json on a GPU, vqsvae.csv, sdid.csv, pictures, and report.html, which shows and explains them (also report.md and \
+    report.json). Ctrl-C writes a checkpoint; --resume goes on, on the same kind of device.")]
 struct Arguments {
     #[command(flatten)]
     input: Input,
@@ -107,7 +107,7 @@ struct Arguments {
     samples: Option<usize>,
     /// Weights of the FID network (.pth or .safetensors), for FID and KID of the samples: 2048 features, or 768 where the
     /// file has no more [default: the features of a small classifier trained on the same images]
-    #[arg(long, value_name = "FILE", env = flags::variable("SPIKING_INCEPTION"))]
+    #[arg(long, value_name = "FILE", env = flags::variable(flags::INCEPTION))]
     inception: Option<PathBuf>,
     #[command(flatten)]
     fad: Fad,
@@ -159,27 +159,18 @@ fn train_on(
         data = data.limit(limit)?;
     }
     let mut cfg = config(arguments, &data, team.workers().size())?;
-    if let Some(minutes) = arguments.minutes {
-        cfg = within(cfg, minutes, arguments, (&data, &device), team, progress)?;
-    }
-    let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
-    let mut experiment = Experiment::new(&cfg, &data)
-        .resume(arguments.resume)
-        .device(&device)
-        .features(features)
-        .started_by(starter);
-    if let Some(out) = &arguments.out {
-        experiment = experiment.out(out);
-    }
-    if let Some(run) = &arguments.codes_from {
-        experiment = experiment.codes_from(run);
-    }
     // Worker 0 measures.
-    if team.leads()
-        && let Some(files) = arguments.fad.files(&data.name, progress)?
-    {
-        experiment = experiment.fad(files);
+    let fad = if team.leads() { arguments.fad.files(&data.name, progress)? } else { None };
+    if let Some(minutes) = arguments.minutes {
+        // First what may be wrong, then what takes long.
+        let folder = {
+            let wanted = experiment(arguments, &cfg, &data, fad.clone());
+            wanted.check()?;
+            wanted.folder().to_owned()
+        };
+        cfg = within(cfg, minutes, arguments, (&data, &device, &folder), team, progress)?;
     }
+    let experiment = experiment(arguments, &cfg, &data, fad).device(&device).started_by(starter);
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
     team.say(&format!(
         "{}{kind}: {} training and {} test images; {}preset {}, seed {}; writing to {}",
@@ -197,12 +188,33 @@ fn train_on(
     Ok(())
 }
 
+/// The experiment that was asked for, but for its device.
+fn experiment<'a>(
+    arguments: &Arguments,
+    cfg: &'a ExperimentConfig,
+    data: &'a Dataset,
+    fad: Option<FadFiles>,
+) -> Experiment<'a> {
+    let features = arguments.inception.clone().map_or(Features::Classifier, Features::Inception);
+    let mut experiment = Experiment::new(cfg, data).resume(arguments.resume).features(features);
+    if let Some(out) = &arguments.out {
+        experiment = experiment.out(out);
+    }
+    if let Some(run) = &arguments.codes_from {
+        experiment = experiment.codes_from(run);
+    }
+    if let Some(files) = fad {
+        experiment = experiment.fad(files);
+    }
+    experiment
+}
+
 /// The config of a run that trains for so many minutes; of one that is resumed, with the steps that it began with.
 fn within(
     mut cfg: ExperimentConfig,
     minutes: f64,
     arguments: &Arguments,
-    (data, device): (&Dataset, &Device),
+    (data, device, folder): (&Dataset, &Device, &Path),
     team: &Team,
     progress: &mut dyn Progress,
 ) -> Result<ExperimentConfig> {
@@ -213,9 +225,13 @@ fn within(
     if let Some(setting) = arguments.set.iter().find(sets_length) {
         return Err(Error::config("--set", setting, "says how long to train, and so does --minutes"));
     }
-    let folder = arguments.out.clone().unwrap_or_else(|| Experiment::new(&cfg, data).folder().to_owned());
-    if arguments.resume && folder.join("config.json").exists() {
-        let begun: ExperimentConfig = snn_train::read_config(&folder)?;
+    let begun = folder.join("config.json").exists();
+    if begun && !arguments.resume {
+        let message = "already holds a run: add --resume to continue it, or name another folder with --out";
+        return Err(Error::run(folder, message));
+    }
+    if begun {
+        let begun: ExperimentConfig = snn_train::read_config(folder)?;
         for (training, (_, begun)) in cfg.trainings_mut().into_iter().zip(begun.trainings()) {
             (training.epochs, training.max_steps) = (begun.epochs, begun.max_steps);
         }

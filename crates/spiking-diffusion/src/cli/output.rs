@@ -1,5 +1,7 @@
 //! What programs say.
 
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::process::ExitCode;
 
@@ -27,21 +29,26 @@ fn write(out: &mut dyn Write, text: &str) -> Result<()> {
 pub(super) fn answer(text: &str) -> ExitCode {
     match print(text) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
+        Err(e) => failed(&e),
     }
 }
 
-/// Runs a program that reads its own words, and says what went wrong and how it is used.
-pub fn attempt(usage: &str, work: impl FnOnce() -> crate::Result<()>) -> ExitCode {
-    match work() {
+/// Says what went wrong, as the end of a program.
+pub(super) fn failed(error: &dyn Display) -> ExitCode {
+    say(&format!("error: {error}"));
+    ExitCode::FAILURE
+}
+
+/// Runs a program that reads the words behind its name itself. Says how it is used where that was asked for (`--help`), and what went wrong.
+pub fn attempt(usage: &str, work: impl FnOnce(&[OsString]) -> crate::Result<()>) -> ExitCode {
+    leave_work_to_rayon();
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        return answer(&format!("usage: {usage}"));
+    }
+    match work(&words) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            print(&format!("error: {e}\nusage: {usage}")).ok();
-            ExitCode::FAILURE
-        }
+        Err(e) => failed(&format!("{e}\nusage: {usage}")),
     }
 }
 
@@ -62,10 +69,7 @@ pub(super) fn parsed<A: clap::Parser>(start: impl FnOnce(&A) -> ExitCode) -> Exi
 /// What clap makes of a command line that it does not run: help, which was asked for, or an error.
 pub(super) fn usage(e: &clap::Error) -> ExitCode {
     match e.print().and_then(|()| std::io::stdout().flush()) {
-        Err(failed) if failed.kind() != ErrorKind::BrokenPipe => {
-            say(&format!("error: standard output: {failed}"));
-            ExitCode::FAILURE
-        }
+        Err(lost) if lost.kind() != ErrorKind::BrokenPipe => failed(&format!("standard output: {lost}")),
         _ => ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2)),
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use candle_core::DType;
 use clap::Parser;
 
-use super::say;
+use super::{failed, say};
 
 /// Pack the config and the networks of a finished run into one file, which every --run but that of `export_pytorch` takes instead of the folder.
 #[derive(Debug, Parser)]
@@ -34,9 +34,6 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
             say(&format!("{}: {:.1} MB", arguments.out.display(), bytes as f64 / 1e6));
             ExitCode::SUCCESS
         }
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
+        Err(e) => failed(&e),
     }
 }

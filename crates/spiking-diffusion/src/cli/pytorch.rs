@@ -89,6 +89,9 @@ pub(super) fn start_export(arguments: &Export) -> ExitCode {
 }
 
 fn import(arguments: &Import, progress: &mut dyn Progress) -> Result<String> {
+    if arguments.out.join("config.json").exists() {
+        return Err(Error::run(&arguments.out, "holds a run: name another folder"));
+    }
     let (vqsvae, sdid) = match (&arguments.fsvae, &arguments.vqsvae, &arguments.sdid) {
         (Some(fsvae), ..) => return import_fsvae(fsvae, &arguments.out.join(FSVAE)),
         (None, Some(vqsvae), Some(sdid)) => (vqsvae, sdid),
@@ -96,12 +99,10 @@ fn import(arguments: &Import, progress: &mut dyn Progress) -> Result<String> {
     };
     let partial = Partial::when(arguments.allow_partial, Seed(0));
     let data = arguments.input.load(arguments.data_set, partial, progress)?;
-    if let Some(count) = arguments.encode.filter(|count| *count > data.test.len()) {
-        let reason = format!("there are {} test images", data.test.len());
+    let images = data.test.len();
+    if let Some(count) = arguments.encode.filter(|count| !(1..=images).contains(count)) {
+        let reason = format!("must be at least 1 and at most {images}, the number of test images");
         return Err(Error::config("--encode", count, reason));
-    }
-    if arguments.out.join("config.json").exists() {
-        return Err(Error::run(&arguments.out, "holds a run: name another folder"));
     }
     let trained = pytorch::import(vqsvae, sdid, &data, &arguments.out)?;
     let mut text = format!(
@@ -163,5 +164,29 @@ mod tests {
         assert!(parse("import_pytorch --fsvae best.pth --out r").unwrap().fsvae.is_some());
         assert!(parse(&format!("{whole} --fsvae best.pth")).is_err());
         assert!(Export::try_parse_from(["export_pytorch", "--run", "r"]).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_imported_leaves_no_run_and_changes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, new) = (folder.path().join("run"), folder.path().join("new"));
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(run.join("config.json"), "{}").unwrap();
+        let refused = |words: &str, out: &Path| {
+            let arguments = Import::try_parse_from(format!("import_pytorch --out o {words}").split(' '));
+            // Whatever the environment names.
+            let arguments = Import { out: out.to_owned(), input: Input::default(), ..arguments.unwrap() };
+            import(&arguments, &mut crate::Silent).unwrap_err().to_string()
+        };
+        let networks = "--vqsvae model.pth --sdid diff_model.pth";
+        for words in ["--fsvae best.pth", networks] {
+            assert!(refused(words, &run).contains("holds a run"), "{words}");
+        }
+        assert_eq!(std::fs::read_dir(&run).unwrap().count(), 1);
+        for count in ["0", "1001"] {
+            let error = refused(&format!("{networks} --encode {count}"), &new);
+            assert!(error.contains(&format!("`--encode` = {count}: must be at least 1")), "{error}");
+        }
+        assert!(!new.exists());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::{bars, say};
+use super::{bars, failed, say};
 use crate::error::Error;
 use crate::experiment::quoted;
 use crate::{Progress, Silent};
@@ -49,8 +49,7 @@ impl Signals {
     pub(super) fn failure(&self, error: &Error, advice: &str) -> ExitCode {
         let signal = self.caught.load(Ordering::Relaxed);
         if signal == 0 || !matches!(error, Error::Training(snn_train::Error::Stopped { .. })) {
-            say(&format!("error: {error}"));
-            return ExitCode::FAILURE;
+            return failed(error);
         }
         say(&format!("{error}; {advice}"));
         ExitCode::from(128u8.saturating_add(u8::try_from(signal).unwrap_or(0)))

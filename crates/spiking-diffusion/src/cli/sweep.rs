@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use absorbing_diffusion::{Order, SamplingConfig, Schedule};
 use clap::{ArgGroup, Parser};
 use snn_core::Seed;
-use spiking_diffusion_metrics::Classifier;
+use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 use super::device_flags::DeviceFlags;
 use super::fad_flag::Fad;
@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     /// Images of each setting
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = flags::count, allow_hyphen_values = true)]
     n: usize,
-    /// Folder to write to
+    /// Folder to write to, which must not hold a sweep yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Images at a time; changes speed and memory, not images [default: the run's own]
@@ -72,9 +72,9 @@ pub(super) struct Arguments {
     classifier: Option<PathBuf>,
     #[command(flatten)]
     fad: Fad,
-    /// Real images that distances are to
-    #[arg(long, value_enum, default_value = "train")]
-    against: Against,
+    /// Real images that distances are to [default: train]
+    #[arg(long, value_enum)]
+    against: Option<Against>,
     /// How many of them, the first ones; FAD to test images takes all [default: as many as are drawn, or all there are]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     real: Option<usize>,
@@ -96,33 +96,56 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
             say(&text);
             ExitCode::SUCCESS
         }
-        Err(e) => signals.failure(&e, "nothing was written"),
+        Err(e) => signals.failure(&e, "nothing was written; above are the rows that were done"),
     }
 }
 
 /// What there is to say in the end.
 fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
+    arguments.check()?;
     let device = arguments.device.open(|| 0)?;
     let mut trained = Trained::load(&arguments.run, &device)?;
-    // Before another seed is set: a lone split was cut by the run's own.
-    let judges = arguments.judges(&trained.cfg, progress)?;
     trained.cfg = set(trained.cfg, "sampling.", &arguments.set)?;
-    trained.cfg.seed = arguments.seed.map_or(trained.cfg.seed, Seed);
     let settings = arguments.settings(trained.cfg.sampling);
+    library::check(&settings, arguments.n)?;
     // Before hours of drawing: whether there can be such a folder, and nothing in it is lost.
     std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
-    absent(&arguments.out.join("sweep.json"))?;
+    ["sweep.json", "sweep.md", "sweep.png"].iter().try_for_each(|file| absent(&arguments.out.join(file)))?;
+    // Before another seed is set: a lone split was cut by the run's own.
+    let judges = arguments.judges(&trained.cfg, progress)?;
+    trained.cfg.seed = arguments.seed.map_or(trained.cfg.seed, Seed);
     let found = library::sweep(&trained, &settings, arguments.n, &judges, &device, progress)?;
     found.save(&arguments.out).inspect_err(|_| say(&found.to_markdown()))?;
     Ok(found.to_markdown())
 }
 
 impl Arguments {
+    /// Refuses what is said of real images where no network is to see them.
+    fn check(&self) -> Result<()> {
+        if self.inception.is_some() || self.classifier.is_some() || self.fad.is_given() {
+            return Ok(());
+        }
+        let given = [
+            ("--against", self.against.map(|it| format!("{it:?}").to_lowercase())),
+            ("--real", self.real.map(|count| count.to_string())),
+            ("--data-dir", self.input.folder_of_flag().map(|folder| folder.display().to_string())),
+            ("--download", self.input.download.then(|| true.to_string())),
+        ];
+        match given.into_iter().find_map(|(flag, value)| Some((flag, value?))) {
+            Some((flag, value)) => {
+                let reason =
+                    "is for distances, and none is measured without --inception, --classifier or --fad";
+                Err(Error::config(flag, value, reason))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What distances are measured by.
     fn judges(&self, cfg: &ExperimentConfig, progress: &mut dyn Progress) -> Result<Vec<Judge>> {
-        let extractor = match (&self.inception, &self.classifier) {
-            (Some(file), _) => Some(FeatureNetwork::Extractor(Box::new(inception(file)?))),
-            (_, Some(file)) => Some(FeatureNetwork::Extractor(Box::new(Classifier::load(file)?))),
+        let extractor: Option<Box<dyn FeatureExtractor>> = match (&self.inception, &self.classifier) {
+            (Some(file), _) => Some(Box::new(inception(file)?)),
+            (_, Some(file)) => Some(Box::new(Classifier::load(file)?)),
             _ => None,
         };
         let fad = self.fad.files(&cfg.data.name, progress)?;
@@ -130,8 +153,10 @@ impl Arguments {
             return Ok(Vec::new());
         }
         let data = self.input.load_of_run(cfg, progress)?;
-        let (against, there) = (self.against, self.against.of(&data).0.len());
+        let against = self.against.unwrap_or_default();
+        let there = against.of(&data).0.len();
         let count = self.real.unwrap_or(self.n.min(there));
+        let extractor = extractor.map(FeatureNetwork::Extractor);
         let extractor =
             extractor.map(|network| Judge::new(network, against, &data, count, progress)).transpose()?;
         let fad = fad.map(|files| files.judge(against, &data, count, progress)).transpose()?;
@@ -188,7 +213,8 @@ mod tests {
     #[test]
     fn the_command_is_sound() {
         Arguments::command().debug_assert();
-        assert_eq!(parse("--temperatures 1").unwrap().against, Against::Train);
+        assert_eq!(parse("--temperatures 1").unwrap().against, None);
+        assert_eq!(parse("--temperatures 1 --against test").unwrap().against, Some(Against::Test));
         for words in
             ["", "--n 9", "--orders up", "--steps 5 --against both", "--steps 5 --inception i --classifier c"]
         {
@@ -206,6 +232,25 @@ mod tests {
             assert!(text.contains(&format!("invalid value '{bad}' for '{flag} <")), "{text}");
             assert!(text.contains(reason), "{text}");
         }
+    }
+
+    #[test]
+    fn real_images_are_named_for_a_network_only() {
+        let refused = |words: &str| {
+            let arguments = parse(&format!("--steps 5 {words}")).unwrap();
+            arguments.check().err().map(|e| e.to_string())
+        };
+        for (flag, value) in
+            [("--against", " test"), ("--real", " 9"), ("--data-dir", " d"), ("--download", "")]
+        {
+            let words = format!("{flag}{value}");
+            let error = refused(&words).unwrap();
+            assert!(error.contains(&format!("`{flag}`")) && error.contains("--fad"), "{error}");
+            for network in ["--inception i", "--classifier c", "--fad f"] {
+                assert_eq!(refused(&format!("{words} {network}")), None);
+            }
+        }
+        assert_eq!(refused(""), None);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use candle_core::Device;
 use snn_train::{Alone, Collective};
 
 use super::device_flags::DeviceFlags;
-use super::say;
 use super::signals::{Signals, Stoppable};
+use super::{failed, say};
 use crate::error::{Error, Result};
 
 /// Joined by a program as it starts, left as it ends.
@@ -97,10 +97,7 @@ impl Team {
                 return ExitCode::FAILURE;
             }
             Error::Training(snn_train::Error::Worker { .. }) => self.signals.failure(&e, advice),
-            _ => {
-                say(&format!("error: worker {rank} of {size}: {e}"));
-                ExitCode::FAILURE
-            }
+            _ => failed(&format!("worker {rank} of {size}: {e}")),
         };
         #[cfg(feature = "mpi")]
         if let Some(job) = self.job.as_ref().filter(|_| size > 1) {

@@ -7,7 +7,7 @@ use snn_train::{Alone, Progress, RunDir, TrainingConfig};
 
 use super::config::ExperimentConfig;
 use super::run::resized;
-use super::stages::{Place, encode, find_classes_in, train_sdid_in, train_vqsvae_in};
+use super::stages::{Place, encode, find_classes_in, seconds_to_find, train_sdid_in, train_vqsvae_in};
 use super::vae;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ impl ExperimentConfig {
     /// with the time. Drawing and measuring come on top.
     ///
     /// Fifty steps of each network are timed, in a folder that is then deleted. Where the model has codes, a third of the time is the
-    /// autoencoder's; the rest is for encoding the training images, for clusters of them, and for the denoiser. What follows is an ordinary
+    /// autoencoder's; the rest is for encoding the training images, for clusters of them, and for the denoiser, which gets a third at least. What follows is an ordinary
     /// config, which any machine runs to the same bytes: keep it (a run does, in `config.json`), because another call finds other numbers.
     ///
     /// # Errors
@@ -73,9 +73,11 @@ impl ExperimentConfig {
                 let (vqsvae, took) = clock(|| train_vqsvae_in(&short, &few.train, place, progress))?;
                 let (codes, encoding) = clock(|| encode(&short, &vqsvae, &few.train, place, progress))?;
                 let Some(codes) = codes else { return Ok(self) };
-                let (classes, clustering) = clock(|| find_classes_in(&short, &few, place, progress))?;
+                let classes = find_classes_in(&short, &few, place, progress)?;
                 let of_sdid = clock(|| train_sdid_in(&short, &codes, &classes.train, place, progress))?.1;
-                let of_all = (encoding + clustering) * items as f64 / few.train.len() as f64;
+                let of_all = encoding * items as f64 / few.train.len() as f64
+                    + seconds_to_find(&self, items, &few.train)?;
+                let of_all = of_all.min(seconds / 3.);
                 let [first, second] = [took, of_sdid].map(|took| took / TIMED as f64);
                 vec![seconds / 3. / first, (seconds * 2. / 3. - of_all) / second]
             }

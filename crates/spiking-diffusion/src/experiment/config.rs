@@ -170,7 +170,7 @@ pub struct ExperimentConfig {
     pub vae: Option<VaeConfig>,
 }
 
-/// What a config says of a model with codes.
+/// What a config says of a model with codes, but for the [batch](BATCH) of sampling.
 const OF_CODES: [&str; 8] = [
     "vqsvae",
     "vqsvae_training",
@@ -181,6 +181,9 @@ const OF_CODES: [&str; 8] = [
     "label_dropout",
     "sampling",
 ];
+
+/// The one field of those by which a variational autoencoder draws too.
+const BATCH: &str = "sampling.batch_size";
 
 impl ExperimentConfig {
     /// Returns channels, rows and columns of the images that the model makes.
@@ -208,7 +211,8 @@ impl ExperimentConfig {
                 "says what the run is: --seed, --preset, --model and the data set decide it",
             ));
         }
-        if self.vae.is_some() && OF_CODES.contains(&key.split('.').next().unwrap_or(key)) {
+        let of_codes = || OF_CODES.contains(&key.split('.').next().unwrap_or(key)) && key != BATCH;
+        if self.vae.is_some() && of_codes() {
             let reason = format!("is no part of the model `{}`, which has no codes", self.model.name());
             return Err(Error::config(key, value, reason));
         }

@@ -35,15 +35,12 @@ pub enum Features {
 
 impl Features {
     /// Rejects what would fail after hours of training: weights that cannot be read or lack the layers, images that no
-    /// classifier can be trained on.
-    pub(crate) fn validate(&self, data: &Dataset) -> Result<()> {
+    /// classifier can be trained on. These have the model's channels, rows and columns, `image`.
+    pub(super) fn validate(&self, data: &Dataset, image: [usize; 3]) -> Result<()> {
         match self {
             Self::None => Ok(()),
             Self::Inception(file) => inception(file).map(|_| ()),
-            Self::Classifier => {
-                let (channels, height, width) = data.image();
-                Ok(classifier::config(data).validate_for([channels, height, width])?)
-            }
+            Self::Classifier => Ok(classifier::config(data).validate_for(image)?),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 
-use absorbing_diffusion::{BitsPerToken, Denoiser, NoisyCodes, bits_per_token, draw_noise};
+use absorbing_diffusion::{AbsorbingProcess, BitsPerToken, Denoiser, NoisyCodes, bits_per_token, draw_noise};
 use candle_core::{DType, Device, Tensor};
 use snn_train::{Alone, Collective, Progress, go_on};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
@@ -206,6 +206,10 @@ impl Denoiser for Watched<'_> {
     fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> candle_core::Result<Tensor> {
         self.count()?;
         self.denoiser.logits(noisy, train)
+    }
+
+    fn check_process(&self, process: &AbsorbingProcess) -> absorbing_diffusion::Result<()> {
+        self.denoiser.check_process(process)
     }
 
     fn logits_at(

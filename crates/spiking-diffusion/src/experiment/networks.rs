@@ -1,5 +1,7 @@
 //! The networks that draw images, whoever made them.
 
+use std::borrow::Borrow;
+
 use absorbing_diffusion::{Conditioned, Denoiser, NoisyCodes, RevealOrder, Sdid};
 use candle_core::Tensor;
 use snn_core::{DescribeLayers, Observer};
@@ -30,14 +32,15 @@ impl SpikingDenoiser for Sdid {
     }
 }
 
-impl SpikingDenoiser for Conditioned<&Sdid> {
+impl<C: Borrow<Sdid> + Denoiser + DescribeLayers> SpikingDenoiser for Conditioned<C> {
     fn name(&self) -> &'static str {
         "sdid"
     }
 
     fn observe(&self, noisy: &NoisyCodes<'_>, observer: &mut Observer<'_>) -> candle_core::Result<Tensor> {
         let classes = self.classes_of(noisy.images, noisy.h_t.device())?;
-        self.network().logits_observed(&NoisyCodes { classes: Some(&classes), ..*noisy }, false, observer)
+        let sdid: &Sdid = self.network().borrow();
+        sdid.logits_observed(&NoisyCodes { classes: Some(&classes), ..*noisy }, false, observer)
     }
 }
 

@@ -49,7 +49,8 @@ pub struct Sweep {
     pub rows: Vec<Row>,
 }
 
-/// Draws images `0..count` of the config's seed by each of these settings, and measures them. The images themselves are not kept.
+/// Draws images `0..count` of the config's seed by each of these settings, and measures them. The images themselves are not kept. Each row
+/// that is done is [told](Progress::message), so that a stop loses none.
 ///
 /// # Errors
 /// Returns an error if there are no settings or one does not [validate](SamplingConfig::validate), if there are fewer than two images, if
@@ -76,18 +77,25 @@ pub fn sweep<D: Denoiser>(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Sweep> {
+    check(settings, count)?;
+    let mut rows = Vec::with_capacity(settings.len());
+    for &sampling in settings {
+        let cfg = ExperimentConfig { sampling, ..trained.cfg.clone() };
+        let row = row(&cfg, trained, count, judges, device, progress)?;
+        progress.message(&row.line());
+        rows.push(row);
+    }
+    let judges = judges.iter().map(|judge| judge.name().to_owned()).collect();
+    Ok(Sweep { images: count, seed: trained.cfg.seed.0, judges, rows })
+}
+
+/// Rejects what cannot be drawn or measured, before anything is.
+pub(crate) fn check(settings: &[SamplingConfig], count: usize) -> Result<()> {
     if settings.is_empty() || count < 2 {
         let reason = "needs at least one setting and two images";
         return Err(Error::config("sweep", format!("{} settings, {count} images", settings.len()), reason));
     }
-    settings.iter().try_for_each(SamplingConfig::validate)?;
-    let mut rows = Vec::with_capacity(settings.len());
-    for &sampling in settings {
-        let cfg = ExperimentConfig { sampling, ..trained.cfg.clone() };
-        rows.push(row(&cfg, trained, count, judges, device, progress)?);
-    }
-    let judges = judges.iter().map(|judge| judge.name().to_owned()).collect();
-    Ok(Sweep { images: count, seed: trained.cfg.seed.0, judges, rows })
+    Ok(settings.iter().try_for_each(SamplingConfig::validate)?)
 }
 
 fn row<D: Denoiser>(

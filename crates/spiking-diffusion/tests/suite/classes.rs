@@ -13,8 +13,8 @@ use spiking_diffusion::metrics::Pixels;
 use spiking_diffusion::snn_core::Checkpoint;
 use spiking_diffusion::sweep::{self, Sweep};
 use spiking_diffusion::{
-    Condition, DataConfig, Experiment, ExperimentConfig, Report, Silent, Trained, find_classes, inpaint,
-    neighbours, pack, train_sdid,
+    Condition, DataConfig, Experiment, ExperimentConfig, Progress, Report, Silent, Trained, find_classes,
+    inpaint, neighbours, pack, train_sdid,
 };
 
 use crate::models::StopAfter;
@@ -237,6 +237,19 @@ fn completions_keep_what_is_known() {
     rejects(none, &["inpaint", "0 completions"]);
 }
 
+/// Keeps what it is told, and then asks to stop.
+#[derive(Default)]
+struct StopWhenTold(Vec<String>);
+
+impl Progress for StopWhenTold {
+    fn message(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+    fn stop_requested(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
 #[test]
 fn steps_are_a_table_of_orders_and_their_neighbours_are_told() {
     let (folder, data) = (tempfile::tempdir().unwrap(), few_digits());
@@ -274,6 +287,14 @@ fn steps_are_a_table_of_orders_and_their_neighbours_are_told() {
     let page = std::fs::read_to_string(out.join("sweep.md")).unwrap();
     assert!(page.contains("| halton | 49 | 49.0 |") && page.contains("Distance 1: "), "{page}");
     assert!(image::open(out.join("sweep.png")).is_ok());
+    // A row that is done outlives a stop in the next.
+    let (mut told, halton) = (StopWhenTold::default(), &found.rows[2..]);
+    let settings: Vec<_> = halton.iter().map(|row| row.sampling).collect();
+    let stopped = sweep::sweep(&trained, &settings, 6, &judges, &Device::Cpu, &mut told);
+    rejects(stopped, &["stopped", "`sample`"]);
+    let [line] = &told.0[..] else { panic!("{:?}", told.0) };
+    let distance = format!(", distance {:.3}", halton[0].distances[0]);
+    assert!(line.contains("order halton, steps 2: ") && line.ends_with(&distance), "{line}");
     rejects(sweep(&[], &[2], 6), &["sweep", "at least one setting"]);
     rejects(sweep(&[Order::ExactK], &[0], 6), &["sampling.steps"]);
 }

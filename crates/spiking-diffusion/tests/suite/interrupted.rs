@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use spiking_diffusion::data::{Dataset, Split};
 use spiking_diffusion::snn_core::Seed;
-use spiking_diffusion::{Experiment, Progress, RunDir};
+use spiking_diffusion::{Experiment, ExperimentConfig, Progress, RunDir};
 
-use crate::{assert_same_bytes, tiny};
+use crate::{assert_same_bytes, tiny, with_clusters};
 
 const OUT: &str = "SPIKING_TEST_OUT";
 
@@ -20,7 +20,12 @@ const OUT: &str = "SPIKING_TEST_OUT";
 fn child() {
     let Some(out) = std::env::var_os(OUT) else { return };
     let data = noise();
-    Experiment::new(&tiny(&data), &data).out(out).resume(true).run(&mut Announce).unwrap();
+    Experiment::new(&config(&data), &data).out(out).resume(true).run(&mut Announce).unwrap();
+}
+
+/// With every stage that the presets have.
+fn config(data: &Dataset) -> ExperimentConfig {
+    with_clusters(&tiny(data))
 }
 
 /// Images that are there at once: most of a child's time would go into drawing digits.
@@ -87,6 +92,7 @@ fn one_thread_and_two_give_the_same_bytes() {
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
     finish(&one, 1);
     finish(&two, 2);
+    assert!(one.join("clusters.safetensors").exists() && one.join("clusters.png").exists());
     assert_same_bytes(&one, &two);
 }
 
@@ -120,7 +126,7 @@ fn runs_killed_twenty_times_end_as_one_that_was_not() {
 #[test]
 fn a_second_process_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let held = RunDir::open(folder.path(), &tiny(&noise()), false).unwrap();
+    let held = RunDir::open(folder.path(), &config(&noise()), false).unwrap();
     assert!(!start(folder.path(), 1).wait_with_output().unwrap().status.success());
     assert!(!folder.path().join("vqsvae.csv").exists());
     drop(held);

@@ -107,10 +107,23 @@ const REPRODUCIBLE: [&str; 13] = [
     "firing_rates.png",
 ];
 
+/// What a run leaves beside them where it finds or draws classes, or measures distances by a classifier.
+const IF_ASKED_FOR: [&str; 4] =
+    ["clusters.safetensors", "clusters.png", "classes.png", "classifier.safetensors"];
+
+/// A few clusters, where [`tiny`] has none; every preset has some.
+fn with_clusters(cfg: &ExperimentConfig) -> ExperimentConfig {
+    cfg.with("sdid.classes", "4").unwrap().with("classes_from", "clusters").unwrap()
+}
+
 #[track_caller]
 fn assert_same_bytes(a: &Path, b: &Path) {
     for name in REPRODUCIBLE {
         let read = |folder: &Path| std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(read(a) == read(b), "{name} differs");
+    }
+    for name in IF_ASKED_FOR {
+        let read = |folder: &Path| std::fs::read(folder.join(name)).ok();
+        assert!(read(a) == read(b), "{name} differs, or one run has none");
     }
 }

@@ -106,4 +106,20 @@ fn a_run_keeps_the_steps_that_it_began_with() {
         let (code, said) = run(&["--minutes", "1", flag, "2"]).unwrap();
         assert!(code == Some(2) && said.contains("cannot be used with"), "{said}");
     }
+    let (code, said) = run(&["--minutes", "1"]).unwrap();
+    assert!(code == Some(1) && said.contains("already holds a run") && !said.contains("timing"), "{said}");
+    assert_eq!(config(), before);
+}
+
+#[test]
+fn files_that_are_not_there_are_missed_before_steps_are_timed() {
+    let folder = tempfile::tempdir().unwrap();
+    for flag in ["--inception", "--fad"] {
+        let Some(mut command) = example("mnist") else { return };
+        command.current_dir(&folder).args(["--limit", "64", "--minutes", "1", flag, "none.pth"]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let missed = output.status.code() == Some(1) && said.contains("none.pth");
+        assert!(missed && !said.contains("timing"), "{said}");
+    }
 }

@@ -256,6 +256,7 @@ fn what_a_model_has_not_is_refused() {
     let fsvae = ExperimentConfig::for_model(ModelName::Fsvae, Preset::Quick, &data).unwrap();
     rejects(fsvae.with("sdid.classes", "10"), &["sdid.classes", "10", "`fsvae`", "no codes"]);
     rejects(fsvae.with("sampling.temperature", "1"), &["sampling.temperature", "`fsvae`"]);
+    assert_eq!(fsvae.with("sampling.batch_size", "3").unwrap().sampling.batch_size, 3);
     rejects(fsvae.with("model", "esvae"), &["model", "--model"]);
     rejects(tiny(&data).with("vae.training.epochs", "1"), &["vae.training.epochs", "no such field"]);
     let unfit = |cfg: &ExperimentConfig| cfg.validate();

@@ -22,6 +22,13 @@ fn output(folder: &Path, words: &str) -> Output {
     output
 }
 
+#[track_caller]
+fn refused(folder: &Path, words: &str, parts: &[&str]) {
+    let output = program(folder, words).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && parts.iter().all(|part| said.contains(part)), "{words}: {said}");
+}
+
 #[test]
 fn a_run_is_trained_sampled_swept_and_tabled() {
     let folder = tempfile::tempdir().unwrap();
@@ -39,6 +46,13 @@ fn a_run_is_trained_sampled_swept_and_tabled() {
     assert!(folder.path().join("sweep/sweep.md").exists());
     let table = output(folder.path(), "table1 run").stdout;
     assert!(String::from_utf8(table).unwrap().contains("| synthetic-digits | `run` |"));
+    // Before the network is looked at, which is not there.
+    let again = |more: &str| format!("sweep --run run --n 2 --temperatures 1 --classifier none {more}");
+    refused(folder.path(), &again("--out sweep"), &["sweep.json", "is there already"]);
+    refused(folder.path(), &again("--out new --set colour=red"), &["`sampling.colour`", "no such field"]);
+    refused(folder.path(), &again("--out new --set top_k=0"), &["`sampling.top_k`"]);
+    refused(folder.path(), "classify --run run --samples 0", &["--samples", "at least 1"]);
+    assert!(!folder.path().join("new").exists());
 }
 
 #[test]
@@ -65,9 +79,7 @@ fn another_model_is_trained_drawn_from_and_tabled_by_the_same_commands() {
         ("train mnist --model esvae --epochs-sdid 3", ["--epochs-sdid", "`esvae`"]),
         ("train mnist --model fsvae --set sdid.classes=10", ["sdid.classes", "`fsvae`"]),
     ] {
-        let output = program(folder.path(), words).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && parts.iter().all(|part| said.contains(part)), "{words}: {said}");
+        refused(folder.path(), words, &parts);
     }
 }
 
@@ -95,9 +107,7 @@ fn images_of_clusters_are_asked_for_as_such() {
         ("generate --class 3", ["--class", "are clusters", "--cluster"]),
         ("classify --run run --guidance 0.5", ["--guidance", "without labels", "classes_from=labels"]),
     ] {
-        let output = program(folder.path(), words).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && parts.iter().all(|part| said.contains(part)), "{words}: {said}");
+        refused(folder.path(), words, &parts);
     }
 }
 

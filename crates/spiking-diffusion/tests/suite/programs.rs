@@ -1,5 +1,6 @@
 //! The programs from outside: what they print, where that cannot be written, and what they make of the environment.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -59,6 +60,40 @@ fn a_closed_pipe_is_a_quiet_end_and_a_full_disk_an_error() {
         assert!(output.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         assert_ends(&with_full_disk(command().unwrap()), 1, "standard output: No space left on device");
     }
+}
+
+#[test]
+fn programs_that_read_their_own_words_say_how_they_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    finish(&folder.path().join("run"));
+    let output = |name: &str, words: &[&OsStr]| {
+        let mut command = example(name)?;
+        Some(command.current_dir(&folder).args(words).output().unwrap())
+    };
+    for (name, few, many) in
+        [("inpaint", "", "run out.png more"), ("completions", "run weights.pth", "run w.pth s.npz 9 more")]
+    {
+        let usage = format!("usage: {name} RUN_DIR");
+        let Some(help) = output(name, &["--help".as_ref()]) else { continue };
+        assert_ends(&help, 0, "");
+        assert!(String::from_utf8_lossy(&help.stdout).starts_with(&usage));
+        for words in [few, many] {
+            let words: Vec<&OsStr> = words.split_whitespace().map(OsStr::new).collect();
+            assert_ends(&output(name, &words).unwrap(), 1, &usage);
+        }
+    }
+    // Other digits are not completed in the place of the run's.
+    let Some(other) = output("inpaint", &["run".as_ref()]) else { return };
+    assert_ends(&other, 1, "`data.name` = few-digits");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_word_that_is_no_unicode_is_a_path_like_any() {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(mut command) = example("inpaint") else { return };
+    let output = command.arg(OsStr::from_bytes(b"x\xff")).output().unwrap();
+    assert_ends(&output, 1, "x\u{fffd}");
 }
 
 #[test]

@@ -62,8 +62,30 @@ fn other_codes_are_refused_by_the_field_that_differs() {
     other.seed.0 = 7;
     rejects(run(&other, &at("b"), Some(&at("first"))), &["first", "`seed` is 0 there and 7 here"]);
     rejects(run(&cfg, &at("c"), Some(&at("none"))), &["none"]);
-    fs::remove_file(at("first/codes.safetensors")).unwrap();
-    rejects(run(&cfg, &at("d"), Some(&at("first"))), &["first", "codes.safetensors"]);
+    let device = at("first/device.json");
+    fs::write(&device, r#"{"device": "cuda", "precision": "tf32"}"#).unwrap();
+    rejects(run(&cfg, &at("d"), Some(&at("first"))), &["first", "`device` is cuda there and cpu here"]);
+    fs::remove_file(device).unwrap();
+    for name in ["codes.safetensors", "vqsvae.safetensors", "vqsvae.csv", "timing.json"] {
+        let (file, aside) = (at("first").join(name), at("aside"));
+        fs::rename(&file, &aside).unwrap();
+        rejects(run(&cfg, &at("d"), Some(&at("first"))), &["first", name]);
+        fs::rename(&aside, &file).unwrap();
+    }
     // And no folder is left that would have to be removed.
     ["a", "b", "c", "d"].iter().for_each(|name| assert!(!at(name).exists(), "{name}"));
+}
+
+#[test]
+fn a_run_that_has_its_codes_goes_on_without_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let cfg = tiny(&few_digits());
+    run(&cfg, &at("first"), None).unwrap();
+    run(&cfg, &at("second"), Some(&at("first"))).unwrap();
+    fs::remove_dir_all(at("first")).unwrap();
+    let data = few_digits();
+    let again = Experiment::new(&cfg, &data).out(at("second")).codes_from(at("first"));
+    again.clone().resume(true).run(&mut Silent).unwrap();
+    rejects(again.run(&mut Silent), &["first"]);
 }

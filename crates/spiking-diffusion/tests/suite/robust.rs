@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use spiking_diffusion::data::Dataset;
-use spiking_diffusion::{Error, Experiment, ExperimentConfig, Progress, Report, Result, RunDir, Silent};
+use spiking_diffusion::{
+    Error, Experiment, ExperimentConfig, Features, Progress, Report, Result, RunDir, Silent,
+};
 
-use crate::{assert_same_bytes, example, few_digits, rejects, tiny};
+use crate::{assert_same_bytes, example, few_digits, rejects, tiny, with_clusters};
 
 /// Stops when a stage is at this step, and keeps what it is told.
 struct StopAt {
@@ -66,6 +68,23 @@ fn a_run_stopped_in_every_stage_ends_as_one_that_was_not() {
     }
     run(&cfg, &data, folder.path(), &mut Silent).unwrap();
     assert_same_bytes(whole.path(), folder.path());
+}
+
+/// The stages that not every run has.
+#[test]
+fn a_run_stopped_while_it_finds_clusters_or_measures_ends_as_one_that_was_not() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = with_clusters(&tiny(&data)).with("evaluation.distance_images", "20").unwrap();
+    let run = |out: &str, progress: &mut dyn Progress| {
+        let experiment = Experiment::new(&cfg, &data).out(folder.path().join(out)).resume(true);
+        experiment.features(Features::Classifier).run(progress)
+    };
+    let report = run("whole", &mut Silent).unwrap();
+    for (stage, step) in [("clusters", 1), ("classifier", 3), ("features", 1), ("neighbours", 1)] {
+        rejects(run("stopped", &mut StopAt::new(stage, step)), &[&format!("`{stage}`"), "stopped"]);
+    }
+    assert_eq!(run("stopped", &mut Silent).unwrap().metrics, report.metrics);
+    assert_same_bytes(&folder.path().join("whole"), &folder.path().join("stopped"));
 }
 
 #[test]

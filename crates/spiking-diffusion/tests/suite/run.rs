@@ -183,6 +183,17 @@ fn folders_of_others_are_refused_and_left_alone() {
 }
 
 #[test]
+fn a_run_goes_on_by_no_other_kind_of_device() {
+    let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
+    let cfg = tiny(&data);
+    drop(RunDir::open(folder.path(), &cfg, false).unwrap());
+    let begun = r#"{"device": "cuda", "precision": "tf32"}"#;
+    std::fs::write(folder.path().join("device.json"), begun).unwrap();
+    let resumed = run(&cfg, &data, folder.path(), true);
+    rejects(resumed, &["`device` is cuda there and cpu here", "--device", "--resume"]);
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_an_error() {
     let (data, folder) = (few_digits(), tempfile::tempdir().unwrap());
     let file = folder.path().join("file");

@@ -1,7 +1,7 @@
 //! One of the two sets: images, features or statistics, and the network between them.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
 use candle_core::Tensor;
 use indicatif::ProgressBar;
@@ -37,19 +37,17 @@ impl<'a> Network<'a> {
     }
 
     fn get(&self) -> Result<&Extractor> {
-        if let Some(loaded) = self.loaded.get() {
-            return Ok(loaded);
-        }
-        let loaded = match (self.config, self.weights) {
-            (Some(config), _) => Extractor::Inception(Box::new(Inception::new(config, &self.open(config)?)?)),
-            (None, Some(weights)) => Extractor::Fad(Fad::open(weights)?),
+        once(&self.loaded, || match (self.config, self.weights) {
+            (Some(config), _) => {
+                Ok(Extractor::Inception(Box::new(Inception::new(config, &self.open(config)?)?)))
+            }
+            (None, Some(weights)) => Ok(Extractor::Fad(Fad::open(weights)?)),
             (None, None) => {
                 let reason =
                     "images need them: mnist_64.pth or fashion_64.pth, as FSVAE's authors publish them";
-                return Err(Error::config("--weights", "none", reason));
+                Err(Error::config("--weights", "none", reason))
             }
-        };
-        Ok(self.loaded.get_or_init(|| loaded))
+        })
     }
 
     fn name(&self, batch: usize) -> Result<String> {
@@ -104,23 +102,92 @@ fn download() -> Result<InceptionWeights> {
 }
 
 /// What one side is given as.
-pub(super) enum Side<'a> {
-    Stats(PathBuf, FeatureStats),
-    Features(PathBuf, TensorFile),
+enum Given<'a> {
+    Stats(FeatureStats),
+    Features(TensorFile),
     Images(Box<dyn ImageSource>, &'a Network<'a>),
+}
+
+/// One side, which keeps what a network has made of it.
+pub(super) struct Side<'a> {
+    path: PathBuf,
+    given: Given<'a>,
+    stats: OnceCell<FeatureStats>,
+    features: OnceCell<Tensor>,
 }
 
 impl<'a> Side<'a> {
     pub(super) fn open(path: &Path, network: &'a Network<'a>) -> Result<Self> {
+        let given = Given::open(path, network)?;
+        Ok(Self { path: path.to_owned(), given, stats: OnceCell::new(), features: OnceCell::new() })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where its features come from.
+    pub(super) fn name(&self, batch: usize) -> Result<String> {
+        match &self.given {
+            Given::Stats(_) => Ok(format!("statistics {}", self.path.display())),
+            Given::Features(_) => Ok(format!("features {}", self.path.display())),
+            Given::Images(_, network) => network.name(batch).map_err(|e| self.named(e)),
+        }
+    }
+
+    pub(super) fn is_stats(&self) -> bool {
+        matches!(self.given, Given::Stats(_))
+    }
+
+    pub(super) fn is_images(&self) -> bool {
+        matches!(self.given, Given::Images(..))
+    }
+
+    pub(super) fn stats(&self, batch: usize) -> Result<&FeatureStats> {
+        once(&self.stats, || match (&self.given, self.features.get()) {
+            (Given::Stats(stats), _) => Ok(stats.clone()),
+            (Given::Features(file), _) => {
+                Ok(FeatureStats::from_images(&AsTheyAre(file.shape()[1]), file, batch)?)
+            }
+            (Given::Images(..), Some(features)) => {
+                Ok(FeatureStats::from_images(&AsTheyAre(features.dim(1)?), &Rows(features), batch)?)
+            }
+            (Given::Images(source, network), None) => network.statistics(&Shown::new(source.as_ref()), batch),
+        })
+        .map_err(|e| self.named(e))
+    }
+
+    pub(super) fn features(&self, batch: usize) -> Result<&Tensor> {
+        once(&self.features, || match &self.given {
+            Given::Stats(_) => Err(Error::data(&self.path, "statistics, not features")),
+            Given::Features(file) => Ok(file.read(0, file.count())?),
+            Given::Images(source, network) => network.features(&Shown::new(source.as_ref()), batch),
+        })
+        .map_err(|e| self.named(e))
+    }
+
+    /// The error, which says which side it is of.
+    fn named(&self, error: Error) -> Error {
+        let (path, message) = (self.path.display().to_string(), error.to_string());
+        let rest = message.strip_prefix(path.trim_end_matches(MAIN_SEPARATOR));
+        match rest.is_some_and(|rest| rest.starts_with([':', MAIN_SEPARATOR])) {
+            true => error,
+            false => Error::data(&self.path, message),
+        }
+    }
+}
+
+impl<'a> Given<'a> {
+    fn open(path: &Path, network: &'a Network<'a>) -> Result<Self> {
         if path.is_dir() {
             return Ok(Self::Images(Box::new(ImageFolder::open(path)?), network));
         }
         match path.extension().and_then(|e| e.to_str()) {
-            Some("npz") => Ok(Self::Stats(path.to_owned(), FeatureStats::read_npz(path)?)),
+            Some("npz") => Ok(Self::Stats(FeatureStats::read_npz(path)?)),
             Some("safetensors") => {
                 let file = TensorFile::open(path)?;
                 match file.shape() {
-                    [_, _] => Ok(Self::Features(path.to_owned(), file)),
+                    [_, _] => Ok(Self::Features(file)),
                     [_, _, _, _] => Ok(Self::Images(Box::new(file), network)),
                     got => Err(Error::data(path, format!("expected 2 or 4 axes, got {got:?}"))),
                 }
@@ -128,41 +195,34 @@ impl<'a> Side<'a> {
             _ => Err(Error::data(path, "neither a folder, .npz nor .safetensors")),
         }
     }
+}
 
-    /// Where its features come from.
-    pub(super) fn name(&self, batch: usize) -> Result<String> {
-        Ok(match self {
-            Self::Stats(path, _) => format!("statistics {}", path.display()),
-            Self::Features(path, _) => format!("features {}", path.display()),
-            Self::Images(_, network) => network.name(batch)?,
-        })
+/// What a cell holds; made now if it holds nothing yet.
+fn once<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(made) = cell.get() {
+        return Ok(made);
+    }
+    let made = make()?;
+    Ok(cell.get_or_init(|| made))
+}
+
+/// Features that were made before, a batch at a time.
+struct Rows<'a>(&'a Tensor);
+
+impl ImageSource for Rows<'_> {
+    fn count(&self) -> usize {
+        self.0.count()
     }
 
-    pub(super) fn is_stats(&self) -> bool {
-        matches!(self, Self::Stats(..))
-    }
-
-    pub(super) fn stats(&self, batch: usize) -> Result<FeatureStats> {
-        match self {
-            Self::Stats(_, stats) => Ok(stats.clone()),
-            Self::Features(_, file) => Ok(FeatureStats::from_images(&Given(file.shape()[1]), file, batch)?),
-            Self::Images(source, network) => network.statistics(&Shown::new(source.as_ref()), batch),
-        }
-    }
-
-    pub(super) fn features(&self, batch: usize) -> Result<Tensor> {
-        match self {
-            Self::Stats(path, _) => Err(Error::data(path, "statistics, not features")),
-            Self::Features(_, file) => Ok(file.read(0, file.count())?),
-            Self::Images(source, network) => network.features(&Shown::new(source.as_ref()), batch),
-        }
+    fn read(&self, start: usize, count: usize) -> spiking_diffusion_metrics::Result<Tensor> {
+        Ok(self.0.narrow(0, start, count)?)
     }
 }
 
 /// Features that are there already, so many of them.
-struct Given(usize);
+struct AsTheyAre(usize);
 
-impl FeatureExtractor for Given {
+impl FeatureExtractor for AsTheyAre {
     fn name(&self) -> String {
         "given features".into()
     }

@@ -76,8 +76,8 @@ impl<'a> Experiment<'a> {
     /// Takes the autoencoder and the codes of the run in another folder, instead of the first two stages: for many denoisers of the same
     /// codes.
     ///
-    /// The other run must have the same data, seed, `vqsvae` and `vqsvae_training`, so that this run ends with the same bytes as one that
-    /// made all by itself.
+    /// The other run must have the same data, seed, `vqsvae` and `vqsvae_training`, and have been made on a device of the same kind, so that
+    /// this run ends with the same bytes as one that made all by itself.
     ///
     /// # Examples
     /// ```no_run
@@ -95,7 +95,8 @@ impl<'a> Experiment<'a> {
         Self { codes_from: Some(run.into()), ..self }
     }
 
-    /// Puts the run on another device.
+    /// Puts the run on another device. Where that is no CPU, `device.json` in the folder says which kind it is, and how exactly it computes:
+    /// a run goes on by the same alone.
     pub fn device(self, device: &Device) -> Self {
         Self { device: device.clone(), ..self }
     }
@@ -126,7 +127,8 @@ impl<'a> Experiment<'a> {
     ///
     /// # Errors
     /// Returns an error if the config does not [validate](ExperimentConfig::validate) or was made for other data, if the folder
-    /// [cannot be taken](RunDir::open), if the [codes](Self::codes_from) of another run are missing or are those of other settings, if features cannot be had (weights that cannot be read or lack a layer, images that the network
+    /// [cannot be taken](RunDir::open), if the run was begun on a device of another kind, if the [codes](Self::codes_from) of another run are
+    /// missing or are those of other settings, if features cannot be had (weights that cannot be read or lack a layer, images that the network
     /// does not take), if a loss is not finite, if a stop was asked for, or if a file cannot be read or written.
     pub fn run(&self, progress: &mut dyn Progress) -> Result<Report> {
         self.cfg.validate_for(self.data)?;
@@ -161,21 +163,31 @@ impl<'a> Experiment<'a> {
         Ok(None)
     }
 
+    /// Rejects what its distances would fail by after hours of training.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.measured_features().validate(self.data, self.cfg.image())?;
+        self.measured_fad().map_or(Ok(()), |files| files.validate(self.data))
+    }
+
+    fn measured_features(&self) -> &Features {
+        if self.cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None }
+    }
+
+    fn measured_fad(&self) -> Option<&FadFiles> {
+        self.fad.as_ref().filter(|_| self.cfg.evaluation.distance_images > 1)
+    }
+
     fn lead(&self, workers: &dyn Collective, progress: &mut dyn Progress) -> Result<Report> {
         let Self { cfg, device, .. } = self;
+        self.check()?;
         let resized = resized(cfg, self.data)?;
         let data = resized.as_ref().unwrap_or(self.data);
-        let features = if cfg.evaluation.distance_images > 0 { &self.features } else { &Features::None };
-        features.validate(data)?;
-        let measured = self.fad.as_ref().filter(|_| cfg.evaluation.distance_images > 1);
-        measured.map_or(Ok(()), |files| files.validate(self.data))?;
-        let first = self.codes_from.as_deref().map(|from| FirstStages::of(from, cfg)).transpose()?;
-        let run = RunDir::open(&self.out, *cfg, self.resume)?;
-        first.map_or(Ok(()), |first| first.put_into(&run))?;
+        let run = self.open()?;
         let session = Session { cfg, data, run: &run, device };
         let pixel_variance = self.data.train.pixel_variance()?;
-        let (fad, starter) = (self.fad.as_ref(), self.starter);
+        let (features, fad, starter) = (self.measured_features(), self.fad.as_ref(), self.starter);
         let asked = Asked { features, fad, starter, pixel_variance, device };
+        let measured = self.measured_fad();
         match &cfg.vae {
             Some(vae) => {
                 train(cfg, vae, &data.train, &run, device, progress)?;
@@ -184,6 +196,28 @@ impl<'a> Experiment<'a> {
             }
             None => of_codes(session, workers, asked, measured, progress),
         }
+    }
+
+    /// Whether the folder holds more of a run than its config, behind which a run on a GPU writes what it runs on.
+    fn has_begun(&self) -> bool {
+        let names =
+            std::fs::read_dir(&self.out).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.into_iter().any(|name| name != "config.json" && name != ".lock")
+    }
+
+    /// Takes the folder, and puts what another run has made into it.
+    fn open(&self) -> Result<RunDir> {
+        let (kind, begun) = (Kind::of(&self.device), self.has_begun());
+        let first = match &self.codes_from {
+            Some(from) if !(self.resume && FirstStages::are_in(&self.out)) => {
+                Some(FirstStages::of(from, self.cfg, kind)?)
+            }
+            _ => None,
+        };
+        let run = RunDir::open(&self.out, self.cfg, self.resume)?;
+        kind.keep(&run, begun)?;
+        first.map_or(Ok(()), |first| first.put_into(&run))?;
+        Ok(run)
     }
 }
 

@@ -10,7 +10,7 @@ use snn_train::{Progress, RunDir, share_tensor};
 use super::Place;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::experiment::clusters::{means_of, nearest_of};
+use crate::experiment::clusters::{means_of, nearest_of, seconds_for};
 use crate::experiment::config::{ClassesFrom, DataConfig, ExperimentConfig};
 
 const CLUSTERS: &str = "clusters.safetensors";
@@ -87,6 +87,18 @@ pub(in crate::experiment) fn find_classes_in(
             let test = found("test")?.map_or(Ok(Vec::new()), |test| test.to_vec1::<u32>())?;
             Ok(Classes { known, train, test, means: found("means")? })
         }
+    }
+}
+
+/// The seconds that [`find_classes`] takes at most for so many training images, by some of them.
+pub(in crate::experiment) fn seconds_to_find(
+    cfg: &ExperimentConfig,
+    items: usize,
+    some: &Split,
+) -> Result<f64> {
+    match (cfg.sdid.classes, cfg.classes_from) {
+        (Some(count), ClassesFrom::Clusters) => seconds_for(items, some, count),
+        _ => Ok(0.),
     }
 }
 

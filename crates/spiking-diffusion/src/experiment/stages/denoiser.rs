@@ -1,6 +1,8 @@
 //! Codes to a denoiser.
 
-use absorbing_diffusion::{Conditioned, Denoiser, NoisyCodes, Sdid, draw_noise, drop_labels};
+use absorbing_diffusion::{
+    AbsorbingProcess, Conditioned, Denoiser, NoisyCodes, Sdid, draw_noise, drop_labels,
+};
 use candle_core::{DType, Device, Tensor};
 use snn_core::{Model, ParamStore};
 use snn_train::{Batch, Progress, RunDir, StepLoss, Trainer};
@@ -53,7 +55,7 @@ pub(in crate::experiment) fn train_sdid_in(
     let dropout = cfg.label_dropout.unwrap_or(LABEL_DROPOUT);
     train_by(cfg, (&model, &params), codes, place, progress, |batch, loss| {
         // Behind those of the shards before it, whose draws are none of ours.
-        let (first, label) = (batch.places.0, format!("sdid/labels/{}", batch.step));
+        let (first, label) = (batch.first, format!("sdid/labels/{}", batch.step));
         let mut all = vec![0; first];
         all.extend(batch.items.iter().map(|&i| classes[i as usize]));
         let dropped = drop_labels(&all, known, dropout, cfg.seed, &label).split_off(first);
@@ -118,10 +120,10 @@ fn train_by<M: Model>(
         |_| Ok(()),
         |batch| -> Result<StepLoss> {
             let h0 = codes.index_select(&Tensor::new(batch.items, device)?, 0)?;
-            let (label, (first, whole), own) =
-                (format!("{stage}/noise/{}", batch.step), batch.places, batch.items.len());
-            let (t, u) = draw_noise(&process, (whole, h, w), cfg.seed, &label)?;
-            let (t, u) = (t.narrow(0, first, own)?, u.narrow(0, first, own)?);
+            let label = format!("{stage}/noise/{}", batch.step);
+            let (t, u) = draw_noise(&process, (batch.whole, h, w), cfg.seed, &label)?;
+            let own = |noise: Tensor| noise.narrow(0, batch.first, batch.items.len());
+            let (t, u) = (own(t)?, own(u)?);
             with_denoiser(batch, &|denoiser| {
                 Ok(absorbing_diffusion::loss(&process, denoiser, &h0, &t, &u, cfg.weighting, true)?.into())
             })
@@ -146,6 +148,10 @@ impl OfBatch<'_> {
 impl Denoiser for OfBatch<'_> {
     fn logits(&self, noisy: &NoisyCodes<'_>, train: bool) -> candle_core::Result<Tensor> {
         self.ask(noisy, |noisy| self.denoiser.logits(noisy, train))
+    }
+
+    fn check_process(&self, process: &AbsorbingProcess) -> absorbing_diffusion::Result<()> {
+        self.denoiser.check_process(process)
     }
 
     fn logits_at(

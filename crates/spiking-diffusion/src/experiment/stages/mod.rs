@@ -15,8 +15,8 @@ use crate::error::Result;
 
 pub(super) use autoencoder::train_vqsvae_in;
 pub use autoencoder::{train_autoencoder, train_vqsvae};
-pub(super) use classes::find_classes_in;
 pub use classes::{Classes, find_classes};
+pub(super) use classes::{find_classes_in, seconds_to_find};
 pub(super) use codes::{CODES, CODES_KIND, encode, encode_with};
 pub use codes::{Codes, encode_dataset};
 pub(super) use denoiser::train_sdid_in;

@@ -63,6 +63,25 @@ fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
+impl Row {
+    /// The row as a line for a person.
+    pub(super) fn line(&self) -> String {
+        let shown = |setting: &&Setting| !setting.optional || (setting.cell)(self) != or_dash(None::<u8>);
+        let settings = SETTINGS.iter().filter(shown);
+        let settings: Vec<String> =
+            settings.map(|setting| format!("{} {}", setting.name, (setting.cell)(self))).collect();
+        let distances: String =
+            self.distances.iter().map(|distance| format!(", distance {distance:.3}")).collect();
+        format!(
+            "{}: {:.1} images per second, {} codes in use, perplexity {:.1}{distances}",
+            settings.join(", "),
+            self.images_per_second,
+            self.codes_used,
+            self.codebook_perplexity,
+        )
+    }
+}
+
 impl Sweep {
     /// Writes a Markdown table, with what the distances are measured by below it.
     #[must_use]
