@@ -223,7 +223,7 @@ def plot(rows, path):
         panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter("{x:g}")
         panel.grid(alpha=0.3)
-    panels[0].legend()
+    panels[0].legend(loc="lower left")
     figure.suptitle(f"MNIST, {rows[0]['samples']} samples, threads: {rows[0]['threads']}. Lower is better.")
     figure.savefig(path, dpi=120)
 
