@@ -152,12 +152,7 @@ impl Arguments {
             ("--download", self.download.then(|| true.to_string())),
             ("--kernel-weights", kernel),
         ];
-        match given.into_iter().find_map(|(flag, value)| Some((flag, value?))) {
-            Some((flag, value)) => {
-                Err(Error::config(flag, value, "is of an Inception network; the protocol `fad` has another"))
-            }
-            None => Ok(()),
-        }
+        flags::refuse(given, "is of an Inception network; the protocol `fad` has another")
     }
 
     /// Refuses weights that no image would be seen by.

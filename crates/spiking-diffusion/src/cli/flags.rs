@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::data::KnownSet;
+use crate::error::{Error, Result};
 use crate::experiment::GIBBS;
 
 use absorbing_diffusion::{Order, Schedule};
@@ -78,6 +79,17 @@ pub(super) fn probability(text: &str) -> Parsed<f64> {
 
 fn number(text: &str, reason: &str, fits: impl Fn(f64) -> bool) -> Parsed<f64> {
     text.parse().ok().filter(|&x| fits(x)).ok_or_else(|| reason.to_owned())
+}
+
+/// Refuses the first of these flags that was given, with its value.
+pub(super) fn refuse<'a>(
+    given: impl IntoIterator<Item = (&'a str, Option<String>)>,
+    reason: &str,
+) -> Result<()> {
+    match given.into_iter().find_map(|(flag, value)| Some((flag, value?))) {
+        Some((flag, value)) => Err(Error::config(flag, value, reason)),
+        None => Ok(()),
+    }
 }
 
 /// The variable that names weights of the FID network.

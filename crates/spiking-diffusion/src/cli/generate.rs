@@ -142,12 +142,11 @@ impl Arguments {
             ("--temperature", self.temperature.is_some()),
             ("--set", !self.set.is_empty()),
         ];
-        if let Some((flag, _)) = asked.into_iter().find(|(_, asked)| *asked) {
-            let model = trained.cfg.model.name();
-            let reason =
-                format!("the model `{model}` draws by its prior: it has no codes, and knows no classes");
-            return Err(Error::config(flag, "", reason));
-        }
+        let reason = format!(
+            "the model `{}` draws by its prior: it has no codes, and knows no classes",
+            trained.cfg.model.name()
+        );
+        flags::refuse(asked.map(|(flag, asked)| (flag, asked.then(String::new))), &reason)?;
         trained.cfg.seed = self.seed.map_or(trained.cfg.seed, Seed);
         trained.cfg.sampling.batch_size = self.batch_size.unwrap_or(trained.cfg.sampling.batch_size);
         Ok(trained)

@@ -131,14 +131,10 @@ impl Arguments {
             ("--data-dir", self.input.folder_of_flag().map(|folder| folder.display().to_string())),
             ("--download", self.input.download.then(|| true.to_string())),
         ];
-        match given.into_iter().find_map(|(flag, value)| Some((flag, value?))) {
-            Some((flag, value)) => {
-                let reason =
-                    "is for distances, and none is measured without --inception, --classifier or --fad";
-                Err(Error::config(flag, value, reason))
-            }
-            None => Ok(()),
-        }
+        flags::refuse(
+            given,
+            "is for distances, and none is measured without --inception, --classifier or --fad",
+        )
     }
 
     /// What distances are measured by.

@@ -202,7 +202,9 @@ impl<'a> Experiment<'a> {
     fn has_begun(&self) -> bool {
         let names =
             std::fs::read_dir(&self.out).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.into_iter().any(|name| name != "config.json" && name != ".lock")
+        // Also the config that a run was killed in the middle of writing.
+        let before = ["config.json", "config.json.tmp", ".lock"];
+        names.into_iter().any(|name| before.iter().all(|own| name != *own))
     }
 
     /// Takes the folder, and puts what another run has made into it.
