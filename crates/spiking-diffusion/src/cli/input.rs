@@ -55,6 +55,10 @@ impl Input {
     /// The very data of a run.
     pub(super) fn load_of_run(&self, cfg: &ExperimentConfig, progress: &mut dyn Progress) -> Result<Dataset> {
         let data = if cfg.data.synthetic { synthetic_digits()? } else { self.real_of_run(cfg, progress)? };
+        let data = match cfg.data.held_out {
+            0 => data,
+            n => data.hold_out(n)?,
+        };
         let data = data.limit(cfg.data.train_images)?;
         let (there, here) = (json!({ "data": cfg.data }), json!({ "data": DataConfig::of(&data) }));
         let Some((field, [there, here])) = most_readable_difference(&there, &here) else { return Ok(data) };
@@ -134,6 +138,9 @@ mod tests {
         let data = input.load(KnownSet::Mnist, Partial::Allow(Seed(0)), &mut Silent).unwrap();
         let mut cfg = ExperimentConfig::for_data(Preset::Quick, &data).unwrap();
         assert_eq!(input.load_of_run(&cfg, &mut Silent).unwrap().train.len(), 3);
+        let held_out = ExperimentConfig::for_data(Preset::Quick, &data.hold_out(2).unwrap()).unwrap();
+        let again = input.load_of_run(&held_out, &mut Silent).unwrap();
+        assert_eq!((again.train.len(), again.test.len()), (1, 2));
         cfg.data.test_images = 7;
         let refused = input.load_of_run(&cfg, &mut Silent).unwrap_err().to_string();
         let path = folder.path().to_str().unwrap();

@@ -81,6 +81,10 @@ struct Arguments {
     /// the denoiser
     #[arg(long, value_name = "RUN")]
     codes_from: Option<PathBuf>,
+    /// Measure on the last N training images in the place of the test images, and train on the others: for choices, which the test
+    /// images must not make
+    #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
+    held_out: Option<usize>,
     /// Use only the first N training images (the whole test set is always used)
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     limit: Option<usize>,
@@ -155,6 +159,9 @@ fn train_on(
     if let Some(partial) = &data.partial {
         team.say(&format!("partial data: {partial}"));
     }
+    if let Some(n) = arguments.held_out {
+        data = data.hold_out(n)?;
+    }
     if let Some(limit) = arguments.limit {
         data = data.limit(limit)?;
     }
@@ -173,10 +180,11 @@ fn train_on(
     let experiment = experiment(arguments, &cfg, &data, fad).device(&device).started_by(starter);
     let kind = if data.synthetic { " (synthetic; --data-dir DIR or --download for real images)" } else { "" };
     team.say(&format!(
-        "{}{kind}: {} training and {} test images; {}preset {}, seed {}; writing to {}",
+        "{}{kind}: {} training and {} {} images; {}preset {}, seed {}; writing to {}",
         data.name,
         data.train.len(),
         data.test.len(),
+        if data.held_out == 0 { "test" } else { "held-out" },
         if cfg.model.is_the_papers() { String::new() } else { format!("model {}, ", cfg.model.name()) },
         cfg.preset.name(),
         cfg.seed.0,

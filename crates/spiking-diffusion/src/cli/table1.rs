@@ -12,6 +12,7 @@ use super::published::{fad as published_fad, paper};
 use super::{answer, failed, parsed, say};
 use crate::Report;
 use crate::error::Result;
+use crate::report::held_out_note;
 
 /// Print the metrics of finished runs beside those of the paper's Table 1.
 #[derive(Debug, Parser)]
@@ -57,6 +58,8 @@ struct Run {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
     partial: Option<String>,
+    /// Training images in the place of the test images.
+    held_out: usize,
     ours: Numbers,
     /// Features that FID and KID were measured with; the paper's have 2048 of an Inception.
     features: Option<usize>,
@@ -98,6 +101,7 @@ impl Run {
             dataset: None,
             model: None,
             partial: None,
+            held_out: 0,
             ours: [None; 5],
             features: None,
             fad_images: None,
@@ -131,6 +135,7 @@ impl Run {
             error: None,
             model: report.model,
             partial: report.partial,
+            held_out: report.held_out,
             ours,
             features: distance.map(|d| d.dims),
             fad_images: fad.map(|d| d.generated_images),
@@ -201,7 +206,8 @@ impl Run {
             return format!("- {run}: {}\n", one_line(self.error.as_deref().unwrap_or("-")));
         };
         let partial = self.partial.as_ref().map_or(String::new(), |p| format!(" **Partial data:** {p}."));
-        format!("- {run}: {}\n", one_line(&format!("{budget}.{partial} {protocol}")))
+        let held_out = held_out_note(self.held_out).map_or(String::new(), |note| format!(" **{note}**"));
+        format!("- {run}: {}\n", one_line(&format!("{budget}.{partial}{held_out} {protocol}")))
     }
 }
 

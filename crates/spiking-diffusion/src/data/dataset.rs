@@ -14,6 +14,8 @@ pub struct Dataset {
     pub synthetic: bool,
     /// What its files lack of the official ones, if they do.
     pub partial: Option<String>,
+    /// How many of the last training images stand where the test images would; 0 where [`test`](Self::test) is the test set.
+    pub held_out: usize,
     /// What networks are trained on.
     pub train: Split,
     /// What they are measured on.
@@ -39,7 +41,7 @@ impl Dataset {
             let shapes = format!("{:?} and {:?}", train.image(), test.image());
             return Err(Error::config("data", shapes, "training and test images must have one shape"));
         }
-        Ok(Self { name: name.into(), synthetic: false, partial: None, train, test })
+        Ok(Self { name: name.into(), synthetic: false, partial: None, held_out: 0, train, test })
     }
 
     /// Returns `(channels, height, width)`, the same for every image.
@@ -68,6 +70,33 @@ impl Dataset {
     pub fn resized(&self, height: usize, width: usize) -> Result<Self> {
         let (train, test) = (self.train.resized((height, width))?, self.test.resized((height, width))?);
         Ok(Self { name: self.name.clone(), partial: self.partial.clone(), train, test, ..*self })
+    }
+
+    /// Puts the last `n` training images in the place of the test images: whatever is chosen, such as a preset, is chosen by these, and the
+    /// test images stay unseen until the end.
+    ///
+    /// # Errors
+    /// Returns an error if `n` is 0, if there are not more training images than that, or if images are held out already.
+    /// # Examples
+    /// ```
+    /// let digits = spiking_diffusion::data::synthetic_digits()?;
+    /// let (all, last) = (digits.train.len(), digits.train.bytes(digits.train.len() - 1)?.to_vec());
+    /// let chosen_by = digits.hold_out(100)?;
+    /// assert_eq!((chosen_by.train.len(), chosen_by.test.len()), (all - 100, 100));
+    /// assert_eq!(chosen_by.test.bytes(99)?, last);
+    /// # Ok::<(), spiking_diffusion::Error>(())
+    /// ```
+    pub fn hold_out(self, n: usize) -> Result<Self> {
+        if self.held_out > 0 {
+            let reason = format!("{} images are held out already", self.held_out);
+            return Err(Error::config("held_out", n, reason));
+        }
+        let all = self.train.len();
+        if !(1..all).contains(&n) {
+            let reason = format!("must be at least 1 and leave some of the {all} training images");
+            return Err(Error::config("held_out", n, reason));
+        }
+        Ok(Self { test: self.train.last(n)?, train: self.train.first(all - n)?, held_out: n, ..self })
     }
 
     /// Keeps at most the first `n` training images. The test images stay.

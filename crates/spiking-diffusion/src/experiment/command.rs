@@ -47,7 +47,10 @@ pub(super) fn of(cfg: &ExperimentConfig, asked: Asked<'_>) -> Option<String> {
     if data.partial.is_some() {
         words.push("--allow-partial".to_owned());
     }
-    if data.train_images < official {
+    if data.held_out > 0 {
+        words.push(format!("--held-out {}", data.held_out));
+    }
+    if data.train_images + data.held_out < official {
         words.push(format!("--limit {}", data.train_images));
     }
     if !cfg.model.is_the_papers() {

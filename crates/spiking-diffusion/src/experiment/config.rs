@@ -77,6 +77,9 @@ pub struct DataConfig {
     /// What its files lack of the official ones, if they do.
     #[serde(default)]
     pub partial: Option<String>,
+    /// How many of the last training images stand in the place of the test images; 0 where those are the test set.
+    #[serde(default)]
+    pub held_out: usize,
     /// Training images, after `limit`.
     pub train_images: usize,
     /// Test images.
@@ -93,6 +96,7 @@ impl DataConfig {
             name: data.name.clone(),
             synthetic: data.synthetic,
             partial: data.partial.clone(),
+            held_out: data.held_out,
             train_images: data.train.len(),
             test_images: data.test.len(),
             sha256: data.sha256(),

@@ -71,7 +71,7 @@ impl FadFiles {
     }
 
     /// Returns what measures FAD against real images of a data set: the first `count` training images, or all test images, by their
-    /// published statistics where these files have them.
+    /// published statistics where these files have them and no images are [held out](Dataset::hold_out).
     ///
     /// # Errors
     /// Returns an error, with the file, if one cannot be read or if they do not belong together, and the errors of [`Judge::new`].
@@ -86,10 +86,10 @@ impl FadFiles {
         let network = FeatureNetwork::Fad(Box::new(network));
         match (against, published) {
             (Against::Train, _) => Judge::new(network, against, data, count, progress),
-            (Against::Test, None) => Judge::new(network, against, data, data.test.len(), progress),
-            (Against::Test, Some(statistics)) => {
+            (Against::Test, Some(statistics)) if data.held_out == 0 => {
                 Ok(Judge::with_statistics(network, statistics, "the published statistics of all test images"))
             }
+            (Against::Test, _) => Judge::new(network, against, data, data.test.len(), progress),
         }
     }
 

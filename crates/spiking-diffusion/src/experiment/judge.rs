@@ -16,7 +16,7 @@ pub enum Against {
     /// measured once, in the end, and of what was chosen without them.
     #[default]
     Train,
-    /// Test images, for what is reported.
+    /// Test images, for what is reported; those [held out](Dataset::hold_out) in their place, where there are any.
     Test,
 }
 
@@ -24,6 +24,7 @@ impl Against {
     pub(crate) fn of(self, data: &Dataset) -> (&Split, &'static str) {
         match self {
             Self::Train => (&data.train, "training"),
+            Self::Test if data.held_out > 0 => (&data.test, "held-out"),
             Self::Test => (&data.test, "test"),
         }
     }

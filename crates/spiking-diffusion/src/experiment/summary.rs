@@ -51,6 +51,7 @@ pub(super) fn report(
         epochs,
         train_images: train,
         test_images: cfg.data.test_images,
+        held_out: cfg.data.held_out,
         samples: cfg.samples,
         classes: cfg.classes_that_are(ClassesFrom::Labels),
         clusters: cfg.classes_that_are(ClassesFrom::Clusters),

@@ -81,6 +81,9 @@ pub struct Report {
     pub train_images: usize,
     /// Test images used.
     pub test_images: usize,
+    /// How many of the last training images stood in the place of the test images; 0 where those were the test set.
+    #[serde(default)]
+    pub held_out: usize,
     /// Generated images.
     pub samples: usize,
     /// Classes that images can be asked of; `None` where the denoiser knows none.
@@ -122,6 +125,16 @@ pub struct Neighbours {
     pub samples: f64,
     /// Of the test images.
     pub test: f64,
+}
+
+/// What must stand beside numbers that were measured on so many training images in the place of the test images.
+pub(crate) fn held_out_note(images: usize) -> Option<String> {
+    let note = || {
+        format!(
+            "Held out: the last {images} training images stand in the place of the test images, which this run has not seen."
+        )
+    };
+    (images > 0).then(note)
 }
 
 /// Says what the run ran on.

@@ -1,7 +1,7 @@
 //! What a report says and in which order: the one source of `report.md` and `report.html`.
 
-use super::Report;
 use super::energy::Line;
+use super::{Report, held_out_note};
 use crate::data::KnownSet;
 
 /// A titled page of sections.
@@ -192,7 +192,8 @@ fn facts(report: &Report) -> Vec<Block> {
         None if report.synthetic => Block::Warning("Synthetic data: drawn by this program.".to_owned()),
         None => Block::Text(format!("Data: {}.", completeness(report))),
     };
-    vec![Block::Text(text), data]
+    let held_out = held_out_note(report.held_out).map(Block::Warning);
+    [Block::Text(text), data].into_iter().chain(held_out).collect()
 }
 
 fn completeness(report: &Report) -> String {

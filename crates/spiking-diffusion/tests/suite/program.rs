@@ -58,18 +58,21 @@ fn a_run_is_trained_sampled_swept_and_tabled() {
 #[test]
 fn another_model_is_trained_drawn_from_and_tabled_by_the_same_commands() {
     let folder = tempfile::tempdir().unwrap();
-    let small = "--limit 32 --epochs-vqsvae 1 --batch-size 16 --samples 4 --distance-images 0 --set vae.network.fsvae.body.time_steps=2";
+    let small = "--held-out 40 --limit 32 --epochs-vqsvae 1 --batch-size 16 --samples 4 --distance-images 0 --set vae.network.fsvae.body.time_steps=2";
     output(folder.path(), &format!("train mnist --model fsvae --out run {small}"));
     let report = std::fs::read(folder.path().join("run/report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
     let again = report["command"].as_str().unwrap();
-    assert!(again.contains(" --limit 32 --model fsvae --preset quick "), "{again}");
+    assert!(again.contains(" --held-out 40 --limit 32 --model fsvae --preset quick "), "{again}");
+    assert_eq!(report["test_images"], 40);
     output(folder.path(), &format!("train mnist --model fsvae --out run --resume {small}"));
 
     output(folder.path(), "generate --run run --out images --n 3");
     assert!(folder.path().join("images/png/0000002.png").exists());
     let table = output(folder.path(), "table1 run").stdout;
-    assert!(String::from_utf8(table).unwrap().contains("| synthetic-digits | fsvae `run` |"));
+    let table = String::from_utf8(table).unwrap();
+    let held_out = "Held out: the last 40 training images stand in the place of the test images";
+    assert!(table.contains("| synthetic-digits | fsvae `run` |") && table.contains(held_out), "{table}");
     for (words, parts) in [
         ("generate --run run --class 3", ["--class", "`fsvae`"]),
         ("generate --run run --temperature 0.5", ["--temperature", "`fsvae`"]),
@@ -78,6 +81,7 @@ fn another_model_is_trained_drawn_from_and_tabled_by_the_same_commands() {
         ("classify --run run", ["`fsvae`", "no codes"]),
         ("train mnist --model esvae --epochs-sdid 3", ["--epochs-sdid", "`esvae`"]),
         ("train mnist --model fsvae --set sdid.classes=10", ["sdid.classes", "`fsvae`"]),
+        ("train mnist --held-out 100000", ["held_out", "leave some of the"]),
     ] {
         refused(folder.path(), words, &parts);
     }

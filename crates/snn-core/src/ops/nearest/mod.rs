@@ -1,6 +1,6 @@
 //! The nearest of some vectors, for every position of a map (vector quantisation).
 //!
-//! Differences are squared, in f64. The expansion `|z|^2 - 2 z e + |e|^2` would be one matrix product, but what it leaves of
+//! Differences are squared, in f64 wherever f32 leaves a doubt. The expansion `|z|^2 - 2 z e + |e|^2` would be one matrix product, but what it leaves of
 //! two vectors far from the origin and close to each other is rounding.
 
 mod cpu;
@@ -15,7 +15,7 @@ use super::{by_dtype, operand, same_type};
 /// Quantises vectors: the index of the nearest code, `argmin_k |z - codes[k]|`, the first of equals; without gradient
 /// (paper Eq. 7).
 ///
-/// Differences are squared and added in f64, whatever the element type and the scale. A code with an infinite element is
+/// The code is that of differences squared and added in f64, whatever the element type and the scale. A code with an infinite element is
 /// never the nearest.
 ///
 /// # Shapes

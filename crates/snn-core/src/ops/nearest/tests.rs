@@ -61,6 +61,19 @@ fn close_codes_far_from_the_origin() -> Result<()> {
     Ok(())
 }
 
+/// Of every two codes one is nearer by less than f32 can tell, or is there twice: vectors of both kinds in one tile.
+#[test]
+fn codes_that_single_precision_cannot_tell_apart() -> Result<()> {
+    let (z, some) = (random("z", &[1, 20, 13, 11], DType::F32)?, random("codes", &[8, 20], DType::F64)?);
+    let near = (&some + random("shift", &[8, 20], DType::F64)?.affine(1e-7, 0.)?)?;
+    let codes = Tensor::cat(&[&near, &some, &some], 0)?.to_dtype(DType::F32)?;
+    let (found, wanted) = (flat(&nearest(&z, &codes)?)?, flat(&nearest_reference(&z, &codes)?)?);
+    assert_eq!(found, wanted);
+    let of_each = [0., 8., 16.].map(|from| found.iter().filter(|&&k| (from..from + 8.).contains(&k)).count());
+    assert!(of_each[0] > 9 && of_each[1] > 9 && of_each[2] == 0, "{of_each:?}");
+    Ok(())
+}
+
 #[test]
 fn squares_beyond_double_precision() -> Result<()> {
     for (z, codes, wanted) in [

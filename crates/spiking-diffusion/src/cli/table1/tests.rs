@@ -11,6 +11,7 @@ fn run(name: &str, dataset: Option<&str>, ours: Numbers) -> Run {
         error: dataset.is_none().then(|| "no such file".to_owned()),
         dataset: dataset.map(str::to_owned),
         model: (name == "c").then(|| "fsvae".to_owned()),
+        held_out: if name == "a" { 500 } else { 0 },
         partial: (name == "b").then(|| "half of it".to_owned()),
         ours,
         features: (name == "b").then_some(768),
@@ -49,6 +50,7 @@ fn runs_of_a_data_set_stand_together_over_the_papers() {
         page.contains("- `gone`: no such file\n") && page.contains("**Partial data:** half of it."),
         "{page}"
     );
+    assert_eq!(page.matches("**Held out: the last 500 training images").count(), 1, "{page}");
 }
 
 /// Cells of a row as a renderer splits it: at bars that no backslash precedes.

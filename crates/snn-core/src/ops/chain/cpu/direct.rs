@@ -1,8 +1,9 @@
-//! A dense product of several taps without columns: positions that are reached through the same taps are computed together, in
-//! registers, from the rows where they lie.
+//! A dense product of several taps without columns: several positions are computed together, in registers, from the rows where
+//! they lie.
 //!
 //! Sums are formed as [`Direction::run`] forms them: where it gathers, over all taps in stretches of at most [`STRETCH`]
-//! numbers; where it scatters, tap by tap.
+//! numbers; where it scatters, tap by tap. A few weights meet all positions that they reach before the next do, so that they stay in
+//! the first-level cache; what was summed before waits in memory.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{__m256, __m512};
@@ -19,52 +20,33 @@ const STRETCH: usize = 512;
 
 /// One direction of a layer: see the module.
 pub(super) struct Direct {
-    phases: Vec<Phase>,
+    /// The parts of each stretch, in order.
+    stretches: Vec<Vec<Part>>,
     /// `[tiles, taps, from, lanes]`.
     weights: Vec<f32>,
     /// Target channels of a tile.
     lanes: usize,
     level: Level,
-    /// Whether all sums are a single stretch.
-    whole: bool,
-    taps: usize,
     senders: usize,
     receivers: usize,
+    taps: usize,
     from: usize,
     to: usize,
 }
 
-/// Receiving positions that have the same taps.
-#[derive(Default)]
-struct Phase {
-    parts: Vec<Part>,
-    /// The parts of each stretch.
-    stretches: Vec<Range<usize>>,
-    receivers: Vec<u32>,
-    /// `[receivers, parts]`.
-    senders: Vec<u32>,
-}
-
-impl Phase {
-    fn of(parts: Vec<Part>) -> Self {
-        let mut end = 0;
-        let stretch = |parts: &[Part]| {
-            let start = end;
-            end += parts.len();
-            start..end
-        };
-        let stretches = parts.chunk_by(|a, b| a.stretch == b.stretch).map(stretch).collect();
-        Self { parts, stretches, ..Self::default() }
-    }
-}
-
-/// Channels of a tap that are summed at a stretch.
-#[derive(Clone, Copy)]
+/// Channels of a tap, or of several whose senders are neighbours.
 struct Part {
-    tap: usize,
-    start: usize,
-    end: usize,
-    stretch: usize,
+    /// Of `[taps, from]`.
+    channels: Range<usize>,
+    links: Vec<Link>,
+}
+
+/// Joins the channels of a part to a receiver.
+#[derive(Clone, Copy)]
+struct Link {
+    /// Where they begin in `[senders, from]`.
+    start: u32,
+    receiver: u32,
 }
 
 impl Direct {
@@ -90,10 +72,7 @@ impl Direct {
             let (first, tap, f) = (i / (taps * from) * lanes, i / from % taps, i % from);
             row.iter_mut().zip(first..to).for_each(|(w, t)| *w = weight(f, tap, t));
         }
-        let parts = parts(taps, from, direction.gathered);
-        let whole = parts.iter().all(|part| part.stretch == 0);
-        let phases = phases(direction, &parts);
-        Self { phases, weights, lanes, level, whole, taps, senders, receivers, from, to }
+        Self { stretches: stretches(direction), weights, lanes, level, senders, receivers, taps, from, to }
     }
 
     /// `out = W rows`, `rows: [steps * senders, from]`, `out: [steps * receivers, to]`.
@@ -110,11 +89,9 @@ impl Direct {
     fn run_avx512(&self, rows: &[f32], out: &mut [f32]) {
         // SAFETY: this function has the instructions of these vectors.
         unsafe {
-            match (self.lanes, self.whole) {
-                (32, true) => self.run_on::<__m512, 2, 12, true>(rows, out),
-                (32, false) => self.run_on::<__m512, 2, 6, false>(rows, out),
-                (_, true) => self.run_on::<__m512, 1, 6, true>(rows, out),
-                (_, false) => self.run_on::<__m512, 1, 6, false>(rows, out),
+            match self.lanes {
+                32 => self.run_on::<__m512, 2, 12>(rows, out),
+                _ => self.run_on::<__m512, 1, 12>(rows, out),
             }
         }
     }
@@ -122,115 +99,123 @@ impl Direct {
     #[target_feature(enable = "avx2,fma")]
     fn run_avx2(&self, rows: &[f32], out: &mut [f32]) {
         // SAFETY: this function has the instructions of these vectors.
-        unsafe {
-            match self.whole {
-                true => self.run_on::<__m256, 2, 6, true>(rows, out),
-                false => self.run_on::<__m256, 2, 3, false>(rows, out),
-            }
-        }
+        unsafe { self.run_on::<__m256, 2, 6>(rows, out) }
     }
 
-    /// `R` positions at once, `V` vectors of channels of each.
+    /// `R` positions at once, `V` vectors of channels of each. Loops and indices in all that it calls: closures would not have the
+    /// instructions, and sums shall stay in registers.
     #[inline(always)]
-    unsafe fn run_on<X: Vector, const V: usize, const R: usize, const WHOLE: bool>(
-        &self,
-        rows: &[f32],
-        out: &mut [f32],
-    ) {
-        let size = self.taps * self.from * self.lanes;
+    unsafe fn run_on<X: Vector, const V: usize, const R: usize>(&self, rows: &[f32], out: &mut [f32]) {
+        let (lanes, size) = (self.lanes, self.taps * self.from * self.lanes);
+        // Of a tile, `[receivers, lanes]`: the sums of one stretch, and those of all until then.
+        let [mut sums, mut totals] = [(); 2].map(|()| vec![0f32; self.receivers * lanes]);
         let steps = rows.chunks_exact(self.senders * self.from);
         for (rows, out) in steps.zip(out.chunks_exact_mut(self.receivers * self.to)) {
             for (tile, weights) in self.weights.chunks_exact(size).enumerate() {
-                for phase in &self.phases {
-                    let all = phase.receivers.len();
-                    let (many, some) = (all / R * R, all % R / 3 * 3);
-                    let task = Task { phase, rows, weights, first: tile * self.lanes };
-                    // SAFETY: the caller has the instructions of `X`.
-                    unsafe {
-                        for at in (0..many).step_by(R) {
-                            self.block::<X, V, R, WHOLE>(&task, at, out);
-                        }
-                        for at in (many..many + some).step_by(3) {
-                            self.block::<X, V, 3, WHOLE>(&task, at, out);
-                        }
-                        for at in many + some..all {
-                            self.block::<X, V, 1, WHOLE>(&task, at, out);
+                totals.fill(0.);
+                for (i, parts) in self.stretches.iter().enumerate() {
+                    let alone = i > 0 && parts.len() == 1;
+                    let apart = i > 0 && !alone;
+                    if apart {
+                        sums.fill(0.);
+                    }
+                    for part in parts {
+                        let (start, end) = (part.channels.start * lanes, part.channels.end * lanes);
+                        let task = Task { rows, weights: &weights[start..end] };
+                        // SAFETY: the caller has the instructions of `X`.
+                        unsafe {
+                            match (alone, apart) {
+                                (true, _) => task.run::<X, V, R, true>(&part.links, &mut totals),
+                                (_, true) => task.run::<X, V, R, false>(&part.links, &mut sums),
+                                _ => task.run::<X, V, R, false>(&part.links, &mut totals),
+                            }
                         }
                     }
-                }
-            }
-        }
-    }
-
-    /// The receivers `at..at + R` of a phase.
-    ///
-    /// Indices and not iterators, so that both sums stay in registers.
-    #[inline(always)]
-    #[allow(clippy::needless_range_loop)]
-    unsafe fn block<X: Vector, const V: usize, const R: usize, const WHOLE: bool>(
-        &self,
-        task: &Task<'_>,
-        at: usize,
-        out: &mut [f32],
-    ) {
-        let (Task { phase, weights, first, .. }, lanes) = (*task, V * X::LANES);
-        let (from, parts) = (self.from, phase.parts.len());
-        let senders = &phase.senders[at * parts..][..R * parts];
-        // SAFETY: the caller has the instructions of `X`.
-        let zeros = unsafe { [[X::splat(0.); V]; R] };
-        let (mut sum, mut total) = (zeros, zeros);
-        for stretch in &phase.stretches {
-            for i in stretch.clone() {
-                let Part { tap, start, end, .. } = phase.parts[i];
-                let weights = &weights[(tap * from + start) * lanes..][..(end - start) * lanes];
-                let mut rows: [&[f32]; R] = [&[]; R];
-                for r in 0..R {
-                    rows[r] = &task.rows[senders[r * parts + i] as usize * from + start..][..end - start];
-                }
-                // SAFETY: as above; each of `rows` has as many floats as `weights` has rows of `lanes`.
-                unsafe { accumulate::<X, V, R>(&mut sum, &rows, weights) };
-            }
-            if !WHOLE {
-                for r in 0..R {
-                    for v in 0..V {
-                        // SAFETY: as above.
-                        total[r][v] = unsafe { total[r][v].add(sum[r][v]) };
-                        sum[r][v] = zeros[r][v];
+                    if apart {
+                        totals.iter_mut().zip(&sums).for_each(|(total, sum)| *total += sum);
                     }
                 }
-            }
-        }
-        if WHOLE {
-            total = sum;
-        }
-        let width = lanes.min(self.to - first);
-        for (r, &p) in phase.receivers[at..at + R].iter().enumerate() {
-            let out = &mut out[p as usize * self.to + first..][..width];
-            let mut values = [0f32; MOST_LANES];
-            let whole = width == lanes;
-            let into = if whole { out.as_mut_ptr() } else { values.as_mut_ptr() };
-            for v in 0..V {
-                // SAFETY: as above; `out`, if it is as wide, and `values` have room for `V` vectors.
-                unsafe { total[r][v].store(into.add(v * X::LANES)) };
-            }
-            if !whole {
-                out.copy_from_slice(&values[..width]);
+                let (first, width) = (tile * lanes, lanes.min(self.to - tile * lanes));
+                for (out, total) in out.chunks_exact_mut(self.to).zip(totals.chunks_exact(lanes)) {
+                    out[first..][..width].copy_from_slice(&total[..width]);
+                }
             }
         }
     }
 }
 
-/// Lanes of the widest tile.
-const MOST_LANES: usize = 32;
-
-/// A phase of a tile at a time step.
-#[derive(Clone, Copy)]
+/// A part of a tile at a time step.
 struct Task<'a> {
-    phase: &'a Phase,
     rows: &'a [f32],
+    /// `[channels, lanes]`.
     weights: &'a [f32],
-    /// First target channel of the tile.
-    first: usize,
+}
+
+impl Task<'_> {
+    /// Adds the part to `sums: [receivers, lanes]`: its sum where it is a stretch (`ALONE`), else one product after the other.
+    #[inline(always)]
+    unsafe fn run<X: Vector, const V: usize, const R: usize, const ALONE: bool>(
+        &self,
+        links: &[Link],
+        sums: &mut [f32],
+    ) {
+        let (many, rest) = links.as_chunks::<R>();
+        let (six, rest) = rest.as_chunks::<6>();
+        // SAFETY: the caller has the instructions of `X`.
+        unsafe {
+            for links in many {
+                self.block::<X, V, R, ALONE>(links, sums);
+            }
+            for links in six {
+                self.block::<X, V, 6, ALONE>(links, sums);
+            }
+            match *rest {
+                [] => {}
+                [a] => self.block::<X, V, 1, ALONE>(&[a], sums),
+                [a, b] => self.block::<X, V, 2, ALONE>(&[a, b], sums),
+                [a, b, c] => self.block::<X, V, 3, ALONE>(&[a, b, c], sums),
+                [a, b, c, d] => self.block::<X, V, 4, ALONE>(&[a, b, c, d], sums),
+                [a, b, c, d, e, ..] => self.block::<X, V, 5, ALONE>(&[a, b, c, d, e], sums),
+            }
+        }
+    }
+
+    /// The receivers of these links.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn block<X: Vector, const V: usize, const R: usize, const ALONE: bool>(
+        &self,
+        links: &[Link; R],
+        sums: &mut [f32],
+    ) {
+        let (lanes, channels) = (V * X::LANES, self.weights.len() / (V * X::LANES));
+        let mut rows: [&[f32]; R] = [&[]; R];
+        // SAFETY: the caller has the instructions of `X`.
+        let mut sum = unsafe { [[X::splat(0.); V]; R] };
+        for r in 0..R {
+            rows[r] = &self.rows[links[r].start as usize..][..channels];
+            let before = &sums[links[r].receiver as usize * lanes..][..lanes];
+            for v in 0..V {
+                if !ALONE {
+                    // SAFETY: as above; `before` has room for `V` vectors.
+                    sum[r][v] = unsafe { X::load(before.as_ptr().add(v * X::LANES)) };
+                }
+            }
+        }
+        // SAFETY: as above; each of `rows` has as many floats as `weights` has rows of `V` vectors.
+        unsafe { accumulate::<X, V, R>(&mut sum, &rows, self.weights) };
+        for r in 0..R {
+            let into = &mut sums[links[r].receiver as usize * lanes..][..lanes];
+            for v in 0..V {
+                // SAFETY: as above; `into` has room for `V` vectors.
+                unsafe {
+                    let into = into.as_mut_ptr().add(v * X::LANES);
+                    let sum = if ALONE { X::load(into).add(sum[r][v]) } else { sum[r][v] };
+                    sum.store(into);
+                }
+            }
+        }
+    }
 }
 
 /// `sum[r] += sum_c rows[r][c] weights[c]`, one after the other.
@@ -263,39 +248,37 @@ unsafe fn accumulate<X: Vector, const V: usize, const R: usize>(
     *sum = sums;
 }
 
-/// All taps and channels, cut where stretches end.
-fn parts(taps: usize, from: usize, gathered: bool) -> Vec<Part> {
-    // As the `gemm` crate cuts them: into stretches of equal length.
+/// All taps and channels, as the `gemm` crate sums them: in stretches of equal length.
+fn stretches(direction: &Direction<'_>) -> Vec<Vec<Part>> {
+    let &Direction { taps, from, receivers, gathered, .. } = direction;
     let all = if gathered { taps * from } else { from };
-    let stretch = all.div_ceil(all.div_ceil(STRETCH));
-    let stretches = all.div_ceil(stretch);
-    let mut parts = Vec::new();
-    for tap in 0..taps {
-        let (before, others) = if gathered { (tap * from, 0) } else { (0, tap * stretches) };
-        let mut start = 0;
-        while start < from {
-            let number = (before + start) / stretch;
-            let end = from.min((number + 1) * stretch - before);
-            parts.push(Part { tap, start, end, stretch: others + number });
-            start = end;
+    let length = all.div_ceil(all.div_ceil(STRETCH));
+    let sender = |tap: usize, p: usize| direction.sender_of[tap * receivers + p];
+    // By stretch, which begins anew with each tap where sums are not gathered, and by channels.
+    let mut found = BTreeMap::<[usize; 2], BTreeMap<[usize; 2], Vec<Link>>>::new();
+    for p in 0..receivers {
+        let mut tap = 0;
+        while tap < taps {
+            let (first, begin) = (tap, sender(tap, p));
+            tap += 1;
+            if begin == NOWHERE {
+                continue;
+            }
+            while gathered && tap < taps && sender(tap, p) == begin + (tap - first) as u32 {
+                tap += 1;
+            }
+            let (origin, own) = (first * from, if gathered { 0 } else { first });
+            let (mut at, end) = (origin, tap * from);
+            while at < end {
+                let within = at - own * from;
+                let until = end.min(at + length - within % length);
+                let start = (begin as usize * from + at - origin) as u32;
+                let stretch = found.entry([own, within / length]).or_default();
+                stretch.entry([at, until]).or_default().push(Link { start, receiver: p as u32 });
+                at = until;
+            }
         }
     }
-    parts
-}
-
-/// Positions by the taps that reach them.
-fn phases(direction: &Direction<'_>, parts: &[Part]) -> Vec<Phase> {
-    let receivers = direction.receivers;
-    let mut phases = BTreeMap::<Vec<bool>, Phase>::new();
-    for p in 0..receivers {
-        let sender = |tap: usize| direction.sender_of[tap * receivers + p];
-        let reached: Vec<bool> = (0..direction.taps).map(|tap| sender(tap) != NOWHERE).collect();
-        let own = parts.iter().filter(|part| reached[part.tap]);
-        let senders: Vec<u32> = own.clone().map(|part| sender(part.tap)).collect();
-        let own: Vec<Part> = own.copied().collect();
-        let phase = phases.entry(reached).or_insert_with(|| Phase::of(own));
-        phase.receivers.push(p as u32);
-        phase.senders.extend(senders);
-    }
-    phases.into_values().collect()
+    let part = |([start, end], links): ([usize; 2], Vec<Link>)| Part { channels: start..end, links };
+    found.into_values().map(|parts| parts.into_iter().map(part).collect()).collect()
 }
