@@ -116,14 +116,14 @@ impl TrainingConfig {
     /// Checks that a training can work with these numbers.
     ///
     /// # Errors
-    /// Returns an error, with the field and its value, if `epochs`, `max_steps` or `checkpoint_every` is 0, if the batch size is below 2, if `shards` does not divide it, if
+    /// Returns an error, with the field and its value, if `epochs`, `max_steps`, `checkpoint_every` or the batch size is 0, if `shards` does not divide it, if
     /// `clip` is not positive and finite, if a factor on a rate is negative or not finite, if the schedule's floor lies outside
     /// [0, 1], if an optimiser or the average does not [validate](AdamWConfig::validate), or if its weight decay would take more than the whole of a parameter in one step.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("epochs", self.epochs, 1),
             ("max_steps", self.max_steps.unwrap_or(1), 1),
-            ("batch_size", self.batch_size, 2),
+            ("batch_size", self.batch_size, 1),
             ("checkpoint_every", self.checkpoint_every, 1),
         ];
         for (field, value, least) in sizes {

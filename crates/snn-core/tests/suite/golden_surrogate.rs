@@ -1,16 +1,18 @@
-//! Surrogates against SpikingJelly (ATan, sigmoid) and autograd (rectangle, triangle).
+//! Surrogates against SpikingJelly (ATan, sigmoid, its `Erf` for the normal density) and autograd (rectangle, triangle, window).
 
 use candle_core::{DType, Device, Tensor};
 use snn_core::Surrogate;
 
 use crate::common::{Golden, Result, assert_close, flat, gradients};
 
-const CASES: [(&str, Surrogate); 5] = [
+const CASES: [(&str, Surrogate); 7] = [
     ("atan2", Surrogate::Atan { alpha: 2. }),
     ("atan3.5", Surrogate::Atan { alpha: 3.5 }),
     ("sigmoid4", Surrogate::Sigmoid { alpha: 4. }),
     ("rectangle1", Surrogate::Rectangle { width: 1. }),
     ("triangle1", Surrogate::Triangle { width: 1. }),
+    ("gaussian0.4", Surrogate::Gaussian { sigma: 0.4 }),
+    ("window", Surrogate::Window { centre: 0.25, width: 1.5, height: 0.3 }),
 ];
 
 #[test]

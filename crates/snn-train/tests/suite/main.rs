@@ -324,7 +324,8 @@ fn configs_that_make_no_sense_are_refused_by_field() {
     with(&|_| ()).unwrap();
     rejects(with(&|cfg| cfg.epochs = 0), &["`epochs` = 0"]);
     rejects(with(&|cfg| cfg.max_steps = Some(0)), &["`max_steps` = 0"]);
-    rejects(with(&|cfg| cfg.batch_size = 1), &["`batch_size` = 1"]);
+    rejects(with(&|cfg| cfg.batch_size = 0), &["`batch_size` = 0"]);
+    with(&|cfg| cfg.batch_size = 1).unwrap();
     rejects(with(&|cfg| cfg.checkpoint_every = 0), &["`checkpoint_every` = 0"]);
     rejects(with(&|cfg| cfg.clip = Some(0.)), &["`clip` = 0"]);
     let average = |decay, every| Some(AveragingConfig { decay, every });
