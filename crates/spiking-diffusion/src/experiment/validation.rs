@@ -35,7 +35,8 @@ impl ExperimentConfig {
         for (stage, training) in self.trainings() {
             training.validate().map_err(|e| e.within(stage))?;
             if training.batch_size < 2 {
-                let reason = "must be at least 2: a batch's items are normalised and compared with each other";
+                let reason =
+                    "must be at least 2: a batch's items are normalised and compared with each other";
                 return Err(Error::config(format!("{stage}.batch_size"), training.batch_size, reason));
             }
         }
