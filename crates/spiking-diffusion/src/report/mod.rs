@@ -128,6 +128,7 @@ pub struct Neighbours {
 }
 
 /// What must stand beside numbers that were measured on so many training images in the place of the test images.
+#[cfg(feature = "report")]
 pub(crate) fn held_out_note(images: usize) -> Option<String> {
     let note = || {
         format!(
