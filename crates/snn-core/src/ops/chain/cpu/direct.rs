@@ -114,20 +114,21 @@ impl Direct {
             for (tile, weights) in self.weights.chunks_exact(size).enumerate() {
                 totals.fill(0.);
                 for (i, parts) in self.stretches.iter().enumerate() {
-                    let alone = i > 0 && parts.len() == 1;
-                    let apart = i > 0 && !alone;
+                    // The first stretch is summed in place: there is nothing before it.
+                    let (alone, apart) = (i > 0 && parts.len() == 1, i > 0 && parts.len() > 1);
+                    let into = if apart { &mut sums } else { &mut totals };
                     if apart {
-                        sums.fill(0.);
+                        into.fill(0.);
                     }
                     for part in parts {
                         let (start, end) = (part.channels.start * lanes, part.channels.end * lanes);
                         let task = Task { rows, weights: &weights[start..end] };
                         // SAFETY: the caller has the instructions of `X`.
                         unsafe {
-                            match (alone, apart) {
-                                (true, _) => task.run::<X, V, R, true>(&part.links, &mut totals),
-                                (_, true) => task.run::<X, V, R, false>(&part.links, &mut sums),
-                                _ => task.run::<X, V, R, false>(&part.links, &mut totals),
+                            if alone {
+                                task.run::<X, V, R, true>(&part.links, into);
+                            } else {
+                                task.run::<X, V, R, false>(&part.links, into);
                             }
                         }
                     }
