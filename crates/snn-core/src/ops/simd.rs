@@ -78,6 +78,17 @@ impl Level {
             Self::Avx512 => "avx512",
         }
     }
+
+    /// Floats that all its vector registers hold.
+    pub(crate) fn floats(self) -> usize {
+        match self {
+            Self::Portable => 16 * 4,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => 16 * 8,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => 32 * 16,
+        }
+    }
 }
 
 /// Defines a function that is compiled for every [`Level`] and runs as the one that [`level`] names.

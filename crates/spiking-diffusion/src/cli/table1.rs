@@ -222,12 +222,18 @@ fn row(
     let (features, fad_images) = (bracket(features.filter(|&n| n != 2048)), bracket(fad_images));
     let notes = ["", "", &features, &features, &fad_images];
     let number = |i: usize| match numbers[i] {
-        Some(number) => format!("{number:.decimals$}{}", notes[i], decimals = DECIMALS[i]),
+        Some(number) => format!("{number:.0$}{1}", decimals(number, DECIMALS[i]), notes[i]),
         None => "-".to_owned(),
     };
     let cells: Vec<String> = (0..numbers.len()).map(number).collect();
     // Writing to a string cannot fail.
     let _ = writeln!(page, "| {} | {} | {} |", cell(dataset), cell(from), cells.join(" | "));
+}
+
+/// Decimals that show two digits at least of a small number.
+fn decimals(number: f64, usual: usize) -> usize {
+    let first = -number.abs().log10().floor();
+    if (0. ..10.).contains(&first) { usual.max(first as usize + 1) } else { usual }
 }
 
 /// Text as a cell of a table, whose bars would end it.

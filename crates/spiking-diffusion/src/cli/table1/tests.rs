@@ -53,6 +53,17 @@ fn runs_of_a_data_set_stand_together_over_the_papers() {
     assert_eq!(page.matches("**Held out: the last 500 training images").count(), 1, "{page}");
 }
 
+#[test]
+fn small_numbers_keep_two_digits() {
+    let shown = |number: f64| format!("{number:.0$}", decimals(number, 3));
+    let cases =
+        [(0.0301, "0.030"), (0.000_114, "0.00011"), (37.5, "37.500"), (0., "0.000"), (1e-30, "0.000")];
+    for (number, wanted) in cases.into_iter().chain([(-0.0007, "-0.00070"), (0.0562, "0.056"), (1., "1.000")])
+    {
+        assert_eq!(shown(number), wanted);
+    }
+}
+
 /// Cells of a row as a renderer splits it: at bars that no backslash precedes.
 fn cells(row: &str) -> Vec<String> {
     let (mut cells, mut escaped) = (vec![String::new()], false);

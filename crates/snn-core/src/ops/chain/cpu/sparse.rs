@@ -5,7 +5,7 @@
 
 use super::events::{ByChannel, Events};
 use crate::geometry::{Links, NOWHERE};
-use crate::ops::simd::vectorised;
+use crate::ops::simd::{level, vectorised};
 
 /// Target channels that a kernel handles at once.
 pub(super) fn tile(channels: usize) -> usize {
@@ -79,11 +79,27 @@ pub(super) fn target_rows(links: &Links, times: usize) -> Vec<u32> {
     taps.flat_map(|tap| (0..times).flat_map(move |t| tap.iter().map(move |p| row((t, p))))).collect()
 }
 
-vectorised! {
 /// `grad[c][tap] += sum of the gradient rows that the spikes of channel c reach through this tap`.
 ///
 /// `rows: [times * targets + 1, L]`, the last one zeros; `table` from [`target_rows`]; `grad: [channels, taps, L]`.
 pub(super) fn weight_gradient<const L: usize>(
+    taps: usize,
+    spikes: &ByChannel,
+    table: &[u32],
+    rows: &[f32],
+    grad: &mut [f32],
+) {
+    // A spike is read once for several taps, if the registers hold their sums.
+    if 3 * L < level().floats() {
+        gradient_by_taps::<L, 3>(taps, spikes, table, rows, grad);
+    } else {
+        gradient_by_taps::<L, 1>(taps, spikes, table, rows, grad);
+    }
+}
+
+vectorised! {
+/// See [`weight_gradient`]: `G` taps at once.
+fn gradient_by_taps<const L: usize, const G: usize>(
     taps: usize,
     spikes: &ByChannel,
     table: &[u32],
@@ -97,9 +113,9 @@ pub(super) fn weight_gradient<const L: usize>(
         if spikes.is_empty() {
             continue;
         }
-        let (triples, rest) = grad.as_chunks_mut::<3>();
-        let (tables, rest_table) = table.split_at(triples.len() * 3 * places);
-        for (grad, table) in triples.iter_mut().zip(tables.chunks_exact(3 * places)) {
+        let (many, rest) = grad.as_chunks_mut::<G>();
+        let (tables, rest_table) = table.split_at(many.len() * G * places);
+        for (grad, table) in many.iter_mut().zip(tables.chunks_exact(G * places)) {
             accumulate(spikes, table, places, rows, grad);
         }
         for (grad, table) in rest.iter_mut().zip(rest_table.chunks_exact(places)) {
