@@ -40,6 +40,7 @@ pub use table1::table1;
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::Starter;
+use crate::judge::Against;
 use crate::{Experiment, ExperimentConfig, FadFiles, Features, ModelName, Preset, Progress, Report};
 use device_flags::DeviceFlags;
 use fad_flag::Fad;
@@ -184,7 +185,7 @@ fn train_on(
         data.name,
         data.train.len(),
         data.test.len(),
-        if data.held_out == 0 { "test" } else { "held-out" },
+        Against::Test.of(&data).1,
         if cfg.model.is_the_papers() { String::new() } else { format!("model {}, ", cfg.model.name()) },
         cfg.preset.name(),
         cfg.seed.0,

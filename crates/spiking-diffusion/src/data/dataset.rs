@@ -96,7 +96,8 @@ impl Dataset {
             let reason = format!("must be at least 1 and leave some of the {all} training images");
             return Err(Error::config("held_out", n, reason));
         }
-        Ok(Self { test: self.train.last(n)?, train: self.train.first(all - n)?, held_out: n, ..self })
+        let last: Vec<u32> = (all - n..all).map(|i| i as u32).collect();
+        Ok(Self { test: self.train.select(&last)?, train: self.train.first(all - n)?, held_out: n, ..self })
     }
 
     /// Keeps at most the first `n` training images. The test images stay.

@@ -132,12 +132,6 @@ impl Split {
         Ok(self)
     }
 
-    /// The last `n` images, which are there.
-    pub(super) fn last(&self, n: usize) -> Result<Self> {
-        let from = self.len() - n;
-        Self::new(self.pixels[from * self.size()..].to_vec(), self.labels[from..].to_vec(), self.image)
-    }
-
     /// The images with these indices, in this order.
     pub(super) fn select(&self, indices: &[u32]) -> Result<Self> {
         let pixels = self.gather(indices)?;

@@ -201,6 +201,9 @@ fn completeness(report: &Report) -> String {
         Some((train, test)) if (report.train_images, report.test_images) == (train, test) => {
             "the complete official files".to_owned()
         }
+        Some((train, _)) if report.held_out > 0 => {
+            format!("{} of {train} official training images (the first ones)", report.train_images)
+        }
         Some((train, test)) => format!(
             "{} of {train} official training images (the first ones), {} of {test} test images",
             report.train_images, report.test_images

@@ -17,7 +17,8 @@ pub(super) fn find<F: Real>(
     (n, c, positions): (usize, usize, usize),
 ) -> Option<Vec<u32>> {
     let exact: Vec<f64> = codes.iter().map(|e| e.to_f64()).collect();
-    let single: Vec<f32> = exact.iter().filter(|_| F::DTYPE == DType::F32).map(|&e| e as f32).collect();
+    let single: Option<Vec<f32>> =
+        (F::DTYPE == DType::F32).then(|| exact.iter().map(|&e| e as f32).collect());
     let least = super::least(F::DTYPE);
     let mut found = vec![0u32; n * positions];
     let tiles = found.par_chunks_mut(WIDE).enumerate();
@@ -28,9 +29,9 @@ pub(super) fn find<F: Real>(
                 let start = |p: usize| p / positions * c * positions + p % positions;
                 (from..from + n).map(move |p| z[start(p)..].iter().step_by(positions).map(|x| x.to_f64()))
             };
-            if !single.is_empty() {
+            if let Some(single) = &single {
                 lay_out(wide, WIDE, vectors(i * WIDE, found.len()), |x| x as f32);
-                if sift(wide, &single, found) {
+                if sift(wide, single, found) {
                     return Some(());
                 }
             }
@@ -77,6 +78,19 @@ fn sift(z: &[f32], codes: &[f32], found: &mut [u32]) -> bool {
     margin < 1.1 && least[..found.len()].iter().zip(next).all(tells)
 }
 
+/// The squared distance of each column of `z: [c, N]` to a code.
+#[inline(always)]
+fn distances<F: Real, const N: usize>(z: &[F], code: &[F]) -> [F; N] {
+    let mut sums = [F::from_f64(0.); N];
+    for (z, &e) in z.chunks_exact(N).zip(code) {
+        for i in 0..N {
+            let d = z[i] - e;
+            sums[i] += d * d;
+        }
+    }
+    sums
+}
+
 vectorised! {
     /// Of each column of `z: [c, WIDE]` the least squared distance, the least of all others, and the code of the first.
     fn compare(
@@ -87,13 +101,7 @@ vectorised! {
         nearest: &mut [u32; WIDE],
     ) {
         for (k, code) in codes.chunks_exact(z.len() / WIDE).enumerate() {
-            let mut sums = [0f32; WIDE];
-            for (z, &e) in z.chunks_exact(WIDE).zip(code) {
-                for i in 0..WIDE {
-                    let d = z[i] - e;
-                    sums[i] += d * d;
-                }
-            }
+            let sums = distances::<f32, WIDE>(z, code);
             for i in 0..WIDE {
                 let nearer = sums[i] < least[i];
                 let other = if nearer { least[i] } else { sums[i] };
@@ -109,13 +117,7 @@ vectorised! {
     /// The first of the smallest squared distances of each column of `z: [c, TILE]`, and its code; what is there must be larger.
     fn search(z: &[f64], codes: &[f64], best: &mut [f64; TILE], nearest: &mut [u32; TILE]) {
         for (k, code) in codes.chunks_exact(z.len() / TILE).enumerate() {
-            let mut sums = [0f64; TILE];
-            for (z, &e) in z.chunks_exact(TILE).zip(code) {
-                for i in 0..TILE {
-                    let d = z[i] - e;
-                    sums[i] += d * d;
-                }
-            }
+            let sums = distances::<f64, TILE>(z, code);
             for i in 0..TILE {
                 if sums[i] < best[i] {
                     (best[i], nearest[i]) = (sums[i], k as u32);

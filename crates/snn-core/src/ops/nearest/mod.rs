@@ -1,7 +1,7 @@
 //! The nearest of some vectors, for every position of a map (vector quantisation).
 //!
-//! Differences are squared, in f64 wherever f32 leaves a doubt. The expansion `|z|^2 - 2 z e + |e|^2` would be one matrix product, but what it leaves of
-//! two vectors far from the origin and close to each other is rounding.
+//! Differences are squared, in f64 wherever f32 leaves a doubt. The expansion `|z|^2 - 2 z e + |e|^2` would be one matrix product,
+//! but what it leaves of two vectors far from the origin and close to each other is rounding.
 
 mod cpu;
 #[cfg(any(test, feature = "cuda"))]
@@ -15,8 +15,8 @@ use super::{by_dtype, operand, same_type};
 /// Quantises vectors: the index of the nearest code, `argmin_k |z - codes[k]|`, the first of equals; without gradient
 /// (paper Eq. 7).
 ///
-/// The code is that of differences squared and added in f64, whatever the element type and the scale. A code with an infinite element is
-/// never the nearest.
+/// The code is that of differences squared and added in f64, whatever the element type and the scale. A code with an infinite
+/// element is never the nearest.
 ///
 /// # Shapes
 /// `z: [N, C, H, W]`, `codes: [K, C]` -> u32 `[N, H, W]`. The choice for one item does not depend on the others.
