@@ -16,15 +16,16 @@ use super::{flags, parsed, say, set};
 use crate::error::{Error, Result, absent};
 use crate::experiment::{GIBBS, inception};
 use crate::judge::{Against, FeatureNetwork, Judge};
-use crate::{ExperimentConfig, Progress, Trained, sweep as library};
+use crate::sweep::{self as library, Sweep};
+use crate::{ExperimentConfig, Progress, Trained};
 
 /// Draw images of a finished run by several settings of sampling, each with each, and measure them.
 #[derive(Debug, Parser)]
 #[command(
     name = "sweep",
     group = ArgGroup::new("varied").required(true).multiple(true),
-    after_help = "OUT/sweep.md, .json and .png then hold the table and a chart. Distances are to training images unless told otherwise, \
-    so that what is chosen by them is not chosen on the test set."
+    after_help = "OUT/sweep.md, .json and .png hold the table and a chart of what is done so far, after every setting. Distances are to \
+    training images unless told otherwise, so that what is chosen by them is not chosen on the test set."
 )]
 pub(super) struct Arguments {
     /// Folder of a finished run, or the file that `pack` has made of one
@@ -58,6 +59,9 @@ pub(super) struct Arguments {
     /// Folder to write to, which must not hold a sweep yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Keep the sweep in the output folder, if there is one, and add what it lacks: for a command that was stopped, or further settings
+    #[arg(long)]
+    resume: bool,
     /// Images at a time; changes speed and memory, not images [default: the run's own]
     #[arg(long, value_name = "N", value_parser = flags::count, allow_hyphen_values = true)]
     batch_size: Option<usize>,
@@ -96,27 +100,42 @@ pub(super) fn start(arguments: &Arguments) -> ExitCode {
             say(&text);
             ExitCode::SUCCESS
         }
-        Err(e) => signals.failure(&e, "nothing was written; above are the rows that were done"),
+        Err(e) => {
+            signals.failure(&e, "the settings that were done are in the output folder: go on with --resume")
+        }
     }
 }
 
 /// What there is to say in the end.
 fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String> {
     arguments.check()?;
-    let device = arguments.device.open(|| 0)?;
+    let (device, out) = (arguments.device.open(|| 0)?, &arguments.out);
     let mut trained = Trained::load(&arguments.run, &device)?;
     trained.cfg = set(trained.cfg, "sampling.", &arguments.set)?;
     let settings = arguments.settings(trained.cfg.sampling);
     library::check(&settings, arguments.n)?;
     // Before hours of drawing: whether there can be such a folder, and nothing in it is lost.
-    std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
-    ["sweep.json", "sweep.md", "sweep.png"].iter().try_for_each(|file| absent(&arguments.out.join(file)))?;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let done = match arguments.resume && out.join("sweep.json").exists() {
+        true => Some(Sweep::load(out)?),
+        false => None,
+    };
+    if done.is_none() {
+        ["sweep.json", "sweep.md", "sweep.png"].iter().try_for_each(|file| absent(&out.join(file)))?;
+    }
     // Before another seed is set: a lone split was cut by the run's own.
     let judges = arguments.judges(&trained.cfg, progress)?;
     trained.cfg.seed = arguments.seed.map_or(trained.cfg.seed, Seed);
-    let found = library::sweep(&trained, &settings, arguments.n, &judges, &device, progress)?;
-    found.save(&arguments.out).inspect_err(|_| say(&found.to_markdown()))?;
-    Ok(found.to_markdown())
+    let mut sweep = Sweep::new(&trained, arguments.n, &judges)?;
+    if let Some(done) = done {
+        done.check_same(&sweep)?;
+        sweep = done;
+    }
+    for sampling in settings {
+        sweep.add(&trained, sampling, &judges, &device, progress)?;
+        sweep.save(out).inspect_err(|_| say(&sweep.to_markdown()))?;
+    }
+    Ok(sweep.to_markdown())
 }
 
 impl Arguments {

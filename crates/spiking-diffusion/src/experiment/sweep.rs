@@ -2,12 +2,13 @@
 
 mod table;
 
+use std::path::Path;
 use std::time::Instant;
 
 use absorbing_diffusion::{Denoiser, SamplingConfig};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use snn_train::{Alone, Progress};
+use snn_train::{Alone, Progress, read_json};
 use vq_svae::CodeUsage;
 
 use super::batches::process;
@@ -36,9 +37,12 @@ pub struct Row {
     pub distances: Vec<f64>,
 }
 
-/// Compares settings of sampling: a table with a row for each.
+/// Compares settings of sampling: a table with a row for each. [`sweep`] makes one of given settings; [`new`](Self::new) and
+/// [`add`](Self::add) make one row by row, so that it can be [saved](Self::save) in between and a stop loses none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
+    /// SHA-256 of what the networks come from, as [`Trained::sha256`].
+    pub networks_sha256: String,
     /// Images a row.
     pub images: usize,
     /// Their seed.
@@ -49,8 +53,76 @@ pub struct Sweep {
     pub rows: Vec<Row>,
 }
 
-/// Draws images `0..count` of the config's seed by each of these settings, and measures them. The images themselves are not kept. Each row
-/// that is done is [told](Progress::message), so that a stop loses none.
+impl Sweep {
+    /// Begins the table of the first `count` images of the config's seed, without rows yet.
+    ///
+    /// # Errors
+    /// Returns an error if there are fewer than two images.
+    pub fn new<D: Denoiser>(trained: &Trained<D>, count: usize, judges: &[Judge]) -> Result<Self> {
+        check_count(count)?;
+        Ok(Self {
+            networks_sha256: trained.sha256.clone(),
+            images: count,
+            seed: trained.cfg.seed.0,
+            judges: judges.iter().map(|judge| judge.name().to_owned()).collect(),
+            rows: Vec::new(),
+        })
+    }
+
+    /// Reads the table that [`save`](Self::save) has written to a folder.
+    ///
+    /// # Errors
+    /// Returns an error, with the file, if there is none or it cannot be read.
+    pub fn load(folder: &Path) -> Result<Self> {
+        Ok(read_json(&table::file(folder))?)
+    }
+
+    /// Draws the images by one more setting and measures them, unless there is a row of this setting already. The images themselves are not
+    /// kept. A new row is [told](Progress::message).
+    ///
+    /// # Errors
+    /// Returns an error if the table is of other networks, another seed or other judges; if the setting does not
+    /// [validate](SamplingConfig::validate); if a judge does not take the images; or if a stop was asked for.
+    pub fn add<D: Denoiser>(
+        &mut self,
+        trained: &Trained<D>,
+        sampling: SamplingConfig,
+        judges: &[Judge],
+        device: &Device,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        self.check_same(&Self::new(trained, self.images, judges)?)?;
+        sampling.validate()?;
+        if self.rows.iter().any(|row| row.sampling == sampling) {
+            return Ok(());
+        }
+        let cfg = ExperimentConfig { sampling, ..trained.cfg.clone() };
+        let row = row(&cfg, trained, self.images, judges, device, progress)?;
+        progress.message(&row.line());
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Rejects a table whose rows cannot stand beside this one's.
+    pub(crate) fn check_same(&self, other: &Self) -> Result<()> {
+        let told = |sweep: &Self| {
+            [
+                ("sweep.networks_sha256", sweep.networks_sha256.clone()),
+                ("sweep.images", sweep.images.to_string()),
+                ("sweep.seed", sweep.seed.to_string()),
+                ("sweep.judges", sweep.judges.join("; ")),
+            ]
+        };
+        for ((field, here), (_, there)) in told(self).into_iter().zip(told(other)) {
+            if here != there {
+                return Err(Error::config(field, there, format!("the rows that are done have {here:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Draws images `0..count` of the config's seed by each of these settings, and measures them: a [`Sweep`] with all of these rows.
 ///
 /// # Errors
 /// Returns an error if there are no settings or one does not [validate](SamplingConfig::validate), if there are fewer than two images, if
@@ -78,24 +150,27 @@ pub fn sweep<D: Denoiser>(
     progress: &mut dyn Progress,
 ) -> Result<Sweep> {
     check(settings, count)?;
-    let mut rows = Vec::with_capacity(settings.len());
+    let mut found = Sweep::new(trained, count, judges)?;
     for &sampling in settings {
-        let cfg = ExperimentConfig { sampling, ..trained.cfg.clone() };
-        let row = row(&cfg, trained, count, judges, device, progress)?;
-        progress.message(&row.line());
-        rows.push(row);
+        found.add(trained, sampling, judges, device, progress)?;
     }
-    let judges = judges.iter().map(|judge| judge.name().to_owned()).collect();
-    Ok(Sweep { images: count, seed: trained.cfg.seed.0, judges, rows })
+    Ok(found)
 }
 
 /// Rejects what cannot be drawn or measured, before anything is.
 pub(crate) fn check(settings: &[SamplingConfig], count: usize) -> Result<()> {
-    if settings.is_empty() || count < 2 {
-        let reason = "needs at least one setting and two images";
-        return Err(Error::config("sweep", format!("{} settings, {count} images", settings.len()), reason));
+    if settings.is_empty() {
+        return Err(Error::config("sweep", "0 settings", "needs at least one setting"));
     }
+    check_count(count)?;
     Ok(settings.iter().try_for_each(SamplingConfig::validate)?)
+}
+
+fn check_count(count: usize) -> Result<()> {
+    match count {
+        0 | 1 => Err(Error::config("sweep", format!("{count} images"), "needs at least two images")),
+        _ => Ok(()),
+    }
 }
 
 fn row<D: Denoiser>(

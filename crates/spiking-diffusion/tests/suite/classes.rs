@@ -10,7 +10,7 @@ use spiking_diffusion::data::Split;
 use spiking_diffusion::generation::{self, Formats};
 use spiking_diffusion::judge::{Against, FeatureNetwork, Judge};
 use spiking_diffusion::metrics::Pixels;
-use spiking_diffusion::snn_core::Checkpoint;
+use spiking_diffusion::snn_core::{Checkpoint, Seed};
 use spiking_diffusion::sweep::{self, Sweep};
 use spiking_diffusion::{
     Condition, DataConfig, Experiment, ExperimentConfig, Progress, Report, Silent, Trained, find_classes,
@@ -282,8 +282,19 @@ fn steps_are_a_table_of_orders_and_their_neighbours_are_told() {
     assert!(found.rows.iter().all(|row| row.distances.len() == 1 && row.distances[0].is_finite()));
     let out = folder.path().join("sweep");
     found.save(&out).unwrap();
-    let json: Sweep = serde_json::from_slice(&std::fs::read(out.join("sweep.json")).unwrap()).unwrap();
-    assert_eq!(json, found);
+    let mut again = Sweep::load(&out).unwrap();
+    assert_eq!(again, found);
+    // A setting that is there is not drawn again; another one is, and other images are refused.
+    let mut add = |trained: &Trained, sampling| {
+        again.add(trained, sampling, &judges, &Device::Cpu, &mut Silent).map(|()| again.rows.clone())
+    };
+    assert_eq!(add(&trained, found.rows[1].sampling).unwrap(), found.rows);
+    let three = SamplingConfig { steps: Some(3), ..found.rows[1].sampling };
+    assert_eq!(add(&trained, three).unwrap()[4].steps, 3);
+    let mut other = Trained::load(&run, &Device::Cpu).unwrap();
+    other.cfg.seed = Seed(9);
+    rejects(add(&other, three), &["`sweep.seed`", "9", "\"0\""]);
+    rejects(Sweep::load(folder.path()), &["sweep.json"]);
     let page = std::fs::read_to_string(out.join("sweep.md")).unwrap();
     assert!(page.contains("| halton | 49 | 49.0 |") && page.contains("Distance 1: "), "{page}");
     assert!(image::open(out.join("sweep.png")).is_ok());

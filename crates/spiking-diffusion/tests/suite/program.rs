@@ -43,12 +43,19 @@ fn a_run_is_trained_sampled_swept_and_tabled() {
     output(folder.path(), "generate --run run --out images --n 3");
     assert!(folder.path().join("images/png/0000002.png").exists());
     output(folder.path(), "sweep --run run --out sweep --n 2 --temperatures 0.5,1");
-    assert!(folder.path().join("sweep/sweep.md").exists());
+    output(folder.path(), "sweep --run run --out sweep --n 2 --temperatures 1,2 --resume");
+    let page = std::fs::read_to_string(folder.path().join("sweep/sweep.md")).unwrap();
+    assert_eq!(page.matches("| gibbs").count(), 3, "{page}");
     let table = output(folder.path(), "table1 run").stdout;
     assert!(String::from_utf8(table).unwrap().contains("| synthetic-digits | `run` |"));
     // Before the network is looked at, which is not there.
     let again = |more: &str| format!("sweep --run run --n 2 --temperatures 1 --classifier none {more}");
     refused(folder.path(), &again("--out sweep"), &["sweep.json", "is there already"]);
+    refused(
+        folder.path(),
+        "sweep --run run --n 3 --temperatures 1 --out sweep --resume",
+        &["`sweep.images`"],
+    );
     refused(folder.path(), &again("--out new --set colour=red"), &["`sampling.colour`", "no such field"]);
     refused(folder.path(), &again("--out new --set top_k=0"), &["`sampling.top_k`"]);
     refused(folder.path(), "classify --run run --samples 0", &["--samples", "at least 1"]);

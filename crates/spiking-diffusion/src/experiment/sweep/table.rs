@@ -1,7 +1,7 @@
 //! A sweep as a table and as a chart.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use absorbing_diffusion::{Order, Schedule};
 use snn_train::write_json;
@@ -10,6 +10,11 @@ use super::{Row, Sweep};
 use crate::error::{Error, Result};
 
 const FILE: &str = "sweep";
+
+/// Where a table lies in its folder.
+pub(super) fn file(folder: &Path) -> PathBuf {
+    folder.join(format!("{FILE}.json"))
+}
 
 /// Something that rows may differ in.
 struct Setting {
@@ -123,7 +128,7 @@ impl Sweep {
     /// Returns an error if a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        write_json(&folder.join(format!("{FILE}.json")), self)?;
+        write_json(&file(folder), self)?;
         let page = folder.join(format!("{FILE}.md"));
         snn_core::write_atomically(&page, self.to_markdown().as_bytes())?;
         #[cfg(feature = "report")]
