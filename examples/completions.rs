@@ -95,7 +95,7 @@ impl Given {
             let images = first..(first + BATCH).min(n);
             let codes = codes.narrow(0, images.start, images.len())?;
             let drawn = if masked == 0 { codes } else { self.drawn(&process, images, &codes)? };
-            Ok(self.trained.vqsvae.decode(&drawn)?)
+            Ok(self.trained.autoencoder.decode(&drawn)?)
         };
         Ok(Tensor::cat(&(0..n).step_by(BATCH).map(batch).collect::<Result<Vec<_>>>()?, 0)?)
     }

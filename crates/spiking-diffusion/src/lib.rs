@@ -10,10 +10,11 @@ mod report;
 
 pub use error::{Error, Result};
 pub use experiment::{
-    Classes, ClassesFrom, Codes, Condition, DataConfig, Evaluation, EvaluationConfig, Experiment,
-    ExperimentConfig, FadFiles, Features, Inpainted, ModelName, Networks, Preset, SpikingDenoiser, Trained,
-    TrainedVae, VaeConfig, VaeNetwork, encode_dataset, evaluate, find_classes, generate, generation, inpaint,
-    judge, neighbours, pack, sweep, train_autoencoder, train_denoiser, train_sdid, train_vqsvae,
+    Autoencoder, Classes, ClassesFrom, Codes, Condition, DataConfig, Evaluation, EvaluationConfig,
+    Experiment, ExperimentConfig, FadFiles, Features, Inpainted, ModelName, Networks, Preset,
+    SpikingDenoiser, Trained, TrainedVae, VaeConfig, VaeNetwork, encode_dataset, evaluate, find_classes,
+    generate, generation, inpaint, judge, neighbours, pack, sweep, train_autoencoder, train_denoiser,
+    train_sdid, train_vqsvae,
 };
 pub use report::metrics::{Distance, Metrics};
 pub use report::{Epochs, Machine, Neighbours, Report, energy};

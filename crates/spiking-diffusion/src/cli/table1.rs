@@ -121,13 +121,13 @@ impl Run {
         let fad = metrics.fad.as_ref();
         let ours = [Some(metrics.mse), Some(1. - metrics.ssim), kid, fid, fad.map(|d| d.fad)];
         let budget = format!(
-            "{}preset {}, seed {}, {} on {} training images, {} test images",
+            "{}preset {}, seed {}, {} on {} training images, {}",
             report.model.as_ref().map_or(String::new(), |model| format!("model {model}, ")),
             report.preset,
             report.seed,
             report.epochs.in_words(),
             report.train_images,
-            report.test_images
+            report.measured_on()
         );
         let paper = paper(&report.dataset);
         Ok(Self {

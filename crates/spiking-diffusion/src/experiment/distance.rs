@@ -10,11 +10,11 @@ use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, EvaluationOptions, FeatureExtractor, Inception, InceptionConfig,
     InceptionLayer, InceptionWeights, Protocol, evaluate, frechet_distance_of_features,
 };
-use vq_svae::VqSvae;
 
 use super::batches::{batches, by_batches};
 use super::classifier;
 use super::config::ExperimentConfig;
+use super::networks::Autoencoder;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::report::metrics::Distance;
@@ -99,9 +99,13 @@ pub(super) fn measure(
 }
 
 /// What the autoencoder makes of images with these codes, on the CPU.
-pub(super) fn reconstructions(cfg: &ExperimentConfig, vqsvae: &VqSvae, codes: &Tensor) -> Result<Tensor> {
+pub(super) fn reconstructions(
+    cfg: &ExperimentConfig,
+    autoencoder: &dyn Autoencoder,
+    codes: &Tensor,
+) -> Result<Tensor> {
     let batch = |range: Range<usize>| -> Result<Tensor> {
-        Ok(vqsvae.decode(&codes.narrow(0, range.start, range.len())?)?.to_device(&Device::Cpu)?)
+        Ok(autoencoder.decode(&codes.narrow(0, range.start, range.len())?)?.to_device(&Device::Cpu)?)
     };
     let parts = batches(codes.dim(0)?, cfg.evaluation.batch_size).map(batch).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::cat(&parts, 0)?)

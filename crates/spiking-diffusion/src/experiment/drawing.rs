@@ -76,7 +76,7 @@ pub(super) fn draw(
     observe: &mut dyn FnMut(&[u32], usize),
 ) -> Result<Tensor> {
     let codes = draw_given(cfg, networks, images, None, device, observe)?;
-    Ok(networks.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?)
+    Ok(networks.autoencoder.decode(&codes)?.to_device(&Device::Cpu)?)
 }
 
 /// The codes of images number `images` of this config's seed and sampling, in one batch, of which some tokens may be known beforehand;

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use snn_core::{Connections, DescribeLayers, FiringRates, LayerDescription, spikes_by_position};
-use vq_svae::VqSvae;
+use snn_core::{Connections, FiringRates, LayerDescription, spikes_by_position};
 
 use super::config::ExperimentConfig;
-use super::networks::SpikingDenoiser;
+use super::networks::{Autoencoder, SpikingDenoiser};
 use crate::error::{Error, Result};
 use crate::report::energy::{Cost, Energy, Line, PROTOCOL};
 
@@ -58,7 +57,7 @@ impl Energy {
     /// that an image takes are known.
     pub(crate) fn new(
         cfg: &ExperimentConfig,
-        (vqsvae, denoiser): (&VqSvae, Option<&dyn SpikingDenoiser>),
+        (autoencoder, denoiser): (&dyn Autoencoder, Option<&dyn SpikingDenoiser>),
         foretold: bool,
         activity: &Activity,
     ) -> Result<Self> {
@@ -66,15 +65,17 @@ impl Energy {
             layers.into_iter().map(|layer| layer.within(network)).collect()
         };
         let line = |name: String, cost: Cost| Line { name, cost };
-        let in_autoencoder = layers("vqsvae", vqsvae.describe_layers()?);
-        let mut all = lines(&in_autoencoder, activity)?;
-        let mut work = vec![line("reconstruct an image".to_owned(), sum(&all, &|_| true))];
+        let in_autoencoder = layers(autoencoder.name(), autoencoder.layers()?);
+        let (mut all, mut work) = (lines(&in_autoencoder, activity)?, Vec::new());
+        if !all.is_empty() {
+            work.push(line("reconstruct an image".to_owned(), sum(&all, &|_| true)));
+        }
         if let Some(denoiser) = denoiser {
             let of_denoiser = lines(&layers(denoiser.name(), denoiser.describe_layers()?), activity)?;
             let (pass, decoding) = (sum(&of_denoiser, &|_| true), upstream(&in_autoencoder));
             let decode = sum(&all, &|name| decoding.contains(name));
             work.push(line("one pass of the denoiser".to_owned(), pass.clone()));
-            if foretold {
+            if foretold && !in_autoencoder.is_empty() {
                 let steps = cfg.sampling.steps.unwrap_or(cfg.sdid.steps);
                 let passes = cfg.sampling.order.mean_passes(cfg.sdid.height * cfg.sdid.width, steps);
                 let name = format!("generate an image: {passes:.1} passes, then decode");

@@ -9,12 +9,12 @@ use absorbing_diffusion::{AbsorbingProcess, BitsPerToken, Denoiser, NoisyCodes, 
 use candle_core::{DType, Device, Tensor};
 use snn_train::{Alone, Collective, Progress, go_on};
 use spiking_diffusion_metrics::{SsimConfig, mean, mse, ssim};
-use vq_svae::{CodeUsage, VqSvae};
+use vq_svae::CodeUsage;
 
 use super::batches::{by_batches, process, share_batches};
 use super::config::ExperimentConfig;
 use super::energy::Activity;
-use super::networks::{Networks, SpikingDenoiser};
+use super::networks::{Autoencoder, Networks, SpikingDenoiser};
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::report::energy::Energy;
@@ -55,7 +55,7 @@ pub fn evaluate(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
-    let (found, _) = Reconstructions::measure(cfg, networks.vqsvae, test, (&Alone, device), progress)?;
+    let (found, _) = Reconstructions::measure(cfg, networks.autoencoder, test, (&Alone, device), progress)?;
     evaluate_denoiser(cfg, networks, found, test_codes, device, progress)
 }
 
@@ -75,7 +75,7 @@ impl Reconstructions {
     /// find, and the codes, on the CPU.
     pub(super) fn measure(
         cfg: &ExperimentConfig,
-        vqsvae: &VqSvae,
+        autoencoder: &dyn Autoencoder,
         test: &Split,
         (workers, device): (&dyn Collective, &Device),
         progress: &mut dyn Progress,
@@ -84,13 +84,13 @@ impl Reconstructions {
         let mut all = Self {
             errors: Vec::new(),
             similarities: Vec::new(),
-            usage: CodeUsage::new(cfg.vqsvae.codes),
+            usage: CodeUsage::new(cfg.sdid.codes),
             activity: Activity::default(),
             seconds: 0.,
         };
         let (n, size) = (test.len(), cfg.evaluation.batch_size);
         let found = share_batches(workers, "evaluate", n, size, progress, |range| {
-            measure_batch(vqsvae, &test.range(range, device)?)
+            measure_batch(autoencoder, &test.range(range, device)?)
         })?;
         for found in &found {
             codes.extend(all.add(found)?);
@@ -113,14 +113,13 @@ impl Reconstructions {
 }
 
 /// Squared errors, similarities, activity and codes of a batch, on the CPU.
-fn measure_batch(vqsvae: &VqSvae, images: &Tensor) -> Result<Vec<Tensor>> {
-    let mut activity = Activity::default();
-    let out = vqsvae.forward_observed(images, false, &mut |layer, spikes| {
-        activity.record(&format!("vqsvae.{layer}"), spikes)
-    })?;
-    let (errors, similarities) = compared(images, &out.reconstruction)?;
+fn measure_batch(autoencoder: &dyn Autoencoder, images: &Tensor) -> Result<Vec<Tensor>> {
+    let (mut activity, name) = (Activity::default(), autoencoder.name());
+    let (codes, again) = autoencoder
+        .observe(images, &mut |layer, spikes| activity.record(&format!("{name}.{layer}"), spikes))?;
+    let (errors, similarities) = compared(images, &again)?;
     let activity = serde_json::to_vec(&activity).map_err(|e| Error::config("activity", "", e.to_string()))?;
-    let codes = out.codes.to_device(&Device::Cpu)?.to_dtype(DType::U32)?;
+    let codes = codes.to_device(&Device::Cpu)?.to_dtype(DType::U32)?;
     let cpu = &Device::Cpu;
     Ok(vec![Tensor::new(errors, cpu)?, Tensor::new(similarities, cpu)?, Tensor::new(activity, cpu)?, codes])
 }
@@ -158,7 +157,7 @@ pub(super) fn evaluate_denoiser(
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
-    let Networks { vqsvae, denoiser, spiking, order } = networks;
+    let Networks { autoencoder, denoiser, spiking, order } = networks;
     let Reconstructions { errors, similarities, usage, mut activity, .. } = found;
     let bound = bound(cfg, denoiser, test_codes, device, progress)?;
     if let Some(denoiser) = spiking {
@@ -178,7 +177,7 @@ pub(super) fn evaluate_denoiser(
     Ok(Evaluation {
         metrics,
         firing_rates: activity.rates.rates(),
-        energy: Energy::new(cfg, (vqsvae, spiking), order.is_none(), &activity)?,
+        energy: Energy::new(cfg, (autoencoder, spiking), order.is_none(), &activity)?,
         code_counts: usage.counts().to_vec(),
     })
 }

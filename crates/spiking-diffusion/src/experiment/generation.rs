@@ -14,6 +14,7 @@ use serde_json::Value;
 use snn_train::{Alone, Collective, Progress, agree, claim, go_on};
 
 use super::batches::batches;
+use super::limits;
 use super::sharing::{assist, dismiss};
 use crate::error::{Error, Result};
 use files::Files;
@@ -109,7 +110,9 @@ fn lead(
     (count, device): (usize, &Device),
     progress: &mut dyn Progress,
 ) -> Result<Saved> {
-    trained.cfg().validate()?;
+    // The rest of the config was validated with the run, and that of own networks need not be one of ours.
+    trained.cfg().sampling.validate()?;
+    limits::tensors(trained.cfg())?;
     if count == 0 || formats == (Formats { png: false, safetensors: false }) {
         return Err(Error::config("images", count, "needs at least one image and one format"));
     }

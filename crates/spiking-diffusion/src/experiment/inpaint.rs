@@ -6,6 +6,7 @@ use snn_train::Progress;
 
 use super::batches::by_batches;
 use super::drawing::draw_given;
+use super::networks::Autoencoder;
 use super::trained::Trained;
 use crate::error::{Error, Result};
 
@@ -46,8 +47,8 @@ pub struct Inpainted {
 /// assert_eq!(drawn.images.dims(), [24, 1, 28, 28]);
 /// # Ok(()) }
 /// ```
-pub fn inpaint<D: Denoiser>(
-    trained: &Trained<D>,
+pub fn inpaint<D: Denoiser, A: Autoencoder>(
+    trained: &Trained<D, A>,
     images: &Tensor,
     known: &dyn Fn(usize, usize) -> bool,
     completions: usize,
@@ -60,14 +61,23 @@ pub fn inpaint<D: Denoiser>(
         return Err(Error::config("inpaint", format!("{n} images, {completions} completions"), reason));
     }
     let (rows, columns) = (cfg.sdid.height, cfg.sdid.width);
+    for (field, tokens, pixels) in [("sdid.height", rows, height), ("sdid.width", columns, width)] {
+        if tokens == 0 || pixels % tokens != 0 {
+            return Err(Error::config(
+                field,
+                tokens,
+                format!("does not divide the {pixels} pixels of the images"),
+            ));
+        }
+    }
     let pixels: Vec<bool> = (0..height * width).map(|i| known(i / width, i % width)).collect();
     let tokens = known_tokens(&pixels, (height, width), (rows, columns));
-    let codes = trained.vqsvae.encode(&blackened(images, &pixels)?.to_device(device)?)?;
+    let codes = trained.autoencoder.encode(&blackened(images, &pixels)?.to_device(device)?)?;
     let given = covered(&codes, &tokens, cfg.sdid.codes as u32, completions)?;
     let drawn = by_batches(STAGE, n * completions, cfg.sampling.batch_size, progress, |range| {
         let given = given.narrow(0, range.start, range.len())?;
         let codes = draw_given(cfg, trained.networks(), range, Some(&given), device, &mut |_, _| ())?;
-        Ok((trained.vqsvae.decode(&codes)?.to_device(&Device::Cpu)?, codes))
+        Ok((trained.autoencoder.decode(&codes)?.to_device(&Device::Cpu)?, codes))
     })?;
     let (drawn, all): (Vec<_>, Vec<_>) = drawn.into_iter().unzip();
     Ok(Inpainted { images: Tensor::cat(&drawn, 0)?, codes: Tensor::cat(&all, 0)?, known: tokens })

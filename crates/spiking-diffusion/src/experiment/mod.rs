@@ -45,7 +45,7 @@ pub use evaluation::{Evaluation, evaluate};
 pub use fad::FadFiles;
 pub use inpaint::{Inpainted, inpaint};
 pub use model::ModelName;
-pub use networks::{Networks, SpikingDenoiser};
+pub use networks::{Autoencoder, Networks, SpikingDenoiser};
 pub use run::Experiment;
 pub use saved::pack;
 pub use stages::{

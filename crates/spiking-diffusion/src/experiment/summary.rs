@@ -21,9 +21,8 @@ pub(super) fn report(
     let train = cfg.data.train_images;
     let steps = |training: &TrainingConfig| training.steps(train).unwrap_or(0);
     let seen = |training: &TrainingConfig| steps(training) * training.batch_size;
-    // Those that were begun, where the number of steps ends the training.
     let epochs = |training: &TrainingConfig| {
-        steps(training).div_ceil(training.steps_per_epoch(train).unwrap_or(1).max(1)).min(training.epochs)
+        steps(training) as f64 / training.steps_per_epoch(train).unwrap_or(1) as f64
     };
     let (epochs, mut images) = match &cfg.vae {
         None => (
@@ -35,7 +34,7 @@ pub(super) fn report(
             ],
         ),
         Some(vae) => (
-            Epochs { vqsvae: epochs(&vae.training), sdid: 0 },
+            Epochs { vqsvae: epochs(&vae.training), sdid: 0. },
             vec![(vae.network.kind(), seen(&vae.training))],
         ),
     };

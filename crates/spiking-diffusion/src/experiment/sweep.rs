@@ -15,7 +15,8 @@ use super::batches::process;
 use super::config::ExperimentConfig;
 use super::drawing::generate_over;
 use super::judge::Judge;
-use super::trained::Trained;
+use super::networks::Autoencoder;
+use super::trained::{Condition, Trained};
 use crate::error::{Error, Result};
 
 /// Says what the samples of one setting are like.
@@ -47,6 +48,12 @@ pub struct Sweep {
     pub images: usize,
     /// Their seed.
     pub seed: u64,
+    /// The name of the user's own order, in place of those of the rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_order: Option<String>,
+    /// The classes, if the images have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
     /// What the distances are measured by, and which real images they are to.
     pub judges: Vec<String>,
     /// A row for each setting.
@@ -58,12 +65,18 @@ impl Sweep {
     ///
     /// # Errors
     /// Returns an error if there are fewer than two images.
-    pub fn new<D: Denoiser>(trained: &Trained<D>, count: usize, judges: &[Judge]) -> Result<Self> {
+    pub fn new<D: Denoiser, A: Autoencoder>(
+        trained: &Trained<D, A>,
+        count: usize,
+        judges: &[Judge],
+    ) -> Result<Self> {
         check_count(count)?;
         Ok(Self {
             networks_sha256: trained.sha256.clone(),
             images: count,
             seed: trained.cfg.seed.0,
+            own_order: trained.order.as_ref().map(|own| own.name.clone()),
+            condition: trained.condition.clone(),
             judges: judges.iter().map(|judge| judge.name().to_owned()).collect(),
             rows: Vec::new(),
         })
@@ -77,15 +90,15 @@ impl Sweep {
         Ok(read_json(&table::file(folder))?)
     }
 
-    /// Draws the images by one more setting and measures them, unless there is a row of this setting already. The images themselves are not
-    /// kept. A new row is [told](Progress::message).
+    /// Draws the images by one more setting and measures them, unless there is a row of this setting already, in batches of any size. The
+    /// images themselves are not kept. A new row is [told](Progress::message).
     ///
     /// # Errors
-    /// Returns an error if the table is of other networks, another seed or other judges; if the setting does not
+    /// Returns an error if the table is of other networks, classes or judges, another seed or an own order; if the setting does not
     /// [validate](SamplingConfig::validate); if a judge does not take the images; or if a stop was asked for.
-    pub fn add<D: Denoiser>(
+    pub fn add<D: Denoiser, A: Autoencoder>(
         &mut self,
-        trained: &Trained<D>,
+        trained: &Trained<D, A>,
         sampling: SamplingConfig,
         judges: &[Judge],
         device: &Device,
@@ -93,7 +106,8 @@ impl Sweep {
     ) -> Result<()> {
         self.check_same(&Self::new(trained, self.images, judges)?)?;
         sampling.validate()?;
-        if self.rows.iter().any(|row| row.sampling == sampling) {
+        let in_batches_of = |batch_size| SamplingConfig { batch_size, ..sampling };
+        if self.rows.iter().any(|row| row.sampling == in_batches_of(row.sampling.batch_size)) {
             return Ok(());
         }
         let cfg = ExperimentConfig { sampling, ..trained.cfg.clone() };
@@ -106,10 +120,13 @@ impl Sweep {
     /// Rejects a table whose rows cannot stand beside this one's.
     pub(crate) fn check_same(&self, other: &Self) -> Result<()> {
         let told = |sweep: &Self| {
+            let condition = sweep.condition.as_ref().map(|condition| format!("{condition:?}"));
             [
                 ("sweep.networks_sha256", sweep.networks_sha256.clone()),
                 ("sweep.images", sweep.images.to_string()),
                 ("sweep.seed", sweep.seed.to_string()),
+                ("sweep.own_order", sweep.own_order.clone().unwrap_or_default()),
+                ("sweep.condition", condition.unwrap_or_default()),
                 ("sweep.judges", sweep.judges.join("; ")),
             ]
         };
@@ -141,8 +158,8 @@ impl Sweep {
 /// println!("{}", found.to_markdown());
 /// # Ok(()) }
 /// ```
-pub fn sweep<D: Denoiser>(
-    trained: &Trained<D>,
+pub fn sweep<D: Denoiser, A: Autoencoder>(
+    trained: &Trained<D, A>,
     settings: &[SamplingConfig],
     count: usize,
     judges: &[Judge],
@@ -173,9 +190,9 @@ fn check_count(count: usize) -> Result<()> {
     }
 }
 
-fn row<D: Denoiser>(
+fn row<D: Denoiser, A: Autoencoder>(
     cfg: &ExperimentConfig,
-    trained: &Trained<D>,
+    trained: &Trained<D, A>,
     count: usize,
     judges: &[Judge],
     device: &Device,
@@ -191,7 +208,7 @@ fn row<D: Denoiser>(
     let source = (cfg, trained.networks());
     let images = generate_over(&Alone, source, 0..count, device, progress, Some(&mut keep_last))?;
     let seconds = clock.elapsed().as_secs_f64();
-    let mut usage = CodeUsage::new(cfg.vqsvae.codes);
+    let mut usage = CodeUsage::new(cfg.sdid.codes);
     usage.record(&Tensor::new(codes, &Device::Cpu)?)?;
     let tokens = cfg.sdid.height * cfg.sdid.width;
     Ok(Row {

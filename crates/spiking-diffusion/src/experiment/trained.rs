@@ -9,18 +9,19 @@ use vq_svae::VqSvae;
 use super::batches::process;
 use super::config::ExperimentConfig;
 use super::drawing::generate;
-use super::networks::{Networks, SpikingDenoiser};
+use super::networks::{Autoencoder, Networks, SpikingDenoiser};
+use super::saved::sha256;
 use crate::error::{Error, Result};
 
 /// Draws images from a finished run, by [`samples`](Self::samples), [`generation::save`](crate::generation::save) and
-/// [`sweep::sweep`](crate::sweep::sweep()): holds its networks, or an own denoiser instead of the run's.
+/// [`sweep::sweep`](crate::sweep::sweep()): holds its networks, or those of your own.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Trained<D = Sdid> {
+pub struct Trained<D = Sdid, A = VqSvae> {
     /// The run's config, its seed among it.
     pub cfg: ExperimentConfig,
     /// The autoencoder.
-    pub vqsvae: VqSvae,
+    pub autoencoder: A,
     /// The denoiser.
     pub denoiser: D,
     /// SHA-256 of what both networks come from: two runs with equal ones have equal networks.
@@ -70,7 +71,7 @@ impl Trained {
     /// # Ok(()) }
     /// ```
     pub fn of_classes(self, condition: Condition) -> Result<Trained<Conditioned<Sdid>>> {
-        let Self { cfg, vqsvae, denoiser, sha256, order, .. } = self;
+        let Self { cfg, autoencoder, denoiser, sha256, order, .. } = self;
         let denoiser = match &condition.classes[..] {
             [] => {
                 let shares = denoiser.class_shares()?;
@@ -79,13 +80,58 @@ impl Trained {
             classes => Conditioned::new(denoiser, classes.to_vec())?,
         };
         let denoiser = denoiser.guided(condition.guidance, &process(&cfg)?)?;
-        Ok(Trained { cfg, vqsvae, denoiser, sha256, order, condition: Some(condition), spiking: None })
+        Ok(Trained { cfg, autoencoder, denoiser, sha256, order, condition: Some(condition), spiking: None })
     }
 }
 
-impl<D: Denoiser> Trained<D> {
-    pub(super) fn of(cfg: ExperimentConfig, vqsvae: VqSvae, denoiser: D, sha256: String) -> Self {
-        Self { cfg, vqsvae, denoiser, sha256, order: None, condition: None, spiking: None }
+impl<D: Denoiser, A: Autoencoder> Trained<D, A> {
+    /// Takes two networks of your own: any autoencoder, and any denoiser of its codes. The config's `sdid` says how many codes there are, on
+    /// which map, and in how many diffusion steps (`codes`, `height`, `width`, `steps`), its `vqsvae.image` how large images are, and its `seed` and
+    /// `sampling` how they are drawn.
+    ///
+    /// `name` says which networks they are, conditions included: [`generation::save`](crate::generation::save) takes the images of two
+    /// pairs with one name for the same.
+    ///
+    /// # Examples
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use spiking_diffusion::absorbing_diffusion::from_fn;
+    /// use spiking_diffusion::{Autoencoder, ExperimentConfig, Preset, Silent, Trained, data};
+    ///
+    /// /// A block of 4x4 pixels is black or white, as its mean is.
+    /// struct Blocks;
+    ///
+    /// impl Autoencoder for Blocks {
+    ///     fn encode(&self, images: &Tensor) -> candle_core::Result<Tensor> {
+    ///         images.avg_pool2d(4)?.mean(1)?.gt(0.)?.to_dtype(candle_core::DType::U32)
+    ///     }
+    ///
+    ///     fn decode(&self, codes: &Tensor) -> candle_core::Result<Tensor> {
+    ///         let (_, h, w) = codes.dims3()?;
+    ///         (codes.unsqueeze(1)?.to_dtype(candle_core::DType::F32)? - 0.5)?.upsample_nearest2d(4 * h, 4 * w)
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> spiking_diffusion::Result<()> {
+    /// let digits = data::mnist(None)?;
+    /// let mut cfg = ExperimentConfig::for_data(Preset::Quick, &digits)?;
+    /// (cfg.sdid.codes, cfg.sdid.height, cfg.sdid.width) = (2, 7, 7);
+    /// // A denoiser that knows nothing: both codes are equally likely everywhere.
+    /// let none = from_fn(|h_t, _, _| {
+    ///     let (n, h, w) = h_t.dims3()?;
+    ///     Tensor::zeros((n, 2, h, w), candle_core::DType::F32, h_t.device())
+    /// });
+    /// let blocks = Trained::new(cfg, Blocks, none, "blocks of noise");
+    /// assert_eq!(blocks.samples(4, &Device::Cpu, &mut Silent)?.dims(), [4, 1, 28, 28]);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn new(cfg: ExperimentConfig, autoencoder: A, denoiser: D, name: &str) -> Self {
+        Self::of(cfg, autoencoder, denoiser, sha256(&[name.as_bytes()]))
+    }
+
+    pub(super) fn of(cfg: ExperimentConfig, autoencoder: A, denoiser: D, sha256: String) -> Self {
+        Self { cfg, autoencoder, denoiser, sha256, order: None, condition: None, spiking: None }
     }
 
     /// Returns the same networks with an order of your own in place of the config's.
@@ -111,8 +157,8 @@ impl<D: Denoiser> Trained<D> {
     #[must_use]
     pub fn networks(&self) -> Networks<'_> {
         let networks = match self.spiking {
-            Some(spiking) => Networks::spiking(&self.vqsvae, spiking(&self.denoiser)),
-            None => Networks::new(&self.vqsvae, &self.denoiser),
+            Some(spiking) => Networks::spiking(&self.autoencoder, spiking(&self.denoiser)),
+            None => Networks::new(&self.autoencoder, &self.denoiser),
         };
         match &self.order {
             Some(own) => networks.with_order(&*own.order),

@@ -33,7 +33,7 @@ use crate::{ExperimentConfig, Preset, Trained};
 /// let mnist = data::mnist(Some("data/mnist".as_ref()))?;
 /// let files = ["result/model.pth", "result/diff_model.pth"].map(std::path::Path::new);
 /// let trained = pytorch::import(files[0], files[1], &mnist, "runs/theirs".as_ref())?;
-/// let codes = trained.vqsvae.encode(&mnist.test.range(0..10, &candle_core::Device::Cpu)?)?;
+/// let codes = trained.autoencoder.encode(&mnist.test.range(0..10, &candle_core::Device::Cpu)?)?;
 /// # Ok(()) }
 /// ```
 pub fn import(vqsvae: &Path, sdid: &Path, data: &Dataset, out: &Path) -> Result<Trained> {
@@ -185,8 +185,8 @@ pub fn encode(
     for start in (0..count).step_by(size) {
         let end = (start + size).min(count);
         let images = data.test.range(start..end, &Device::Cpu)?;
-        let batch = trained.vqsvae.encode(&images)?;
-        errors.extend(mse(&images, &trained.vqsvae.decode(&batch)?)?);
+        let batch = trained.autoencoder.encode(&images)?;
+        errors.extend(mse(&images, &trained.autoencoder.decode(&batch)?)?);
         codes.push(batch);
         progress.advance(end, None);
         go_on(progress, "encode", end, count)?;

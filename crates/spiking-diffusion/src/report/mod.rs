@@ -39,23 +39,27 @@ pub(crate) use {
 };
 
 impl Epochs {
-    /// In words for people.
+    /// In words for people: a part of an epoch to one digit.
     #[cfg(any(feature = "cli", feature = "report"))]
     pub(crate) fn in_words(self) -> String {
+        let told = |epochs: f64| match epochs.fract() == 0. {
+            true => format!("{epochs}"),
+            false => format!("{epochs:.1}"),
+        };
         match self.sdid {
-            0 => format!("{} epochs", self.vqsvae),
-            sdid => format!("{} + {sdid} epochs", self.vqsvae),
+            0. => format!("{} epochs", told(self.vqsvae)),
+            sdid => format!("{} + {} epochs", told(self.vqsvae), told(sdid)),
         }
     }
 }
 
-/// Says how long a training was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Says how long a training was. Steps that end it within an epoch count as the part of it that they are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epochs {
     /// Of the autoencoder.
-    pub vqsvae: usize,
+    pub vqsvae: f64,
     /// Of the denoiser; 0 where the model has none.
-    pub sdid: usize,
+    pub sdid: f64,
 }
 
 /// Reports one finished run: what `report.json` holds and the pages show.
@@ -125,6 +129,17 @@ pub struct Neighbours {
     pub samples: f64,
     /// Of the test images.
     pub test: f64,
+}
+
+impl Report {
+    /// The images that it was measured on, for people.
+    #[cfg(any(feature = "cli", feature = "report"))]
+    pub(crate) fn measured_on(&self) -> String {
+        match self.held_out {
+            0 => format!("{} test images", self.test_images),
+            _ => format!("{} held-out training images", self.test_images),
+        }
+    }
 }
 
 /// What must stand beside numbers that were measured on so many training images in the place of the test images.

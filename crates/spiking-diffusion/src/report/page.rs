@@ -176,13 +176,13 @@ fn metrics(report: &Report) -> Vec<(&'static str, String)> {
 fn facts(report: &Report) -> Vec<Block> {
     let machine = &report.machine;
     let text = format!(
-        "{}Preset `{}`, seed {}, {} on {} training images; {} test images. Device {}, {} threads, version {}.",
+        "{}Preset `{}`, seed {}, {} on {} training images; {}. Device {}, {} threads, version {}.",
         report.model.as_ref().map_or(String::new(), |model| format!("Model `{model}`. ")),
         report.preset,
         report.seed,
         report.epochs.in_words(),
         report.train_images,
-        report.test_images,
+        report.measured_on(),
         machine.device,
         machine.threads,
         machine.version,

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
 use snn_train::RunDir;
-use vq_svae::VqSvae;
 
 use super::picture::{Frame, save_film};
 use super::size::{FILM_COLUMNS, FILM_IMAGES};
@@ -38,7 +37,12 @@ impl Unmasking {
 
     /// Draws the film. Masked places are covered; under the covers the decoder sees the code that is most frequent in the
     /// finished samples.
-    pub(crate) fn save(&self, vqsvae: &VqSvae, run: &RunDir, device: &Device) -> Result<()> {
+    pub(crate) fn save(
+        &self,
+        decode: &dyn Fn(&Tensor) -> candle_core::Result<Tensor>,
+        run: &RunDir,
+        device: &Device,
+    ) -> Result<()> {
         let masked = vec![self.mask; self.images * self.places.0 * self.places.1];
         let mut states = vec![&masked];
         states.extend(&self.steps);
@@ -51,7 +55,7 @@ impl Unmasking {
                 codes.iter().zip(&covered).map(|(&code, &covered)| if covered { filler } else { code });
             let shape = (self.images, self.places.0, self.places.1);
             let known = Tensor::from_vec(known.collect(), shape, device)?;
-            Ok(Frame { images: vqsvae.decode(&known)?, covered, places: self.places })
+            Ok(Frame { images: decode(&known)?, covered, places: self.places })
         };
         let frames = states.into_iter().map(frame).collect::<Result<Vec<_>>>()?;
         save_film(&run.file("unmasking.gif"), &frames, FILM_COLUMNS)

@@ -222,7 +222,7 @@ fn completions_keep_what_is_known() {
     // What is known stays in each completion, and is what the encoder says of an image whose hole is black.
     let black = Tensor::full(-0.5f32, (3, 1, 12, 28), &Device::Cpu).unwrap();
     let seen = Tensor::cat(&[&images.narrow(2, 0, 16).unwrap(), &black], 2).unwrap();
-    let codes = trained.vqsvae.encode(&seen).unwrap().to_vec3::<u32>().unwrap();
+    let codes = trained.autoencoder.encode(&seen).unwrap().to_vec3::<u32>().unwrap();
     let all = drawn.codes.to_vec3::<u32>().unwrap();
     for (i, map) in all.iter().enumerate() {
         assert_eq!(map[..3], codes[i / 4][..3], "{i}");
@@ -294,6 +294,9 @@ fn steps_are_a_table_of_orders_and_their_neighbours_are_told() {
     let mut other = Trained::load(&run, &Device::Cpu).unwrap();
     other.cfg.seed = Seed(9);
     rejects(add(&other, three), &["`sweep.seed`", "9", "\"0\""]);
+    let sevens = Trained::load(&run, &Device::Cpu).unwrap().of_classes(condition(&[7], 1.)).unwrap();
+    let refused = again.add(&sevens, three, &judges, &Device::Cpu, &mut Silent);
+    rejects(refused, &["`sweep.condition`", "[7]"]);
     rejects(Sweep::load(folder.path()), &["sweep.json"]);
     let page = std::fs::read_to_string(out.join("sweep.md")).unwrap();
     assert!(page.contains("| halton | 49 | 49.0 |") && page.contains("Distance 1: "), "{page}");

@@ -12,6 +12,7 @@ mod minutes;
 mod mnist;
 mod models;
 mod own;
+mod own_autoencoder;
 mod pack;
 #[cfg(feature = "cli")]
 mod program;

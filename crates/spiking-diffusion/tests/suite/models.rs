@@ -165,7 +165,7 @@ fn check_report(model: ModelName, cfg: &ExperimentConfig, report: &Report) {
     let energy = report.energy.as_ref().unwrap();
     let work: Vec<&str> = energy.work.iter().map(|line| line.name.as_str()).collect();
     if cfg.vae.is_some() {
-        assert_eq!((report.epochs.vqsvae, report.epochs.sdid), (2, 0));
+        assert_eq!((report.epochs.vqsvae, report.epochs.sdid), (2., 0.));
         assert_eq!((report.metrics.bits_per_token_images, report.metrics.codebook_used), (0, 0));
         assert!(report.firing_rates.values().all(|rate| (0. ..=1.).contains(rate)));
         assert_eq!(work, ["reconstruct an image", "generate an image"]);
@@ -173,7 +173,7 @@ fn check_report(model: ModelName, cfg: &ExperimentConfig, report: &Report) {
         assert!(draws > 0. && draws < energy.work[0].cost.dense_macs, "{model:?}");
         assert_eq!(report.protocol.contains("of 32 x 32"), model != ModelName::Fsvae);
     } else {
-        assert_eq!((report.epochs.vqsvae, report.epochs.sdid), (2, 2));
+        assert_eq!((report.epochs.vqsvae, report.epochs.sdid), (2., 2.));
         assert!(report.metrics.bits_per_token_images > 0 && report.firing_rates.is_empty());
         // No spikes: every connection multiplies.
         assert!(energy.layers.iter().chain(&energy.work).all(|line| line.cost.accumulates == 0.));

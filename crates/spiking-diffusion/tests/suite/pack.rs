@@ -24,7 +24,7 @@ fn a_packed_run_draws_what_the_run_draws() {
     assert!(folder.sha256 != exact.sha256 && exact.sha256 != half.sha256);
     assert_eq!(samples(&exact), samples(&folder));
     let codes = Tensor::zeros((1, 7, 7), DType::U32, &Device::Cpu).unwrap();
-    let image = |trained: &Trained| trained.vqsvae.decode(&codes).unwrap();
+    let image = |trained: &Trained| trained.autoencoder.decode(&codes).unwrap();
     let off = (image(&half) - image(&folder)).unwrap().abs().unwrap().max_all().unwrap();
     let off = off.to_scalar::<f32>().unwrap();
     assert!(off < 0.05, "a spike more or less at the most: {off}");

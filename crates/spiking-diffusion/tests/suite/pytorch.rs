@@ -53,7 +53,7 @@ fn assert_relative(what: &str, got: &Tensor, wanted: &Tensor) {
 #[test]
 fn codes_reconstructions_and_logits_are_those_of_pytorch() {
     let (out, golden) = (tempfile::tempdir().unwrap(), golden());
-    let Trained { cfg, vqsvae, denoiser: sdid, .. } = imported(out.path());
+    let Trained { cfg, autoencoder: vqsvae, denoiser: sdid, .. } = imported(out.path());
     assert_eq!((cfg.vqsvae.codes, cfg.sdid.codes, cfg.vqsvae.time_steps), (64, 64, 16));
     assert_eq!(cfg.sdid.channels[..], [8, 12, 16, 12, 8]);
     let released = VqSvaeConfig { codes: 64, ..VqSvaeConfig::released_code(ImageSpec::MNIST) };
@@ -251,7 +251,7 @@ fn the_papers_features_go_out_as_coefficients() {
     let ours = VqSvae::load(&at("run").join("vqsvae.safetensors"), &Device::Cpu).unwrap();
     let codes =
         |model: &VqSvae| model.encode(&images).unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap();
-    assert_eq!(codes(&back.vqsvae), codes(&ours));
+    assert_eq!(codes(&back.autoencoder), codes(&ours));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn fid_of_reconstructions(run: &Path, split: &Split, count: usize) -> f64 {
     let trained = Trained::load(run, &Device::Cpu).unwrap();
     let classifier = Classifier::load(run.join("classifier.safetensors")).unwrap();
     let images = split.range(0..count, &Device::Cpu).unwrap();
-    let again: Tensor = trained.vqsvae.decode(&trained.vqsvae.encode(&images).unwrap()).unwrap();
+    let again: Tensor = trained.autoencoder.decode(&trained.autoencoder.encode(&images).unwrap()).unwrap();
     let pixels: Vec<f32> = again.flatten_all().unwrap().to_vec1().unwrap();
     let in_a_png = |pixel: f32| ((pixel + 0.5) * 255.).round().clamp(0., 255.) / 255. - 0.5;
     let pixels = pixels.into_iter().map(in_a_png).collect();
@@ -126,7 +126,7 @@ fn codes_are_those_of_every_image_encoded_by_itself() {
     for (name, split) in [("train", &data.train), ("test", &data.test)] {
         assert_eq!(codes[name].dims(), [split.len(), 7, 7]);
         for i in 0..split.len() {
-            let own = trained.vqsvae.encode(&split.range(i..i + 1, &Device::Cpu).unwrap()).unwrap();
+            let own = trained.autoencoder.encode(&split.range(i..i + 1, &Device::Cpu).unwrap()).unwrap();
             assert_eq!(
                 codes[name].get(i).unwrap().to_vec2::<u32>().unwrap(),
                 own.get(0).unwrap().to_vec2::<u32>().unwrap()

@@ -16,6 +16,7 @@ use crate::experiment::config::ExperimentConfig;
 use crate::experiment::device::Kind;
 use crate::experiment::drawing::draw;
 use crate::experiment::model::ModelName;
+use crate::experiment::networks::Autoencoder;
 use crate::experiment::trained::{Condition, Trained};
 use crate::experiment::vae::TrainedVae;
 
@@ -36,7 +37,7 @@ struct Manifest {
 }
 
 impl Manifest {
-    fn of<D>(trained: &Trained<D>) -> Self {
+    fn of<D, A>(trained: &Trained<D, A>) -> Self {
         let cfg = &trained.cfg;
         Self {
             networks_sha256: trained.sha256.clone(),
@@ -67,7 +68,7 @@ pub trait Source {
     fn draw(&self, images: Range<usize>, device: &Device) -> Result<Tensor>;
 }
 
-impl<D: Denoiser> Source for Trained<D> {
+impl<D: Denoiser, A: Autoencoder> Source for Trained<D, A> {
     fn cfg(&self) -> &ExperimentConfig {
         &self.cfg
     }

@@ -91,7 +91,7 @@ fn evaluate_told(
         return evaluate_denoiser(cfg, networks, found, codes, device, progress);
     }
     let told = Conditioned::new(sdid, classes.test.clone())?;
-    let networks = Networks::spiking(networks.vqsvae, &told);
+    let networks = Networks::spiking(networks.autoencoder, &told);
     let mut evaluation = evaluate_denoiser(cfg, networks, found, codes, device, progress)?;
     let metrics = &mut evaluation.metrics;
     let tokens = (cfg.sdid.height * cfg.sdid.width) as f64;
@@ -155,7 +155,7 @@ fn draw_samples(
     #[cfg(feature = "report")]
     {
         picture::save_grid(&run.file("samples.png"), &samples, square(cfg.samples).1)?;
-        film.save(networks.vqsvae, run, device)?;
+        film.save(&|codes| networks.autoencoder.decode(codes), run, device)?;
     }
     Ok(samples)
 }

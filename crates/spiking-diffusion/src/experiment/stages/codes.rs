@@ -5,13 +5,13 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use snn_core::Checkpoint;
 use snn_train::{Progress, RunDir, share_tensor};
-use vq_svae::VqSvae;
 
 use super::Place;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::experiment::batches::share_batches;
 use crate::experiment::config::ExperimentConfig;
+use crate::experiment::networks::Autoencoder;
 
 /// Holds the codes of a data set, u32 `[N, H', W']`, on the device that trains on them.
 #[derive(Clone, Debug)]
@@ -24,28 +24,28 @@ pub struct Codes {
 
 pub(in crate::experiment) const CODES_KIND: &str = "codes";
 
-/// Encodes all images into `codes.safetensors`.
+/// Encodes all images, by any autoencoder, into `codes.safetensors`.
 ///
 /// # Errors
-/// Returns an error if images do not fit the model, if a stop was asked for, or if a file cannot be read or written.
+/// Returns an error if images do not fit the autoencoder, if a stop was asked for, or if a file cannot be read or written.
 pub fn encode_dataset(
     cfg: &ExperimentConfig,
-    model: &VqSvae,
+    autoencoder: &dyn Autoencoder,
     data: &Dataset,
     run: &RunDir,
     device: &Device,
     progress: &mut dyn Progress,
 ) -> Result<Codes> {
     let place = Place::alone(run, device);
-    let mut test = |progress: &mut dyn Progress| encode(cfg, model, &data.test, place, progress);
-    encode_with(cfg, model, data, place, progress, &mut test)
+    let mut test = |progress: &mut dyn Progress| encode(cfg, autoencoder, &data.test, place, progress);
+    encode_with(cfg, autoencoder, data, place, progress, &mut test)
 }
 
 /// [`encode_dataset`], anywhere, with a way of its own to the codes of the test images, on the CPU, which worker 0 gets. Its time is
 /// not that of the stage.
 pub(in crate::experiment) fn encode_with(
     cfg: &ExperimentConfig,
-    model: &VqSvae,
+    autoencoder: &dyn Autoencoder,
     data: &Dataset,
     place: Place<'_>,
     progress: &mut dyn Progress,
@@ -53,7 +53,7 @@ pub(in crate::experiment) fn encode_with(
 ) -> Result<Codes> {
     if !place.there(CODES)? {
         let (clock, mut checkpoint) = (Instant::now(), Checkpoint::new(CODES_KIND, &cfg.data)?);
-        let train = encode(cfg, model, &data.train, place, progress)?;
+        let train = encode(cfg, autoencoder, &data.train, place, progress)?;
         checkpoint.tensors.extend(train.map(|train| ("train".to_owned(), train)));
         let seconds = clock.elapsed().as_secs_f64();
         place.run.map_or(Ok(()), |run| run.record_seconds("encode", seconds))?;
@@ -74,14 +74,14 @@ pub(in crate::experiment) const CODES: &str = "codes.safetensors";
 /// The codes of a split, on the CPU, for worker 0.
 pub(in crate::experiment) fn encode(
     cfg: &ExperimentConfig,
-    model: &VqSvae,
+    autoencoder: &dyn Autoencoder,
     split: &Split,
     place: Place<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Option<Tensor>> {
     let (n, size) = (split.len(), cfg.evaluation.batch_size);
     let parts = share_batches(place.workers, "encode", n, size, progress, |range| {
-        Ok(vec![model.encode(&split.range(range, place.device)?)?.to_device(&Device::Cpu)?])
+        Ok(vec![autoencoder.encode(&split.range(range, place.device)?)?.to_device(&Device::Cpu)?])
     })?;
     let parts = parts.concat();
     Ok((!parts.is_empty()).then(|| Tensor::cat(&parts, 0)).transpose()?)
