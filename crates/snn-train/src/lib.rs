@@ -11,6 +11,7 @@ mod over;
 mod pieces;
 mod progress;
 mod run;
+mod session;
 mod shards;
 mod shuffle;
 mod state;

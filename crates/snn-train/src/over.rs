@@ -7,7 +7,7 @@ use snn_core::{Model, ParamStore};
 
 use crate::error::{Error, Result};
 use crate::pieces::Pieces;
-use crate::trainer::Session;
+use crate::session::Session;
 use crate::tree::{Part, Tree, from_bytes, to_bytes};
 use crate::workers::share;
 use crate::{Batch, Collective, Progress, StepLoss, Trainer};
