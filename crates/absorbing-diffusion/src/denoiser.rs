@@ -166,7 +166,7 @@ pub trait Denoiser {
 
 /// Computes the logits of some tokens only, for sampling; [`Denoiser::prepare`] makes it.
 pub trait LogitsAt {
-    /// Computes [`Denoiser::logits_at`] with `train` off, of the network as it was when it was prepared.
+    /// Computes [`Denoiser::logits_at`] with `train` off. The network's parameters must not have changed since it was prepared.
     ///
     /// # Shapes
     /// -> `[all positions, K]`, map by map.

@@ -1,6 +1,6 @@
 //! Autoregressive spiking layers: what prior and posterior have in common.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use snn_core::{Drive, LayerDescription, Norm, Observer, SpikingLayer, SpikingStack, SpikingState};
 
@@ -14,6 +14,7 @@ pub(crate) struct Chain {
     name: &'static str,
     layers: SpikingStack,
     latent: usize,
+    candidates: usize,
     normed: bool,
 }
 
@@ -35,6 +36,7 @@ impl Chain {
             name,
             layers: SpikingStack::new(layers),
             latent: cfg.body.latent,
+            candidates: cfg.candidates,
             normed: cfg.chains.norm != Norm::None,
         })
     }
@@ -49,7 +51,7 @@ impl Chain {
         let (t, n, _) = inputs.dims3()?;
         let name = |i: usize| format!("{}.{i}", self.name);
         let spikes = run(&self.layers, Drive::Spikes(inputs), train, &name, observe)?;
-        spikes.reshape((t, n, self.latent, ()))
+        spikes.reshape((t, n, self.latent, self.candidates))
     }
 
     /// Its layers, the first of which reads these.
@@ -72,7 +74,7 @@ impl Chain {
                 Some(xs) => Tensor::cat(&[&xs.get(t)?, &z], 1)?,
                 None => z.clone(),
             };
-            let made = self.layers.step(&told, &mut state)?.reshape((n, c, ()))?;
+            let made = self.layers.step(&told, &mut state)?.reshape((n, c, self.candidates))?;
             before.push(z);
             z = pick(&made, &picks.get(t)?)?;
             candidates.push(made);
@@ -112,8 +114,13 @@ pub(crate) struct Course {
     pub(crate) candidates: Tensor,
 }
 
-/// Picks one candidate of each latent variable: `[.., C, k]` by u32 `[.., C]` -> `[.., C]`, differentiable.
+/// Picks one candidate of each latent variable: `[.., C, k]` by u32 `[.., C]`, below `k` -> `[.., C]`, differentiable.
 pub(crate) fn pick(candidates: &Tensor, picks: &Tensor) -> Result<Tensor> {
+    let k = candidates.dim(D::Minus1)?;
+    // Candle takes the largest number for "none", and has a zero for it.
+    if let Some(pick) = picks.flatten_all()?.to_vec1::<u32>()?.into_iter().find(|&pick| pick as usize >= k) {
+        bail!("fsvae: a pick is {pick}, of {k} candidates")
+    }
     candidates.contiguous()?.gather(&picks.unsqueeze(D::Minus1)?.contiguous()?, D::Minus1)?.squeeze(D::Minus1)
 }
 

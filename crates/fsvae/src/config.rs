@@ -154,7 +154,9 @@ impl FsvaeConfig {
             _ => Err(Error::config(format!("fsvae.{field}"), value, "must be positive and finite")),
         };
         match self.divergence {
-            Divergence::Mmd { tau } => Readout::Psp { tau }.validate("fsvae.divergence.mmd")?,
+            Divergence::Mmd { tau } => Readout::Psp { tau }
+                .validate("fsvae.divergence.mmd")
+                .map_err(|e| e.renamed("fsvae.divergence.mmd.psp", "fsvae.divergence.mmd"))?,
             Divergence::Kld { weight, floor } => {
                 positive("divergence.kld.weight", weight)?;
                 positive("divergence.kld.floor", floor)?;

@@ -52,6 +52,17 @@ impl Error {
         self
     }
 
+    /// Puts `to` in the place of `from` at the beginning of the field's name, for a config that is called otherwise where it is a field.
+    #[must_use]
+    pub fn renamed(mut self, from: &str, to: &str) -> Self {
+        if let Self::Config { field, .. } = &mut self
+            && let Some(rest) = field.strip_prefix(from)
+        {
+            *field = format!("{to}{rest}");
+        }
+        self
+    }
+
     /// Makes the error of a checkpoint that does not fit.
     pub fn checkpoint(path: &Path, message: impl ToString) -> Self {
         Self::Checkpoint { path: path.to_owned(), message: message.to_string() }

@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::ops::backend::Backend;
+use crate::ops::backend::{Backend, MAX_SHARED};
 use crate::ops::time::{self as ops, weighted_sums};
 use crate::ops::{room, same_type};
 use crate::time::check_time_steps;
@@ -215,7 +215,10 @@ impl Readout {
             readouts.iter().map(|readout| readout.weights(time_steps)).collect::<Result<_>>()?;
         // A view is written out.
         room("read-outs", xs.dims(), xs.dtype())?;
-        if Backend::of(xs) != Backend::Candle {
+        // A GPU's kernel keeps all weights in a block's shared memory.
+        let fit = Backend::of(xs) != Backend::Cuda
+            || readouts.len() * time_steps * xs.dtype().size_in_bytes() <= MAX_SHARED;
+        if Backend::of(xs) != Backend::Candle && fit {
             return weighted_sums(xs, weights);
         }
         mix(xs, weights.concat(), readouts.len())?.reshape([&[readouts.len()], &xs.dims()[1..]].concat())
@@ -228,10 +231,10 @@ impl Readout {
     pub fn validate(self, field: &str) -> crate::error::Result<()> {
         match self {
             Self::Psp { tau } if !(tau >= 1. && tau.is_finite()) => {
-                Err(Error::config(format!("{field}.tau"), tau, "must be at least 1 time step"))
+                Err(Error::config(format!("{field}.psp.tau"), tau, "must be at least 1 time step"))
             }
             Self::ExponentialSum { decay } if !(decay > 0. && decay <= 1.) => {
-                Err(Error::config(format!("{field}.decay"), decay, "must lie in (0, 1]"))
+                Err(Error::config(format!("{field}.exponential_sum.decay"), decay, "must lie in (0, 1]"))
             }
             _ => Ok(()),
         }

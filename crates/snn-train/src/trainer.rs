@@ -127,7 +127,7 @@ impl<'a> Trainer<'a> {
     /// Trains to the end, from the last checkpoint if there is one.
     ///
     /// On the CPU each step runs [on the threads that operations compute on](on_workers), and so `step` must not wait for others that call
-    /// operations, nor may another thread use the parameters that are trained: give it a snapshot, or a prepared network.
+    /// operations, nor may another thread use the parameters that are trained: give it copies, in a network of their own.
     ///
     /// # Errors
     /// Returns the errors of `step`, and an error if the config does not [validate](TrainingConfig::validate), cuts its batches into

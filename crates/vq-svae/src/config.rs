@@ -314,7 +314,8 @@ impl VqSvaeConfig {
                 return Err(Error::config("reconstruction.variance", variance, reason));
             }
         }
-        Readout::Psp { tau: self.tau_syn }.validate("vqsvae.tau_syn")?;
+        let synapse = Readout::Psp { tau: self.tau_syn }.validate("vqsvae.tau_syn");
+        synapse.map_err(|e| e.renamed("vqsvae.tau_syn.psp.tau", "vqsvae.tau_syn"))?;
         self.features.validate("vqsvae.features")?;
         self.readout.validate("vqsvae.readout")?;
         Ok(self.lif.validate().map_err(|e| e.within("vqsvae"))?)

@@ -66,6 +66,22 @@ fn latent_spikes_of_another_shape_and_configs_without_candidates_are_refused() {
 }
 
 #[test]
+fn no_images_are_drawn_of_no_picks_and_none_of_a_pick_that_is_none() {
+    for cfg in both() {
+        let Fixture { model, .. } = Fixture::lively(&cfg, 2, DType::F32);
+        let (steps, latent) = (cfg.body.time_steps, cfg.body.latent);
+        let none = Tensor::zeros((steps, 0, latent), DType::U32, &Device::Cpu).unwrap();
+        assert_eq!(model.sample(&none).unwrap().dim(0).unwrap(), 0);
+        let empty = images(1, DType::F32).narrow(0, 0, 0).unwrap();
+        assert_eq!(model.encode(&empty, &none).unwrap().dims(), [steps, 0, latent]);
+        for pick in [cfg.candidates as u32, u32::MAX] {
+            let picks = Tensor::full(pick, (steps, 1, latent), &Device::Cpu).unwrap();
+            rejects(model.sample(&picks), &["pick", &pick.to_string(), &cfg.candidates.to_string()]);
+        }
+    }
+}
+
+#[test]
 fn an_image_does_not_depend_on_its_batch_in_evaluation() {
     for cfg in both() {
         let Fixture { model, .. } = Fixture::lively(&cfg, 3, DType::F32);

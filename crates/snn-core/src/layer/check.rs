@@ -1,9 +1,10 @@
 //! What layers in a row refuse, before any of them has run.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Error, Result, Tensor, bail};
 
 use super::drive::{Drive, Finish};
 use crate::SpikingLayer;
+use crate::ops::batch_norm::check_count;
 use crate::ops::chain::Spec;
 use crate::ops::room;
 use crate::time::check_time_steps;
@@ -41,12 +42,9 @@ pub(crate) fn check(
         layer.synapse.check_type(&format!("spiking layer {i}"), name, xs)?;
         let [c, h, w] = spec.geometry.output();
         let values = [time_steps, items, h, w].into_iter().fold(1usize, usize::saturating_mul);
-        if train && layer.norm.is_some() && values < 2 {
-            bail!(
-                "spiking layer {i}: batch_norm: expected more than 1 value per channel when training, got {values} \
-                 with input size {:?} at each of {time_steps} time steps",
-                [items, c, h, w]
-            )
+        if train && layer.norm.is_some() {
+            let dims = format_args!("{:?} at each of {time_steps} time steps", [items, c, h, w]);
+            check_count(values, &dims).map_err(|e| Error::msg(format!("spiking layer {i}: {e}")))?;
         }
         room("the spikes of a layer, of one item", &[time_steps, c, h, w], DType::U8)?;
         if i + 1 == layers.len() && finish == Finish::Spikes {

@@ -70,7 +70,7 @@ pub struct LayerConfig {
     /// parameter `plif.w` that begins where `tau` is the neuron's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub learn_tau: bool,
-    /// What is handed on instead of spikes, where the layer has none; its neuron is then not looked at.
+    /// What is handed on instead of spikes, where the layer has none; its neuron then computes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analog: Option<Analog>,
 }
@@ -106,11 +106,11 @@ impl LayerConfig {
     /// Returns an error, with the field and its value, if its neuron or its norm does not
     /// [validate](LifConfig::validate), or if it learns a time constant that is not above 1 at first, or of a neuron that it has not.
     pub fn validate(&self) -> crate::Result<()> {
-        self.neuron.validate()?;
+        self.neuron.validate().map_err(|e| e.renamed("lif", "neuron"))?;
         let tau = self.neuron.tau;
         if self.learn_tau && !tau.is_some_and(|tau| tau > 1.) {
             let tau = tau.map_or_else(|| "null".to_owned(), |tau| tau.to_string());
-            return Err(Error::config("lif.tau", tau, "must be above 1 where it is learned"));
+            return Err(Error::config("neuron.tau", tau, "must be above 1 where it is learned"));
         }
         if self.learn_tau && self.analog.is_some() {
             return Err(Error::config("learn_tau", true, "a layer without spikes has no time constant"));

@@ -126,7 +126,9 @@ impl Neurons {
         Ok(match self {
             Self::Lif(lif) => Self::Lif(scaled(lif)?),
             Self::Plif(lif, w) => Self::Plif(scaled(lif)?, w.clone()),
-            Self::Model(_) => bail!("a neuron model of your own has no threshold that could be scaled"),
+            Self::Model(_) => {
+                bail!("a neuron model, or an activation without spikes, has no threshold to scale")
+            }
         })
     }
 

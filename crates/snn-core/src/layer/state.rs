@@ -150,8 +150,8 @@ impl SpikingLayer {
     /// # Shapes
     /// `x: [N, C_in, H, W]` -> `[N, C_out, H', W']`; for linear layers `[N, C_in]` -> `[N, C_out]`.
     /// # Errors
-    /// Returns an error if shapes or element types do not fit, or if the state is of another batch or network. The state stays
-    /// as it was.
+    /// Returns an error if shapes or element types do not fit, or if the state is of a batch or a network of other sizes (of two
+    /// with equal ones nothing tells the states apart). The state stays as it was.
     pub fn step(&self, x: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
         one_step(x, |xs| self.step_chunk(xs, state))
     }

@@ -10,6 +10,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
+/// Bytes of shared memory that a block of a GPU gets without asking the driver for more.
+pub(crate) const MAX_SHARED: usize = 48 << 10;
+
 /// What computes an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {

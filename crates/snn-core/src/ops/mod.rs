@@ -180,7 +180,7 @@ pub fn threads() -> usize {
 /// the optimiser, or each batch that you compute.
 ///
 /// `work` must not wait for other threads that call operations, which may need the very thread that it waits on; and no other thread may use
-/// parameters that `work` moves (evaluate a snapshot, or a prepared network), because Candle locks them meanwhile. Work within
+/// parameters that `work` moves (evaluate copies of them, in a network of their own), because Candle locks them meanwhile. Work within
 /// [`exchanging`](crate::exchanging) does, and so it stays on its thread, as does all work for a GPU.
 ///
 /// # Examples

@@ -185,7 +185,7 @@ impl Checkpoint {
 }
 
 /// Writes a file so that readers see all of it or what was there before, even after a crash: under a temporary name in the
-/// same folder, flushed to the disk and then renamed.
+/// same folder (`<name>.tmp`, over whatever has it), flushed to the disk and then renamed. Two may not write one file at once.
 ///
 /// # Errors
 /// Returns an error, with the file's name, if the file cannot be written, flushed or renamed.

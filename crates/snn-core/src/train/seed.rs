@@ -46,7 +46,8 @@ impl Seed {
         Self(self.rng(label).random())
     }
 
-    /// A tensor of uniform random numbers in `[low, high)` from the stream of `label`, drawn in f64 and rounded to `dtype`.
+    /// A tensor of uniform random numbers from the stream of `label`, drawn in f64 from `[low, high)` and rounded to `dtype`, which now and then
+    /// makes `high` of them.
     ///
     /// # Shapes
     /// -> `shape`.

@@ -85,7 +85,7 @@ fn layers_are_validated() {
     }
     round_trip(&good.with_norm(Norm::ThresholdDependent { alpha: 0.5, v_threshold: 1. }));
     let lif = LifConfig { tau: Some(0.5), ..LifConfig::default() };
-    rejects(LayerConfig::from(lif).validate(), "lif.tau", "0.5");
+    rejects(LayerConfig::from(lif).validate(), "neuron.tau", "0.5");
 }
 
 #[test]
@@ -99,10 +99,10 @@ fn readouts_are_validated() {
         good.validate("head").expect("good");
     }
     for (tau, value) in [(0.5, "0.5"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
-        rejects(Readout::Psp { tau }.validate("head"), "head.tau", value);
+        rejects(Readout::Psp { tau }.validate("head"), "head.psp.tau", value);
     }
     for (decay, value) in [(0., "0"), (1.1, "1.1"), (f64::NAN, "NaN")] {
-        rejects(Readout::ExponentialSum { decay }.validate("head"), "head.decay", value);
+        rejects(Readout::ExponentialSum { decay }.validate("head"), "head.exponential_sum.decay", value);
     }
 }
 

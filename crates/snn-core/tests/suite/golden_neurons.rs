@@ -135,7 +135,7 @@ fn a_learned_time_constant_begins_where_the_config_says_and_trains() -> Result {
     for tau in [None, Some(1.)] {
         let config = LayerConfig::from(LifConfig { tau, ..lif }).with_learned_tau();
         let error = SpikingLayer::linear(4, 5, config, store.builder()).unwrap_err().to_string();
-        assert!(error.contains("lif.tau"), "{error}");
+        assert!(error.contains("neuron.tau"), "{error}");
     }
     Ok(())
 }

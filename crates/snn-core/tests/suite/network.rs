@@ -212,6 +212,22 @@ fn layers_without_spikes_are_known_to_make_numbers() -> Result {
         .build()?;
     let reads: Vec<_> = network.describe_layers()?.iter().map(|layer| layer.reads_numbers).collect();
     assert_eq!(reads, [false, false, true, false]);
+
+    // So are the means of spikes, and sums of them and what the network is given; maxima of spikes are spikes.
+    let same = ConvConfig::new(3, 1, 1);
+    let params = store(DType::F32);
+    let network = SpikingNetwork::builder(&[3, 8, 8], spiking, params.builder())
+        .residual(SewFunction::Add, |block| block.conv(3, same))
+        .conv(4, same)
+        .pool(Pool::Max { kernel: 2 })
+        .conv(4, same)
+        .pool(Pool::Average { kernel: 2 })
+        .conv(4, same)
+        .residual(SewFunction::Add, |block| block.conv(4, same))
+        .conv(4, same)
+        .build()?;
+    let reads: Vec<_> = network.describe_layers()?.iter().map(|layer| layer.reads_numbers).collect();
+    assert_eq!(reads, [false, true, false, true, false, false]);
     Ok(())
 }
 
@@ -236,7 +252,7 @@ fn what_does_not_fit_is_refused_by_name() -> Result {
         (start().readout(3, Readout::Mean).build(), "head", "read-out"),
         (start().flatten().readout_conv(3, same, Readout::Mean).build(), "head", "read-out"),
         (start().flatten().readout(3, Readout::Mean).flatten().build(), "part 1", "nothing follows"),
-        (start().neuron(LifConfig { tau: Some(0.), ..lif }).conv(3, same).build(), "part 0.0", "lif.tau"),
+        (start().neuron(LifConfig { tau: Some(0.), ..lif }).conv(3, same).build(), "part 0.0", "neuron.tau"),
     ] {
         let message = message(built);
         assert!(message.contains(name) && message.contains(reason), "{name}, {reason}: {message}");

@@ -49,9 +49,9 @@ fn time_steps_that_nothing_can_hold_are_errors() -> Result {
 fn read_outs_that_make_no_sense_are_errors_by_field() -> Result {
     let xs = spikes(&[4, 3])?;
     for (readout, wanted) in [
-        (Readout::Psp { tau: 0.5 }, "`readout.tau` = 0.5"),
-        (Readout::Psp { tau: f64::NAN }, "`readout.tau` = NaN"),
-        (Readout::ExponentialSum { decay: 1.5 }, "`readout.decay` = 1.5"),
+        (Readout::Psp { tau: 0.5 }, "`readout.psp.tau` = 0.5"),
+        (Readout::Psp { tau: f64::NAN }, "`readout.psp.tau` = NaN"),
+        (Readout::ExponentialSum { decay: 1.5 }, "`readout.exponential_sum.decay` = 1.5"),
     ] {
         for error in [readout.apply(&xs).unwrap_err(), readout.weights(4).unwrap_err()] {
             assert!(error.to_string().contains(wanted), "{error}");

@@ -57,10 +57,14 @@ impl VaeNetwork {
     }
 
     fn validate(&self) -> Result<()> {
-        Ok(match self {
+        let valid = match self {
             Self::Fsvae(cfg) => cfg.validate(),
             Self::Esvae(cfg) => cfg.validate(),
-        }?)
+        };
+        valid.map_err(|e| match e {
+            fsvae::Error::Core(e) => e.within("vae.network").into(),
+            e => Error::from(e),
+        })
     }
 }
 

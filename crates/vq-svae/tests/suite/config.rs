@@ -151,7 +151,7 @@ const NO_TAUS: [(f64, &str); 4] = [(0.5, "0.5"), (-2., "-2"), (f64::NAN, "NaN"),
 #[test]
 fn tau_syn() {
     for (tau, value) in NO_TAUS {
-        refuses(|cfg| cfg.tau_syn = tau, "vqsvae.tau_syn.tau", value, "at least 1 time step");
+        refuses(|cfg| cfg.tau_syn = tau, "vqsvae.tau_syn", value, "at least 1 time step");
     }
 }
 
@@ -159,7 +159,7 @@ fn tau_syn() {
 fn features() {
     for (tau, value) in NO_TAUS {
         let features = Readout::Psp { tau };
-        refuses(|cfg| cfg.features = features, "vqsvae.features.tau", value, "at least 1 time step");
+        refuses(|cfg| cfg.features = features, "vqsvae.features.psp.tau", value, "at least 1 time step");
     }
 }
 
@@ -167,7 +167,7 @@ fn features() {
 fn readout() {
     for (decay, value) in [(0., "0"), (1.5, "1.5"), (f64::NAN, "NaN")] {
         let readout = Readout::ExponentialSum { decay };
-        refuses(|cfg| cfg.readout = readout, "vqsvae.readout.decay", value, "(0, 1]");
+        refuses(|cfg| cfg.readout = readout, "vqsvae.readout.exponential_sum.decay", value, "(0, 1]");
     }
 }
 

@@ -156,6 +156,7 @@ impl<'a> NetworkBuilder<'a> {
             let map = pool.map(network.has_map()?)?;
             network.close();
             network.item = map.to_vec();
+            network.numbers |= matches!(pool, Pool::Average { .. });
             network.push(Part::Pool(pool), name);
             Ok(())
         })
@@ -189,8 +190,10 @@ impl<'a> NetworkBuilder<'a> {
                     round.item
                 )
             }
+            // A way without neurons hands on the numbers that the network is given.
+            let numbers = |way: &Self| way.numbers || way.reads.is_empty();
+            network.numbers = numbers(&through) || numbers(&round);
             network.item = through.item;
-            network.numbers = through.numbers || round.numbers;
             network.spiking += through.spiking + round.spiking;
             network.described.extend(through.described.into_iter().chain(round.described));
             network.push(Part::Residual { through: through.parts, round: round.parts, join }, name);

@@ -182,8 +182,8 @@ impl SpikingNetwork {
     /// # Shapes
     /// `x: [N, ...]`, items as it was built for -> `[N, C, H, W]` or `[N, C]`.
     /// # Errors
-    /// Returns an error if `x` does not fit, or if the state is of another batch (it names the layer) or network. The state stays
-    /// as it was.
+    /// Returns an error if `x` does not fit, or if the state is of a batch (it names the layer) or a network of other sizes; of two
+    /// with equal ones nothing tells the states apart. The state stays as it was.
     pub fn step(&self, x: &Tensor, state: &mut SpikingState) -> Result<Tensor> {
         one_step(x, |xs| self.step_chunk(xs, state))
     }

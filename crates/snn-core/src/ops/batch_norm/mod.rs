@@ -105,7 +105,7 @@ pub fn batch_norm_reference(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f6
 /// Refuses what no batch norm takes.
 pub(crate) fn check(xs: &Tensor, weight: &Tensor, bias: &Tensor, copies: usize) -> Result<()> {
     let channels = check_channels("batch_norm", xs, weight, bias)?;
-    check_count((xs.elem_count() / channels.max(1)).saturating_mul(copies), xs.dims())
+    check_count((xs.elem_count() / channels.max(1)).saturating_mul(copies), &xs.dims())
 }
 
 /// The channels of `xs`, each of which has a weight and a bias.
@@ -118,12 +118,21 @@ pub(crate) fn check_channels(op: &str, xs: &Tensor, weight: &Tensor, bias: &Tens
     Ok(channels)
 }
 
-/// Refuses a batch with fewer than two values in a channel, in PyTorch's words; `dims` is the shape to name.
-pub(crate) fn check_count(values: usize, dims: &[usize]) -> Result<()> {
-    if values < 2 {
+/// Refuses a batch with fewer than two values in a channel, in PyTorch's words; `dims` is the shape to name. A shard may have one, if others
+/// have more: [`check_count_of_all`].
+pub(crate) fn check_count(values: usize, dims: &dyn std::fmt::Debug) -> Result<()> {
+    if values < if exchange::current().is_some() { 1 } else { 2 } {
         bail!(
             "batch_norm: expected more than 1 value per channel when training, got {values} with input size {dims:?}"
         )
+    }
+    Ok(())
+}
+
+/// The same of all shards together.
+pub(crate) fn check_count_of_all(values: f64) -> Result<()> {
+    if values < 2. {
+        bail!("batch_norm: expected more than 1 value per channel when training, got {values} in all shards")
     }
     Ok(())
 }

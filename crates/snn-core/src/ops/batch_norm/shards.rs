@@ -2,6 +2,7 @@
 
 use candle_core::Result;
 
+use super::check_count_of_all;
 use crate::exchange::{self, Exchange};
 use crate::ops::not_negative;
 
@@ -20,6 +21,7 @@ pub(super) fn moments_of_all(
         exchange.merge([vec![n], first, second].concat(), exchange::add)
     };
     let sums = of_all(&vec![0.; channels])?;
+    check_count_of_all(sums[0])?;
     let mut means: Vec<f64> = sums[1..=channels].iter().map(|sum| sum / sums[0]).collect();
     let sums = of_all(&means)?;
     let (n, (rests, squares)) = (sums[0], sums[1..].split_at(channels));

@@ -48,7 +48,8 @@ pub fn cross_entropy_reference(logits: &Tensor, truth: &[u32]) -> Result<Tensor>
 }
 
 /// Makes of one row of logits the weights of its softmax at a temperature, in place: `e^((x - largest) / temperature)`. Returns the largest
-/// logit and the sum of the weights, or nothing if there is no such distribution: a NaN, or no finite largest logit (`-inf` has weight 0).
+/// logit and the sum of the weights, or nothing if there is no such distribution: a NaN, no finite largest logit (`-inf` has weight 0), or a temperature
+/// that is not above 0.
 ///
 /// The exponential function is computed in vectors, within two roundings, and the sum in sixteen lanes: the same on all machines.
 ///
@@ -58,8 +59,12 @@ pub fn cross_entropy_reference(logits: &Tensor, truth: &[u32]) -> Result<Tensor>
 /// let (largest, sum) = snn_core::softmax_weights(&mut logits, 1.).unwrap();
 /// assert!((largest - 3f64.ln()).abs() < 1e-15 && (logits[0] / sum - 0.25).abs() < 1e-15 && logits[2] == 0.);
 /// assert!(snn_core::softmax_weights(&mut [f64::NAN, 0.], 1.).is_none());
+/// assert!(snn_core::softmax_weights(&mut [0., 800.], -1.).is_none());
 /// ```
 pub fn softmax_weights(logits: &mut [f64], temperature: f64) -> Option<(f64, f64)> {
+    if temperature.is_nan() || temperature <= 0. {
+        return None;
+    }
     let (largest, sum) = cpu::double(logits, temperature);
     (largest.is_finite() && sum.is_finite()).then_some((largest, sum))
 }

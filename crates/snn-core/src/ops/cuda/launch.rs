@@ -3,6 +3,7 @@
 use candle_core::{DType, Layout, Result, bail};
 
 use crate::ops::Real;
+use crate::ops::backend::MAX_SHARED;
 
 /// Threads a block at most, `MAX_BLOCK` of `prelude.cuh`.
 pub(crate) const MAX_BLOCK: usize = 128;
@@ -12,8 +13,6 @@ const BLOCKS: [u32; 3] = [MAX_BLOCK as u32, 64, 32];
 const WARP: u32 = 32;
 /// The most blocks of a launch: kernels pass several times where there is more to do.
 const MAX_GRID: u64 = 16_384;
-/// Bytes of shared memory that a block gets without asking the driver for more.
-const MAX_SHARED: usize = 48 << 10;
 
 /// What a kernel takes, in the order of its parameters.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! Rows of a matrix, picked by number, and what becomes of their gradients.
 //!
 //! Candle adds the gradients of picked rows one after the other, on a GPU in few threads: with codes of a batch of 256 images that took a
-//! third of third of a training step. There they are a product here, or rows that are picked back.
+//! third of a training step. There they are a product here, or rows that are picked back.
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +38,11 @@ const BLOCK: usize = 1 << 24;
 pub fn embedding(table: &Tensor, indices: &Tensor) -> Result<Tensor> {
     check(table, indices)?;
     if Backend::of(table) != Backend::Cuda {
-        return table.index_select(indices, 0)?.contiguous();
+        // Candle takes the largest number for "none", and has a row of zeros for it.
+        if indices.to_vec1::<u32>()?.contains(&u32::MAX) {
+            bail!("embedding: index {} of a table of {} vectors", u32::MAX, table.dim(0)?)
+        }
+        return table.contiguous()?.index_select(&indices.contiguous()?, 0)?.contiguous();
     }
     table.contiguous()?.apply_op2(&indices.contiguous()?, Pick { back: None })
 }

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device};
 
 use super::*;
-use crate::ops::testing::{assert_identical, assert_relative, random, run};
+use crate::ops::testing::{assert_identical, assert_relative, flat, random, run};
 
 /// The op itself, as GPUs run it, against Candle's operation, whose gradients are added one after the other.
 #[test]
@@ -54,6 +54,10 @@ fn what_cannot_be_picked_is_named() -> Result<()> {
     says(pick_rows(&xs, &[0, 3]), "row 3 of 3");
     says(embedding(&xs, &Tensor::new(&[0i64], &Device::Cpu)?), "indices I64 [1]");
     assert!(embedding(&xs, &Tensor::new(&[3u32], &Device::Cpu)?).is_err());
+    says(embedding(&xs, &Tensor::new(&[0, u32::MAX], &Device::Cpu)?), "index 4294967295 of a table");
+    // A table may be a view.
+    let (view, one) = (xs.t()?.contiguous()?.t()?, Tensor::new(&[1u32], &Device::Cpu)?);
+    assert_eq!(flat(&embedding(&view, &one)?)?, flat(&embedding(&xs, &one)?)?);
     assert_eq!(pick_rows(&xs, &[])?.dims(), [0, 2]);
     Ok(())
 }

@@ -17,10 +17,13 @@ fn layers_that_cannot_be() -> Result<()> {
     let good = LifConfig::default();
     for synapse in [Conv(SAME), Transposed(SAME), Linear] {
         let lif = |lif: LifConfig, wanted: &str| refused(synapse, (3, 4), lif, wanted);
-        lif(LifConfig { tau: Some(0.5), ..good }, "`lif.tau` = 0.5");
-        lif(LifConfig { tau: Some(f64::NAN), ..good }, "`lif.tau` = NaN");
-        lif(LifConfig { v_threshold: -1., ..good }, "`lif.v_threshold` = -1");
-        lif(LifConfig { surrogate: Surrogate::Atan { alpha: 0. }, ..good }, "`lif.surrogate.atan.alpha` = 0");
+        lif(LifConfig { tau: Some(0.5), ..good }, "`neuron.tau` = 0.5");
+        lif(LifConfig { tau: Some(f64::NAN), ..good }, "`neuron.tau` = NaN");
+        lif(LifConfig { v_threshold: -1., ..good }, "`neuron.v_threshold` = -1");
+        lif(
+            LifConfig { surrogate: Surrogate::Atan { alpha: 0. }, ..good },
+            "`neuron.surrogate.atan.alpha` = 0",
+        );
         refused(synapse, (0, 4), good, "c_in` = 0");
         refused(synapse, (3, 0), good, "c_out` = 0");
         refused(synapse, (1 << 60, 1 << 60), good, "does not fit into memory");
@@ -35,8 +38,8 @@ fn layers_that_cannot_be() -> Result<()> {
     }
     let store = ParamStore::new(Seed(0), DType::F32, &Device::Cpu);
     let readouts = [
-        (Readout::Psp { tau: 0.5 }, "`readout.tau` = 0.5"),
-        (Readout::ExponentialSum { decay: 0. }, "`readout.decay` = 0"),
+        (Readout::Psp { tau: 0.5 }, "`readout.psp.tau` = 0.5"),
+        (Readout::ExponentialSum { decay: 0. }, "`readout.exponential_sum.decay` = 0"),
     ];
     for (readout, wanted) in readouts {
         for made in [

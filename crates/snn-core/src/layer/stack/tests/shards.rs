@@ -69,7 +69,18 @@ fn shards_make_the_whole_batch() -> Result<()> {
         }
     }
     let layers = vec![(Linear, 8), (Linear, 5)];
-    check_shards("linear", &Case { layers, map: vec![12], batch: 6, ..Case::default() })
+    check_shards("linear", &Case { layers: layers.clone(), map: vec![12], batch: 6, ..Case::default() })?;
+    // One value a channel in a shard, as many as there are shards in all; a single one is refused.
+    let case = Case { layers, map: vec![12], batch: 6, time_steps: 1, ..Case::default() };
+    check_shards("one value", &case)?;
+    let (model, xs) = case.draw()?;
+    let one = xs.narrow(1, 0, 1)?.contiguous()?;
+    for run in [run_chain, run_reference] {
+        let refused = in_shards(1, |_| run(&model.layers, case.drive(&one), case.finish, true));
+        let text = refused.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(text.contains("more than 1 value per channel when training, got 1 in all shards"), "{text}");
+    }
+    Ok(())
 }
 
 /// What one shard normalises by depends on the others.

@@ -14,6 +14,11 @@ pub(super) struct Moments {
 }
 
 impl Moments {
+    /// Rows that they are of.
+    pub(super) fn count(&self) -> f64 {
+        self.count
+    }
+
     /// Of rows of channels.
     pub(super) fn of(rows: &[f32], channels: usize) -> Self {
         let count = (rows.len() / channels) as f64;

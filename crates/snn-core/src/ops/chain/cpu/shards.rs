@@ -5,6 +5,7 @@ use candle_core::Result;
 use super::neuron::Sums;
 use super::norm::Moments;
 use crate::exchange::{self, Exchange};
+use crate::ops::batch_norm::check_count_of_all;
 
 impl Moments {
     /// Of all shards.
@@ -13,7 +14,9 @@ impl Moments {
             let merged = Self::from_numbers(total).merge(&Self::from_numbers(next)).into_numbers();
             total.copy_from_slice(&merged);
         };
-        Ok(Self::from_numbers(&exchange.merge(self.into_numbers(), merge)?))
+        let all = Self::from_numbers(&exchange.merge(self.into_numbers(), merge)?);
+        check_count_of_all(all.count())?;
+        Ok(all)
     }
 }
 
