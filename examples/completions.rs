@@ -13,7 +13,7 @@ use candle_core::{Device, Tensor};
 use rand::seq::SliceRandom;
 use spiking_diffusion::absorbing_diffusion::{AbsorbingProcess, Conditioned, Denoiser, Sampler, Sdid};
 use spiking_diffusion::snn_core::{Checkpoint, Seed};
-use spiking_diffusion::{Error, Result, Trained, cli};
+use spiking_diffusion::{ClassesFrom, Error, Result, Trained, cli};
 use spiking_diffusion_metrics::{Fad, FeatureStats, frechet_distance};
 
 /// Keeps the large blocks of freed tensors: about twice as fast as the system's allocator.
@@ -65,6 +65,9 @@ impl Given {
     /// So many, at random.
     fn of(run: &Path, count: usize) -> Result<Self> {
         let trained = Trained::load(run, &CPU)?;
+        if trained.cfg.sdid.classes.is_some() && trained.cfg.classes_from == ClassesFrom::Labels {
+            return Err(Error::run(run, "is a run with labels, which this example does not read"));
+        }
         let saved = |name: &str, kind: &str| -> Result<Tensor> {
             Ok(Checkpoint::load(&run.join(name), kind, &CPU)?.tensor("train")?.clone())
         };

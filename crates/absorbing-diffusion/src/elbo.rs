@@ -120,6 +120,9 @@ pub fn bits_per_token(
         for stratum in 0..config.strata {
             let (t, h_t) = corrupt(process, codes, &mut rngs, (stratum, config.strata));
             let masked = Masked::of(codes, &h_t, h * w, process.codes());
+            if masked.is_empty() {
+                continue; // Nothing to tell, and some devices cannot be asked nothing.
+            }
             let h_t = Tensor::from_vec(h_t, batch.dims(), h0.device())?;
             let times = Tensor::new(t.as_slice(), h0.device())?;
             let noisy = NoisyCodes::new(&h_t, &times, &images);

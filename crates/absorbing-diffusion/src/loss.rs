@@ -112,14 +112,19 @@ pub fn loss(
     let (codes, dims) = host::codes(h0, process.codes())?;
     let times = host::times(t, n, 1..=process.steps())?;
     let corrupted = process.corrupt_all(&codes, dims, &times, u)?;
-    let masked = Masked::of(&codes, &corrupted, h * w, process.codes());
+    let mut masked = Masked::of(&codes, &corrupted, h * w, process.codes());
+    // The network must run, and move its running statistics; and some devices cannot be asked nothing.
+    let nothing = masked.is_empty() && !h0.device().is_cpu();
+    if nothing {
+        masked.ask_for_the_first(&codes);
+    }
     let h_t = Tensor::from_vec(corrupted, dims, h0.device())?;
     let (t, images) = (t.to_device(h0.device())?, (0..n).collect::<Vec<_>>());
     let logits = denoiser.logits_at(&NoisyCodes::new(&h_t, &t, &images), &masked.positions, train)?;
     let nats = masked.nats(&logits)?;
     let scale = 1. / ((n * h * w) as f64 * LN_2);
-    let weights: Vec<f64> =
-        times.iter().map(|&t| weighting.factor(t as usize, process.steps()) * scale).collect();
+    let factor = |t: u32| if nothing { 0. } else { weighting.factor(t as usize, process.steps()) };
+    let weights: Vec<f64> = times.iter().map(|&t| factor(t) * scale).collect();
     let weights = Tensor::new(masked.spread(&weights), &Device::Cpu)?.to_dtype(nats.dtype())?;
     Ok((nats * weights.to_device(h0.device())?)?.sum_all()?)
 }

@@ -27,6 +27,16 @@ impl Masked {
         Self { positions, truth, codes }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.truth.is_empty()
+    }
+
+    /// Counts the first token among them, as one whose logits can be asked for.
+    pub(crate) fn ask_for_the_first(&mut self, h0: &[u32]) {
+        self.positions[0].push(0);
+        self.truth.push(h0[0]);
+    }
+
     /// A number of each map, for each of its masked tokens.
     pub(crate) fn spread<T: Copy>(&self, of_maps: &[T]) -> Vec<T> {
         let tokens = of_maps.iter().zip(&self.positions);
@@ -53,5 +63,25 @@ impl Masked {
             _ => logits.to_dtype(DType::F32)?,
         };
         Ok(cross_entropy(&logits, &self.truth)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_masked_the_first_token_can_be_asked_for() {
+        let h0 = [2, 1, 0, 1];
+        let mut masked = Masked::of(&h0, &h0, 2, 3);
+        assert!(masked.is_empty());
+        masked.ask_for_the_first(&h0);
+        assert!(!masked.is_empty() && masked.positions == [vec![0], vec![]]);
+        assert_eq!(masked.spread(&[7, 8]), [7]);
+        let logits = Tensor::new(&[[0f32, 0., 3f32.ln()]], &Device::Cpu).unwrap();
+        let nats = masked.nats(&logits).unwrap().to_vec1::<f32>().unwrap();
+        assert!((nats[0] - (5f32 / 3.).ln()).abs() < 1e-6);
     }
 }

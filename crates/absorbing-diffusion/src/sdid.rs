@@ -47,6 +47,8 @@ pub struct Sdid {
     pub(crate) head: ReadoutLayer,
     dtype: DType,
     pub(crate) input_channels: usize,
+    /// Whether its layers are others than the config says.
+    changed: bool,
 }
 
 impl Sdid {
@@ -71,7 +73,17 @@ impl Sdid {
         let c_read = read.iter().map(|&i| cfg.channels[i]).sum();
         let of_head = ConvConfig::new(cfg.head_kernel, 1, cfg.head_kernel / 2);
         let head = ReadoutLayer::conv(c_read, cfg.codes, of_head, Readout::Mean, vb.pp("head"))?;
-        Ok(Self { input, shares, stack, read, head, dtype: vb.dtype(), input_channels, cfg: cfg.clone() })
+        Ok(Self {
+            input,
+            shares,
+            stack,
+            read,
+            head,
+            dtype: vb.dtype(),
+            input_channels,
+            changed: false,
+            cfg: cfg.clone(),
+        })
     }
 
     /// Returns how often each class occurs: equally often, unless [told](Self::set_class_shares). Empty without classes.
@@ -98,7 +110,8 @@ impl Sdid {
     /// Returns the network of what `change` makes of each spiking layer, which it is told by name: `layers.0`, .. In this way neurons of your
     /// own come into it, as into a `VqSvae` of the crate `vq-svae`, whose example shows it.
     ///
-    /// The config knows nothing of it: build the network in the same way again to restore its parameters.
+    /// The config knows nothing of it. The network's checkpoints are of a [kind](Model::kind) of their own, `sdid of changed layers`, which
+    /// [`load`](Model::load) refuses: build the network in the same way again, and restore its parameters (`ParamStore::restore`).
     ///
     /// # Errors
     /// Returns the errors of `change`.
@@ -107,7 +120,7 @@ impl Sdid {
         mut change: impl FnMut(&str, SpikingLayer) -> candle_core::Result<SpikingLayer>,
     ) -> candle_core::Result<Self> {
         let stack = self.stack.map_layers(|i, layer| change(&format!("layers.{i}"), layer))?;
-        Ok(Self { stack, ..self })
+        Ok(Self { stack, changed: true, ..self })
     }
 
     /// [`Denoiser::logits`]: the logits of every code at every position, of images without a class. It need not know which images
@@ -211,6 +224,10 @@ impl Model for Sdid {
 
     fn config(&self) -> &SdidConfig {
         &self.cfg
+    }
+
+    fn kind(&self) -> &str {
+        if self.changed { "sdid of changed layers" } else { Self::KIND }
     }
 }
 

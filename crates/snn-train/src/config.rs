@@ -98,11 +98,12 @@ impl TrainingConfig {
     /// that an optimiser can count.
     pub fn steps(&self, items: usize) -> Result<usize> {
         let steps = self.steps_per_epoch(items)?;
-        if self.epochs > i32::MAX as usize / steps {
+        let all = steps.saturating_mul(self.epochs).min(self.max_steps.unwrap_or(usize::MAX));
+        if all > i32::MAX as usize {
             let reason = format!("of {steps} steps each are more than the 2^31 - 1 steps of an optimiser");
             return Err(Error::config("epochs", self.epochs, reason));
         }
-        Ok((steps * self.epochs).min(self.max_steps.unwrap_or(usize::MAX)))
+        Ok(all)
     }
 
     /// The factor on the base rate at step `step`, counted from 0, of `total` steps: the schedule's, times
@@ -152,7 +153,12 @@ impl TrainingConfig {
         self.muon.as_ref().map_or(Ok(()), MuonConfig::validate)?;
         self.average.map_or(Ok(()), |average| average.validate())?;
         // A parameter shrinks by `lr weight_decay` of itself at a step. (A rate above 1 goes off by itself, and says so.)
-        let fastest: f64 = self.rates.values().filter(|rate| **rate > 1.).product();
+        // Prefixes that begin with one another meet in a parameter, whose rate is then that of all of them.
+        let of = |name: &str| {
+            let meet = self.rates.iter().filter(|(prefix, rate)| name.starts_with(*prefix) && **rate > 1.);
+            meet.map(|(_, rate)| rate).product::<f64>()
+        };
+        let fastest = self.rates.keys().map(|name| of(name)).fold(1., f64::max);
         let (decay, most) = (self.adamw.weight_decay, 1. / (self.adamw.lr.min(1.) * fastest));
         if decay > most {
             let bound = if fastest > 1. { "1 / (lr and the `rates` above 1)" } else { "1 / lr" };

@@ -94,7 +94,7 @@ impl Trainer<'_> {
         let result = (workers.rank() == 0).then(|| self.result()).transpose()?;
         let there = result.as_ref().is_some_and(|path| path.exists());
         if workers.broadcast(vec![there.into()])? == [u8::from(true)] {
-            result.map_or(Ok(()), |path| self.read(M::KIND, &path))?;
+            result.map_or(Ok(()), |path| self.read(model.kind(), &path))?;
             share(workers, self.params)?;
         } else {
             self.train_over(workers, progress, before, step)?;

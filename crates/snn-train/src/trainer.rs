@@ -166,7 +166,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<(), E> {
         let path = self.result()?;
         if path.exists() {
-            self.read(M::KIND, &path)?;
+            self.read(model.kind(), &path)?;
         } else {
             self.train(progress, step)?;
             self.write(model, &path)?;

@@ -43,7 +43,11 @@ const REGULAR: f64 = 1e-11;
 pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
     input::same_dims(a.dims(), b.dims())?;
     let gap = squared_gap(a.mean(), b.mean());
-    let distance = gap + trace(a) + trace(b) - 2.0 * trace_of_root(a, b)?;
+    finite(gap + trace(a) + trace(b) - 2.0 * trace_of_root(a, b)?)
+}
+
+/// Refuses a distance that is none, as of numbers whose squares no f64 holds.
+fn finite(distance: f64) -> Result<f64> {
     match distance.is_finite() {
         true => Ok(distance),
         false => {
@@ -89,7 +93,7 @@ pub(crate) fn distance_of_rows(x: &Rows, y: &Rows) -> Result<f64> {
     let cross = &x * y.transpose();
     let singular = cross.singular_values().map_err(no_convergence)?;
     let traces = x.squared_norm_l2() + y.squared_norm_l2();
-    Ok(squared_gap(&mean_x, &mean_y) + traces - 2.0 * singular.iter().sum::<f64>())
+    finite(squared_gap(&mean_x, &mean_y) + traces - 2.0 * singular.iter().sum::<f64>())
 }
 
 /// Computes the number that the Spiking-Diffusion paper prints as FID, which is not the Fréchet distance, for comparison with
@@ -121,7 +125,7 @@ pub fn frechet_distance_paper(a: &FeatureStats, b: &FeatureStats) -> Result<f64>
     let (u, s, v) = (svd.U(), svd.S().column_vector(), svd.V());
     let along = |i: usize| u.col(i).iter().zip(v.col(i).iter()).map(|(u, v)| u * v).sum::<f64>();
     let root: f64 = (0..dims).map(|i| s[i].max(0.0).sqrt() * along(i)).sum();
-    Ok(squared_gap(a.mean(), b.mean()) + trace(a) + trace(b) - 2.0 * root)
+    finite(squared_gap(a.mean(), b.mean()) + trace(a) + trace(b) - 2.0 * root)
 }
 
 fn squared_gap(a: &[f64], b: &[f64]) -> f64 {

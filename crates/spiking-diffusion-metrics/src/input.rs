@@ -4,6 +4,10 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result};
 
+/// How far beyond their range, as a part of it, pixels that are clamped may lie: less than half, by which those of [-0.5, 0.5] and of [0, 1]
+/// lie apart.
+pub(crate) const SLACK: f64 = 0.4;
+
 /// Row-major `rows x cols` values, all finite.
 pub(crate) struct Rows {
     pub(crate) values: Vec<f64>,

@@ -74,6 +74,8 @@ pub struct VqSvae {
     decoder: Decoder,
     /// The layers of both in a row, for evaluation: no spikes are stored in between.
     codes_to_sums: SpikingStack,
+    /// Whether its layers are others than the config says.
+    changed: bool,
 }
 
 impl VqSvae {
@@ -92,13 +94,23 @@ impl VqSvae {
         };
         let decoder = Decoder::new(cfg, vb.pp("decoder"), vb.pp("head"))?;
         let codes_to_sums = in_a_row(generator.as_ref(), &decoder);
-        Ok(Self { encoder, features, codebook, generator, decoder, codes_to_sums, cfg: cfg.clone() })
+        Ok(Self {
+            encoder,
+            features,
+            codebook,
+            generator,
+            decoder,
+            codes_to_sums,
+            changed: false,
+            cfg: cfg.clone(),
+        })
     }
 
     /// Returns the network of what `change` makes of each spiking layer, which it is told by name: `encoder.0`, .., `generator`, `decoder.0`,
     /// .. In this way neurons of your own come into it.
     ///
-    /// The config knows nothing of it: build the network in the same way again to restore its parameters.
+    /// The config knows nothing of it. The network's checkpoints are of a [kind](Model::kind) of their own, `vq-svae of changed layers`, which
+    /// [`load`](Model::load) refuses: build the network in the same way again, and restore its parameters (`ParamStore::restore`).
     ///
     /// # Errors
     /// Returns the errors of `change`.
@@ -134,7 +146,7 @@ impl VqSvae {
         let generator = self.generator.map(|generator| generator.map_layers(&mut change)).transpose()?;
         let decoder = self.decoder.map_layers(&mut change)?;
         let codes_to_sums = in_a_row(generator.as_ref(), &decoder);
-        Ok(Self { encoder, generator, decoder, codes_to_sums, ..self })
+        Ok(Self { encoder, generator, decoder, codes_to_sums, changed: true, ..self })
     }
 
     /// Runs encoder, quantiser and decoder, and returns the tensors between them.
@@ -332,5 +344,9 @@ impl Model for VqSvae {
 
     fn config(&self) -> &VqSvaeConfig {
         &self.cfg
+    }
+
+    fn kind(&self) -> &str {
+        if self.changed { "vq-svae of changed layers" } else { Self::KIND }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use absorbing_diffusion::{AbsorbingProcess, NoisyCodes, Sampler, SamplingConfig, TokenInput};
 use candle_core::{Device, Result, Tensor};
-use snn_core::{LifConfig, NeuronModel, Seed, lif_step};
+use snn_core::{LifConfig, Model, NeuronModel, Seed, lif_step};
 
 use crate::sdid::{inputs, narrow, settled};
 
@@ -35,6 +35,9 @@ fn neurons_of_ones_own_are_those_of_every_layer() {
     });
     let own = own.unwrap();
     assert_eq!(names, ["layers.0", "layers.1", "layers.2", "layers.3", "layers.4"]);
+    // Nor does anybody take the one for the other where it is saved.
+    assert_eq!((built_in.kind(), own.kind()), ("sdid", "sdid of changed layers"));
+    assert_eq!(own.checkpoint(&own_params).unwrap().kind, own.kind());
 
     let deaf = LifConfig { v_threshold: 1e6, ..cfg.lif };
     let silent = settled(&cfg).1.map_layers(|_, layer| Ok(layer.with_neuron(Arc::new(Again(deaf)))));

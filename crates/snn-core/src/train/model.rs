@@ -59,12 +59,18 @@ pub trait Model: Sized {
     /// The config that the model was built with.
     fn config(&self) -> &Self::Config;
 
-    /// Makes a checkpoint that [`load`](Self::load) can read; `params` is the store that this model was built on.
+    /// Returns the kind of this very model's checkpoints. By default it is [`KIND`](Self::KIND); a model that was changed after it was built, into
+    /// one that its config does not describe, has another, so that [`load`](Self::load) refuses its files.
+    fn kind(&self) -> &str {
+        Self::KIND
+    }
+
+    /// Makes a checkpoint of this [kind](Self::kind), as [`load`](Self::load) reads it; `params` is the store that this model was built on.
     ///
     /// # Errors
     /// Returns an error if a tensor cannot be copied or the config cannot be written as JSON.
     fn checkpoint(&self, params: &ParamStore) -> Result<Checkpoint, Error> {
-        let mut checkpoint = Checkpoint::new(Self::KIND, self.config())?;
+        let mut checkpoint = Checkpoint::new(self.kind(), self.config())?;
         checkpoint.tensors = params.snapshot("")?;
         Ok(checkpoint)
     }

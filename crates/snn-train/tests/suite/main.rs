@@ -339,6 +339,17 @@ fn configs_that_make_no_sense_are_refused_by_field() {
         cfg.rates = [("head.".to_owned(), 10.)].into();
     };
     rejects(with(&fast), &["adamw.weight_decay", "20", "`rates` above 1"]);
+    // Rates of prefixes that never meet do not multiply.
+    let decay = |names: [&str; 2]| {
+        with(&|cfg: &mut TrainingConfig| {
+            (cfg.adamw.lr, cfg.adamw.weight_decay) = (0.1, 0.5);
+            cfg.rates = names.map(|name| (name.to_owned(), 10.)).into();
+        })
+    };
+    decay(["encoder.", "decoder."]).unwrap();
+    rejects(decay(["encoder.", "encoder.0."]), &["adamw.weight_decay", "0.5", "= 0.1"]);
+    let bounded = TrainingConfig { epochs: usize::MAX, max_steps: Some(9), ..config() };
+    assert_eq!(bounded.steps(8).unwrap(), 9);
     rejects(config().steps(3), &["batch_size", "only 3"]);
     rejects(TrainingConfig { epochs: usize::MAX, ..config() }.steps(8), &["epochs", "2^31"]);
 }

@@ -102,6 +102,13 @@ impl ClassifierConfig {
                 return Err(Error::config(field, value, "must be finite and not negative"));
             }
         }
+        let most = 1. / self.learning_rate.min(1.);
+        if self.weight_decay > most {
+            let reason = format!(
+                "must be at most 1 / learning_rate = {most}, or a step takes more than the whole of a parameter"
+            );
+            return Err(Error::config("weight_decay", self.weight_decay, reason));
+        }
         Ok(())
     }
 }

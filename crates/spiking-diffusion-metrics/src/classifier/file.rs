@@ -1,24 +1,14 @@
 //! A classifier as one `.safetensors` file, its card in the metadata.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use safetensors::SafeTensors;
-use serde::{Deserialize, Serialize};
+use snn_core::Checkpoint;
 
 use super::{Classifier, ClassifierCard};
 use crate::{Error, Result};
 
-/// The one metadata key (one, because safetensors writes several in no fixed order).
-const METADATA: &str = "spiking-diffusion";
 const KIND: &str = "classifier";
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    kind: String,
-    config: ClassifierCard,
-}
 
 impl Classifier {
     /// Writes the weights and the [card](Self::card) to a file. It appears whole or not at all, and the same classifier gives
@@ -44,13 +34,9 @@ impl Classifier {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let header = Header { kind: KIND.to_owned(), config: self.card.clone() };
-        let header = serde_json::to_string(&header).map_err(|e| Error::file(path, METADATA, e))?;
-        let metadata = HashMap::from([(METADATA.to_owned(), header)]);
-        let bytes = safetensors::serialize(&self.tensors, Some(metadata))
-            .map_err(|e| Error::file(path, "archive", e))?;
-        Ok(snn_core::write_atomically(path, &bytes)?)
+        let mut checkpoint = Checkpoint::new(KIND, &self.card)?;
+        checkpoint.tensors = self.tensors.clone();
+        Ok(checkpoint.save(path.as_ref())?)
     }
 
     /// Reads a classifier from a file that [`save`](Self::save) has written.
@@ -68,12 +54,10 @@ impl Classifier {
     /// ```
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let damaged = |e: &dyn std::fmt::Display| Error::file(path, "archive", e);
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
-        let card = card(path, metadata.metadata().as_ref().and_then(|all| all.get(METADATA)))?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| damaged(&e))?;
-        for (name, tensor) in &tensors {
+        let checkpoint = Checkpoint::load(path, KIND, &Device::Cpu)?;
+        let card: ClassifierCard = checkpoint.config()?;
+        card.config.validate_for(card.image).map_err(|e| Error::file(path, "config", e))?;
+        for (name, tensor) in &checkpoint.tensors {
             let values: Vec<f64> = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return Err(Error::file(path, name, format!("holds {value}")));
@@ -82,19 +66,6 @@ impl Classifier {
                 return Err(Error::file(path, name, format!("expected f32, got {:?}", tensor.dtype())));
             }
         }
-        Self::new(card, tensors.into_iter().collect()).map_err(|e| damaged(&e))
+        Self::new(card, checkpoint.tensors).map_err(|e| Error::file(path, "archive", e))
     }
-}
-
-fn card(path: &Path, header: Option<&String>) -> Result<ClassifierCard> {
-    let header =
-        header.ok_or_else(|| Error::file(path, METADATA, "missing: this is no file of this project"))?;
-    let value: serde_json::Value =
-        serde_json::from_str(header).map_err(|e| Error::file(path, METADATA, e))?;
-    if value["kind"] != KIND {
-        return Err(Error::file(path, METADATA, format!("holds a {}, not a \"{KIND}\"", value["kind"])));
-    }
-    let header = Header::deserialize(value).map_err(|e| Error::file(path, METADATA, e))?;
-    header.config.config.validate_for(header.config.image).map_err(|e| Error::file(path, METADATA, e))?;
-    Ok(header.config)
 }

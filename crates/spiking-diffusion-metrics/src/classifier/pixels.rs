@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::input::check_finite;
+use crate::input::{SLACK, check_finite};
 use crate::resize::to_f32;
 use crate::{Error, Result};
 
@@ -29,6 +29,10 @@ impl Images {
         }
         let values = to_f32(xs)?;
         check_finite(&values, image.iter().product(), what, first)?;
+        let far = values.iter().find(|x| x.abs() > 0.5 + SLACK as f32);
+        if let Some(pixel) = far {
+            return Err(Error::config("images", pixel, "is no pixel of [-0.5, 0.5]: shift or clamp them"));
+        }
         Ok(Self { values, image })
     }
 
@@ -79,11 +83,13 @@ mod tests {
 
     #[test]
     fn shifts_move_and_fill_with_black() {
-        let xs = Tensor::new(&[[[[0f32, 1.], [2., 3.]]]], &Device::Cpu).unwrap();
+        let xs = Tensor::new(&[[[[-0.5f32, -0.25], [0., 0.5]]]], &Device::Cpu).unwrap();
         let images = Images::new(&xs, [1, 2, 2], 0).unwrap();
         let moved = |shift| images.batch(&[0], &[shift]).unwrap().flatten_all().unwrap().to_vec1::<f32>();
-        assert_eq!(moved((0, 0)).unwrap(), [0.5, 1.5, 2.5, 3.5]);
-        assert_eq!(moved((1, 0)).unwrap(), [0., 0., 0.5, 1.5]);
-        assert_eq!(moved((0, -1)).unwrap(), [1.5, 0., 3.5, 0.]);
+        assert_eq!(moved((0, 0)).unwrap(), [0., 0.25, 0.5, 1.]);
+        assert_eq!(moved((1, 0)).unwrap(), [0., 0., 0., 0.25]);
+        assert_eq!(moved((0, -1)).unwrap(), [0.25, 0., 1., 0.]);
+        // Pixels of [0, 1] are others.
+        assert!(Images::new(&(xs + 0.5).unwrap(), [1, 2, 2], 0).is_err());
     }
 }

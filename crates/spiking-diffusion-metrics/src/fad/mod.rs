@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use crate::input;
+use crate::input::{self, SLACK};
 use crate::resize::checked_dims;
 use crate::source::one_channel;
 use crate::{Error, FeatureExtractor, FeatureStats, ImageSource, Result, WeightFile};
@@ -123,10 +123,11 @@ impl Fad {
         let (n, c, h, w) = checked_dims(images)?;
         let [low, high] = self.range;
         let span = high - low;
-        let is_far = |x: &f64| !(low.min(high) - span.abs()..=low.max(high) + span.abs()).contains(x);
+        let slack = SLACK * span.abs();
+        let is_far = |x: &f64| !(low.min(high) - slack..=low.max(high) + slack).contains(x);
         let values = input::images(images, "images")?.values;
         if !span.is_normal() || values.iter().any(is_far) {
-            let reason = "the images reach beyond it by more than its length, or it has none";
+            let reason = "the images reach beyond it by more than 0.4 of its length, or it has none";
             return Err(Error::config("range", format!("{:?}", self.range), reason));
         }
         let byte = |x: f64| ((x - low) / span * 255.).round().clamp(0., 255.) as u8;

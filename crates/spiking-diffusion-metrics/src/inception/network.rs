@@ -9,6 +9,7 @@ use super::graph::{ConvSpec, Op, trunk, try_map_all};
 use super::map::Map;
 use super::pool;
 use super::weights::InceptionWeights;
+use crate::input::SLACK;
 use crate::resize::{Resizer, checked_dims, to_f32};
 use crate::{Error, FeatureExtractor, Resize, Result};
 
@@ -138,8 +139,8 @@ impl Inception {
     fn check_range(&self, pixels: &[f32]) -> Result<()> {
         let [black, white] = self.config.range;
         let (low, high) = pixels.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
-        // What becomes bytes is clamped, but bytes themselves are no pixels of another range.
-        let share = if self.config.quantize { 1. } else { 1e-3 };
+        // What becomes bytes is clamped, but pixels of another range, whose black lies half of it below, are refused.
+        let share = if self.config.quantize { SLACK as f32 } else { 1e-3 };
         let (from, to, slack) = (black.min(white), black.max(white), share * (white - black).abs());
         if pixels.is_empty() || (low >= from - slack && high <= to + slack) {
             return Ok(());

@@ -1,6 +1,9 @@
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use snn_core::Checkpoint;
 use snn_train::{Progress, Silent};
 use spiking_diffusion_metrics::{
     Classifier, ClassifierConfig, FeatureExtractor, Labelled, extract_batches, score_samples,
@@ -156,16 +159,33 @@ fn files_that_are_none() {
     load(&good[..good.len() / 2]);
     assert!(load(&replace(&good, "classifier", "vq-svaeeee")).contains("vq-svaeeee"));
     assert!(load(&replace(&good, "spiking-diffusion", "spiking-confusion")).contains("spiking-diffusion"));
-    assert!(load(&replace(&good, "hidden.bias", "hidden.bijs")).contains("hidden.bias"));
-    assert!(load(&replace(&good, "\\\"features\\\":16", "\\\"features\\\":17")).contains("[1024, 17]"));
-    assert!(
-        load(&replace(&good, "\\\"features\\\":16", "\\\"features\\\":-1")).contains("spiking-diffusion")
-    );
-    assert!(load(&replace(&good, "\\\"epochs\\\":1", "\\\"epochs\\\":0")).contains("`epochs` = 0"));
-    let mut damaged = good;
+    let mut damaged = good.clone();
     let end = damaged.len();
-    damaged[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    assert!(load(&damaged).contains("holds NaN"));
+    damaged[end - 2] ^= 1;
+    assert!(load(&damaged).contains("SHA-256"));
+    assert!(load(&replace(&good, "\\\"epochs\\\":1", "\\\"epochs\\\":2")).contains("SHA-256"));
+    // Whole files of something else.
+    let changed = |change: &dyn Fn(&mut serde_json::Value, &mut BTreeMap<String, Tensor>)| {
+        let read = Checkpoint::from_bytes(&good, &path, "classifier", &Device::Cpu).unwrap();
+        let (mut card, mut tensors) = (read.config().unwrap(), read.tensors);
+        change(&mut card, &mut tensors);
+        let mut checkpoint = Checkpoint::new("classifier", &card).unwrap();
+        checkpoint.tensors = tensors;
+        load(&checkpoint.to_bytes().unwrap())
+    };
+    let renamed = changed(&|_, tensors| {
+        let bias = tensors.remove("hidden.bias").unwrap();
+        tensors.insert("hidden.bijs".into(), bias);
+    });
+    assert!(renamed.contains("hidden.bias"), "{renamed}");
+    assert!(changed(&|card, _| card["config"]["features"] = 17.into()).contains("[1024, 17]"));
+    assert!(changed(&|card, _| card["config"]["features"] = (-1).into()).contains("config"));
+    assert!(changed(&|card, _| card["config"]["epochs"] = 0.into()).contains("`epochs` = 0"));
+    let none = changed(&|_, tensors| {
+        let bias = tensors.get_mut("hidden.bias").unwrap();
+        *bias = (&*bias * f64::NAN).unwrap();
+    });
+    assert!(none.contains("holds NaN"), "{none}");
     let missing = message(Classifier::load(folder.path().join("missing")));
     assert!(missing.contains("missing"), "{missing}");
     let nowhere = folder.path().join("no/such/folder/c.safetensors");

@@ -115,11 +115,13 @@ fn images_of_another_range_are_refused() {
     let error = hashed_network(config).extract(&shifted).unwrap_err().to_string();
     assert!(error.contains("range") && error.contains("[0.0, 1.0]") && error.contains("-0.49"), "{error}");
     hashed_network(InceptionConfig { range: [-0.5, 0.5], ..config }).extract(&shifted).unwrap();
-    // Whoever asks for bytes has what lies a little beyond them clamped, but bytes themselves are no pixels of this range.
+    // Whoever asks for bytes has what lies a little beyond them clamped, but neither bytes themselves nor pixels of [-0.5, 0.5] are of this range.
     let clamps = hashed_network(InceptionConfig { quantize: true, ..config });
-    clamps.extract(&shifted).unwrap();
-    let error = clamps.extract(&(shifted * 255.).unwrap()).unwrap_err().to_string();
-    assert!(error.contains("range") && error.contains("127."), "{error}");
+    clamps.extract(&(&shifted + 0.2).unwrap()).unwrap();
+    for (images, reach) in [(&shifted, "-0.49"), (&(&shifted * 255.).unwrap(), "127.")] {
+        let error = clamps.extract(images).unwrap_err().to_string();
+        assert!(error.contains("range") && error.contains(reach), "{error}");
+    }
 }
 
 /// In whichever batch, and among images of whichever size.

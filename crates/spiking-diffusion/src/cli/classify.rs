@@ -21,6 +21,7 @@ use super::{answer, flags, parsed, say};
 use crate::data::{Dataset, KnownSet, Partial};
 use crate::error::{Error, Result};
 use crate::experiment::{classifier, in_8_bits};
+use crate::judge::Against;
 use crate::{ClassesFrom, Condition, Progress, Trained};
 
 /// Train a small classifier on the data set, or load it, and see what it makes of generated images.
@@ -148,7 +149,7 @@ pub(super) fn judge(arguments: &Arguments, progress: &mut dyn Progress) -> Resul
     };
     let outcome = Outcome { classifier: classifier.card().clone(), test: score(&test)?, samples };
     if !arguments.json {
-        return Ok(table(&classifier, &outcome));
+        return Ok(table(&classifier, Against::Test.of(&data).1, &outcome));
     }
     serde_json::to_string_pretty(&outcome).map_err(|e| Error::config("--json", true, e.to_string()))
 }
@@ -173,6 +174,13 @@ fn fitting(arguments: &Arguments, data: &Dataset, file: &Path, classifier: Class
     let cfg = &classifier.card().config;
     if cfg.dataset != data.name {
         let message = format!("was trained on {}, and the data set is {}", cfg.dataset, data.name);
+        return Err(Error::run(file, message));
+    }
+    let (seen, own) = (classifier.card().train_images, data.train.len());
+    if data.held_out > 0 && seen > own {
+        let message = format!(
+            "was trained on {seen} images, and those behind the first {own} are held out: train another in a new file"
+        );
         return Err(Error::run(file, message));
     }
     let asked = [
@@ -269,17 +277,18 @@ fn read_tensor(file: &Path) -> Result<Tensor> {
     Ok(values)
 }
 
-fn table(classifier: &Classifier, outcome: &Outcome) -> String {
+/// `real`: what the real images are called.
+fn table(classifier: &Classifier, real: &str, outcome: &Outcome) -> String {
     let mut text = format!("{}\n\n", classifier.name());
     let classes = outcome.test.predicted.len();
     let names: String = (0..classes).map(|class| format!("{class:>6}")).collect();
-    let _ = writeln!(text, "{:<12} {:>6} {:>9}  predicted:{names}", "", "images", "confident");
+    let _ = writeln!(text, "{:<15} {:>6} {:>9}  predicted:{names}", "", "images", "confident");
     let mut row = |name: &str, score: &ClassScore| {
         let counts: String = score.predicted.iter().map(|count| format!("{count:>6}")).collect();
         let share = 100. * score.confident_share;
-        let _ = writeln!(text, "{name:<12} {:>6} {share:>7.2} %            {counts}", score.images);
+        let _ = writeln!(text, "{name:<15} {:>6} {share:>7.2} %            {counts}", score.images);
     };
-    row("test images", &outcome.test);
+    row(&format!("{real} images"), &outcome.test);
     if let Some(samples) = &outcome.samples {
         row("samples", &samples.score);
         let seen = &samples.score.confident_classes;

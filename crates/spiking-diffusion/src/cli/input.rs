@@ -54,6 +54,10 @@ impl Input {
 
     /// The very data of a run.
     pub(super) fn load_of_run(&self, cfg: &ExperimentConfig, progress: &mut dyn Progress) -> Result<Dataset> {
+        if let Some(folder) = self.folder_of_flag().filter(|_| cfg.data.synthetic) {
+            let reason = "the run was trained on the built-in digits, which need no folder";
+            return Err(Error::config("--data-dir", folder.display(), reason));
+        }
         let data = if cfg.data.synthetic { synthetic_digits()? } else { self.real_of_run(cfg, progress)? };
         let data = match cfg.data.held_out {
             0 => data,

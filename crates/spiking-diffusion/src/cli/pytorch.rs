@@ -97,6 +97,10 @@ fn import(arguments: &Import, progress: &mut dyn Progress) -> Result<String> {
         (None, Some(vqsvae), Some(sdid)) => (vqsvae, sdid),
         _ => return Err(Error::config("--vqsvae, --sdid", "none", "both are wanted, or --fsvae")),
     };
+    if arguments.input.data_dir.is_none() && !arguments.input.download {
+        let reason = "must name the folder with the images that the networks were trained on; or --download loads them";
+        return Err(Error::config("--data-dir", "", reason));
+    }
     let partial = Partial::when(arguments.allow_partial, Seed(0));
     let data = arguments.input.load(arguments.data_set, partial, progress)?;
     let images = data.test.len();
@@ -174,8 +178,10 @@ mod tests {
         std::fs::write(run.join("config.json"), "{}").unwrap();
         let refused = |words: &str, out: &Path| {
             let arguments = Import::try_parse_from(format!("import_pytorch --out o {words}").split(' '));
-            // Whatever the environment names.
-            let arguments = Import { out: out.to_owned(), input: Input::default(), ..arguments.unwrap() };
+            let mut arguments = Import { out: out.to_owned(), ..arguments.unwrap() };
+            if !words.contains("--data-dir") {
+                arguments.input = Input::default(); // Whatever the environment names.
+            }
             import(&arguments, &mut crate::Silent).unwrap_err().to_string()
         };
         let networks = "--vqsvae model.pth --sdid diff_model.pth";
@@ -183,8 +189,19 @@ mod tests {
             assert!(refused(words, &run).contains("holds a run"), "{words}");
         }
         assert_eq!(std::fs::read_dir(&run).unwrap().count(), 1);
-        for count in ["0", "1001"] {
-            let error = refused(&format!("{networks} --encode {count}"), &new);
+        assert!(refused(networks, &new).contains("`--data-dir`"));
+        let images = folder.path().join("mnist");
+        std::fs::create_dir(&images).unwrap();
+        for (split, n) in [("train", 3u8), ("t10k", 2)] {
+            let of_images =
+                [&[0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 28, 0, 0, 0, 28][..], &vec![9; n as usize * 784]];
+            std::fs::write(images.join(format!("{split}-images-idx3-ubyte")), of_images.concat()).unwrap();
+            let of_labels = [&[0, 0, 8, 1, 0, 0, 0, n][..], &vec![1; n as usize]].concat();
+            std::fs::write(images.join(format!("{split}-labels-idx1-ubyte")), of_labels).unwrap();
+        }
+        let data = format!("--allow-partial --data-dir {}", images.display());
+        for count in ["0", "3"] {
+            let error = refused(&format!("{networks} {data} --encode {count}"), &new);
             assert!(error.contains(&format!("`--encode` = {count}: must be at least 1")), "{error}");
         }
         assert!(!new.exists());

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use absorbing_diffusion::{Order, SamplingConfig, Schedule};
 use clap::{ArgGroup, Parser};
 use snn_core::Seed;
+use snn_train::Lock;
 use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
 use super::device_flags::DeviceFlags;
@@ -116,6 +117,9 @@ fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String
     library::check(&settings, arguments.n)?;
     // Before hours of drawing: whether there can be such a folder, and nothing in it is lost.
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let lock = out.join(".lock");
+    let lock = Lock::at_once(&lock).map_err(Error::io(&lock))?;
+    let _lock = lock.ok_or_else(|| Error::run(out, "another process is running in this folder"))?;
     let done = match arguments.resume && out.join("sweep.json").exists() {
         true => Some(Sweep::load(out)?),
         false => None,
@@ -126,7 +130,7 @@ fn measured(arguments: &Arguments, progress: &mut dyn Progress) -> Result<String
     // Before another seed is set: a lone split was cut by the run's own.
     let judges = arguments.judges(&trained.cfg, progress)?;
     trained.cfg.seed = arguments.seed.map_or(trained.cfg.seed, Seed);
-    let mut sweep = Sweep::new(&trained, arguments.n, &judges)?;
+    let mut sweep = Sweep::new(&trained, arguments.n, &judges, &device)?;
     if let Some(done) = done {
         done.check_same(&sweep)?;
         sweep = done;

@@ -69,12 +69,26 @@ impl Kind {
     }
 }
 
+/// What kind it is, in words for people.
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.device, self.products())
+    }
+}
+
+impl Kind {
+    /// The precision, where it is not f32.
+    fn products(self) -> String {
+        match self.precision {
+            "f32" => String::new(),
+            less => format!(" ({less})"),
+        }
+    }
+}
+
 /// Its name in a report.
 pub(super) fn name(device: &Device) -> String {
-    let precision = match Kind::of(device).precision {
-        "f32" => String::new(),
-        less => format!(" ({less})"),
-    };
+    let precision = Kind::of(device).products();
     match device.location() {
         DeviceLocation::Cpu => "cpu".to_owned(),
         DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}{precision}"),

@@ -42,7 +42,7 @@ pub struct Evaluation {
 ///
 /// The denoiser is told the numbers of the test images: for the bits of a network with classes, give it as a
 /// [`Conditioned`](absorbing_diffusion::Conditioned) one of their classes. What it takes to tell these is not among the bits here, as it is in
-/// the report of a run. Its rates and operations are measured where the networks were given it
+/// the report of a run: [`Classes::bits_of_test`](crate::Classes::bits_of_test) says it. Its rates and operations are measured where the networks were given it
 /// as a [spiking](Networks::spiking) one.
 ///
 /// # Errors

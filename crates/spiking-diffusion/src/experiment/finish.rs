@@ -8,7 +8,7 @@ use snn_train::{Progress, RunDir};
 #[cfg(feature = "report")]
 use spiking_diffusion_metrics::{Classifier, FeatureExtractor};
 
-use super::command::Asked;
+use super::command::{self, Asked};
 use super::config::ExperimentConfig;
 #[cfg(feature = "report")]
 use super::distance::in_8_bits;
@@ -19,12 +19,11 @@ use super::judge::Against;
 #[cfg(feature = "report")]
 use super::neighbours::{images_of, nearest_of};
 use super::neighbours::{mean_distance, nearest};
-use super::{device, summary};
 use crate::data::Dataset;
 use crate::error::Result;
 #[cfg(feature = "report")]
-use crate::report::{self, picture};
-use crate::report::{Machine, Neighbours, Report};
+use crate::report::picture;
+use crate::report::{Neighbours, Report};
 
 /// What the stages of a run work with; the images are of the model's size.
 #[derive(Clone, Copy)]
@@ -73,17 +72,9 @@ pub(super) fn finish(
         run.record_seconds("distance", clock.elapsed().as_secs_f64())?;
     }
     let neighbours = neighbours(session, &samples, progress)?;
-    let machine = Machine::here(&device::name(device));
-    let mut report = summary::report(cfg, evaluation, asked, run.seconds()?, machine);
-    report.neighbours = Some(neighbours);
-    run.write_json("report.json", &report)?;
-    #[cfg(feature = "report")]
-    {
-        if !report.firing_rates.is_empty() {
-            report::save_firing_rates(&report, run)?;
-        }
-        report.save_pages(run)?;
-    }
+    let report = Report::of(cfg, evaluation, run, device)?;
+    let report = Report { neighbours: Some(neighbours), command: command::of(cfg, asked), ..report };
+    report.save(run)?;
     Ok(report)
 }
 

@@ -60,6 +60,10 @@ pub fn inpaint<D: Denoiser, A: Autoencoder>(
         let reason = "needs at least one image and one completion";
         return Err(Error::config("inpaint", format!("{n} images, {completions} completions"), reason));
     }
+    if cfg.sdid.classes.is_some() && cfg.label_dropout == Some(0.) && trained.condition.is_none() {
+        let reason = "so the denoiser knows no image without a class: name some by `Trained::of_classes`";
+        return Err(Error::config("label_dropout", 0, reason));
+    }
     let (rows, columns) = (cfg.sdid.height, cfg.sdid.width);
     for (field, tokens, pixels) in [("sdid.height", rows, height), ("sdid.width", columns, width)] {
         if tokens == 0 || pixels % tokens != 0 {

@@ -13,6 +13,7 @@ use vq_svae::CodeUsage;
 
 use super::batches::process;
 use super::config::ExperimentConfig;
+use super::device::Kind;
 use super::drawing::generate_over;
 use super::judge::Judge;
 use super::networks::Autoencoder;
@@ -48,6 +49,9 @@ pub struct Sweep {
     pub images: usize,
     /// Their seed.
     pub seed: u64,
+    /// The kind of device that drew them, with the precision of its products where that is not f32: `cpu`, `cuda`, `cuda (tf32)`.
+    #[serde(default = "cpu")]
+    pub device: String,
     /// The name of the user's own order, in place of those of the rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_order: Option<String>,
@@ -69,12 +73,14 @@ impl Sweep {
         trained: &Trained<D, A>,
         count: usize,
         judges: &[Judge],
+        device: &Device,
     ) -> Result<Self> {
         check_count(count)?;
         Ok(Self {
             networks_sha256: trained.sha256.clone(),
             images: count,
             seed: trained.cfg.seed.0,
+            device: Kind::of(device).to_string(),
             own_order: trained.order.as_ref().map(|own| own.name.clone()),
             condition: trained.condition.clone(),
             judges: judges.iter().map(|judge| judge.name().to_owned()).collect(),
@@ -94,7 +100,7 @@ impl Sweep {
     /// images themselves are not kept. A new row is [told](Progress::message).
     ///
     /// # Errors
-    /// Returns an error if the table is of other networks, classes or judges, another seed or an own order; if the setting does not
+    /// Returns an error if the table is of other networks, classes or judges, another seed, device or own order; if the setting does not
     /// [validate](SamplingConfig::validate); if a judge does not take the images; or if a stop was asked for.
     pub fn add<D: Denoiser, A: Autoencoder>(
         &mut self,
@@ -104,7 +110,7 @@ impl Sweep {
         device: &Device,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        self.check_same(&Self::new(trained, self.images, judges)?)?;
+        self.check_same(&Self::new(trained, self.images, judges, device)?)?;
         sampling.validate()?;
         let in_batches_of = |batch_size| SamplingConfig { batch_size, ..sampling };
         if self.rows.iter().any(|row| row.sampling == in_batches_of(row.sampling.batch_size)) {
@@ -125,6 +131,7 @@ impl Sweep {
                 ("sweep.networks_sha256", sweep.networks_sha256.clone()),
                 ("sweep.images", sweep.images.to_string()),
                 ("sweep.seed", sweep.seed.to_string()),
+                ("sweep.device", sweep.device.clone()),
                 ("sweep.own_order", sweep.own_order.clone().unwrap_or_default()),
                 ("sweep.condition", condition.unwrap_or_default()),
                 ("sweep.judges", sweep.judges.join("; ")),
@@ -167,7 +174,7 @@ pub fn sweep<D: Denoiser, A: Autoencoder>(
     progress: &mut dyn Progress,
 ) -> Result<Sweep> {
     check(settings, count)?;
-    let mut found = Sweep::new(trained, count, judges)?;
+    let mut found = Sweep::new(trained, count, judges, device)?;
     for &sampling in settings {
         found.add(trained, sampling, judges, device, progress)?;
     }
@@ -181,6 +188,11 @@ pub(crate) fn check(settings: &[SamplingConfig], count: usize) -> Result<()> {
     }
     check_count(count)?;
     Ok(settings.iter().try_for_each(SamplingConfig::validate)?)
+}
+
+/// Where older tables were drawn.
+fn cpu() -> String {
+    Kind::CPU.to_string()
 }
 
 fn check_count(count: usize) -> Result<()> {

@@ -58,8 +58,8 @@ impl Trained {
     /// Returns the same networks for images of these classes. The run must have been trained with `sdid.classes`.
     ///
     /// # Errors
-    /// Returns an error if the network knows no classes, if one is asked for that it does not know, or if the guidance is negative or not
-    /// finite.
+    /// Returns an error if the network knows no classes, if one is asked for that it does not know, if the guidance is negative or not
+    /// finite, or if there is any and the run was trained with a `label_dropout` of 0.
     /// # Examples
     /// ```no_run
     /// use candle_core::Device;
@@ -72,6 +72,10 @@ impl Trained {
     /// ```
     pub fn of_classes(self, condition: Condition) -> Result<Trained<Conditioned<Sdid>>> {
         let Self { cfg, autoencoder, denoiser, sha256, order, .. } = self;
+        if cfg.label_dropout == Some(0.) && condition.guidance != Schedule::from(0.) {
+            let reason = "the run was trained with `label_dropout` = 0, and knows no image without a class";
+            return Err(Error::config("guidance", format!("{:?}", condition.guidance), reason));
+        }
         let denoiser = match &condition.classes[..] {
             [] => {
                 let shares = denoiser.class_shares()?;

@@ -52,8 +52,8 @@ impl ExperimentConfig {
             }
         }
         if let Some(share) = self.label_dropout {
-            if !(0. ..=1.).contains(&share) {
-                return Err(Error::config("label_dropout", share, "must lie in [0, 1]"));
+            if !(0. ..1.).contains(&share) {
+                return Err(Error::config("label_dropout", share, "must lie in [0, 1)"));
             }
             if self.sdid.classes.is_none() {
                 return Err(Error::config("label_dropout", share, "needs `sdid.classes`"));

@@ -27,13 +27,15 @@ mod unmasking;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use snn_train::RunDir;
 
 use self::energy::Energy;
 use self::metrics::Metrics;
+use crate::error::Result;
 
 #[cfg(feature = "report")]
 pub(crate) use {
-    charts::{save_codebook, save_firing_rates},
+    charts::save_codebook,
     loss_plot::{save_losses, save_vae_losses},
     unmasking::Unmasking,
 };
@@ -132,6 +134,23 @@ pub struct Neighbours {
 }
 
 impl Report {
+    /// Writes `report.json` into the run's folder, and in a build with the feature `report` the pages and the chart of the firing rates, if
+    /// there are any.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written, or a picture of the folder that is there cannot be read.
+    pub fn save(&self, run: &RunDir) -> Result<()> {
+        run.write_json("report.json", self)?;
+        #[cfg(feature = "report")]
+        {
+            if !self.firing_rates.is_empty() {
+                charts::save_firing_rates(self, run)?;
+            }
+            self.save_pages(run)?;
+        }
+        Ok(())
+    }
+
     /// The images that it was measured on, for people.
     #[cfg(any(feature = "cli", feature = "report"))]
     pub(crate) fn measured_on(&self) -> String {

@@ -88,6 +88,7 @@ fn labels_and_classes_must_fit() {
     let plain = cfg.with("sdid.classes", "null").unwrap();
     rejects(plain.with("label_dropout", "0.2").unwrap().validate(), &["label_dropout", "sdid.classes"]);
     assert!(!serde_json::to_string(&plain).unwrap().contains("label_dropout"));
+    rejects(cfg.with("label_dropout", "1").unwrap().validate(), &["label_dropout", "[0, 1)"]);
     cfg.with("label_dropout", "0").unwrap().validate().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let few = cfg.with("sdid.classes", "9").unwrap();
@@ -297,6 +298,9 @@ fn steps_are_a_table_of_orders_and_their_neighbours_are_told() {
     let sevens = Trained::load(&run, &Device::Cpu).unwrap().of_classes(condition(&[7], 1.)).unwrap();
     let refused = again.add(&sevens, three, &judges, &Device::Cpu, &mut Silent);
     rejects(refused, &["`sweep.condition`", "[7]"]);
+    again.device = "cuda (tf32)".to_owned();
+    let refused = again.add(&trained, three, &judges, &Device::Cpu, &mut Silent);
+    rejects(refused, &["`sweep.device`", "cuda (tf32)"]);
     rejects(Sweep::load(folder.path()), &["sweep.json"]);
     let page = std::fs::read_to_string(out.join("sweep.md")).unwrap();
     assert!(page.contains("| halton | 49 | 49.0 |") && page.contains("Distance 1: "), "{page}");

@@ -8,8 +8,8 @@ use spiking_diffusion::data::Dataset;
 use spiking_diffusion::generation::{self, Formats, Saved};
 use spiking_diffusion::snn_core::{Model, ParamStore};
 use spiking_diffusion::{
-    Autoencoder, Codes, ExperimentConfig, Networks, RunDir, Silent, Trained, encode_dataset, evaluate,
-    inpaint, sweep, train_denoiser,
+    Autoencoder, Codes, ExperimentConfig, Networks, Report, RunDir, Silent, Trained, encode_dataset,
+    evaluate, inpaint, snn_train, sweep, train_denoiser,
 };
 
 use crate::{few_digits, rejects, tiny};
@@ -34,6 +34,19 @@ impl Autoencoder for Halves {
         let rows = Tensor::new(&looks, codes.device())?.index_select(&codes.flatten_all()?, 0)?;
         let rows = rows.reshape((n, h, w, 2))?.permute((0, 1, 3, 2))?.contiguous()?;
         rows.reshape((n, 1, 2 * h, w))?.upsample_nearest2d(2 * h, 2 * w)
+    }
+}
+
+/// The same of negatives.
+struct Negative;
+
+impl Autoencoder for Negative {
+    fn encode(&self, images: &Tensor) -> Result<Tensor> {
+        Halves.encode(&images.neg()?)
+    }
+
+    fn decode(&self, codes: &Tensor) -> Result<Tensor> {
+        Halves.decode(codes)?.neg()
     }
 }
 
@@ -69,6 +82,14 @@ fn an_own_autoencoder_is_trained_on_drawn_from_and_measured() {
     assert_eq!(codes.test.dims(), [24, SIDE, SIDE]);
     assert_eq!(codes.test.to_vec3::<u32>().unwrap(), Halves.encode(&test).unwrap().to_vec3::<u32>().unwrap());
 
+    // Codes that are there are read again, and not for another autoencoder.
+    let again = |autoencoder: &dyn Autoencoder| {
+        let run = RunDir::open(folder.path(), &cfg, true).unwrap();
+        encode_dataset(&cfg, autoencoder, &data, &run, &CPU, &mut Silent)
+    };
+    assert_eq!(again(&Halves).unwrap().train.dims(), codes.train.dims());
+    rejects(again(&Negative), &["codes.safetensors", "another autoencoder"]);
+
     // What is measured is its own: the errors of what it decodes, and the operations of the denoiser alone, since it tells of no layers.
     let found = evaluate(&cfg, Networks::spiking(&Halves, &sdid), &data.test, &codes.test, &CPU, &mut Silent)
         .unwrap();
@@ -80,6 +101,13 @@ fn an_own_autoencoder_is_trained_on_drawn_from_and_measured() {
         found.firing_rates.keys().all(|name| name.starts_with("sdid.")) && !found.firing_rates.is_empty()
     );
     assert_eq!(found.energy.work.len(), 1);
+    let run = RunDir::open(folder.path(), &cfg, true).unwrap();
+    let report = Report::of(&cfg, found.clone(), &run, &CPU).unwrap();
+    report.save(&run).unwrap();
+    let read: Report = snn_train::read_json(&folder.path().join("report.json")).unwrap();
+    assert!(read == report && read.metrics == found.metrics && read.command.is_none());
+    assert!(folder.path().join("report.html").exists());
+    drop(run);
 
     // Its images are its own too, from the library and in files, by any setting, and with a known part.
     let trained = Trained::new(cfg, Halves, sdid, "halves");
@@ -106,7 +134,7 @@ fn an_own_autoencoder_is_trained_on_drawn_from_and_measured() {
     );
 
     // A row of a sweep is that of a setting, however many images are drawn at once.
-    let mut swept = sweep::Sweep::new(&trained, 4, &[]).unwrap();
+    let mut swept = sweep::Sweep::new(&trained, 4, &[], &CPU).unwrap();
     let sampling = trained.cfg.sampling;
     for batch_size in [2, 3] {
         let sampling = SamplingConfig { batch_size, ..sampling };

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor};
-use snn_core::{LifConfig, NeuronModel, Seed, lif_step};
-use vq_svae::VqSvaeConfig;
+use candle_core::{DType, Device, Result, Tensor};
+use snn_core::{Checkpoint, LifConfig, Model, NeuronModel, ParamStore, Seed, lif_step};
+use vq_svae::{ImageSpec, VqSvae, VqSvaeConfig};
 
 use crate::{Fixture, tiny};
 
@@ -47,13 +47,7 @@ fn neurons_of_ones_own_are_those_of_every_layer() {
 
         let (channels, height, width) = (cfg.image.channels, cfg.image.height, cfg.image.width);
         let images = Seed(5)
-            .uniform(
-                "images",
-                (3, channels, height, width),
-                (-0.5, 0.5),
-                DType::F64,
-                &candle_core::Device::Cpu,
-            )
+            .uniform("images", (3, channels, height, width), (-0.5, 0.5), DType::F64, &Device::Cpu)
             .unwrap();
         for fixture in [&built_in, &own] {
             fixture.settle(&images);
@@ -88,13 +82,37 @@ fn what_is_made_of_a_layer_counts() {
 
     let deaf = LifConfig { v_threshold: 1e6, ..cfg.lif };
     let fixture = Fixture::lively(&cfg, 3, DType::F64);
-    let images = Tensor::zeros(
-        (1, cfg.image.channels, cfg.image.height, cfg.image.width),
-        DType::F64,
-        &candle_core::Device::Cpu,
-    );
+    let images =
+        Tensor::zeros((1, cfg.image.channels, cfg.image.height, cfg.image.width), DType::F64, &Device::Cpu);
     let silent = fixture.model.map_layers(|_, layer| Ok(layer.with_neuron(Arc::new(Again(deaf))))).unwrap();
     let out = silent.forward_t(&images.unwrap(), false).unwrap();
     assert_eq!(out.spikes_e.sum_all().unwrap().to_scalar::<f64>().unwrap(), 0.);
     assert_eq!(out.spikes_q.sum_all().unwrap().to_scalar::<f64>().unwrap(), 0.);
+}
+
+/// What a network of changed layers has learned is not read into one of the config's.
+#[test]
+fn a_checkpoint_of_changed_layers_is_read_into_such_layers_alone() {
+    let cfg = tiny(VqSvaeConfig::paper);
+    let Fixture { model, params, .. } = Fixture::lively(&cfg, 3, DType::F32);
+    let own =
+        |model: VqSvae| model.map_layers(|_, layer| Ok(layer.with_neuron(Arc::new(Again(cfg.lif))))).unwrap();
+    let (model, folder) = (own(model), tempfile::tempdir().unwrap());
+    let file = folder.path().join("own.safetensors");
+    model.checkpoint(&params).unwrap().save(&file).unwrap();
+    let refused = VqSvae::load(&file, &Device::Cpu).unwrap_err().to_string();
+    assert!(
+        refused.contains("vq-svae of changed layers") && refused.contains("own.safetensors"),
+        "{refused}"
+    );
+
+    let fresh = ParamStore::new(Seed(9), DType::F32, &Device::Cpu);
+    let again = own(VqSvae::new(&cfg, fresh.builder()).unwrap());
+    fresh.restore(&Checkpoint::load(&file, again.kind(), &Device::Cpu).unwrap(), "").unwrap();
+    let ImageSpec { channels, height, width } = cfg.image;
+    let range = (-0.5, 0.5);
+    let images = Seed(5).uniform("images", (3, channels, height, width), range, DType::F32, &Device::Cpu);
+    let images = images.unwrap();
+    let [a, b] = [&model, &again].map(|model| model.encode(&images).unwrap().to_vec3::<u32>().unwrap());
+    assert_eq!(a, b);
 }

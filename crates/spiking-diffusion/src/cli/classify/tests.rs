@@ -62,6 +62,13 @@ fn trains_once_then_loads_and_scores_a_file() {
         assert!(named && error.contains("was trained with"), "{error}");
     }
 
+    // A judge that has seen what is held out is none.
+    let held_out = crate::data::synthetic_digits().unwrap().hold_out(100).unwrap();
+    let arguments = Arguments::try_parse_from(["classify"]).unwrap();
+    let (file, judge) = (Path::new(&classifier), Classifier::load(&classifier).unwrap());
+    let error = fitting(&arguments, &held_out, file, judge).unwrap_err().to_string();
+    assert!(error.contains("are held out") && error.contains("c.safetensors"), "{error}");
+
     // The same images as files.
     let pngs = path("pngs");
     std::fs::create_dir(&pngs).unwrap();

@@ -6,7 +6,7 @@ mod vae;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use snn_train::{Alone, Collective, Progress, RunDir, agree};
+use snn_train::{Alone, Collective, Progress, RunDir, agree, read_json};
 
 use super::command::Asked;
 use super::config::ExperimentConfig;
@@ -183,6 +183,7 @@ impl<'a> Experiment<'a> {
         let resized = resized(cfg, self.data)?;
         let data = resized.as_ref().unwrap_or(self.data);
         let run = self.open()?;
+        self.keeps_what_was_measured(&run)?;
         let session = Session { cfg, data, run: &run, device };
         let pixel_variance = self.data.train.pixel_variance()?;
         let (features, fad, starter) = (self.measured_features(), self.fad.as_ref(), self.starter);
@@ -195,6 +196,33 @@ impl<'a> Experiment<'a> {
                 of_vae(session, &trained, asked, measured, progress)
             }
             None => of_codes(session, workers, asked, measured, progress),
+        }
+    }
+
+    /// Refuses to write a report without distances over one with them.
+    fn keeps_what_was_measured(&self, run: &RunDir) -> Result<()> {
+        let file = run.file("report.json");
+        // A report that cannot be read is none.
+        let Some(Report { metrics, .. }) = file.exists().then(|| read_json(&file).ok()).flatten() else {
+            return Ok(());
+        };
+        let by_inception = metrics.distance.is_some_and(|d| d.extractor.starts_with("Inception"));
+        let lost = [
+            (metrics.fad.is_some() && self.measured_fad().is_none(), "FAD", "--fad"),
+            (
+                by_inception && !matches!(self.measured_features(), Features::Inception(_)),
+                "FID",
+                "--inception",
+            ),
+        ];
+        match lost.into_iter().find(|(lost, ..)| *lost) {
+            None => Ok(()),
+            Some((_, what, flag)) => Err(Error::run(
+                &file,
+                format!(
+                    "holds a {what}, which this command does not measure and would write over: add {flag}, or take the file away"
+                ),
+            )),
         }
     }
 

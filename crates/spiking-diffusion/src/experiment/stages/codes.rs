@@ -1,5 +1,6 @@
 //! Images to codes.
 
+use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
@@ -8,7 +9,7 @@ use snn_train::{Progress, RunDir, share_tensor};
 
 use super::Place;
 use crate::data::{Dataset, Split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::batches::share_batches;
 use crate::experiment::config::ExperimentConfig;
 use crate::experiment::networks::Autoencoder;
@@ -24,10 +25,11 @@ pub struct Codes {
 
 pub(in crate::experiment) const CODES_KIND: &str = "codes";
 
-/// Encodes all images, by any autoencoder, into `codes.safetensors`.
+/// Encodes all images, by any autoencoder, into `codes.safetensors` of the run's folder, or reads them from there if it did before.
 ///
 /// # Errors
-/// Returns an error if images do not fit the autoencoder, if a stop was asked for, or if a file cannot be read or written.
+/// Returns an error if images do not fit the autoencoder, if a stop was asked for, if a file cannot be read or written, or if the codes
+/// that are there are not those that it has for the first test images.
 pub fn encode_dataset(
     cfg: &ExperimentConfig,
     autoencoder: &dyn Autoencoder,
@@ -62,11 +64,33 @@ pub(in crate::experiment) fn encode_with(
     }
     let read = |run: &RunDir| Checkpoint::load(&run.file(CODES), CODES_KIND, place.device);
     let checkpoint = place.run.map(read).transpose()?;
+    if let (Some(run), Some(checkpoint)) = (place.run, &checkpoint) {
+        check_codes(autoencoder, (&data.test, checkpoint.tensor("test")?), &run.file(CODES), place.device)?;
+    }
     let shared = |name: &str| -> Result<Tensor> {
         let own = checkpoint.as_ref().map(|checkpoint| checkpoint.tensor(name).cloned()).transpose()?;
         Ok(share_tensor(place.workers, own)?.to_device(place.device)?)
     };
     Ok(Codes { train: shared("train")?, test: shared("test")? })
+}
+
+/// Test images whose codes are computed again where codes are read.
+const CHECKED: usize = 8;
+
+/// Refuses codes of another autoencoder, or of other images.
+fn check_codes(
+    autoencoder: &dyn Autoencoder,
+    (split, codes): (&Split, &Tensor),
+    file: &Path,
+    device: &Device,
+) -> Result<()> {
+    let count = split.len().min(CHECKED);
+    let numbers = |codes: &Tensor| codes.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u32>();
+    let own = numbers(&autoencoder.encode(&split.range(0..count, device)?)?)?;
+    if codes.dim(0)? != split.len() || numbers(&codes.narrow(0, 0, count)?)? != own {
+        return Err(Error::run(file, "holds the codes of another autoencoder or of other images"));
+    }
+    Ok(())
 }
 
 pub(in crate::experiment) const CODES: &str = "codes.safetensors";

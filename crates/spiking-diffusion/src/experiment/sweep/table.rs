@@ -111,7 +111,8 @@ impl Sweep {
             page += &line(&cells);
         }
         // Writing to a string cannot fail.
-        let _ = writeln!(page, "\n{} images each, seed {}.", self.images, self.seed);
+        let _ =
+            writeln!(page, "\n{} images each, seed {}, drawn on {}.", self.images, self.seed, self.device);
         for (i, judge) in (1..).zip(&self.judges) {
             let _ = writeln!(page, "Distance {i}: {judge}.");
         }
