@@ -74,6 +74,35 @@ impl Autoencoder for VqSvae {
     }
 }
 
+/// What points to an autoencoder is one.
+macro_rules! hand_on {
+    ($($pointer:ty),*) => {$(
+        impl<A: Autoencoder + ?Sized> Autoencoder for $pointer {
+            fn name(&self) -> &str {
+                (**self).name()
+            }
+
+            fn encode(&self, images: &Tensor) -> Result<Tensor> {
+                (**self).encode(images)
+            }
+
+            fn decode(&self, codes: &Tensor) -> Result<Tensor> {
+                (**self).decode(codes)
+            }
+
+            fn observe(&self, images: &Tensor, observer: &mut Observer<'_>) -> Result<(Tensor, Tensor)> {
+                (**self).observe(images, observer)
+            }
+
+            fn layers(&self) -> Result<Vec<LayerDescription>> {
+                (**self).layers()
+            }
+        }
+    )*};
+}
+
+hand_on!(&A, Box<A>, std::sync::Arc<A>);
+
 /// A denoiser of spiking layers, which can be observed: [`evaluate`](crate::evaluate) then measures its firing rates and its energy.
 pub trait SpikingDenoiser: Denoiser + DescribeLayers {
     /// The name that stands in front of its layers' names in reports, as `sdid` does in `sdid.layers.0`.

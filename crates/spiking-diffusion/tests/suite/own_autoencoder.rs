@@ -133,6 +133,11 @@ fn an_own_autoencoder_is_trained_on_drawn_from_and_measured() {
         &["`sdid.height` = 14", "27 pixels"],
     );
 
+    // A borrowed autoencoder, in a box too, is one.
+    let boxed: Box<dyn Autoencoder> = Box::new(Halves);
+    let borrowed = Trained::new(trained.cfg.clone(), &boxed, &trained.denoiser, "halves");
+    assert!(numbers(&borrowed.samples(3, &CPU, &mut Silent).unwrap()) == numbers(&samples));
+
     // A row of a sweep is that of a setting, however many images are drawn at once.
     let mut swept = sweep::Sweep::new(&trained, 4, &[], &CPU).unwrap();
     let sampling = trained.cfg.sampling;

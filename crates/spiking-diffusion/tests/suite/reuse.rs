@@ -89,3 +89,33 @@ fn a_run_that_has_its_codes_goes_on_without_the_other() {
     again.clone().resume(true).run(&mut Silent).unwrap();
     rejects(again.run(&mut Silent), &["first"]);
 }
+
+/// A finished run may be measured again, but not by less than before.
+#[test]
+fn a_report_is_not_written_over_by_one_that_measures_less() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (few_digits(), folder.path().join("run"));
+    let cfg = tiny(&data);
+    run(&cfg, &out, None).unwrap();
+    let again = || Experiment::new(&cfg, &data).out(&out).resume(true).run(&mut Silent);
+    let report = again().unwrap();
+    let distance = spiking_diffusion::Distance {
+        fid: 1.,
+        kid: 1.,
+        kid_std: 0.,
+        reconstruction_fid: None,
+        dims: 768,
+        real_images: 2,
+        generated_images: 2,
+        extractor: "FID Inception 2015-12-05, 768 features".into(),
+        protocol: String::new(),
+        seed: 0,
+        warnings: Vec::new(),
+    };
+    let mut measured = report;
+    measured.metrics.distance = Some(distance);
+    let text = serde_json::to_vec(&measured).unwrap();
+    fs::write(out.join("report.json"), &text).unwrap();
+    rejects(again(), &["report.json", "FID", "--inception"]);
+    assert!(fs::read(out.join("report.json")).unwrap() == text);
+}

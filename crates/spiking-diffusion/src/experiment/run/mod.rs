@@ -206,7 +206,7 @@ impl<'a> Experiment<'a> {
         let Some(Report { metrics, .. }) = file.exists().then(|| read_json(&file).ok()).flatten() else {
             return Ok(());
         };
-        let by_inception = metrics.distance.is_some_and(|d| d.extractor.starts_with("Inception"));
+        let by_inception = metrics.distance.is_some_and(|d| d.extractor.contains("Inception"));
         let lost = [
             (metrics.fad.is_some() && self.measured_fad().is_none(), "FAD", "--fad"),
             (
