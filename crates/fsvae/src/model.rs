@@ -1,6 +1,6 @@
 //! The FSVAE: encoder, posterior, prior, decoder.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, bail};
 use candle_nn::VarBuilder;
 use snn_core::{DescribeLayers, LayerDescription, Model, Observer};
 
@@ -107,6 +107,16 @@ impl Fsvae {
         self.pass(images, draws, train, Some(observe))
     }
 
+    /// Refuses picks of another shape, or of a candidate that there is not. (Candle takes the largest number for "none", and has a zero for it.)
+    fn check(&self, picks: &Tensor, items: usize) -> candle_core::Result<()> {
+        self.body.check("picks", picks, items, DType::U32)?;
+        let k = self.cfg.candidates;
+        match picks.flatten_all()?.to_vec1::<u32>()?.into_iter().find(|&pick| pick as usize >= k) {
+            None => Ok(()),
+            Some(pick) => bail!("fsvae: a pick is {pick}, of {k} candidates"),
+        }
+    }
+
     fn pass(
         &self,
         images: &Tensor,
@@ -115,7 +125,7 @@ impl Fsvae {
         mut observe: Option<&mut Observer<'_>>,
     ) -> candle_core::Result<Output> {
         let xs = self.body.encode(images, train, observe.as_deref_mut())?;
-        self.body.check("picks", &draws.picks, images.dim(0)?, DType::U32)?;
+        self.check(&draws.picks, images.dim(0)?)?;
         let q_z = self.posterior(&xs, &draws.picks, train, observe.as_deref_mut())?;
         let z = pick(&q_z, &draws.picks)?;
         let told = self.told_to_prior(&z.detach(), draws, train)?;
@@ -142,7 +152,7 @@ impl Fsvae {
     /// Returns an error if images or picks have another shape, or if a pick is `k` or more.
     pub fn encode(&self, images: &Tensor, picks: &Tensor) -> candle_core::Result<Tensor> {
         let xs = self.body.encode(images, false, None)?;
-        self.body.check("picks", picks, images.dim(0)?, DType::U32)?;
+        self.check(picks, images.dim(0)?)?;
         pick(&self.posterior(&xs, picks, false, None)?, picks)
     }
 
@@ -164,7 +174,7 @@ impl Fsvae {
     /// # Errors
     /// Returns an error if the picks have another shape, or if one is `k` or more.
     pub fn sample(&self, picks: &Tensor) -> candle_core::Result<Tensor> {
-        self.body.check("picks", picks, picks.dims3()?.1, DType::U32)?;
+        self.check(picks, picks.dims3()?.1)?;
         let course = self.prior.by_steps(None, picks, self.dtype)?;
         self.body.decode(&pick(&course.candidates, picks)?, false, None)
     }
